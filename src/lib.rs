@@ -1,0 +1,5 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod log;
+pub mod metrics;
+pub mod smtp;
