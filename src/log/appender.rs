@@ -1,0 +1,730 @@
+//! The writing end of a shard's log, sans-IO: records in, operations out, completions in.
+//!
+//! Group commit: while one sync is under way the next group gathers; there is no added wait.
+//! A group with records is handed out once no sync is under way. Its sync starts only after every
+//! earlier write has completed: linked behind the group's own write where that is the only one
+//! outstanding, as an operation of its own otherwise. Fragments of large messages are written as
+//! they come and wait for nothing; the sync of the record that names them covers them.
+//!
+//! Driver's order: `append*` as mail comes, `poll_op` until `None`, `handle_write`/`handle_sync`
+//! for each completion, `poll_event` until `None`.
+
+use std::{collections::VecDeque, fmt, io, time::Duration};
+
+use super::{
+    FragmentAt, Identity, Mail, Offset, Seal,
+    buffer::AlignedBuffer,
+    frame::{
+        BLOCK, ENTRY_FRAME, EntryFrame, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader, crc,
+    },
+    record,
+};
+
+/// Octets of a fragment's buffer, frames included: 64 reads of 4 KiB or 4 of 64 KiB.
+const FRAGMENT_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Octets between entries of the sparse index.
+const INDEX_STEP: u64 = 1 << 20;
+
+/// Poisonings within [`POISON_WINDOW`] after which the log goes read-only (D5).
+const POISONINGS_MAX: usize = 3;
+const POISON_WINDOW: Duration = Duration::from_secs(600);
+
+/// Settings of an appender.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A group takes no further record beyond this.
+    pub group_bytes_max: usize,
+    /// Octets that may wait for a sync; beyond, [`AppendError::Full`].
+    pub unsynced_bytes_max: usize,
+    /// False for `log.sync = "none"`: the mark moves at the write's completion. NOT durable.
+    pub sync: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { group_bytes_max: 4 << 20, unsynced_bytes_max: 64 << 20, sync: true }
+    }
+}
+
+/// A segment file that is allocated and whose directory entry is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spare {
+    /// Its number; numbers only grow.
+    pub number: u64,
+    /// Drawn at random for this use.
+    pub nonce: [u8; 16],
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendError {
+    /// Too much waits for a sync.
+    Full,
+    /// No segment is at hand.
+    NoSegment,
+    /// The log failed three times within ten minutes, or the message lost fragments to a failure.
+    Failed,
+    /// Larger than a segment can hold.
+    TooLarge,
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "too many octets wait for a sync",
+            Self::NoSegment => "no log segment is at hand",
+            Self::Failed => "the log failed",
+            Self::TooLarge => "the record is larger than a segment",
+        })
+    }
+}
+
+impl std::error::Error for AppendError {}
+
+/// An operation for the driver.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    /// Write `len` octets at `ptr`, which stay where they are until `handle_write(op)`.
+    Write {
+        /// Names the operation.
+        op: u64,
+        /// Segment to write to.
+        segment: u64,
+        /// In the file; a multiple of 4,096.
+        position: u64,
+        /// Block-aligned.
+        ptr: *const u8,
+        /// A multiple of 4,096.
+        len: usize,
+        /// An fdatasync with this name follows, started only after the whole write.
+        then_sync: Option<u64>,
+    },
+    /// An fdatasync.
+    Sync {
+        /// Names the operation.
+        op: u64,
+        /// Segment to sync.
+        segment: u64,
+    },
+}
+
+/// What happened in the log.
+#[derive(Debug)]
+pub enum LogEvent {
+    /// Every record below is durable.
+    Advanced(Offset),
+    /// Records `from..to` will never be acknowledged; their offsets are not used again.
+    Failed {
+        /// First of them.
+        from: Offset,
+        /// Behind the last.
+        to: Offset,
+    },
+    /// A segment will not be written again.
+    Sealed(Seal),
+    /// An entry of the sparse index.
+    Indexed(IndexEntry),
+    /// A write or sync failed.
+    Poisoned {
+        /// The segment.
+        segment: u64,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Where a record lies, about one a MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Number of the segment.
+    pub segment: u64,
+    /// First offset of the group.
+    pub offset: u64,
+    /// Position of the group.
+    pub position: u64,
+}
+
+/// Mail data of a large message on its way into the log.
+#[derive(Debug)]
+pub struct FragmentBuffer(AlignedBuffer);
+
+impl FragmentBuffer {
+    const HEAD: usize = GROUP_FRAME + ENTRY_FRAME;
+
+    /// Takes what fits; returns how much that was.
+    pub fn push(&mut self, octets: &[u8]) -> usize {
+        let from = self.0.len();
+        let taken = octets.len().min(self.0.capacity() - from);
+        self.0.set_len(from + taken);
+        self.0.octets_mut()[from..].copy_from_slice(&octets[..taken]);
+        taken
+    }
+
+    /// Whether nothing more fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.len() == self.0.capacity()
+    }
+
+    /// Octets of memory.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+#[derive(Debug)]
+struct Active {
+    number: u64,
+    nonce: [u8; 16],
+    bytes: u64,
+    first_offset: u64,
+    position: u64,
+    groups: u64,
+    chain: u32,
+    end_offset: u64,
+    indexed: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    op: u64,
+    segment: u64,
+    position: u64,
+    buffer: AlignedBuffer,
+    records: bool,
+    orphan: bool,
+}
+
+#[derive(Debug)]
+struct Syncing {
+    op: u64,
+    segment: u64,
+    covers: u64,
+    orphan: bool,
+}
+
+/// See the module's page. Lives on its shard.
+#[derive(Debug)]
+pub struct Appender {
+    identity: Identity,
+    options: Options,
+    next: u64,
+    high_water_mark: u64,
+    /// End of the records in groups that were closed.
+    closed: u64,
+    active: Option<Active>,
+    /// Rolled, not yet synced to their end.
+    closing: VecDeque<Active>,
+    spare: Option<Spare>,
+    gather: AlignedBuffer,
+    gather_first: u64,
+    outgoing: VecDeque<Flight>,
+    writing: Vec<Flight>,
+    syncing: Option<Syncing>,
+    events: VecDeque<LogEvent>,
+    pool: Vec<AlignedBuffer>,
+    fragments: Vec<AlignedBuffer>,
+    waiting_bytes: usize,
+    next_op: u64,
+    poisoned: Vec<u64>,
+    poisonings: Vec<Duration>,
+    read_only: bool,
+    clock: fn() -> i64,
+}
+
+impl Appender {
+    /// An appender whose first record gets offset `next`. It needs a segment before it takes one.
+    #[must_use]
+    pub fn new(identity: Identity, options: Options, next: Offset) -> Self {
+        Self {
+            identity,
+            options,
+            next: next.get(),
+            high_water_mark: next.get(),
+            closed: next.get(),
+            active: None,
+            closing: VecDeque::new(),
+            spare: None,
+            gather: AlignedBuffer::new(64 * 1024),
+            gather_first: next.get(),
+            outgoing: VecDeque::new(),
+            writing: Vec::new(),
+            syncing: None,
+            events: VecDeque::new(),
+            pool: Vec::new(),
+            fragments: Vec::new(),
+            waiting_bytes: 0,
+            next_op: 0,
+            poisoned: Vec::new(),
+            poisonings: Vec::new(),
+            read_only: false,
+            clock: unix_micros,
+        }
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// First offset not yet synced.
+    #[must_use]
+    pub fn high_water_mark(&self) -> Offset {
+        Offset::new(self.high_water_mark)
+    }
+
+    /// Offset of the next record.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        Offset::new(self.next)
+    }
+
+    /// Whether a prepared segment would be welcome.
+    #[must_use]
+    pub fn wants_segment(&self) -> bool {
+        self.spare.is_none() && !self.read_only
+    }
+
+    /// Whether records can be taken.
+    #[must_use]
+    pub fn has_segment(&self) -> bool {
+        self.active.is_some() || self.spare.is_some()
+    }
+
+    /// The log gave up after repeated failures.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Octets taken and not yet durable.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> usize {
+        self.waiting_bytes + self.gather.len()
+    }
+
+    /// Nothing gathers, nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.gather.is_empty()
+            && self.outgoing.is_empty()
+            && self.writing.is_empty()
+            && self.syncing.is_none()
+            && self.closing.is_empty()
+            && self.closed == self.high_water_mark
+    }
+
+    /// Takes a prepared segment.
+    pub fn handle_segment(&mut self, spare: Spare) {
+        assert!(self.spare.is_none(), "one spare at a time");
+        self.spare = Some(spare);
+    }
+
+    /// Takes a message: it becomes a record of the group that gathers.
+    ///
+    /// # Errors
+    /// Nothing was taken and no offset was used.
+    pub fn append(
+        &mut self,
+        mail: &Mail<'_>,
+        body: &[&[u8]],
+        fragments: &[FragmentAt],
+    ) -> Result<Offset, AppendError> {
+        if self.read_only || fragments.iter().any(|at| self.poisoned.contains(&at.segment)) {
+            return Err(AppendError::Failed);
+        }
+        let inline: usize = body.iter().map(|chunk| chunk.len()).sum();
+        let most = ENTRY_FRAME + record::archive_bytes_max(mail, inline, fragments.len()) + 8;
+        if !self.gather.is_empty() && self.gather.len() + most > self.options.group_bytes_max {
+            self.close_group()?;
+        }
+        if self.unsynced_bytes() + most > self.options.unsynced_bytes_max {
+            return Err(AppendError::Full);
+        }
+        let from = self.gather.len().max(GROUP_FRAME);
+        self.ensure_room((from + most).next_multiple_of(BLOCK) as u64)?;
+        if self.gather.is_empty() {
+            self.gather_first = self.next;
+        }
+        self.gather.set_len(from + most);
+        let room = &mut self.gather.octets_mut()[from..];
+        let (frame_at, room) = room.split_at_mut(ENTRY_FRAME);
+        let Ok(bytes) = record::write(mail, body, fragments, room) else {
+            self.gather.set_len(if from == GROUP_FRAME { 0 } else { from });
+            return Err(AppendError::TooLarge);
+        };
+        let frame = EntryFrame {
+            kind: EntryKind::RecordV1,
+            bytes: u32::try_from(bytes).map_err(|_| AppendError::TooLarge)?,
+            offset: self.next,
+            crc: crc(&room[..bytes]),
+        };
+        frame.encode(frame_at);
+        room[bytes..frame.span() - ENTRY_FRAME].fill(0);
+        self.gather.set_len(from + frame.span());
+        let offset = Offset::new(self.next);
+        self.next += 1;
+        Ok(offset)
+    }
+
+    /// A buffer for mail data that goes to the log ahead of its record.
+    pub fn new_fragment(&mut self) -> FragmentBuffer {
+        let mut buffer =
+            self.fragments.pop().unwrap_or_else(|| AlignedBuffer::new(FRAGMENT_BUFFER_BYTES));
+        buffer.set_len(FragmentBuffer::HEAD);
+        FragmentBuffer(buffer)
+    }
+
+    /// Takes a fragment: it is written with the next operations.
+    ///
+    /// # Errors
+    /// Nothing was taken.
+    pub fn append_fragment(&mut self, fragment: FragmentBuffer) -> Result<FragmentAt, AppendError> {
+        let mut buffer = fragment.0;
+        if self.read_only {
+            return Err(AppendError::Failed);
+        }
+        if self.unsynced_bytes() + buffer.len() > self.options.unsynced_bytes_max {
+            return Err(AppendError::Full);
+        }
+        let data = buffer.len() - FragmentBuffer::HEAD;
+        let frame = EntryFrame {
+            kind: EntryKind::Fragment,
+            bytes: u32::try_from(data).map_err(|_| AppendError::TooLarge)?,
+            offset: 0,
+            crc: crc(&buffer.octets()[FragmentBuffer::HEAD..]),
+        };
+        let end = GROUP_FRAME + frame.span();
+        // The group that gathers keeps its claim on the room behind this fragment.
+        let gathered = self.gather.len().next_multiple_of(BLOCK);
+        self.ensure_room((end.next_multiple_of(BLOCK) + gathered) as u64)?;
+        buffer.extend_zeroed(end);
+        frame.encode(&mut buffer.octets_mut()[GROUP_FRAME..]);
+        let (segment, position) = self.place(buffer, self.closed, 0)?;
+        let position = position + GROUP_FRAME as u64;
+        Ok(FragmentAt { segment, position, bytes: frame.bytes, crc: frame.crc })
+    }
+
+    /// Makes sure that a group of `bytes` fits into the active segment or the spare.
+    fn ensure_room(&self, bytes: u64) -> Result<(), AppendError> {
+        if let Some(active) = &self.active
+            && active.position + bytes <= active.bytes
+        {
+            return Ok(());
+        }
+        let spare = self.spare.as_ref().ok_or(AppendError::NoSegment)?;
+        if BLOCK as u64 + bytes <= spare.bytes { Ok(()) } else { Err(AppendError::TooLarge) }
+    }
+
+    /// Frames a group and queues its write.
+    fn place(
+        &mut self,
+        mut buffer: AlignedBuffer,
+        first_offset: u64,
+        records: u32,
+    ) -> Result<(u64, u64), AppendError> {
+        let payload = buffer.len() - GROUP_FRAME;
+        let padded = buffer.len().next_multiple_of(BLOCK);
+        buffer.extend_zeroed(padded);
+        let fits = self.active.as_ref().is_some_and(|a| a.position + padded as u64 <= a.bytes);
+        if !fits {
+            self.roll(first_offset)?;
+        }
+        let high_water_mark = self.high_water_mark;
+        let written_at = (self.clock)();
+        let active = self.active.as_mut().ok_or(AppendError::NoSegment)?;
+        let frame = GroupFrame {
+            nonce: active.nonce,
+            number: active.groups,
+            first_offset,
+            high_water_mark,
+            written_at,
+            records,
+            payload_bytes: u32::try_from(payload).map_err(|_| AppendError::TooLarge)?,
+            payload_crc: crc(&buffer.octets()[GROUP_FRAME..GROUP_FRAME + payload]),
+            chain: active.chain,
+        };
+        active.chain = frame.encode(buffer.octets_mut());
+        let position = active.position;
+        active.position += padded as u64;
+        active.groups += 1;
+        active.end_offset = first_offset + u64::from(records);
+        let segment = active.number;
+        if position >= active.indexed + INDEX_STEP {
+            active.indexed = position;
+            let entry = IndexEntry { segment, offset: first_offset, position };
+            self.events.push_back(LogEvent::Indexed(entry));
+        }
+        self.queue(segment, position, buffer, records > 0);
+        Ok((segment, position))
+    }
+
+    fn queue(&mut self, segment: u64, position: u64, buffer: AlignedBuffer, records: bool) {
+        self.waiting_bytes += buffer.len();
+        let op = self.op();
+        self.outgoing.push_back(Flight { op, segment, position, buffer, records, orphan: false });
+    }
+
+    fn op(&mut self) -> u64 {
+        self.next_op += 1;
+        self.next_op
+    }
+
+    /// Leaves the active segment for the spare.
+    fn roll(&mut self, first_offset: u64) -> Result<(), AppendError> {
+        let spare = self.spare.take().ok_or(AppendError::NoSegment)?;
+        if let Some(full) = self.active.take() {
+            self.closing.push_back(full);
+        }
+        let header = SegmentHeader {
+            nonce: spare.nonce,
+            identity: self.identity,
+            number: spare.number,
+            first_offset,
+        };
+        let mut block = AlignedBuffer::new(BLOCK);
+        block.extend_zeroed(BLOCK);
+        let chain = header.encode(block.octets_mut());
+        self.active = Some(Active {
+            number: spare.number,
+            nonce: spare.nonce,
+            bytes: spare.bytes,
+            first_offset,
+            position: BLOCK as u64,
+            groups: 0,
+            chain,
+            end_offset: first_offset,
+            indexed: 0,
+        });
+        self.queue(spare.number, 0, block, false);
+        Ok(())
+    }
+
+    /// Frames what has gathered.
+    fn close_group(&mut self) -> Result<(), AppendError> {
+        let empty = self.pool.pop().unwrap_or_else(|| AlignedBuffer::new(64 * 1024));
+        let group = std::mem::replace(&mut self.gather, empty);
+        let first = self.gather_first;
+        let records = u32::try_from(self.next - first).map_err(|_| AppendError::TooLarge)?;
+        self.place(group, first, records)?;
+        self.closed = self.next;
+        Ok(())
+    }
+
+    /// The next operation to start.
+    pub fn poll_op(&mut self) -> Option<Op> {
+        if self.syncing.is_none() && self.closing.is_empty() && !self.gather.is_empty() {
+            let alone = self.writing.is_empty() && self.outgoing.is_empty();
+            if self.close_group().is_err() {
+                // Room was made sure of when each record was taken.
+                let error = io::Error::other("a gathered group found no room");
+                let segment = self.active.as_ref().map_or(0, |active| active.number);
+                self.poison(segment, error, Duration::ZERO);
+                return None;
+            }
+            let linked = alone && self.closing.is_empty() && self.outgoing.len() == 1;
+            if linked && self.options.sync {
+                return self.start_write(true);
+            }
+        }
+        // Where records wait for a sync that cannot start before all writes are through, no
+        // further write is started: a stream of fragments must not hold the sync off.
+        let holds_off = self.syncing.is_none()
+            && self.outgoing.front().is_some_and(|f| !f.records)
+            && self.closed > self.high_water_mark
+            && !self.outgoing.iter().any(|f| f.records)
+            && self.closing.is_empty();
+        if !self.outgoing.is_empty() && !holds_off {
+            return self.start_write(false);
+        }
+        self.start_sync()
+    }
+
+    fn start_write(&mut self, linked: bool) -> Option<Op> {
+        let flight = self.outgoing.pop_front()?;
+        let then_sync = linked.then(|| {
+            let op = self.op();
+            self.syncing =
+                Some(Syncing { op, segment: flight.segment, covers: self.closed, orphan: false });
+            op
+        });
+        let op = Op::Write {
+            op: flight.op,
+            segment: flight.segment,
+            position: flight.position,
+            ptr: flight.buffer.as_ptr(),
+            len: flight.buffer.len(),
+            then_sync,
+        };
+        self.writing.push(flight);
+        Some(op)
+    }
+
+    fn start_sync(&mut self) -> Option<Op> {
+        if self.syncing.is_some() {
+            return None;
+        }
+        if let Some(full) = self.closing.front() {
+            let number = full.number;
+            let covers = full.end_offset;
+            let busy = self.writing.iter().chain(&self.outgoing).any(|f| f.segment == number);
+            if busy {
+                return None;
+            }
+            return self.sync_op(number, covers);
+        }
+        let active = self.active.as_ref()?;
+        let waits = self.closed > self.high_water_mark && self.writing.is_empty();
+        let number = active.number;
+        let covers = self.closed;
+        // A record group that is still to be written is not covered.
+        if !waits || self.outgoing.iter().any(|f| f.records) {
+            return None;
+        }
+        self.sync_op(number, covers)
+    }
+
+    fn sync_op(&mut self, segment: u64, covers: u64) -> Option<Op> {
+        let op = self.op();
+        self.syncing = Some(Syncing { op, segment, covers, orphan: false });
+        if self.options.sync {
+            return Some(Op::Sync { op, segment });
+        }
+        // `log.sync = "none"`: the mark moves at the write's completion.
+        self.handle_sync(op, Ok(()), Duration::ZERO);
+        self.poll_op()
+    }
+
+    /// A write completed.
+    pub fn handle_write(&mut self, op: u64, result: io::Result<usize>, now: Duration) {
+        let Some(at) = self.writing.iter().position(|flight| flight.op == op) else { return };
+        let flight = self.writing.swap_remove(at);
+        let len = flight.buffer.len();
+        self.waiting_bytes -= len;
+        let (segment, orphan) = (flight.segment, flight.orphan);
+        self.reuse(flight.buffer);
+        if orphan {
+            return;
+        }
+        match result {
+            Ok(written) if written == len => {}
+            Ok(_) => self.poison(segment, io::Error::from(io::ErrorKind::WriteZero), now),
+            Err(error) => self.poison(segment, error, now),
+        }
+    }
+
+    /// A sync completed.
+    pub fn handle_sync(&mut self, op: u64, result: io::Result<()>, now: Duration) {
+        let Some(syncing) = self.syncing.take_if(|syncing| syncing.op == op) else { return };
+        if syncing.orphan {
+            return;
+        }
+        if let Err(error) = result {
+            self.poison(syncing.segment, error, now);
+            return;
+        }
+        // D1: whatever this sync covers was written in full before it started.
+        assert!(
+            !self.writing.iter().chain(&self.outgoing).any(|flight| {
+                flight.records
+                    && flight.segment == syncing.segment
+                    && self.is_below(flight, &syncing)
+            }),
+            "a sync covers completed writes only"
+        );
+        if self.closing.front().is_some_and(|full| full.number == syncing.segment) {
+            let full = self.closing.pop_front().expect("it is at the front");
+            self.events.push_back(LogEvent::Sealed(self.seal_of(&full)));
+        }
+        self.advance(syncing.covers);
+    }
+
+    fn is_below(&self, flight: &Flight, syncing: &Syncing) -> bool {
+        let frame = GroupFrame::decode(flight.buffer.octets());
+        frame.is_some_and(|(frame, _)| frame.first_offset < syncing.covers)
+    }
+
+    fn advance(&mut self, to: u64) {
+        assert!(to <= self.next, "high-water mark <= log end offset");
+        if to > self.high_water_mark {
+            self.high_water_mark = to;
+            self.events.push_back(LogEvent::Advanced(Offset::new(to)));
+        }
+    }
+
+    fn reuse(&mut self, buffer: AlignedBuffer) {
+        let mut buffer = buffer;
+        let capacity = buffer.capacity();
+        buffer.set_len(0);
+        if capacity == FRAGMENT_BUFFER_BYTES {
+            if self.fragments.len() < 16 {
+                self.fragments.push(buffer);
+            }
+        } else if (64 * 1024..=8 << 20).contains(&capacity) && self.pool.len() < 3 {
+            self.pool.push(buffer);
+        }
+    }
+
+    /// D5: nothing that was not synced before is believed; the segment is left for good.
+    fn poison(&mut self, segment: u64, error: io::Error, now: Duration) {
+        self.events.push_back(LogEvent::Poisoned { segment, error });
+        let from = Offset::new(self.high_water_mark);
+        let to = Offset::new(self.next);
+        if from < to {
+            self.events.push_back(LogEvent::Failed { from, to });
+        }
+        self.gather.set_len(0);
+        for flight in self.outgoing.drain(..) {
+            self.waiting_bytes -= flight.buffer.len();
+        }
+        for flight in &mut self.writing {
+            flight.orphan = true;
+        }
+        if let Some(syncing) = &mut self.syncing {
+            syncing.orphan = true;
+        }
+        let left = self.closing.drain(..).chain(self.active.take());
+        self.poisoned.extend(left.map(|active| active.number));
+        self.closed = self.next;
+        self.high_water_mark = self.next;
+        self.poisonings.retain(|at| now.saturating_sub(*at) < POISON_WINDOW);
+        self.poisonings.push(now);
+        self.read_only |= self.poisonings.len() >= POISONINGS_MAX;
+    }
+
+    fn seal_of(&self, active: &Active) -> Seal {
+        Seal {
+            number: active.number,
+            nonce: active.nonce,
+            first_offset: active.first_offset,
+            end_offset: active.end_offset,
+            end_position: active.position,
+            damaged: false,
+        }
+    }
+
+    /// The seal of the active segment, when nothing is under way any more: it is left for good.
+    pub fn seal(&mut self) -> Option<Seal> {
+        if !self.is_idle() {
+            return None;
+        }
+        let active = self.active.take()?;
+        Some(self.seal_of(&active))
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+}
+
+fn unix_micros() -> i64 {
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
