@@ -100,16 +100,16 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        let run = |line: &str| {
+        let outcome = |line: &str| {
             let arguments = line.split(' ').map(OsString::from);
-            format!("{:?}", super::run(arguments, |_| Ok(())))
+            format!("{:?}", run(arguments, |_| Ok(())))
         };
         let code = |code: u8| format!("{:?}", ExitCode::from(code));
-        assert_eq!(run("mailrace serve"), code(0));
-        assert_eq!(run("mailrace --help"), code(0));
-        assert_eq!(run("mailrace fly"), code(EXIT_USAGE));
-        assert_eq!(run("mailrace serve --set a=b"), code(EXIT_CONFIG));
-        assert_eq!(run("mailrace serve -c x.toml"), code(EXIT_CONFIG));
-        assert_eq!(run("mailrace check --set log.sync=x"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace serve"), code(0));
+        assert_eq!(outcome("mailrace --help"), code(0));
+        assert_eq!(outcome("mailrace fly"), code(EXIT_USAGE));
+        assert_eq!(outcome("mailrace serve --set a=b"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace serve -c x.toml"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace check --set log.sync=x"), code(EXIT_CONFIG));
     }
 }

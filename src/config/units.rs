@@ -66,14 +66,15 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// Writes a size in the largest binary unit that divides it.
 pub fn format_size(bytes: u64) -> String {
-    let unit = SIZE_UNITS.iter().take(4).rev().find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+    let unit =
+        SIZE_UNITS.iter().take(4).rev().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 /// Writes a duration in the largest unit that divides it.
 pub fn format_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| ms > 0 && ms % unit == 0);
+    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| ms > 0 && ms.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
 }
 
