@@ -1,5 +1,8 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod log;
 pub mod metrics;
 pub mod smtp;

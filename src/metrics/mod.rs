@@ -1,1 +1,22 @@
-//! Placeholder until the room's first commit.
+//! Counters of one shard, merging, and the Prometheus text format.
+//!
+//! A shard owns one [`ShardStats`] and adds plain integers to it: no atomics, no locks. The scraper
+//! asks for a copy through [`Published`]; the shard answers at its next heartbeat. [`render`] turns
+//! the copies into text, so a scrape costs the hot path one copy and nothing else.
+
+mod distribution;
+mod labels;
+mod process;
+mod published;
+mod render;
+mod stats;
+
+pub use distribution::Distribution;
+pub use labels::{
+    BackpressureCause, CloseReason, CorruptStage, Label, LogOp, RefuseReason, RejectClass,
+    RejectReason, Tally,
+};
+pub use process::ProcessFacts;
+pub use published::{Published, ShardState};
+pub use render::{CONTENT_TYPE, Detail, DiskFacts, DiskState, Extra, render};
+pub use stats::{ListenerStats, Names, ShardStats};

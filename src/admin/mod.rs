@@ -1,0 +1,215 @@
+//! HTTP for operators: `/metrics`, `/healthz`, `/readyz` and a page of links.
+//!
+//! It runs on a thread of its own with a current-thread tokio runtime and never waits for a shard
+//! for long: a shard that does not answer is shown as it was last seen.
+
+mod pages;
+
+use crate::metrics::{DiskFacts, Published};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Asks for the state of the log's disk, at each scrape and readiness probe.
+pub type DiskProbe = Box<dyn Fn() -> Option<DiskFacts> + Send + Sync>;
+
+/// What the pages are made from.
+pub struct AdminState {
+    /// One slot for each shard.
+    pub published: Vec<Arc<Published>>,
+    /// What the server knows and no shard does.
+    pub ready: Arc<Readiness>,
+    /// Version of the program.
+    pub version: String,
+    /// Source revision, or `unknown`.
+    pub revision: String,
+    /// State of the log's disk.
+    pub disk: DiskProbe,
+}
+
+/// Facts the server sets and the admin plane reads.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    listening: AtomicBool,
+    draining: AtomicBool,
+    recovery_us: AtomicU64,
+    warnings: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Readiness {
+    /// All listeners of all shards are bound.
+    pub fn set_listening(&self) {
+        self.listening.store(true, Ordering::Release);
+    }
+
+    /// The server has begun to shut down.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// How long the slowest shard's recovery took.
+    pub fn set_recovery(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        // 0 stands for "not yet".
+        self.recovery_us.store(us.max(1), Ordering::Release);
+    }
+
+    /// Counts a warning that was logged.
+    pub fn count_warning(&self) {
+        self.warnings.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an error that was logged.
+    pub fn count_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn recovery(&self) -> Option<Duration> {
+        let us = self.recovery_us.load(Ordering::Acquire);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+}
+
+/// The admin plane could not start.
+#[derive(Debug)]
+pub enum AdminError {
+    /// The address is taken, not ours, or forbidden.
+    Bind(SocketAddr, io::Error),
+    /// The thread or its runtime could not be made.
+    Start(io::Error),
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminError::Bind(address, error) => {
+                write!(f, "cannot listen on {address} (server.admin.listen): {error}")?;
+                if error.kind() == io::ErrorKind::AddrInUse {
+                    f.write_str("; choose another with --set server.admin.listen=127.0.0.1:0")?;
+                }
+                Ok(())
+            }
+            AdminError::Start(error) => write!(f, "cannot start the admin thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for AdminError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AdminError::Bind(_, error) | AdminError::Start(error) => Some(error),
+        }
+    }
+}
+
+/// The running admin plane. Dropping it stops it, as [`AdminHandle::shut_down`] does.
+#[derive(Debug)]
+pub struct AdminHandle {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AdminHandle {
+    /// The bound address, with the port the system chose if 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops listening, drops open requests and waits for the thread to end.
+    pub fn shut_down(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // The receiver is gone only if the thread has ended already.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the admin thread panicked");
+        }
+    }
+}
+
+impl Drop for AdminHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Binds `address` and answers there until the handle is shut down.
+///
+/// # Errors
+///
+/// [`AdminError`]; nothing runs then.
+pub fn start(address: SocketAddr, state: AdminState) -> Result<AdminHandle, AdminError> {
+    // A std listener sets SO_REUSEADDR, so a restart does not wait for TIME_WAIT.
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    let (listener, bound) = bind().map_err(|error| AdminError::Bind(address, error))?;
+    let (stop, stopped) = oneshot::channel();
+    let (started, outcome) = mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || run(listener, state, stopped, &started))
+        .map_err(AdminError::Start)?;
+    let handle = AdminHandle { address: bound, stop: Some(stop), thread: Some(thread) };
+    let gone = || Err(io::Error::other("the thread ended at once"));
+    outcome.recv().unwrap_or_else(|_| gone()).map_err(AdminError::Start)?;
+    Ok(handle)
+}
+
+/// Body of the admin thread.
+fn run(
+    listener: std::net::TcpListener,
+    state: AdminState,
+    stopped: oneshot::Receiver<()>,
+    started: &mpsc::SyncSender<io::Result<()>>,
+) {
+    let built = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async move {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let pages = Arc::new(pages::Pages::new(state));
+        let watch = tokio::spawn(pages::watch_heartbeats(Arc::clone(&pages)));
+        let _ = started.send(Ok(()));
+        let serve = axum::serve(listener, pages::router(pages));
+        tokio::select! {
+            result = serve => if let Err(error) = result {
+                tracing::error!(%error, "the admin listener failed");
+            },
+            // Also when the handle is gone without a word.
+            _ = stopped => {}
+        }
+        watch.abort();
+    });
+}
+
+#[cfg(test)]
+mod tests;

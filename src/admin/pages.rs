@@ -1,0 +1,193 @@
+//! The pages and what they are judged by.
+
+use super::AdminState;
+use crate::metrics::{
+    CONTENT_TYPE, Detail, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
+};
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A shard whose heartbeat has not moved for this long is taken for dead.
+const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(5);
+/// How often heartbeats are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest wait for a shard's copy; Prometheus gives a scrape 10 s by default.
+const COPY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often a wanted copy is looked for: shards beat every few tens of milliseconds.
+const COPY_POLL: Duration = Duration::from_millis(2);
+
+pub(super) struct Pages {
+    state: AdminState,
+    beats: std::sync::Mutex<Vec<Beat>>,
+    /// Last copy of each shard. The lock is held during a scrape, so there is one at a time.
+    last: Mutex<Vec<Option<ShardStats>>>,
+}
+
+/// A shard's heartbeat counter and when it last moved.
+struct Beat {
+    count: u64,
+    moved: Instant,
+}
+
+impl Pages {
+    pub(super) fn new(state: AdminState) -> Self {
+        let moved = Instant::now();
+        let beats = state
+            .published
+            .iter()
+            .map(|published| Beat { count: published.heartbeats(), moved })
+            .collect();
+        let last = Mutex::new(vec![None; state.published.len()]);
+        Pages { state, beats: std::sync::Mutex::new(beats), last }
+    }
+
+    /// Shards whose heartbeat has not moved lately.
+    fn stuck_shards(&self) -> Vec<usize> {
+        let now = Instant::now();
+        let mut beats = self.beats.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut stuck = Vec::new();
+        let pairs = self.state.published.iter().zip(beats.iter_mut());
+        for (shard, (published, beat)) in pairs.enumerate() {
+            let count = published.heartbeats();
+            if count != beat.count {
+                *beat = Beat { count, moved: now };
+            } else if now.duration_since(beat.moved) > HEARTBEAT_AGE_MAX {
+                stuck.push(shard);
+            }
+        }
+        stuck
+    }
+
+    /// Why no mail should be sent here; empty if it should.
+    fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = Vec::new();
+        for (shard, published) in self.state.published.iter().enumerate() {
+            match published.state() {
+                ShardState::Serving => {}
+                ShardState::Recovering => obstacles.push(format!("shard {shard} is recovering")),
+                ShardState::Draining => obstacles.push(format!("shard {shard} is draining")),
+                ShardState::Stopped => obstacles.push(format!("shard {shard} has stopped")),
+            }
+        }
+        if !self.state.ready.listening.load(Ordering::Acquire) {
+            obstacles.push("not listening".to_owned());
+        }
+        if self.state.ready.draining.load(Ordering::Acquire) {
+            obstacles.push("draining".to_owned());
+        }
+        if (self.state.disk)().is_some_and(|disk| disk.state == DiskState::Full) {
+            obstacles.push("disk full".to_owned());
+        }
+        obstacles
+    }
+
+    /// Fresh copies of all shards' counters; old ones of those that do not answer.
+    async fn copies(&self) -> Vec<ShardStats> {
+        let mut last = self.last.lock().await;
+        for published in &self.state.published {
+            published.request();
+        }
+        let deadline = Instant::now() + COPY_WAIT_MAX;
+        let mut missing: Vec<usize> = (0..self.state.published.len()).collect();
+        loop {
+            missing.retain(|shard| {
+                let copy = self.state.published.get(*shard).and_then(|published| published.take());
+                let answered = copy.is_some();
+                if let (Some(copy), Some(slot)) = (copy, last.get_mut(*shard)) {
+                    *slot = Some(*copy);
+                }
+                !answered
+            });
+            if missing.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            tokio::time::sleep(COPY_POLL).await;
+        }
+        last.iter().flatten().cloned().collect()
+    }
+}
+
+pub(super) fn router(pages: Arc<Pages>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(pages)
+}
+
+/// Keeps the times of the heartbeats' moves right between probes. Runs until aborted.
+pub(super) async fn watch_heartbeats(pages: Arc<Pages>) {
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        pages.stuck_shards();
+    }
+}
+
+async fn index(State(pages): State<Arc<Pages>>) -> Response {
+    let AdminState { version, revision, published, .. } = &pages.state;
+    let mut text = format!("mailrace {version} ({revision})   {} shards\n\n", published.len());
+    text.push_str("/metrics   counters for Prometheus; /metrics?detail=shard splits by shard\n");
+    text.push_str("/healthz   200 while every shard answers\n");
+    text.push_str("/readyz    200 while mail should be sent here\n");
+    reply(StatusCode::OK, TEXT, text)
+}
+
+async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
+    let started = Instant::now();
+    let by_shard = query.is_some_and(|query| query.split('&').any(|pair| pair == "detail=shard"));
+    let copies = pages.copies().await;
+    let AdminState { version, revision, ready, disk, .. } = &pages.state;
+    let extra = Extra {
+        version: version.clone(),
+        revision: revision.clone(),
+        disk: disk(),
+        recovery: ready.recovery(),
+        warnings: ready.warnings.load(Ordering::Relaxed),
+        errors: ready.errors.load(Ordering::Relaxed),
+        process: ProcessFacts::read(),
+        scrape_started: Some(started),
+        detail: if by_shard { Detail::Shard } else { Detail::Summed },
+    };
+    reply(StatusCode::OK, CONTENT_TYPE, render(&copies, &extra))
+}
+
+async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
+    let stuck = pages.stuck_shards();
+    if stuck.is_empty() {
+        return reply(StatusCode::OK, TEXT, "ok\n".to_owned());
+    }
+    let mut text = String::new();
+    for shard in stuck {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "shard {shard} has not answered for {HEARTBEAT_AGE_MAX:?}");
+    }
+    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+}
+
+async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
+    let obstacles = pages.obstacles();
+    if obstacles.is_empty() {
+        return reply(StatusCode::OK, TEXT, "ready\n".to_owned());
+    }
+    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, obstacles.join("\n") + "\n")
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body).into_response()
+}

@@ -1,0 +1,143 @@
+use super::*;
+use crate::metrics::{DiskState, Names, ShardState, ShardStats};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+struct Server {
+    admin: AdminHandle,
+    published: Arc<Published>,
+    ready: Arc<Readiness>,
+    disk_full: Arc<AtomicBool>,
+    stop_shard: Arc<AtomicBool>,
+    shard: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// An admin plane beside a thread that beats like a shard.
+    fn start() -> Server {
+        let published = Published::new();
+        let ready = Arc::new(Readiness::default());
+        let disk_full = Arc::new(AtomicBool::new(false));
+        let full = Arc::clone(&disk_full);
+        let state = AdminState {
+            published: vec![Arc::clone(&published)],
+            ready: Arc::clone(&ready),
+            version: "1.2.3".to_owned(),
+            revision: "abc".to_owned(),
+            disk: Box::new(move || {
+                let full = full.load(Ordering::Relaxed);
+                let state = if full { DiskState::Full } else { DiskState::Ok };
+                Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
+            }),
+        };
+        let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
+        let stop_shard = Arc::new(AtomicBool::new(false));
+        let (slot, stop) = (Arc::clone(&published), Arc::clone(&stop_shard));
+        let shard = std::thread::spawn(move || {
+            let mut stats = ShardStats::new(0, &["smtp"], Names::default());
+            stats.listeners[0].messages_received = 42;
+            while !stop.load(Ordering::Relaxed) {
+                slot.beat(|| Box::new(stats.clone()));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Server { admin, published, ready, disk_full, stop_shard, shard: Some(shard) }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn stop_shard(&mut self) {
+        self.stop_shard.store(true, Ordering::Relaxed);
+        if let Some(shard) = self.shard.take() {
+            shard.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_shard();
+    }
+}
+
+#[track_caller]
+fn check(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn metrics_come_from_the_shard() {
+    let mut server = Server::start();
+    let line = "mailrace_smtp_messages_received_total{listener=\"smtp\",shard=\"0\"} 42\n";
+    let text = server.get("/metrics");
+    check(&text, &["HTTP/1.1 200 OK\r\n", "content-type: text/plain; version=0.0.4", line]);
+    check(&text, &["mailrace_build_info{version=\"1.2.3\",revision=\"abc\"} 1"]);
+    let detail = "mailrace_smtp_connections_total{listener=\"smtp\",shard=\"0\"} 0\n";
+    check(&server.get("/metrics?detail=shard"), &[detail]);
+    // A shard that does not answer is shown as last seen.
+    server.stop_shard();
+    check(&server.get("/metrics"), &[line]);
+}
+
+#[test]
+fn readiness_names_the_obstacle() {
+    let server = Server::start();
+    check(&server.get("/readyz"), &["503", "shard 0 is recovering", "not listening"]);
+    server.published.set_state(ShardState::Serving);
+    server.ready.set_listening();
+    check(&server.get("/readyz"), &["HTTP/1.1 200 OK\r\n", "ready\n"]);
+    server.disk_full.store(true, Ordering::Relaxed);
+    check(&server.get("/readyz"), &["503", "disk full"]);
+    server.disk_full.store(false, Ordering::Relaxed);
+    server.ready.set_draining();
+    check(&server.get("/readyz"), &["503", "draining"]);
+}
+
+#[test]
+fn health_follows_the_heartbeat() {
+    let mut server = Server::start();
+    check(&server.get("/healthz"), &["HTTP/1.1 200 OK\r\n", "ok\n"]);
+    check(&server.get("/"), &["mailrace 1.2.3 (abc)", "/metrics", "text/plain"]);
+    check(&server.get("/other"), &["404"]);
+    server.stop_shard();
+    std::thread::sleep(Duration::from_millis(5_700));
+    check(&server.get("/healthz"), &["503", "shard 0 has not answered for 5s"]);
+}
+
+#[test]
+fn a_taken_address_is_a_clear_error() {
+    let server = Server::start();
+    let state = AdminState {
+        published: Vec::new(),
+        ready: Arc::default(),
+        version: String::new(),
+        revision: String::new(),
+        disk: Box::new(|| None),
+    };
+    let error = start(server.admin.address(), state).expect_err("taken").to_string();
+    check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
+}
+
+#[test]
+fn shutting_down_frees_the_address() {
+    let state = AdminState {
+        published: Vec::new(),
+        ready: Arc::default(),
+        version: String::new(),
+        revision: String::new(),
+        disk: Box::new(|| None),
+    };
+    let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
+    let address = admin.address();
+    admin.shut_down();
+    assert!(TcpStream::connect(address).is_err());
+}

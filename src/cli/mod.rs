@@ -1,0 +1,115 @@
+//! The command line: a file per subcommand.
+//!
+//! Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 corruption
+//! found (`log verify`), 78 bad configuration.
+
+mod check;
+mod doctor;
+mod serve;
+
+pub use serve::{Serve, ServeError};
+
+use crate::config::{Config, ConfigErrors};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The command did not do what it was asked to.
+pub const EXIT_FAILED: u8 = 1;
+/// The arguments make no sense.
+pub const EXIT_USAGE: u8 = 2;
+/// The configuration is wrong: `EX_CONFIG` of sysexits(3).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// SMTP ingestion gateway: every 250 is a synced record in a replayable log.
+#[derive(Debug, Parser)]
+#[command(name = "mailrace", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(ConfigArgs),
+    /// Validate the configuration
+    Check(check::CheckArgs),
+    /// Ask the system whether it lets the server run well
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug)]
+struct ConfigArgs {
+    /// Configuration file (not supported yet)
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Set one key, for example --set log.dir=/var/lib/mailrace
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The checked configuration; what is wrong is told on stderr.
+    fn load(&self) -> Result<Config, ExitCode> {
+        if let Some(file) = &self.file {
+            eprintln!(
+                "mailrace: {}: configuration files are not supported yet; use --set KEY=VALUE or \
+                 MAILRACE_* variables (a double underscore stands for the dot)",
+                file.display()
+            );
+            return Err(ExitCode::from(EXIT_CONFIG));
+        }
+        Config::load(&self.sets).map_err(|errors: ConfigErrors| {
+            for error in &errors.0 {
+                eprintln!("mailrace: {error}");
+            }
+            ExitCode::from(EXIT_CONFIG)
+        })
+    }
+}
+
+/// Parses the arguments and runs the command; `serve` starts the server.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout is no reason to fail over a help text.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(&args, serve),
+        Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes() {
+        let outcome = |line: &str| {
+            let arguments = line.split(' ').map(OsString::from);
+            format!("{:?}", run(arguments, |_| Ok(())))
+        };
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(outcome("mailrace serve"), code(0));
+        assert_eq!(outcome("mailrace --help"), code(0));
+        assert_eq!(outcome("mailrace fly"), code(EXIT_USAGE));
+        assert_eq!(outcome("mailrace serve --set a=b"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace serve -c x.toml"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace check --set log.sync=x"), code(EXIT_CONFIG));
+    }
+}

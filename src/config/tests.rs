@@ -1,0 +1,125 @@
+use super::*;
+
+fn machine() -> Machine {
+    Machine {
+        hostname: "host.example".to_owned(),
+        cpus: vec![2, 3, 5],
+        memory_bytes: 8 << 30,
+        descriptors_max: 1000,
+    }
+}
+
+fn load(environment: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigErrors> {
+    let environment: Vec<_> =
+        environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+    Config::from_sources(environment, &sets, &machine())
+}
+
+#[track_caller]
+fn refused(environment: &[(&str, &str)], sets: &[&str], text: &str) {
+    let error = load(environment, sets).expect_err("should be refused").to_string();
+    assert!(error.contains(text), "{text:?} is missing in {error:?}");
+}
+
+#[test]
+fn defaults() {
+    let config = load(&[("PATH", "/bin"), ("MAILRACEX", "1")], &[]).unwrap();
+    assert_eq!(config.server.hostname, "host.example");
+    assert_eq!(config.server.shards, 3);
+    assert_eq!(config.server.admin_listen, Some("127.0.0.1:2580".parse().unwrap()));
+    assert_eq!(config.log.dir, PathBuf::from("./mailrace-data"));
+    assert_eq!(config.log.sync, SyncMode::Group);
+    assert_eq!(config.log.segment_size, 64 * MIB);
+    assert_eq!(config.limits.message_size, 26_214_400);
+    assert_eq!(config.limits.recipients, 1000);
+    assert_eq!(config.limits.connections_total, 800);
+    assert_eq!(config.limits.inflight_bytes, (8 << 30) / 100 * 50);
+    assert_eq!(config.limits.timeout_command, Duration::from_secs(300));
+    assert_eq!(config.limits.timeout_data, Duration::from_secs(1800));
+    assert_eq!(config.limits.exempt.len(), 2);
+    let [listener] = &config.listeners[..] else { panic!("one listener") };
+    assert_eq!(listener.name, "smtp");
+    assert_eq!(listener.listen, ["127.0.0.1:2525".parse().unwrap()]);
+    assert_eq!(listener.line_ends, LineEnds::Reject);
+    assert!(config.settings().iter().all(|setting| setting.origin == Origin::Default));
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let environment = [("MAILRACE_LOG__DIR", "/env"), ("MAILRACE_LOG__SYNC", "each")];
+    let config = load(&environment, &["log.dir=/flag", "log.dir=/last"]).unwrap();
+    assert_eq!(config.log.dir, PathBuf::from("/last"));
+    assert_eq!(config.log.sync, SyncMode::Each);
+    let origin = |key: &str| {
+        config.settings().iter().find(|setting| setting.key == key).unwrap().origin.to_string()
+    };
+    assert_eq!(origin("log.dir"), "--set");
+    assert_eq!(origin("log.sync"), "environment MAILRACE_LOG__SYNC");
+    assert_eq!(origin("log.segment_size"), "default");
+}
+
+#[test]
+fn listeners_are_an_array() {
+    let config = load(
+        &[("MAILRACE_LISTENER__1__LINE_ENDS", "allow")],
+        &["listener.0.listen=127.0.0.1:0,[::1]:0", "listener.1.listen=127.0.0.2:2526"],
+    )
+    .unwrap();
+    assert_eq!(config.listeners.len(), 2);
+    assert_eq!(config.listeners[0].listen.len(), 2);
+    assert_eq!(config.listeners[1].name, "smtp1");
+    assert_eq!(config.listeners[1].line_ends, LineEnds::Allow);
+    refused(&[], &["listener.1.name=b"], "listener.1.listen (default): at least one address");
+    let sets = ["listener.1.name=smtp", "listener.1.listen=127.0.0.1:1"];
+    refused(&[], &sets, "another listener has this name");
+    refused(&[], &["listener.99.name=b"], "unknown key");
+}
+
+#[test]
+fn unknown_keys_name_their_origin_and_a_suggestion() {
+    refused(&[], &["log.dri=/x"], "log.dri (--set): unknown key; did you mean log.dir?");
+    refused(
+        &[("MAILRACE_LIMITS__MESSAGE_SIZES", "1MiB")],
+        &[],
+        "(environment MAILRACE_LIMITS__MESSAGE_SIZES): unknown key; did you mean limits.message_size?",
+    );
+    refused(&[], &["nonsense"], "key=value is needed");
+}
+
+#[test]
+fn values_out_of_range() {
+    for (set, text) in [
+        ("limits.message_size=1KiB", "64KiB to 1GiB"),
+        ("limits.recipients=99", "100 to 100000"),
+        ("limits.timeout.command=5", "not a duration"),
+        ("limits.timeout.command=0s", "1s to 1d"),
+        ("limits.inflight_bytes=1MiB", "do not hold one message"),
+        ("limits.inflight_bytes=95%", "1 to 90"),
+        ("limits.exempt=example.com", "not a network"),
+        ("log.segment_size=1KiB", "1MiB to 4GiB"),
+        ("log.sync=fast", "one of group, each, none"),
+        ("log.dir=", "a directory is needed"),
+        ("server.shards=0", "from 1 to 1024, or \"auto\""),
+        ("server.hostname=a b", "not a host name"),
+        ("listener.0.line_ends=maybe", "one of reject, normalize, allow"),
+        ("listener.0.listen=2525", "not an address"),
+    ] {
+        refused(&[], &[set], text);
+    }
+}
+
+#[test]
+fn every_mistake_is_told() {
+    let errors = load(&[], &["log.sync=x", "server.shards=y", "bad.key=z"]).unwrap_err();
+    assert_eq!(errors.0.len(), 3);
+}
+
+#[test]
+fn no_catch_all_beyond_loopback() {
+    refused(&[], &["listener.0.listen=0.0.0.0:25"], "beyond loopback");
+    refused(&[], &["listener.0.listen=[::]:25"], "recipient policy");
+    refused(&[], &["server.admin.listen=192.0.2.1:80"], "no token");
+    assert!(load(&[], &["listener.0.listen=[::1]:25"]).is_ok());
+    assert_eq!(load(&[], &["server.admin.listen="]).unwrap().server.admin_listen, None);
+}

@@ -1,0 +1,119 @@
+//! How a scraper gets a copy of a shard's counters.
+
+use super::ShardStats;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+/// What a shard is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardState {
+    /// Started, the log not yet recovered.
+    Recovering = 0,
+    /// Recovered and listening.
+    Serving = 1,
+    /// Refuses new sessions and finishes the open ones.
+    Draining = 2,
+    /// Ended.
+    Stopped = 3,
+}
+
+/// Where one shard and the scraper meet.
+///
+/// The shard calls [`Published::beat`] at each heartbeat: one relaxed store and one load. Only when
+/// a copy is wanted does it make one. The scraper calls [`Published::request`], then looks for the
+/// copy with [`Published::take`]. One scraper at a time; a late copy is dropped at the next request.
+#[derive(Debug)]
+pub struct Published {
+    wanted: AtomicBool,
+    state: AtomicU8,
+    heartbeats: AtomicU64,
+    sender: Sender<Box<ShardStats>>,
+    receiver: Receiver<Box<ShardStats>>,
+}
+
+impl Published {
+    /// A slot for one shard, in state [`ShardState::Recovering`].
+    pub fn new() -> Arc<Self> {
+        let (sender, receiver) = bounded(1);
+        Arc::new(Published {
+            wanted: AtomicBool::new(false),
+            state: AtomicU8::new(ShardState::Recovering as u8),
+            heartbeats: AtomicU64::new(0),
+            sender,
+            receiver,
+        })
+    }
+
+    /// Shard: marks it alive and, if a copy is wanted, sends the one that `copy` makes.
+    #[inline]
+    pub fn beat(&self, copy: impl FnOnce() -> Box<ShardStats>) {
+        // The shard is the only writer, so no read-modify-write is needed.
+        let heartbeats = self.heartbeats.load(Ordering::Relaxed).wrapping_add(1);
+        self.heartbeats.store(heartbeats, Ordering::Relaxed);
+        if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Acquire) {
+            // A full slot holds an equally late copy: losing this one costs the scraper nothing.
+            drop(self.sender.try_send(copy()));
+        }
+    }
+
+    /// Shard: tells what it is doing.
+    pub fn set_state(&self, state: ShardState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// What the shard is doing.
+    pub fn state(&self) -> ShardState {
+        match self.state.load(Ordering::Acquire) {
+            0 => ShardState::Recovering,
+            1 => ShardState::Serving,
+            2 => ShardState::Draining,
+            _ => ShardState::Stopped,
+        }
+    }
+
+    /// Heartbeats so far.
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+
+    /// Scraper: asks for a copy and drops one that came too late for the last request.
+    pub fn request(&self) {
+        drop(self.receiver.try_recv());
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    /// Scraper: the copy, if the shard has sent it.
+    pub fn take(&self) -> Option<Box<ShardStats>> {
+        self.receiver.try_recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Names;
+
+    #[test]
+    fn a_copy_is_made_only_when_wanted() {
+        let published = Published::new();
+        published.beat(|| unreachable!("nobody asked"));
+        assert!(published.take().is_none());
+        published.request();
+        published.beat(|| Box::new(ShardStats::new(3, &["mx"], Names::default())));
+        published.beat(|| unreachable!("answered already"));
+        assert_eq!(published.take().expect("sent").shard, 3);
+        assert_eq!(published.heartbeats(), 3);
+    }
+
+    #[test]
+    fn a_late_copy_is_dropped() {
+        let published = Published::new();
+        published.request();
+        published.beat(|| Box::new(ShardStats::new(0, &[], Names::default())));
+        published.request();
+        assert!(published.take().is_none());
+        published.set_state(ShardState::Draining);
+        assert_eq!(published.state(), ShardState::Draining);
+    }
+}

@@ -1,0 +1,603 @@
+//! Prometheus text format 0.0.4.
+
+use super::{Distribution, ListenerStats, ProcessFacts, ShardStats};
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+use std::time::{Duration, Instant};
+
+/// Content-Type of what [`render`] makes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// 100 us to 50 s in 1-2.5-5 steps.
+const DURATION_BOUNDS_US: [u64; 18] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000,
+];
+/// 1 KiB to 64 MiB in steps of four; the default message size limit lies in the one before last.
+const SIZE_BOUNDS: [u64; 9] =
+    [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26];
+const COUNT_BOUNDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
+
+/// Which families carry the `shard` label.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Those where the shards' balance matters; the rest is summed.
+    #[default]
+    Summed,
+    /// All that a shard counts.
+    Shard,
+}
+
+/// Room on the log's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskState {
+    /// Enough.
+    #[default]
+    Ok = 0,
+    /// Below the warning threshold.
+    Low = 1,
+    /// Mail is answered 452 4.3.1.
+    Full = 2,
+}
+
+/// The log's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFacts {
+    /// Bytes free for this process.
+    pub free_bytes: u64,
+    /// Bytes of the whole file system.
+    pub size_bytes: u64,
+    /// Judged by the log's thresholds.
+    pub state: DiskState,
+}
+
+/// What belongs to the process, not to one shard.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Version of the program.
+    pub version: String,
+    /// Source revision, or `unknown`.
+    pub revision: String,
+    /// The log's disk, if it could be asked.
+    pub disk: Option<DiskFacts>,
+    /// How long the last start's recovery took.
+    pub recovery: Option<Duration>,
+    /// Warnings logged.
+    pub warnings: u64,
+    /// Errors logged.
+    pub errors: u64,
+    /// `process_*`.
+    pub process: ProcessFacts,
+    /// When the scrape began, for `metrics_scrape_duration_seconds`.
+    pub scrape_started: Option<Instant>,
+    /// Which families carry the `shard` label.
+    pub detail: Detail,
+}
+
+/// Renders all shards as one exposition.
+///
+/// Names and labels are the contract of the program's users: see the tests.
+pub fn render(shards: &[ShardStats], extra: &Extra) -> String {
+    let mut families = Families::new(shards, extra.detail);
+    families.process_wide(shards.len(), extra);
+    families.sessions();
+    families.messages();
+    families.shard();
+    families.log();
+    families.process(&extra.process);
+    if let Some(started) = extra.scrape_started {
+        let name = "mailrace_metrics_scrape_duration_seconds";
+        families.plain_gauge(name, "Duration of this scrape.", started.elapsed().as_secs_f64());
+    }
+    TextEncoder::new()
+        .encode_to_string(&families.list)
+        .expect("no family is empty, and writing to a string cannot fail")
+}
+
+/// One sample's value.
+enum Value<'a> {
+    Number(f64),
+    Histogram(&'a Distribution, Scale),
+}
+
+/// Bounds of a histogram and its unit.
+#[derive(Clone, Copy)]
+enum Scale {
+    Seconds,
+    Bytes,
+    Count,
+}
+
+impl Scale {
+    fn bounds(self) -> &'static [u64] {
+        match self {
+            Scale::Seconds => &DURATION_BOUNDS_US,
+            Scale::Bytes => &SIZE_BOUNDS,
+            Scale::Count => &COUNT_BOUNDS,
+        }
+    }
+
+    fn unit(self) -> f64 {
+        match self {
+            Scale::Seconds => 1e6,
+            Scale::Bytes | Scale::Count => 1.0,
+        }
+    }
+}
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+type Samples<'a> = Vec<(Labels<'a>, Value<'a>)>;
+
+struct Families<'a> {
+    shards: &'a [ShardStats],
+    merged: Option<ShardStats>,
+    split_all: bool,
+    list: Vec<MetricFamily>,
+}
+
+impl<'a> Families<'a> {
+    fn new(shards: &'a [ShardStats], detail: Detail) -> Self {
+        let merged = shards.split_first().map(|(first, rest)| {
+            let mut merged = first.clone();
+            for stats in rest {
+                merged.merge(stats);
+            }
+            merged
+        });
+        Families { shards, merged, split_all: detail == Detail::Shard, list: Vec::new() }
+    }
+
+    fn process_wide(&mut self, shards: usize, extra: &Extra) {
+        let labels = vec![("version", &*extra.version), ("revision", &*extra.revision)];
+        let info = vec![sample(&labels, None, MetricType::GAUGE, Value::Number(1.0))];
+        self.push("mailrace_build_info", "Always 1.", MetricType::GAUGE, info);
+        self.plain_gauge("mailrace_shards", "Worker shards.", shards as f64);
+        let diagnostics = [("warning", extra.warnings), ("error", extra.errors)]
+            .map(|(level, count)| {
+                let value = Value::Number(count as f64);
+                sample(&[("level", level)], None, MetricType::COUNTER, value)
+            })
+            .into();
+        let name = "mailrace_server_diagnostics_total";
+        self.push(name, "Warnings and errors logged.", MetricType::COUNTER, diagnostics);
+        if let Some(recovery) = extra.recovery {
+            let name = "mailrace_log_recovery_duration_seconds";
+            self.plain_gauge(name, "Recovery at the last start.", recovery.as_secs_f64());
+        }
+        if let Some(disk) = extra.disk {
+            let free = disk.free_bytes as f64;
+            self.plain_gauge("mailrace_log_disk_free_bytes", "Free on the log's disk.", free);
+            let size = disk.size_bytes as f64;
+            self.plain_gauge("mailrace_log_disk_size_bytes", "Size of the log's disk.", size);
+            let state = f64::from(disk.state as u8);
+            self.plain_gauge("mailrace_log_disk_state", "0 ok, 1 low, 2 full.", state);
+        }
+    }
+
+    fn sessions(&mut self) {
+        self.listener_counter("smtp_connections_total", "Connections accepted.", |l| l.connections);
+        self.counters("smtp_connections_refused_total", "Connections refused.", |s| {
+            by_listener(s, "reason", |l| l.refused.iter().collect())
+        });
+        self.family("smtp_sessions_active", "Open sessions.", MetricType::GAUGE, true, |s| {
+            each_listener(s, |l| Value::Number(l.sessions_active as f64))
+        });
+        self.counters("smtp_sessions_closed_total", "Sessions ended.", |s| {
+            by_listener(s, "reason", |l| l.closed.iter().collect())
+        });
+        let name = "smtp_session_duration_seconds";
+        self.listener_duration(name, "Duration of ended sessions.", |l| &l.session_duration);
+        self.counters("smtp_commands_total", "Commands by verb.", |s| {
+            named("command", s.names.commands, &s.commands)
+        });
+        self.counters("smtp_replies_total", "Replies sent by code.", |s| {
+            named("code", s.names.replies, &s.replies)
+        });
+        self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
+            named("reason", s.names.protocol_errors, &s.protocol_errors)
+        });
+    }
+
+    fn messages(&mut self) {
+        let name = "smtp_messages_received_total";
+        self.family(name, "Messages acknowledged with 250.", MetricType::COUNTER, true, |s| {
+            each_listener(s, |l| Value::Number(l.messages_received as f64))
+        });
+        let name = "smtp_received_bytes_total";
+        self.listener_counter(name, "Bytes of acknowledged messages.", |l| l.received_bytes);
+        self.counters("smtp_messages_rejected_total", "Messages refused.", |s| {
+            let mut samples = Samples::new();
+            for l in &s.listeners {
+                let classes = [("4xx", &l.rejected_transient), ("5xx", &l.rejected_permanent)];
+                for (class, tally) in classes {
+                    samples.extend(tally.iter().map(|(reason, count)| {
+                        let labels =
+                            vec![("listener", &*l.name), ("class", class), ("reason", reason)];
+                        (labels, Value::Number(count as f64))
+                    }));
+                }
+            }
+            samples
+        });
+        let help = "Size of acknowledged messages.";
+        self.histogram("smtp_message_size_bytes", help, Scale::Bytes, |s| &s.message_size);
+        let help = "Recipients of acknowledged messages.";
+        self.histogram("smtp_message_recipients", help, Scale::Count, |s| &s.message_recipients);
+        let help = "Last message byte received to 250 written.";
+        self.listener_duration("smtp_message_ack_duration_seconds", help, |l| &l.ack_duration);
+        let name = "smtp_transaction_duration_seconds";
+        self.listener_duration(name, "MAIL to the final reply.", |l| &l.transaction_duration);
+    }
+
+    fn shard(&mut self) {
+        let help = "Message bytes received, not yet durable.";
+        self.gauge("shard_inflight_bytes", help, true, |s| s.inflight_bytes);
+        let help = "Limit of message bytes in flight.";
+        self.gauge("shard_inflight_limit_bytes", help, false, |s| s.inflight_limit_bytes);
+        self.counters("shard_backpressure_seconds_total", "Time reading was paused.", |s| {
+            let seconds = |(cause, us)| (vec![("cause", cause)], Value::Number(us as f64 / 1e6));
+            s.backpressure_us.iter().map(seconds).collect()
+        });
+        let name = "shard_busy_seconds_total";
+        self.family(name, "Time running tasks.", MetricType::COUNTER, true, |s| {
+            vec![(Vec::new(), Value::Number(s.busy_us as f64 / 1e6))]
+        });
+        self.counter("shard_stalls_total", "Loop turns over 10 ms.", true, |s| s.stalls);
+        self.counter("shard_heartbeats_total", "Heartbeats.", true, |s| s.heartbeats);
+    }
+
+    fn log(&mut self) {
+        let help = "Records appended.";
+        self.counter("log_appended_records_total", help, false, |s| s.log_appended_records);
+        let help = "Bytes appended.";
+        self.counter("log_appended_bytes_total", help, false, |s| s.log_appended_bytes);
+        let name = "log_append_duration_seconds";
+        self.histogram(name, "Duration of writes.", Scale::Seconds, |s| &s.log_append_duration);
+        let name = "log_sync_duration_seconds";
+        self.histogram(name, "Duration of syncs.", Scale::Seconds, |s| &s.log_sync_duration);
+        let name = "log_batch_records";
+        self.histogram(name, "Records per sync.", Scale::Count, |s| &s.log_batch_records);
+        self.gauge("log_start_offset", "First offset kept.", true, |s| s.log_start_offset);
+        self.gauge("log_end_offset", "Next offset assigned.", true, |s| s.log_end_offset);
+        let help = "First offset not yet synced.";
+        self.gauge("log_high_water_mark", help, true, |s| s.log_high_water_mark);
+        self.gauge("log_segments", "Segments kept.", false, |s| s.log_segments);
+        self.gauge("log_size_bytes", "Bytes kept.", false, |s| s.log_size_bytes);
+        self.counters("log_errors_total", "Failed log operations.", |s| {
+            plain("op", s.log_errors.iter())
+        });
+        self.counters("log_corrupt_records_total", "Damaged records found.", |s| {
+            plain("stage", s.log_corrupt_records.iter())
+        });
+        let help = "Bytes of torn tails dropped at start.";
+        self.counter("log_truncated_bytes_total", help, false, |s| s.log_truncated_bytes);
+    }
+
+    fn process(&mut self, facts: &ProcessFacts) {
+        if let Some(seconds) = facts.cpu_seconds {
+            let value = Value::Number(seconds);
+            let samples = vec![sample(&[], None, MetricType::COUNTER, value)];
+            let name = "process_cpu_seconds_total";
+            self.push(name, "User and system time.", MetricType::COUNTER, samples);
+        }
+        let gauges = [
+            ("process_resident_memory_bytes", "Resident memory.", facts.resident_bytes),
+            ("process_virtual_memory_bytes", "Virtual memory.", facts.virtual_bytes),
+            ("process_open_fds", "Open descriptors.", facts.open_fds),
+            ("process_max_fds", "Limit of descriptors.", facts.max_fds),
+            ("process_threads", "Threads.", facts.threads),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                self.plain_gauge(name, help, value as f64);
+            }
+        }
+        if let Some(start) = facts.start_time_seconds {
+            let name = "process_start_time_seconds";
+            self.plain_gauge(name, "Start since the epoch.", start);
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, split: bool, of: fn(&ShardStats) -> u64) {
+        self.family(name, help, MetricType::COUNTER, split, |s| {
+            vec![(Vec::new(), Value::Number(of(s) as f64))]
+        });
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, split: bool, of: fn(&ShardStats) -> u64) {
+        self.family(name, help, MetricType::GAUGE, split, |s| {
+            vec![(Vec::new(), Value::Number(of(s) as f64))]
+        });
+    }
+
+    fn counters(&mut self, name: &str, help: &str, samples: fn(&ShardStats) -> Samples<'_>) {
+        self.family(name, help, MetricType::COUNTER, false, samples);
+    }
+
+    fn listener_counter(&mut self, name: &str, help: &str, of: fn(&ListenerStats) -> u64) {
+        self.family(name, help, MetricType::COUNTER, false, |s| {
+            each_listener(s, |l| Value::Number(of(l) as f64))
+        });
+    }
+
+    fn listener_duration(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: fn(&ListenerStats) -> &Distribution,
+    ) {
+        self.family(name, help, MetricType::HISTOGRAM, false, |s| {
+            each_listener(s, |l| Value::Histogram(of(l), Scale::Seconds))
+        });
+    }
+
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        scale: Scale,
+        of: fn(&ShardStats) -> &Distribution,
+    ) {
+        self.family(name, help, MetricType::HISTOGRAM, false, |s| {
+            vec![(Vec::new(), Value::Histogram(of(s), scale))]
+        });
+    }
+
+    /// Adds one family: a sample set for each shard if `split`, else one for their sum.
+    fn family(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        split: bool,
+        samples: impl for<'s> Fn(&'s ShardStats) -> Samples<'s>,
+    ) {
+        let mut metrics = Vec::new();
+        if split || self.split_all {
+            for stats in self.shards {
+                for (labels, value) in samples(stats) {
+                    metrics.push(sample(&labels, Some(stats.shard), kind, value));
+                }
+            }
+        } else if let Some(merged) = &self.merged {
+            for (labels, value) in samples(merged) {
+                metrics.push(sample(&labels, None, kind, value));
+            }
+        }
+        self.push(&format!("mailrace_{name}"), help, kind, metrics);
+    }
+
+    fn plain_gauge(&mut self, name: &str, help: &str, value: f64) {
+        let samples = vec![sample(&[], None, MetricType::GAUGE, Value::Number(value))];
+        self.push(name, help, MetricType::GAUGE, samples);
+    }
+
+    fn push(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
+        // The encoder takes a family without samples for an error.
+        if metrics.is_empty() {
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.list.push(family);
+    }
+}
+
+fn each_listener<'s>(
+    stats: &'s ShardStats,
+    value: impl Fn(&'s ListenerStats) -> Value<'s>,
+) -> Samples<'s> {
+    stats.listeners.iter().map(|l| (vec![("listener", &*l.name)], value(l))).collect()
+}
+
+fn by_listener<'s>(
+    stats: &'s ShardStats,
+    label: &'static str,
+    counts: impl Fn(&'s ListenerStats) -> Vec<(&'static str, u64)>,
+) -> Samples<'s> {
+    let mut samples = Samples::new();
+    for l in &stats.listeners {
+        samples.extend(counts(l).into_iter().map(|(text, count)| {
+            (vec![("listener", &*l.name), (label, text)], Value::Number(count as f64))
+        }));
+    }
+    samples
+}
+
+fn plain(
+    label: &'static str,
+    counts: impl Iterator<Item = (&'static str, u64)>,
+) -> Samples<'static> {
+    counts.map(|(text, count)| (vec![(label, text)], Value::Number(count as f64))).collect()
+}
+
+fn named(label: &'static str, names: &[&'static str], counts: &[u64]) -> Samples<'static> {
+    plain(label, names.iter().copied().zip(counts.iter().copied()))
+}
+
+fn sample(
+    labels: &[(&'static str, &str)],
+    shard: Option<u32>,
+    kind: MetricType,
+    value: Value<'_>,
+) -> Metric {
+    let shard = shard.map(|shard| shard.to_string());
+    let pair = |(name, value): (&str, &str)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    };
+    let shard = shard.as_deref().map(|shard| ("shard", shard));
+    let mut metric = Metric::from_label(labels.iter().copied().chain(shard).map(pair).collect());
+    match value {
+        Value::Number(number) if kind == MetricType::COUNTER => {
+            let mut counter = Counter::default();
+            counter.set_value(number);
+            metric.set_counter(counter);
+        }
+        Value::Number(number) => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(number);
+            metric.set_gauge(gauge);
+        }
+        Value::Histogram(distribution, scale) => {
+            metric.set_histogram(histogram(distribution, scale));
+        }
+    }
+    metric
+}
+
+fn histogram(distribution: &Distribution, scale: Scale) -> Histogram {
+    let bounds = scale.bounds();
+    let buckets = distribution.cumulative(bounds).into_iter().zip(bounds).map(|(count, bound)| {
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(count);
+        bucket.set_upper_bound(*bound as f64 / scale.unit());
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(distribution.count());
+    histogram.set_sample_sum(distribution.sum() as f64 / scale.unit());
+    histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{
+        BackpressureCause, CloseReason, LogOp, Names, RefuseReason, RejectClass, RejectReason,
+    };
+
+    const NAMES: Names = Names {
+        commands: &["ehlo", "other"],
+        replies: &["250", "451"],
+        protocol_errors: &["bare_lf"],
+    };
+
+    fn two_shards() -> Vec<ShardStats> {
+        let mut shards =
+            vec![ShardStats::new(0, &["mx"], NAMES), ShardStats::new(1, &["mx"], NAMES)];
+        for (stats, amount) in shards.iter_mut().zip([1, 10]) {
+            let listener = &mut stats.listeners[0];
+            listener.connections = amount;
+            listener.sessions_active = amount;
+            listener.messages_received = amount;
+            listener.refused.add(RefuseReason::MaxConnections, amount);
+            listener.closed.add(CloseReason::Quit, amount);
+            listener.record_rejected(RejectClass::Transient, RejectReason::LogError);
+            listener.ack_duration.record_duration(Duration::from_micros(250 * amount));
+            stats.commands[1] = amount;
+            stats.replies[0] = amount;
+            stats.message_size.record(1024 * amount);
+            stats.backpressure_us.add(BackpressureCause::Log, 500_000);
+            stats.log_errors.increment(LogOp::Sync);
+            stats.log_end_offset = 7 * amount;
+            stats.busy_us = 250_000;
+        }
+        shards
+    }
+
+    #[track_caller]
+    fn check(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|have| have == *line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn shards_are_summed() {
+        let extra = Extra { version: "0.1.0".into(), revision: "abc".into(), ..Extra::default() };
+        check(
+            &render(&two_shards(), &extra),
+            &[
+                r#"mailrace_build_info{version="0.1.0",revision="abc"} 1"#,
+                "mailrace_shards 2",
+                "# TYPE mailrace_smtp_connections_total counter",
+                r#"mailrace_smtp_connections_total{listener="mx"} 11"#,
+                r#"mailrace_smtp_connections_refused_total{listener="mx",reason="max_connections"} 11"#,
+                r#"mailrace_smtp_sessions_closed_total{listener="mx",reason="quit"} 11"#,
+                r#"mailrace_smtp_commands_total{command="other"} 11"#,
+                r#"mailrace_smtp_replies_total{code="250"} 11"#,
+                r#"mailrace_smtp_messages_rejected_total{listener="mx",class="4xx",reason="log_error"} 2"#,
+                "mailrace_shard_backpressure_seconds_total{cause=\"log\"} 1",
+                r#"mailrace_log_errors_total{op="sync"} 2"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn some_families_carry_the_shard() {
+        check(
+            &render(&two_shards(), &Extra::default()),
+            &[
+                "# TYPE mailrace_smtp_sessions_active gauge",
+                r#"mailrace_smtp_sessions_active{listener="mx",shard="0"} 1"#,
+                r#"mailrace_smtp_messages_received_total{listener="mx",shard="1"} 10"#,
+                r#"mailrace_log_end_offset{shard="1"} 70"#,
+                r#"mailrace_shard_busy_seconds_total{shard="0"} 0.25"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn detail_splits_all() {
+        let extra = Extra { detail: Detail::Shard, ..Extra::default() };
+        let text = render(&two_shards(), &extra);
+        check(&text, &[r#"mailrace_smtp_connections_total{listener="mx",shard="1"} 10"#]);
+        assert!(!text.contains("mailrace_smtp_connections_total{listener=\"mx\"} "));
+    }
+
+    #[test]
+    fn labelled_series_exist_at_zero() {
+        check(
+            &render(&two_shards(), &Extra::default()),
+            &[
+                r#"mailrace_smtp_connections_refused_total{listener="mx",reason="draining"} 0"#,
+                r#"mailrace_smtp_messages_rejected_total{listener="mx",class="5xx",reason="auth"} 0"#,
+                r#"mailrace_smtp_commands_total{command="ehlo"} 0"#,
+                r#"mailrace_smtp_protocol_errors_total{reason="bare_lf"} 0"#,
+                r#"mailrace_log_corrupt_records_total{stage="verify"} 0"#,
+                "mailrace_log_truncated_bytes_total 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn histograms_have_the_promised_buckets() {
+        let text = render(&two_shards(), &Extra::default());
+        check(
+            &text,
+            &[
+                "# TYPE mailrace_smtp_message_ack_duration_seconds histogram",
+                r#"mailrace_smtp_message_ack_duration_seconds_bucket{listener="mx",le="0.0001"} 0"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_bucket{listener="mx",le="0.00025"} 1"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_bucket{listener="mx",le="0.0025"} 2"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_bucket{listener="mx",le="50"} 2"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_bucket{listener="mx",le="+Inf"} 2"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_sum{listener="mx"} 0.00275"#,
+                r#"mailrace_smtp_message_ack_duration_seconds_count{listener="mx"} 2"#,
+                r#"mailrace_smtp_message_size_bytes_bucket{le="1024"} 1"#,
+                r#"mailrace_smtp_message_size_bytes_bucket{le="16384"} 2"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn no_shard_still_renders() {
+        let extra = Extra {
+            disk: Some(DiskFacts { free_bytes: 5, size_bytes: 9, state: DiskState::Full }),
+            process: ProcessFacts::read(),
+            ..Extra::default()
+        };
+        let text = render(&[], &extra);
+        check(&text, &["mailrace_shards 0", "mailrace_log_disk_state 2"]);
+        assert!(text.contains("# TYPE process_cpu_seconds_total counter"));
+    }
+}

@@ -1,0 +1,243 @@
+//! What one shard counts.
+
+use super::{
+    BackpressureCause, CloseReason, CorruptStage, Distribution, LogOp, RefuseReason, RejectClass,
+    RejectReason, Tally,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Label values that another room owns; each comes with a slice of counters of the same length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Verbs (`ehlo`, `mail`, ... `other`).
+    pub commands: &'static [&'static str],
+    /// Reply codes (`220`, `250`, ...).
+    pub replies: &'static [&'static str],
+    /// Reasons of protocol errors (`bare_lf`, `line_too_long`, ...).
+    pub protocol_errors: &'static [&'static str],
+}
+
+/// Everything one shard counts, as plain integers.
+///
+/// Life cycle: made when the shard starts, filled by it alone (shard plane), copied to the scraper
+/// through [`super::Published`], merged and rendered there. Counters only grow; gauges are set just
+/// before a copy is handed out.
+#[derive(Clone, Debug)]
+pub struct ShardStats {
+    /// Number of the shard, from 0.
+    pub shard: u32,
+    /// One entry for each listener, in the configuration's order.
+    pub listeners: Vec<ListenerStats>,
+    /// Label values of the next three fields.
+    pub names: Names,
+    /// Commands by verb, parallel to `names.commands`.
+    pub commands: Vec<u64>,
+    /// Replies sent by code, parallel to `names.replies`.
+    pub replies: Vec<u64>,
+    /// Protocol errors by reason, parallel to `names.protocol_errors`.
+    pub protocol_errors: Vec<u64>,
+    /// Size of each acknowledged message, in bytes.
+    pub message_size: Distribution,
+    /// Recipients of each acknowledged message.
+    pub message_recipients: Distribution,
+    /// Gauge: message bytes received and not yet durable.
+    pub inflight_bytes: u64,
+    /// Gauge: this shard's share of `limits.inflight_bytes`.
+    pub inflight_limit_bytes: u64,
+    /// Time reading was paused, in microseconds.
+    pub backpressure_us: Tally<BackpressureCause>,
+    /// Records appended to the log.
+    pub log_appended_records: u64,
+    /// Bytes appended to the log.
+    pub log_appended_bytes: u64,
+    /// Duration of each write of a group.
+    pub log_append_duration: Distribution,
+    /// Duration of each sync.
+    pub log_sync_duration: Distribution,
+    /// Records made durable by each sync.
+    pub log_batch_records: Distribution,
+    /// Gauge: first offset kept.
+    pub log_start_offset: u64,
+    /// Gauge: next offset to be assigned.
+    pub log_end_offset: u64,
+    /// Gauge: first offset not yet synced.
+    pub log_high_water_mark: u64,
+    /// Gauge: segment files kept.
+    pub log_segments: u64,
+    /// Gauge: bytes in the segment files.
+    pub log_size_bytes: u64,
+    /// Failed log operations.
+    pub log_errors: Tally<LogOp>,
+    /// Damaged records found.
+    pub log_corrupt_records: Tally<CorruptStage>,
+    /// Bytes of torn tails dropped at start.
+    pub log_truncated_bytes: u64,
+    /// Time spent running tasks, in microseconds.
+    pub busy_us: u64,
+    /// Loop turns over 10 ms.
+    pub stalls: u64,
+    /// Heartbeats of the shard.
+    pub heartbeats: u64,
+}
+
+impl ShardStats {
+    /// All zero, for `shard` and these listeners.
+    pub fn new(shard: u32, listeners: &[&str], names: Names) -> Self {
+        ShardStats {
+            shard,
+            listeners: listeners.iter().map(|name| ListenerStats::new(name)).collect(),
+            names,
+            commands: vec![0; names.commands.len()],
+            replies: vec![0; names.replies.len()],
+            protocol_errors: vec![0; names.protocol_errors.len()],
+            message_size: Distribution::of_sizes(),
+            message_recipients: Distribution::of_counts(),
+            inflight_bytes: 0,
+            inflight_limit_bytes: 0,
+            backpressure_us: Tally::default(),
+            log_appended_records: 0,
+            log_appended_bytes: 0,
+            log_append_duration: Distribution::of_durations(),
+            log_sync_duration: Distribution::of_durations(),
+            log_batch_records: Distribution::of_counts(),
+            log_start_offset: 0,
+            log_end_offset: 0,
+            log_high_water_mark: 0,
+            log_segments: 0,
+            log_size_bytes: 0,
+            log_errors: Tally::default(),
+            log_corrupt_records: Tally::default(),
+            log_truncated_bytes: 0,
+            busy_us: 0,
+            stalls: 0,
+            heartbeats: 0,
+        }
+    }
+
+    /// Adds time spent running tasks; a turn over 10 ms counts as a stall.
+    #[inline]
+    pub fn record_turn(&mut self, duration: Duration) {
+        self.busy_us += u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.stalls += u64::from(duration > Duration::from_millis(10));
+    }
+
+    /// Adds another shard's counters and gauges.
+    ///
+    /// Offsets are summed like everything else: differences of the sums are still counts.
+    ///
+    /// # Panics
+    ///
+    /// If the two were not made with the same listeners and names.
+    pub fn merge(&mut self, other: &ShardStats) {
+        assert_eq!(self.names, other.names, "all shards of a process count under the same names");
+        assert_eq!(self.listeners.len(), other.listeners.len(), "all shards listen alike");
+        for (mine, theirs) in self.listeners.iter_mut().zip(&other.listeners) {
+            mine.merge(theirs);
+        }
+        add_all(&mut self.commands, &other.commands);
+        add_all(&mut self.replies, &other.replies);
+        add_all(&mut self.protocol_errors, &other.protocol_errors);
+        self.message_size.merge(&other.message_size);
+        self.message_recipients.merge(&other.message_recipients);
+        self.inflight_bytes += other.inflight_bytes;
+        self.inflight_limit_bytes += other.inflight_limit_bytes;
+        self.backpressure_us.merge(&other.backpressure_us);
+        self.log_appended_records += other.log_appended_records;
+        self.log_appended_bytes += other.log_appended_bytes;
+        self.log_append_duration.merge(&other.log_append_duration);
+        self.log_sync_duration.merge(&other.log_sync_duration);
+        self.log_batch_records.merge(&other.log_batch_records);
+        self.log_start_offset += other.log_start_offset;
+        self.log_end_offset += other.log_end_offset;
+        self.log_high_water_mark += other.log_high_water_mark;
+        self.log_segments += other.log_segments;
+        self.log_size_bytes += other.log_size_bytes;
+        self.log_errors.merge(&other.log_errors);
+        self.log_corrupt_records.merge(&other.log_corrupt_records);
+        self.log_truncated_bytes += other.log_truncated_bytes;
+        self.busy_us += other.busy_us;
+        self.stalls += other.stalls;
+        self.heartbeats += other.heartbeats;
+    }
+}
+
+/// What one listener of one shard counts.
+#[derive(Clone, Debug)]
+pub struct ListenerStats {
+    /// Name of the listener: the `listener` label.
+    pub name: Arc<str>,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections refused at the greeting.
+    pub refused: Tally<RefuseReason>,
+    /// Gauge: open sessions.
+    pub sessions_active: u64,
+    /// Sessions ended.
+    pub closed: Tally<CloseReason>,
+    /// Duration of each ended session.
+    pub session_duration: Distribution,
+    /// Messages acknowledged with 250.
+    pub messages_received: u64,
+    /// Bytes of the messages acknowledged with 250.
+    pub received_bytes: u64,
+    /// Messages refused with 4yz.
+    pub rejected_transient: Tally<RejectReason>,
+    /// Messages refused with 5yz.
+    pub rejected_permanent: Tally<RejectReason>,
+    /// Last byte of the message received to its 250 written.
+    pub ack_duration: Distribution,
+    /// MAIL to the final reply.
+    pub transaction_duration: Distribution,
+}
+
+impl ListenerStats {
+    /// All zero.
+    pub fn new(name: &str) -> Self {
+        ListenerStats {
+            name: Arc::from(name),
+            connections: 0,
+            refused: Tally::default(),
+            sessions_active: 0,
+            closed: Tally::default(),
+            session_duration: Distribution::of_durations(),
+            messages_received: 0,
+            received_bytes: 0,
+            rejected_transient: Tally::default(),
+            rejected_permanent: Tally::default(),
+            ack_duration: Distribution::of_durations(),
+            transaction_duration: Distribution::of_durations(),
+        }
+    }
+
+    /// Counts one refused message.
+    #[inline]
+    pub fn record_rejected(&mut self, class: RejectClass, reason: RejectReason) {
+        match class {
+            RejectClass::Transient => self.rejected_transient.increment(reason),
+            RejectClass::Permanent => self.rejected_permanent.increment(reason),
+        }
+    }
+
+    fn merge(&mut self, other: &ListenerStats) {
+        assert_eq!(self.name, other.name, "all shards listen alike");
+        self.connections += other.connections;
+        self.refused.merge(&other.refused);
+        self.sessions_active += other.sessions_active;
+        self.closed.merge(&other.closed);
+        self.session_duration.merge(&other.session_duration);
+        self.messages_received += other.messages_received;
+        self.received_bytes += other.received_bytes;
+        self.rejected_transient.merge(&other.rejected_transient);
+        self.rejected_permanent.merge(&other.rejected_permanent);
+        self.ack_duration.merge(&other.ack_duration);
+        self.transaction_duration.merge(&other.transaction_duration);
+    }
+}
+
+fn add_all(mine: &mut [u64], theirs: &[u64]) {
+    assert_eq!(mine.len(), theirs.len(), "counters run parallel to their names");
+    for (mine, theirs) in mine.iter_mut().zip(theirs) {
+        *mine += theirs;
+    }
+}
