@@ -5,4 +5,6 @@ pub mod cli;
 pub mod config;
 pub mod log;
 pub mod metrics;
+pub mod server;
+pub mod shard;
 pub mod smtp;

@@ -5,6 +5,7 @@
 
 mod check;
 mod doctor;
+mod log;
 mod serve;
 
 pub use serve::{Serve, ServeError};
@@ -36,6 +37,8 @@ enum Command {
     Serve(ConfigArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
+    /// Read the log
+    Log(log::LogArgs),
     /// Ask the system whether it lets the server run well
     Doctor(doctor::DoctorArgs),
 }
@@ -84,6 +87,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
     match cli.command {
         Command::Serve(args) => serve::run(&args, serve),
         Command::Check(args) => check::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

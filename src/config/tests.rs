@@ -40,7 +40,7 @@ fn defaults() {
     assert_eq!(config.limits.exempt.len(), 2);
     let [listener] = &config.listeners[..] else { panic!("one listener") };
     assert_eq!(listener.name, "smtp");
-    assert_eq!(listener.listen, ["127.0.0.1:2525".parse().unwrap()]);
+    assert_eq!(listener.listen, ["127.0.0.1:2525".parse::<SocketAddr>().unwrap()]);
     assert_eq!(listener.line_ends, LineEnds::Reject);
     assert!(config.settings().iter().all(|setting| setting.origin == Origin::Default));
 }

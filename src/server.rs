@@ -1,0 +1,323 @@
+//! Builds, starts and drains both planes.
+
+use std::{
+    error::Error,
+    fs::OpenOptions,
+    io::{self, Write},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admin::{self, AdminState, Readiness},
+    config::{Config, LineEnds, SyncMode},
+    log::{self, DataDir},
+    metrics::{DiskFacts, DiskState, Published},
+    shard::{self, Exempt, SharedState},
+    smtp,
+};
+
+/// How long a drain waits for transactions in progress (D16).
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs the server until SIGTERM or SIGINT has been answered by a drain.
+///
+/// # Errors
+/// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
+pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
+    init_tracing();
+    let data = DataDir::open(&config.log.dir)
+        .map_err(|error| format!("log.dir {}: {error}", config.log.dir.display()))?;
+    if config.log.sync != SyncMode::None {
+        probe_direct_io(&data.path)?;
+    }
+    if config.log.sync == SyncMode::Each {
+        return Err("log.sync = \"each\" is not supported yet; use \"group\"".into());
+    }
+    let stop = Signals::install()?;
+    let smtp = Arc::new(smtp_config(&config));
+    let addresses = bind_addresses(&config)?;
+    let ready = Arc::new(Readiness::default());
+    let began = Instant::now();
+    let mut shards = Vec::new();
+    let mut published = Vec::new();
+    let io_memory = io_memory(config.server.shards);
+    for number in 0..config.server.shards {
+        let shard = u16::try_from(number).map_err(|_| "too many shards")?;
+        let dir = data.make_shard(shard)?;
+        let identity = log::Identity { node: data.node, shard };
+        let recovery = log::recover(&dir, identity)
+            .map_err(|error| format!("recovery of {}: {error}", dir.display()))?;
+        for damage in &recovery.damage {
+            tracing::error!("{damage}");
+            ready.count_error();
+        }
+        let slot = Published::new();
+        let shared = Arc::new(SharedState::new(slot.clone()));
+        let options = shard::Options {
+            log_dir: data.path.clone(),
+            shard,
+            core: config.server.cpus[number % config.server.cpus.len()],
+            segment_bytes: config.log.segment_size,
+            connections_max: config.limits.connections_total.div_ceil(config.server.shards),
+            inflight_bytes: config.limits.inflight_bytes / config.server.shards as u64,
+            exempt: exempt(&config),
+            drain: DRAIN,
+            disk_low: disk_low(&config),
+            sync: config.log.sync != SyncMode::None,
+            io_memory,
+        };
+        let mut listeners = Vec::new();
+        for (name, address) in &addresses.listeners {
+            listeners.push((name.clone(), shard::listen(*address)?));
+        }
+        match shard::spawn(options, smtp.clone(), listeners, identity, recovery, shared) {
+            Ok(handle) => {
+                shards.push(handle);
+                published.push(slot);
+            }
+            Err(error) if !shards.is_empty() && is_memlock(&error.source) => {
+                eprintln!(
+                    "mailrace: only {number} of {} shards start: the locked-memory limit is used \
+                     up ({error}); raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity",
+                    config.server.shards
+                );
+                break;
+            }
+            Err(error) => return Err(explain(&error).into()),
+        }
+    }
+    drop(addresses.held);
+    ready.set_recovery(began.elapsed());
+    ready.set_listening();
+    let admin = match config.server.admin_listen {
+        Some(address) => {
+            let dir = data.path.clone();
+            let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
+            let state = AdminState {
+                published,
+                ready: ready.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                revision: "unknown".to_owned(),
+                disk: Box::new(move || disk_facts(&dir, shared.iter().any(|s| s.disk_full()))),
+            };
+            Some(admin::start(address, state)?)
+        }
+        None => None,
+    };
+    greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
+    stop.wait(|| shards.iter().any(|shard| shard.shared.is_finished()));
+    ready.set_draining();
+    for shard in &shards {
+        shard.shared.ask_to_drain();
+    }
+    let mut failed = None;
+    for shard in shards {
+        if let Err(error) = shard.join() {
+            failed.get_or_insert(error);
+        }
+    }
+    if let Some(admin) = admin {
+        admin.shut_down();
+    }
+    failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
+}
+
+fn greet(
+    config: &Config,
+    data: &DataDir,
+    shards: usize,
+    listeners: &[(String, SocketAddr)],
+    admin: Option<SocketAddr>,
+) {
+    let mut out = io::stdout().lock();
+    let plural = if shards == 1 { "" } else { "s" };
+    let _ = writeln!(
+        out,
+        "mailrace {}   {shards} shard{plural}   io_uring ok   sync={}   data {}{}",
+        env!("CARGO_PKG_VERSION"),
+        config.log.sync.name(),
+        data.path.display(),
+        if data.fresh { " (new)" } else { "" },
+    );
+    for (_, address) in listeners {
+        let what = "any recipient accepted (no config file: development defaults)";
+        let _ = writeln!(out, "  smtp    {address}             {what}");
+    }
+    if let Some(admin) = admin {
+        let _ = writeln!(out, "  admin   http://{admin}/     /metrics, /healthz, /readyz");
+    }
+    if let Some((_, address)) = listeners.first() {
+        let swaks = format!("swaks --server {address} --to you@example.test");
+        let _ = writeln!(out, "Next:   {swaks:<55}send one message");
+    }
+    if config.log.sync == SyncMode::None {
+        let _ = writeln!(out, "NOT DURABLE: log.sync = \"none\"; a crash loses acknowledged mail");
+    }
+    let _ = out.flush();
+}
+
+struct Addresses {
+    listeners: Vec<(String, SocketAddr)>,
+    /// Keeps the ports the kernel picked until the shards listen there.
+    held: Vec<TcpListener>,
+}
+
+fn bind_addresses(config: &Config) -> Result<Addresses, String> {
+    let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
+    for listener in &config.listeners {
+        for address in &listener.listen {
+            let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
+            if address.port() != 0 {
+                // A plain bind tells whether another program has it: SO_REUSEPORT would share it.
+                drop(TcpListener::bind(address).map_err(bad)?);
+                found.listeners.push((listener.name.clone(), *address));
+                continue;
+            }
+            let socket = socket2::Socket::new(
+                socket2::Domain::for_address(*address),
+                socket2::Type::STREAM,
+                None,
+            )
+            .and_then(|socket| {
+                socket.set_reuse_port(true)?;
+                socket.bind(&(*address).into())?;
+                Ok(socket)
+            })
+            .map_err(bad)?;
+            let held: TcpListener = socket.into();
+            let bound = held.local_addr().map_err(bad)?;
+            found.listeners.push((listener.name.clone(), bound));
+            found.held.push(held);
+        }
+    }
+    Ok(found)
+}
+
+fn smtp_config(config: &Config) -> smtp::Config {
+    let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
+    smtp.limits.message_bytes = config.limits.message_size;
+    smtp.limits.recipients_max = config.limits.recipients;
+    smtp.limits.command_wait = config.limits.timeout_command;
+    smtp.limits.data_time = config.limits.timeout_data;
+    if let Some(listener) = config.listeners.first() {
+        smtp.line_ends = match listener.line_ends {
+            LineEnds::Reject => smtp::LineEnds::Reject,
+            LineEnds::Normalize => smtp::LineEnds::Normalize,
+            LineEnds::Allow => smtp::LineEnds::Allow,
+        };
+    }
+    smtp
+}
+
+fn exempt(config: &Config) -> Exempt {
+    let networks = config.limits.exempt.clone();
+    Exempt(Arc::new(move |peer| networks.iter().any(|network| network.contains(peer))))
+}
+
+/// D9: room for two segments a shard, and for one and a half messages.
+fn disk_low(config: &Config) -> u64 {
+    let segments = 2 * config.log.segment_size * config.server.shards as u64;
+    segments.max(config.limits.message_size / 2 * 3)
+}
+
+/// Octets for glommio's rings of one shard: an ordinary user's locked-memory limit is for all.
+fn io_memory(shards: usize) -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for the answer.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    let bytes = if known { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 };
+    (bytes / (8 * shards.max(1))).clamp(64 << 10, 2 << 20)
+}
+
+fn is_memlock(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM) || error.to_string().contains("os error 12")
+}
+
+fn explain(error: &shard::StartError) -> String {
+    let cure = match error.source.raw_os_error() {
+        Some(libc::EPERM) => {
+            "; io_uring is blocked: see sysctl kernel.io_uring_disabled, or allow \
+                              io_uring_setup in the container's seccomp profile"
+        }
+        Some(libc::ENOMEM) => "; raise the locked-memory limit: ulimit -l unlimited",
+        Some(libc::EINVAL | libc::ENOSYS) => "; Linux 6.1 or newer is needed",
+        _ => "",
+    };
+    format!("{error}{cure}; `mailrace doctor` tells more")
+}
+
+/// D2: refuses a file system without O_DIRECT.
+fn probe_direct_io(dir: &Path) -> Result<(), String> {
+    let path = dir.join(".probe");
+    let probed = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path);
+    let _ = std::fs::remove_file(&path);
+    probed.map(drop).map_err(|error| {
+        format!(
+            "log.dir {}: no O_DIRECT there ({error}); use a local disk, or log.sync = \"none\" \
+             where loss is allowed",
+            dir.display()
+        )
+    })
+}
+
+fn disk_facts(dir: &Path, full: bool) -> Option<DiskFacts> {
+    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes()).ok()?;
+    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a terminated path and room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded; all-zero is a valid value besides.
+    let facts = unsafe { facts.assume_init() };
+    let state = if full { DiskState::Full } else { DiskState::Ok };
+    Some(DiskFacts {
+        free_bytes: facts.f_bavail * facts.f_frsize,
+        size_bytes: facts.f_blocks * facts.f_frsize,
+        state,
+    })
+}
+
+fn init_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+/// SIGTERM and SIGINT, counted.
+struct Signals;
+
+static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        extern "C" fn count(_: libc::c_int) {
+            SIGNALS.fetch_add(1, Ordering::Relaxed);
+        }
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            // SAFETY: the handler does nothing but an atomic addition.
+            let was = unsafe { libc::signal(signal, count as *const () as libc::sighandler_t) };
+            if was == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(Self)
+    }
+
+    fn wait(&self, ended: impl Fn() -> bool) {
+        while SIGNALS.load(Ordering::Relaxed) == 0 && !ended() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! One connection as its shard sees it: the session, what has been received of a message, what
+//! waits to be sent.
+
+use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use crate::{
+    log::{FragmentAt, FragmentBuffer},
+    metrics::CloseReason,
+    smtp::{Replies, Session},
+};
+
+/// Names a connection over its whole life: an index may be used again, the pair never is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// How far a connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In service.
+    Open,
+    /// The session is over; its replies still go out.
+    Closing,
+    /// All is sent and our side is shut; octets that arrive are dropped until the peer's FIN, so
+    /// that a reset does not overtake the last reply.
+    Lingering,
+    /// Nothing more is read or sent; waits for the kernel to let go.
+    Dead,
+}
+
+/// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+    pub(crate) generation: u32,
+    pub(crate) listener: u16,
+    pub(crate) phase: Phase,
+    pub(crate) reason: CloseReason,
+    /// The multishot receive is armed.
+    pub(crate) receiving: bool,
+    /// Reading was stopped: too many unsent replies or too little memory.
+    pub(crate) paused: bool,
+    /// The peer's FIN was seen.
+    pub(crate) ended: bool,
+    /// In the list of connections to be flushed at the end of this turn.
+    pub(crate) dirty: bool,
+    /// In the list of replies that wait a moment for the commit behind them.
+    pub(crate) deferred: bool,
+    /// A commit let replies go: they are sent at once.
+    pub(crate) released: bool,
+    pub(crate) session: Session,
+    pub(crate) replies: Replies,
+    /// Octets handed to the kernel; not touched while `send_under_way`.
+    pub(crate) sending: Vec<u8>,
+    pub(crate) send_under_way: bool,
+    /// Received but not yet taken by the session: an incomplete command line, or what had arrived
+    /// when reading was stopped.
+    pub(crate) unread: Vec<u8>,
+    pub(crate) mail: Collected,
+    pub(crate) opened: Duration,
+    /// When the peer last took octets from us, or was owed none.
+    pub(crate) sent_at: Duration,
+    /// When the present transaction's first mail data came.
+    pub(crate) mail_began: Duration,
+}
+
+impl Connection {
+    /// Operations the kernel still holds for this connection.
+    pub(crate) fn operations(&self) -> bool {
+        self.receiving || self.send_under_way
+    }
+}
+
+/// Mail data of the present transaction that outlived its receive buffer.
+#[derive(Default)]
+pub(crate) struct Collected {
+    /// The first octets, until they are many.
+    pub(crate) heap: Vec<u8>,
+    /// Then fragments, already on their way to the log...
+    pub(crate) fragments: Vec<FragmentAt>,
+    /// ...and the one being filled.
+    pub(crate) filling: Option<FragmentBuffer>,
+    /// The log refused a fragment: the message will be refused at its end.
+    pub(crate) failed: bool,
+    pub(crate) bytes: u64,
+}
+
+impl Collected {
+    /// Forgets the message; small buffers are kept for the next.
+    pub(crate) fn clear(&mut self) {
+        if self.heap.capacity() > 1024 {
+            self.heap = Vec::new();
+        }
+        self.heap.clear();
+        self.fragments = Vec::new();
+        self.filling = None;
+        self.failed = false;
+        self.bytes = 0;
+    }
+}

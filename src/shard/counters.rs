@@ -1,0 +1,163 @@
+//! What a shard counts, and the copy of it that a scrape gets.
+
+use std::{sync::OnceLock, time::Duration};
+
+use super::segments::Segments;
+use crate::{
+    log::Appender,
+    metrics::{BackpressureCause, CloseReason, LogOp, Names, RefuseReason, ShardStats, Tally},
+    smtp::{ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
+};
+
+/// See the module's page. Plain integers of one shard.
+pub(super) struct Counters {
+    pub(super) smtp: Stats,
+    stats: ShardStats,
+    /// Operations of the log under way: name, start, octets.
+    under_way: Vec<(u64, Duration, u64)>,
+}
+
+fn names() -> Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    *NAMES.get_or_init(|| {
+        let leak = |names: Vec<&'static str>| -> &'static [&'static str] { names.leak() };
+        let codes = REPLY_CODES.iter().map(|code| -> &'static str { code.to_string().leak() });
+        Names {
+            commands: leak(Verb::ALL.iter().map(|verb| verb.name()).collect()),
+            replies: leak(codes.chain(["other"]).collect()),
+            protocol_errors: leak(ProtocolError::ALL.iter().map(|error| error.name()).collect()),
+        }
+    })
+}
+
+impl Counters {
+    pub(super) fn new(shard: u16, listeners: &[&str]) -> Self {
+        Self {
+            smtp: Stats::default(),
+            stats: ShardStats::new(u32::from(shard), listeners, names()),
+            under_way: Vec::new(),
+        }
+    }
+
+    pub(super) fn turn(&mut self, duration: Duration) {
+        self.stats.record_turn(duration);
+    }
+
+    pub(super) fn connection(&mut self, listener: usize) {
+        self.stats.listeners[listener].connections += 1;
+        self.stats.listeners[listener].sessions_active += 1;
+    }
+
+    pub(super) fn refused(&mut self, listener: usize, draining: bool) {
+        let reason = if draining { RefuseReason::Draining } else { RefuseReason::MaxConnections };
+        self.stats.listeners[listener].refused.increment(reason);
+    }
+
+    pub(super) fn closed(&mut self, listener: usize, reason: CloseReason, after: Duration) {
+        let listener = &mut self.stats.listeners[listener];
+        listener.sessions_active -= 1;
+        listener.closed.increment(reason);
+        listener.session_duration.record_duration(after);
+    }
+
+    pub(super) fn received(
+        &mut self,
+        listener: usize,
+        bytes: u64,
+        recipients: u64,
+        ack: Duration,
+        transaction: Duration,
+    ) {
+        let counters = &mut self.stats.listeners[listener];
+        counters.messages_received += 1;
+        counters.received_bytes += bytes;
+        counters.ack_duration.record_duration(ack);
+        counters.transaction_duration.record_duration(transaction);
+        self.stats.message_size.record(bytes);
+        self.stats.message_recipients.record(recipients);
+    }
+
+    pub(super) fn began(&mut self, op: u64, at: Duration, bytes: u64) {
+        self.under_way.push((op, at, bytes));
+    }
+
+    fn ended(&mut self, op: u64) -> Option<(Duration, u64)> {
+        let at = self.under_way.iter().position(|(name, ..)| *name == op)?;
+        let (_, began, bytes) = self.under_way.swap_remove(at);
+        Some((began, bytes))
+    }
+
+    pub(super) fn written(&mut self, op: u64, at: Duration, good: bool) {
+        if let Some((began, bytes)) = self.ended(op) {
+            self.stats.log_append_duration.record_duration(at.saturating_sub(began));
+            self.stats.log_appended_bytes += bytes;
+        }
+        if !good {
+            self.stats.log_errors.increment(LogOp::Write);
+        }
+    }
+
+    pub(super) fn synced(&mut self, op: u64, at: Duration, good: bool) {
+        if let Some((began, _)) = self.ended(op) {
+            self.stats.log_sync_duration.record_duration(at.saturating_sub(began));
+        }
+        if !good {
+            self.stats.log_errors.increment(LogOp::Sync);
+        }
+    }
+
+    pub(super) fn batch(&mut self, records: u64) {
+        self.stats.log_batch_records.record(records);
+        self.stats.log_appended_records += records;
+    }
+
+    pub(super) fn paused(&mut self, time: Duration, memory: bool) {
+        let cause = if memory { BackpressureCause::Memory } else { BackpressureCause::Log };
+        self.stats.backpressure_us.add(cause, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// A copy for the scraper, gauges set.
+    pub(super) fn snapshot(
+        &mut self,
+        appender: &Appender,
+        segments: &Segments,
+        collected: u64,
+        limit: u64,
+    ) -> Box<ShardStats> {
+        let stats = &mut self.stats;
+        stats.commands.copy_from_slice(&self.smtp.commands);
+        stats.replies.copy_from_slice(&self.smtp.replies);
+        stats.protocol_errors.copy_from_slice(&self.smtp.protocol_errors);
+        stats.inflight_bytes = collected + appender.unsynced_bytes() as u64;
+        stats.inflight_limit_bytes = limit;
+        stats.log_end_offset = appender.log_end_offset().get();
+        stats.log_high_water_mark = appender.high_water_mark().get();
+        stats.log_segments = segments.count();
+        stats.log_size_bytes = segments.bytes();
+        stats.heartbeats += 1;
+        // The core does not know its listener: with one listener the label is exact.
+        if let Some(listener) = stats.listeners.first_mut() {
+            listener.rejected_transient = rejected(&self.smtp.rejected_4yz);
+            listener.rejected_permanent = rejected(&self.smtp.rejected_5yz);
+        }
+        Box::new(self.stats.clone())
+    }
+}
+
+fn rejected(counts: &[u64]) -> Tally<crate::metrics::RejectReason> {
+    use crate::metrics::RejectReason as Label;
+    let mut tally = Tally::default();
+    for (reason, count) in RejectReason::ALL.iter().zip(counts) {
+        let label = match reason.name() {
+            "size" => Label::Size,
+            "recipients" => Label::Recipients,
+            "auth" => Label::Auth,
+            "backpressure" => Label::Backpressure,
+            "disk_full" => Label::DiskFull,
+            "log_error" => Label::LogError,
+            _ => Label::Policy,
+        };
+        tally.add(label, *count);
+    }
+    tally
+}

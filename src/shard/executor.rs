@@ -1,0 +1,195 @@
+//! Starting a shard: a pinned glommio executor around the driver's loop.
+
+use std::{
+    fmt, io,
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep};
+
+use super::{
+    Options, SharedState,
+    driver::{Driver, Parts, TICK},
+    ring::Ring,
+    segments::{Segments, background, settle_glommio},
+};
+use crate::{
+    log::{self, Appender, Recovery},
+    smtp,
+};
+
+/// Why a shard did not start.
+#[derive(Debug)]
+pub struct StartError {
+    /// What was tried.
+    pub doing: &'static str,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.doing, self.source)
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A running shard.
+pub struct Handle {
+    /// What may be known and asked of it.
+    pub shared: Arc<SharedState>,
+    join: ExecutorJoinHandle<io::Result<()>>,
+}
+
+impl Handle {
+    /// Waits for the shard's end.
+    ///
+    /// # Errors
+    /// What ended it other than a drain.
+    pub fn join(self) -> io::Result<()> {
+        match self.join.join() {
+            Ok(ended) => ended,
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+}
+
+/// Starts a shard on its core; returns once it serves its listeners.
+///
+/// # Errors
+/// Where the kernel refuses the executor or the ring. Nothing is left running.
+pub fn spawn(
+    options: Options,
+    smtp: Arc<smtp::Config>,
+    listeners: Vec<(String, TcpListener)>,
+    identity: log::Identity,
+    recovery: Recovery,
+    shared: Arc<SharedState>,
+) -> Result<Handle, StartError> {
+    let (tell, told) = crossbeam::channel::bounded(1);
+    let state = shared.clone();
+    let core = options.core;
+    let name = format!("shard-{}", options.shard);
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(&name)
+        .ring_depth(256)
+        .io_memory(options.io_memory)
+        .preempt_timer(Duration::from_millis(1))
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+    let join = builder
+        .spawn(move || async move {
+            let ring = match Ring::new() {
+                Ok(ring) => ring,
+                Err(source) => {
+                    let _ = tell.send(Err(StartError { doing: "io_uring_setup", source }));
+                    state.finished();
+                    return Ok(());
+                }
+            };
+            let dir = log::shard_dir(&options.log_dir, options.shard);
+            if let Err(source) = settle_glommio(&dir).await {
+                let _ = tell.send(Err(StartError { doing: "open shard.meta", source }));
+                state.finished();
+                return Ok(());
+            }
+            let log_options = log::Options { sync: options.sync, ..log::Options::default() };
+            let appender = Appender::new(identity, log_options, recovery.next_offset);
+            let segments = Segments::new(
+                &dir,
+                options.segment_bytes,
+                recovery.next_segment,
+                recovery.manifest,
+                options.disk_low,
+                state.clone(),
+            );
+            heartbeat(state.clone());
+            let mut driver = Driver::new(Parts {
+                ring,
+                smtp,
+                listeners,
+                appender,
+                segments,
+                shared: state,
+                options,
+                started: Instant::now(),
+            });
+            // One step of filling, not a whole segment.
+            let began = Instant::now();
+            while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
+                driver.turn()?;
+                glommio::executor().yield_task_queue_now().await;
+            }
+            if !driver.ready() {
+                let source = io::Error::other("see the log above");
+                let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+                return Ok(());
+            }
+            driver.serve_listeners();
+            let _ = tell.send(Ok(()));
+            run(driver).await
+        })
+        .map_err(|error| StartError {
+            doing: "start a glommio executor",
+            source: io::Error::other(error.to_string()),
+        })?;
+    match told.recv() {
+        Ok(Ok(())) => Ok(Handle { shared, join }),
+        Ok(Err(error)) => {
+            let _ = join.join();
+            Err(error)
+        }
+        Err(_) => {
+            let ended = match join.join() {
+                Ok(Err(source)) => source,
+                Ok(Ok(())) => io::Error::other("it ended at once"),
+                Err(error) => io::Error::other(error.to_string()),
+            };
+            Err(StartError { doing: "start a shard", source: ended })
+        }
+    }
+}
+
+/// glommio can park while tasks are runnable if its preemption timer fires before the first queue
+/// runs. A timer that is always pending bounds such a nap to one tick.
+fn heartbeat(shared: Arc<SharedState>) {
+    background(async move {
+        while !shared.is_finished() {
+            sleep(TICK).await;
+        }
+    });
+}
+
+/// The driver's loop. A panic in it aborts the process: it must not unwind into the commit path
+/// (D17).
+async fn run(mut driver: Driver) -> io::Result<()> {
+    struct Abort;
+    impl Drop for Abort {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                std::process::abort();
+            }
+        }
+    }
+    let _abort = Abort;
+    let mut yielded = Instant::now();
+    loop {
+        let worked = driver.turn()?;
+        if driver.drained() {
+            driver.finish();
+            return Ok(());
+        }
+        // Other tasks of the executor get their turn when there is nothing to do here, and each
+        // millisecond under load.
+        if !worked || yielded.elapsed() >= Duration::from_millis(1) {
+            glommio::executor().yield_task_queue_now().await;
+            yielded = Instant::now();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The glommio plane: one shard per core.
+//!
+//! A shard is an executor pinned to a core with its own listeners, connections, timers, buffers,
+//! ring and log. Shards share nothing on the path of a message; what other threads may know of a
+//! shard is in [`SharedState`], written by its tick. This room alone names glommio and io_uring.
+
+mod connection;
+mod counters;
+mod driver;
+mod executor;
+mod listener;
+mod ring;
+mod segments;
+mod timer;
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+pub use executor::{Handle, StartError, spawn};
+pub use listener::listen;
+
+use crate::metrics::Published;
+
+/// What a shard needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of all shards' logs.
+    pub log_dir: PathBuf,
+    /// This shard's number, from 0.
+    pub shard: u16,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Octets of a segment file.
+    pub segment_bytes: u64,
+    /// Connections this shard may have open; more get 421.
+    pub connections_max: usize,
+    /// Octets received and not yet durable; beyond, reading stops and MAIL gets 452.
+    pub inflight_bytes: u64,
+    /// Tells which peers are spared the limits that guard against strangers.
+    pub exempt: Exempt,
+    /// How long a drain waits for transactions in progress (D16).
+    pub drain: Duration,
+    /// Free octets under which MAIL is refused (D9), the share of the disk aside.
+    pub disk_low: u64,
+    /// False only for `log.sync = "none"`, which is not durable.
+    pub sync: bool,
+    /// Octets of memory for glommio's own rings.
+    pub io_memory: usize,
+}
+
+/// Tells whether an address is exempt.
+#[derive(Clone)]
+pub struct Exempt(pub Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for Exempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exempt")
+    }
+}
+
+impl Options {
+    fn exempt(&self, address: IpAddr) -> bool {
+        (self.exempt.0)(address)
+    }
+}
+
+/// What other threads may know of a shard, and ask of it. Both planes.
+#[derive(Debug)]
+pub struct SharedState {
+    /// The shard's counters, on request.
+    pub published: Arc<Published>,
+    drain: AtomicBool,
+    finished: AtomicBool,
+    disk_full: AtomicBool,
+    high_water_mark: AtomicU64,
+}
+
+impl SharedState {
+    /// For a shard about to start.
+    #[must_use]
+    pub fn new(published: Arc<Published>) -> Self {
+        Self {
+            published,
+            drain: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+            high_water_mark: AtomicU64::new(0),
+        }
+    }
+
+    /// Asks the shard to drain (D16); seen at its next tick.
+    pub fn ask_to_drain(&self) {
+        self.drain.store(true, Ordering::Release);
+    }
+
+    /// First offset not yet synced.
+    #[must_use]
+    pub fn high_water_mark(&self) -> u64 {
+        self.high_water_mark.load(Ordering::Acquire)
+    }
+
+    /// Whether new mail is refused for want of space.
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether the shard has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    fn drain_wanted(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
+    }
+
+    fn heartbeat(&self, high_water_mark: u64) {
+        // The mark only grows: asserted where it moves, once more where others see it.
+        let before = self.high_water_mark.swap(high_water_mark, Ordering::AcqRel);
+        assert!(before <= high_water_mark, "the high-water mark only grows");
+    }
+
+    fn disk(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    fn finished(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,390 @@
+//! The shard's own io_uring: sockets, log writes and syncs of one core.
+//!
+//! One ring per shard, made and driven by the shard's thread alone (`SINGLE_ISSUER`,
+//! `DEFER_TASKRUN`: completions are posted only while this thread is inside `io_uring_enter`, so a
+//! busy shard is never interrupted). Needs Linux 6.1.
+//!
+//! Receive buffers are *provided* to the kernel through a shared buffer ring: the kernel picks one
+//! when octets are at hand, so an idle connection holds none. A buffer is lent from the completion
+//! until [`Ring::recycle`].
+
+use std::{
+    io,
+    os::fd::RawFd,
+    ptr,
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+/// Octets of one receive buffer.
+///
+/// One read of a bulk sender fills 64 KiB at most on loopback; a buffer of that size makes one
+/// completion of it, and the pages a small read does not touch are never resident.
+pub(crate) const RECV_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Receive buffers of a shard; a power of two. Completions are handled before the next wait, so
+/// this bounds how many connections can be readable within one turn without a re-arm.
+const RECV_BUFFERS: u16 = 128;
+
+const BUFFER_GROUP: u16 = 1;
+const SUBMISSIONS: u32 = 1024;
+const COMPLETIONS: u32 = 16 * 1024;
+
+/// What the kernel said of one operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    /// The token the operation was submitted with.
+    pub(crate) user_data: u64,
+    /// A count, a descriptor, or a negated errno.
+    pub(crate) result: i32,
+    flags: u32,
+}
+
+impl Completion {
+    /// Whether a multishot operation goes on.
+    pub(crate) fn more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The receive buffer that was filled.
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+
+    /// The result as the standard library tells it.
+    pub(crate) fn outcome(&self) -> io::Result<usize> {
+        usize::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
+    }
+}
+
+/// See the module's page.
+pub(crate) struct Ring {
+    // Declared first, dropped first: the kernel lets go of the buffers before they are unmapped.
+    ring: IoUring,
+    buffers: Buffers,
+    queued: usize,
+}
+
+impl Ring {
+    /// Makes the ring on the calling thread, which becomes its only user.
+    ///
+    /// # Errors
+    /// What the kernel says. `ENOMEM` (the locked-memory limit) is tried again for a second: the
+    /// kernel gives the memory of a process that ended back a moment later.
+    pub(crate) fn new() -> io::Result<Self> {
+        let began = Instant::now();
+        let ring = loop {
+            let built = IoUring::builder()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all()
+                .setup_cqsize(COMPLETIONS)
+                .build(SUBMISSIONS);
+            match built {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOMEM)
+                        && began.elapsed() < Duration::from_secs(1) =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                built => break built?,
+            }
+        };
+        let mut buffers = Buffers::new()?;
+        // SAFETY: the mapping holds `RECV_BUFFERS` entries, is page aligned, and outlives the ring
+        // (field order of `Ring`).
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.entries as u64,
+                RECV_BUFFERS,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        for id in 0..RECV_BUFFERS {
+            buffers.provide(id);
+        }
+        Ok(Self { ring, buffers, queued: 0 })
+    }
+
+    /// The octets of a filled receive buffer.
+    ///
+    /// The slice must not be used after [`Ring::recycle`] of the same buffer: the lifetime is
+    /// detached from `self` so that the ring can be submitted to while the octets are parsed.
+    pub(crate) fn octets(&self, buffer: u16, len: usize) -> &'static [u8] {
+        assert!(buffer < RECV_BUFFERS && len <= RECV_BUFFER_BYTES, "a buffer of this ring");
+        // SAFETY: within the mapping; the kernel does not write to a buffer that was not provided
+        // again, and `recycle` is called by the driver only after the last use of the slice.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.buffers.data.add(usize::from(buffer) * RECV_BUFFER_BYTES),
+                len,
+            )
+        }
+    }
+
+    /// Gives a receive buffer back to the kernel.
+    pub(crate) fn recycle(&mut self, buffer: u16) {
+        self.buffers.provide(buffer);
+    }
+
+    /// Multishot accept on a listener.
+    pub(crate) fn accept(&mut self, listener: RawFd, user_data: u64) {
+        let entry = opcode::AcceptMulti::new(types::Fd(listener))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(user_data);
+        // SAFETY: no memory is named.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Multishot receive into the buffer ring.
+    pub(crate) fn receive(&mut self, socket: RawFd, user_data: u64) {
+        let entry =
+            opcode::RecvMulti::new(types::Fd(socket), BUFFER_GROUP).build().user_data(user_data);
+        // SAFETY: the buffers live as long as the ring.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Sends all of `octets`; the kernel goes on after a short send.
+    ///
+    /// # Safety
+    /// `octets` stay alive and unmoved until the completion with `user_data`.
+    pub(crate) unsafe fn send(&mut self, socket: RawFd, octets: &[u8], user_data: u64) {
+        let len = u32::try_from(octets.len()).expect("unsent replies are bounded");
+        let entry = opcode::Send::new(types::Fd(socket), octets.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .user_data(user_data);
+        // SAFETY: the caller's promise.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Writes a group at a position of a segment; with `then_sync` an fdatasync is linked behind
+    /// the write, which starts only after a complete write and is cancelled by a short one.
+    ///
+    /// # Safety
+    /// The `len` octets at `ptr` stay alive and unmoved until the completion of the write.
+    pub(crate) unsafe fn write(
+        &mut self,
+        file: RawFd,
+        position: u64,
+        ptr: *const u8,
+        len: u32,
+        user_data: u64,
+        then_sync: Option<u64>,
+    ) {
+        let mut entry = opcode::Write::new(types::Fd(file), ptr, len)
+            .offset(position)
+            .build()
+            .user_data(user_data);
+        if then_sync.is_some() {
+            // Both must go into one submission, or the link is cut.
+            self.room_for(2);
+            entry = entry.flags(squeue::Flags::IO_LINK);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.push(&entry) }
+        if let Some(user_data) = then_sync {
+            self.sync(file, user_data);
+        }
+    }
+
+    /// An fdatasync.
+    pub(crate) fn sync(&mut self, file: RawFd, user_data: u64) {
+        let entry = opcode::Fsync::new(types::Fd(file))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build()
+            .user_data(user_data);
+        // SAFETY: no memory is named.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Cancels the operation that was submitted with `target`.
+    pub(crate) fn cancel(&mut self, target: u64, user_data: u64) {
+        let entry = opcode::AsyncCancel::new(target).build().user_data(user_data);
+        // SAFETY: no memory is named.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Submits what is queued and waits for a completion, at most `timeout`.
+    ///
+    /// # Errors
+    /// What the kernel says, but for the time running out and signals.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let timespec = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let args = types::SubmitArgs::new().timespec(&timespec);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => {}
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
+                _ => return Err(error),
+            },
+        }
+        self.queued = self.ring.submission().len();
+        Ok(())
+    }
+
+    /// Moves the completions at hand out of the ring.
+    pub(crate) fn reap(&mut self, into: &mut Vec<Completion>) {
+        into.extend(self.ring.completion().map(|entry| Completion {
+            user_data: entry.user_data(),
+            result: entry.result(),
+            flags: entry.flags(),
+        }));
+    }
+
+    fn room_for(&mut self, entries: usize) {
+        while self.queued + entries > SUBMISSIONS as usize {
+            // The submission queue is full: hand it over. Completions wait in their own queue,
+            // which is 16 times as long.
+            if let Err(error) = self.ring.submit() {
+                assert!(
+                    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
+                    "the ring takes what it was made for: {error}"
+                );
+            }
+            self.queued = self.ring.submission().len();
+        }
+    }
+
+    /// # Safety
+    /// Memory that the entry names stays valid until its completion.
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
+        self.room_for(1);
+        // SAFETY: the caller's promise.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(pushed.is_ok(), "room was made");
+        self.queued += 1;
+    }
+}
+
+/// The buffer ring's two mappings: its entries, shared with the kernel, and the octets.
+struct Buffers {
+    entries: *mut types::BufRingEntry,
+    data: *mut u8,
+    tail: u16,
+}
+
+const ENTRIES_BYTES: usize = RECV_BUFFERS as usize * size_of::<types::BufRingEntry>();
+const DATA_BYTES: usize = RECV_BUFFERS as usize * RECV_BUFFER_BYTES;
+const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+
+impl Buffers {
+    fn new() -> io::Result<Self> {
+        let entries = map(ENTRIES_BYTES)?.cast();
+        let data = map(DATA_BYTES)?;
+        Ok(Self { entries, data, tail: 0 })
+    }
+
+    fn provide(&mut self, id: u16) {
+        let slot = self.tail & (RECV_BUFFERS - 1);
+        // SAFETY: `slot` is within the mapping; the kernel reads an entry only behind the tail,
+        // which is published after it with release order.
+        unsafe {
+            let entry = &mut *self.entries.add(usize::from(slot));
+            entry.set_addr(self.data.add(usize::from(id) * RECV_BUFFER_BYTES) as u64);
+            entry.set_len(RECV_BUFFER_BYTES as u32);
+            entry.set_bid(id);
+            self.tail = self.tail.wrapping_add(1);
+            let tail = types::BufRingEntry::tail(self.entries).cast_mut().cast::<AtomicU16>();
+            (*tail).store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: both were mapped by `map` with these lengths and nobody refers to them: the ring
+        // was dropped before (field order of `Ring`).
+        unsafe {
+            libc::munmap(self.entries.cast(), ENTRIES_BYTES);
+            libc::munmap(self.data.cast(), DATA_BYTES);
+        }
+    }
+}
+
+fn map(bytes: usize) -> io::Result<*mut u8> {
+    // SAFETY: a fresh anonymous mapping, no address asked for.
+    let at = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        os::fd::AsRawFd,
+    };
+
+    use super::*;
+
+    fn next(ring: &mut Ring) -> Completion {
+        let mut got = Vec::new();
+        let began = Instant::now();
+        while got.is_empty() && began.elapsed() < Duration::from_secs(5) {
+            ring.wait(Duration::from_millis(100)).unwrap();
+            ring.reap(&mut got);
+        }
+        assert_eq!(got.len(), 1, "{got:?}");
+        got[0]
+    }
+
+    #[test]
+    fn octets_come_in_and_go_out() {
+        let mut ring = Ring::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        ring.accept(listener.as_raw_fd(), 1);
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = next(&mut ring);
+        assert!(accepted.more());
+        let socket = accepted.result;
+        ring.receive(socket, 2);
+        for turn in 0..3 * usize::from(RECV_BUFFERS) {
+            let line = format!("turn {turn}");
+            client.write_all(line.as_bytes()).unwrap();
+            let received = next(&mut ring);
+            assert_eq!(received.user_data, 2);
+            let buffer = received.buffer().unwrap();
+            let octets = ring.octets(buffer, received.outcome().unwrap());
+            assert_eq!(octets, line.as_bytes());
+            ring.recycle(buffer);
+        }
+        // SAFETY: a literal lives for ever.
+        unsafe { ring.send(socket, b"250 ok\r\n", 3) };
+        assert_eq!(next(&mut ring).result, 8);
+        let mut reply = [0; 8];
+        client.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"250 ok\r\n");
+    }
+
+    #[test]
+    fn a_short_write_cancels_the_linked_sync() {
+        let mut ring = Ring::new().unwrap();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let block = [0_u8; 512];
+        // SAFETY: the block outlives both completions.
+        unsafe { ring.write(full.as_raw_fd(), 0, block.as_ptr(), 512, 1, Some(2)) };
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            ring.wait(Duration::from_millis(100)).unwrap();
+            ring.reap(&mut got);
+        }
+        let result = |user_data| got.iter().find(|c| c.user_data == user_data).unwrap().result;
+        assert_eq!(result(1), -libc::ENOSPC);
+        assert_eq!(result(2), -libc::ECANCELED);
+    }
+}

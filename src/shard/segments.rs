@@ -1,0 +1,301 @@
+//! The segment files of a shard: made ahead, zero-filled, sealed, and the disk's free space.
+//!
+//! Everything here that can block runs on glommio's blocking pool or through its `DmaFile`; the
+//! driver only takes what is ready. A segment is handed to the appender once it is allocated, its
+//! directory entry is durable and its blocks are zero-filled: a sync in it is then a flush of the
+//! device and not a commit of the file system's journal.
+//!
+//! Where the appender would run out before the filling is through, the segment is handed over
+//! part-filled: a sync then costs a journal commit, and loses nothing.
+
+use std::{
+    cell::RefCell,
+    fs::{File, OpenOptions},
+    future::Future,
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use glommio::io::{DmaFile, OpenOptions as DmaOpenOptions};
+
+use super::SharedState;
+use crate::log::{self, IndexEntry, Manifest, Seal, Spare};
+
+/// One step of zero-filling: large enough for the device's sequential rate.
+const FILL_STEP: usize = 1 << 20;
+
+/// Filled before a segment may be handed over at all.
+const FILL_FIRST: u64 = 8 << 20;
+
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// See the module's page.
+pub(super) struct Segments {
+    dir: PathBuf,
+    bytes: u64,
+    next_number: u64,
+    preparing: bool,
+    files: Vec<(u64, File)>,
+    inbox: Rc<RefCell<Inbox>>,
+}
+
+#[derive(Default)]
+struct Inbox {
+    ready: Option<(Spare, File)>,
+    failed: Option<io::Error>,
+    /// The appender is near its end: hand over what is filled.
+    urgent: bool,
+    busy: usize,
+    disk_full: bool,
+    manifest: Option<Manifest>,
+}
+
+impl Segments {
+    /// `next_number` comes from recovery.
+    pub(super) fn new(
+        dir: &Path,
+        bytes: u64,
+        next_number: u64,
+        manifest: Manifest,
+        disk_low: u64,
+        shared: Arc<SharedState>,
+    ) -> Self {
+        let inbox = Inbox { urgent: true, manifest: Some(manifest), ..Inbox::default() };
+        let segments = Self {
+            dir: dir.to_owned(),
+            bytes,
+            next_number,
+            preparing: false,
+            files: Vec::new(),
+            inbox: Rc::new(RefCell::new(inbox)),
+        };
+        background(watch_space(segments.dir.clone(), disk_low, segments.inbox.clone(), shared));
+        segments
+    }
+
+    /// Asks for a spare; one is prepared at a time.
+    pub(super) fn want(&mut self) {
+        if self.preparing {
+            return;
+        }
+        self.preparing = true;
+        let number = self.next_number;
+        self.next_number += 1;
+        let (dir, bytes, inbox) = (self.dir.clone(), self.bytes, self.inbox.clone());
+        background(async move {
+            inbox.borrow_mut().busy += 1;
+            let prepared = prepare(&dir, number, bytes, &inbox).await;
+            let mut inbox = inbox.borrow_mut();
+            inbox.busy -= 1;
+            match prepared {
+                Ok(ready) => inbox.ready = Some(ready),
+                Err(error) => inbox.failed = Some(error),
+            }
+        });
+    }
+
+    /// A spare that became ready.
+    pub(super) fn poll_spare(&mut self) -> Option<Spare> {
+        let mut inbox = self.inbox.borrow_mut();
+        if let Some(error) = inbox.failed.take() {
+            tracing::error!(%error, dir = %self.dir.display(), "no new log segment");
+            if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
+                inbox.disk_full = true;
+            }
+            self.preparing = false;
+        }
+        let (spare, file) = inbox.ready.take()?;
+        inbox.urgent = false;
+        self.preparing = false;
+        self.files.push((spare.number, file));
+        Some(spare)
+    }
+
+    /// The descriptor of a segment that was handed over.
+    pub(super) fn file(&self, number: u64) -> RawFd {
+        let found = self.files.iter().find(|(at, _)| *at == number);
+        found.expect("the appender writes to segments it was given").1.as_raw_fd()
+    }
+
+    /// Tells how far the appender has come.
+    pub(super) fn written_to(&self, position: u64) {
+        if self.preparing && position + FILL_FIRST > self.bytes {
+            self.inbox.borrow_mut().urgent = true;
+        }
+    }
+
+    /// Work of the executor's is under way: the driver sleeps shorter.
+    pub(super) fn busy(&self) -> bool {
+        self.inbox.borrow().busy > 0
+    }
+
+    /// New mail is refused for want of space (D9).
+    pub(super) fn disk_full(&self) -> bool {
+        self.inbox.borrow().disk_full
+    }
+
+    /// Segment files made so far.
+    pub(super) fn count(&self) -> u64 {
+        self.next_number - 1
+    }
+
+    /// Their octets.
+    pub(super) fn bytes(&self) -> u64 {
+        self.count() * self.bytes
+    }
+
+    /// A segment will not be written again: its seal is made durable in the background.
+    pub(super) fn sealed(&mut self, seal: Seal) {
+        self.files.retain(|(number, _)| *number != seal.number);
+        let inbox = self.inbox.clone();
+        background(async move {
+            // One at a time: the manifest travels to the pool and back.
+            let manifest = loop {
+                let taken = inbox.borrow_mut().manifest.take();
+                match taken {
+                    Some(manifest) => break manifest,
+                    None => glommio::timer::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            inbox.borrow_mut().busy += 1;
+            let (manifest, done) = blocking(move || {
+                let mut manifest = manifest;
+                let done = manifest.append(&seal);
+                (manifest, done)
+            })
+            .await;
+            let mut inbox = inbox.borrow_mut();
+            inbox.busy -= 1;
+            inbox.manifest = Some(manifest);
+            if let Err(error) = done {
+                // Recovery walks a segment without a seal: slower, nothing lost.
+                tracing::warn!(%error, "seal not written");
+            }
+        });
+    }
+
+    /// Seals within the call: the shard's last act.
+    pub(super) fn seal_now(&mut self, seal: &Seal) {
+        if let Some(manifest) = self.inbox.borrow_mut().manifest.as_mut()
+            && let Err(error) = manifest.append(seal)
+        {
+            tracing::warn!(%error, "seal not written");
+        }
+    }
+
+    /// An entry of the sparse index; a lost one costs a reader some time.
+    pub(super) fn index(&mut self, entry: IndexEntry) {
+        let dir = self.dir.clone();
+        background(async move {
+            if let Err(error) = blocking(move || log::append_index(&dir, &entry)).await {
+                tracing::debug!(%error, "index entry not written");
+            }
+        });
+    }
+}
+
+async fn prepare(
+    dir: &Path,
+    number: u64,
+    bytes: u64,
+    inbox: &RefCell<Inbox>,
+) -> io::Result<(Spare, File)> {
+    let at = dir.to_owned();
+    let (spare, path, file) = blocking(move || {
+        let spare = log::prepare_segment(&at, number, bytes)?;
+        let path = log::segment_path(&at, number);
+        let file =
+            OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path)?;
+        io::Result::Ok((spare, path, file))
+    })
+    .await?;
+    let fill = DmaOpenOptions::new().read(true).write(true).dma_open(&path).await?;
+    let mut position = 0;
+    while position < bytes && !(inbox.borrow().urgent && position >= FILL_FIRST) {
+        let mut zeros = fill.alloc_dma_buffer(FILL_STEP);
+        // The allocator's memory is not zeroed.
+        zeros.as_bytes_mut().fill(0);
+        let step = usize::try_from(bytes - position).map_or(FILL_STEP, |left| left.min(FILL_STEP));
+        zeros.trim_to_size(step);
+        let written = fill.write_at(zeros, position).await?;
+        if written != step {
+            return Err(io::Error::from(io::ErrorKind::WriteZero));
+        }
+        position += written as u64;
+    }
+    fill.fdatasync().await?;
+    fill.close().await?;
+    Ok((spare, file))
+}
+
+/// Watches the free space of the log's file system (D9), with hysteresis.
+async fn watch_space(dir: PathBuf, low: u64, inbox: Rc<RefCell<Inbox>>, shared: Arc<SharedState>) {
+    while !shared.is_finished() {
+        let at = dir.clone();
+        if let Ok((free, total, inodes_low)) = blocking(move || free_space(&at)).await {
+            let low = low.max((total / 20).min(4 << 30));
+            let mut inbox = inbox.borrow_mut();
+            let full =
+                inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
+            if full != inbox.disk_full {
+                tracing::warn!(free, low, full, "disk space");
+            }
+            inbox.disk_full = full;
+            shared.disk(full);
+        }
+        glommio::timer::sleep(CHECK_EVERY).await;
+    }
+}
+
+fn free_space(dir: &Path) -> io::Result<(u64, u64, bool)> {
+    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes())?;
+    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a terminated path and room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded; all-zero is a valid value besides.
+    let facts = unsafe { facts.assume_init() };
+    let inodes_low = facts.f_files > 0 && facts.f_favail < facts.f_files / 100;
+    Ok((facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize, inodes_low))
+}
+
+/// Runs a closure on the blocking pool. A panic there would hang the caller for ever: it ends the
+/// process instead (D17).
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    glommio::executor()
+        .spawn_blocking(move || {
+            std::panic::catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|_| std::process::abort())
+        })
+        .await
+}
+
+/// Spawns a task of the shard's own: a panic in it ends the process (D17).
+pub(super) fn background(task: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(async move {
+        if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            std::process::abort();
+        }
+    })
+    .detach();
+}
+
+/// Makes glommio's first file of an executor one that exists and is a block long: otherwise it
+/// takes the device for one with polled I/O and spins.
+pub(super) async fn settle_glommio(dir: &Path) -> io::Result<()> {
+    let meta = DmaFile::open(dir.join("shard.meta")).await?;
+    meta.close().await?;
+    let polled = glommio::executor().io_stats();
+    debug_assert_eq!(polled.all_rings().file_writes().0, 0, "nothing was written yet");
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The server is about to stop.
+
+use super::{Context, Session, State};
+
+impl Session {
+    /// Whether mail data is on its way, so that a drain waits for its end.
+    pub fn is_in_mail_data(&self) -> bool {
+        matches!(self.state, State::Data | State::Chunk(_) | State::Verdict { .. })
+    }
+
+    /// Ends the session from our side: 421, and the driver closes (RFC 5321 §3.8).
+    pub fn handle_drain(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Closed) {
+            cx.push_421("4.3.2", "Shutting down, try again later");
+            self.state = State::Closed;
+        }
+    }
+}
