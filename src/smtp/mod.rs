@@ -1,1 +1,44 @@
-//! Placeholder until the room's first commit.
+//! Protocol core: the receiving side of RFC 5321 without sockets, clocks or disks.
+//!
+//! A driver feeds octets and the time in, and takes [`Event`]s and rendered [`Replies`] out.
+//!
+//! ```text
+//!   octets --> Session::handle_input --> Step { consumed, event }
+//!                      |                         |
+//!                      v                 MailData, MailDataStatic: append to the message
+//!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
+//!              (ready | held | ...)      Discard: drop the octets collected so far
+//!                                        NeedInput, Close
+//! ```
+//!
+//! Order of calls: [`Session::new`], [`Session::handle_open`] once, then
+//! [`Session::handle_input`] again and again **until it says `NeedInput` or `Close`** (also with
+//! an empty rest: the end of a message is an event of its own), sending what
+//! [`Replies::take_ready`] gives after each round.
+
+mod chunking;
+mod command;
+mod data;
+mod extension;
+mod header;
+mod limits;
+mod line;
+mod param;
+mod path;
+mod reply;
+pub mod scan;
+mod session;
+mod stats;
+mod trace;
+mod transaction;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::Verb;
+pub use limits::{Admission, Config, Limits, LineEnds};
+pub use reply::{Refusal, Replies};
+pub use session::{Context, Event, Session, Step};
+pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};
+pub use trace::{ReceivedFacts, received_field};
+pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};

@@ -1,0 +1,36 @@
+//! The list that EHLO answers (RFC 5321 §4.1.1.1).
+
+use std::io::Write;
+
+use super::limits::Config;
+
+/// Largest number LIMITS can say (RFC 9422 §4: six digits).
+const LIMITS_MAX: u64 = 999_999;
+
+/// Renders the multi-line reply to EHLO.
+pub(super) fn render_ehlo(config: &Config, exempt: bool, out: &mut Vec<u8>) {
+    let limits = &config.limits;
+    // Writing into a Vec cannot fail.
+    let _ = write!(
+        out,
+        "250-{}\r\n\
+         250-PIPELINING\r\n\
+         250-SIZE {}\r\n\
+         250-8BITMIME\r\n\
+         250-SMTPUTF8\r\n\
+         250-CHUNKING\r\n\
+         250-BINARYMIME\r\n\
+         250-ENHANCEDSTATUSCODES\r\n\
+         250-LIMITS RCPTMAX={}",
+        config.hostname,
+        limits.message_bytes,
+        (limits.recipients_max as u64).min(LIMITS_MAX),
+    );
+    // RFC 9422 §4.1, announced only where it binds this peer.
+    let mail_max = u64::from(limits.session_messages);
+    if !exempt && mail_max <= LIMITS_MAX {
+        let _ = write!(out, " MAILMAX={mail_max}");
+    }
+    // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).
+    out.extend_from_slice(b"\r\n250 HELP\r\n");
+}

@@ -1,0 +1,140 @@
+//! Options and limits of the protocol core. The `config` room fills them; defaults are here.
+
+use std::time::Duration;
+
+/// Options of the protocol core, one for all sessions of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Our own domain: greeting, EHLO, HELO and every 421 name it (RFC 5321 §4.2).
+    ///
+    /// Printable ASCII, at most 255 octets. Default `localhost`.
+    pub hostname: String,
+    /// Limits of a session and of a message.
+    pub limits: Limits,
+    /// What to do with a bare CR, a bare LF or a NUL in mail data. Default [`LineEnds::Reject`].
+    pub line_ends: LineEnds,
+    /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
+    pub greet_check: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: String::from("localhost"),
+            limits: Limits::default(),
+            line_ends: LineEnds::default(),
+            greet_check: false,
+        }
+    }
+}
+
+/// Treatment of bare CR and bare LF in mail data (RFC 5321 §2.3.8), and of NUL.
+///
+/// None of them ever ends the data or a line for the purpose of transparency. `BODY=BINARYMIME`
+/// messages are kept as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LineEnds {
+    /// Read to the true end, then 550 5.6.0.
+    #[default]
+    Reject,
+    /// Complete each to CRLF, keep NUL, and flag the message.
+    Normalize,
+    /// Keep the octets as received and flag the message.
+    Allow,
+}
+
+/// What the driver allows a session at this moment; asked at the greeting and at MAIL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Admission {
+    /// New messages are welcome.
+    #[default]
+    Open,
+    /// Too little free space: 452 4.3.1 at MAIL.
+    DiskFull,
+    /// Memory budget spent: 421 4.3.2 in place of the greeting, 452 4.3.1 at MAIL.
+    MemoryFull,
+    /// The log takes no records: 451 4.3.0 at MAIL.
+    LogFailed,
+    /// The server shuts down: 421 4.3.2 in place of the greeting and at MAIL.
+    Draining,
+}
+
+/// Limits of a session and of a message.
+///
+/// Those marked *spared* do not bind sessions opened as exempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Time to send one whole command. Default 300 s (RFC 5321 §4.5.3.2.7).
+    pub command_wait: Duration,
+    /// Time from DATA, or the first BDAT, to the end of the message. Default 30 min.
+    pub data_time: Duration,
+    /// Time the driver may take to answer `EndOfMail`. Default 60 s, well under the 10 min that
+    /// RFC 5321 §4.5.3.2.6 lets the client wait.
+    pub commit_wait: Duration,
+    /// Age at which a session is closed between commands. Default 1 h; spared.
+    pub session_time: Duration,
+    /// MAIL commands per session. Default 10,000; spared. Announced as MAILMAX (RFC 9422 §4.1).
+    pub session_messages: u32,
+    /// RCPT commands per session. Default 10,000; spared.
+    pub rcpts_per_session: u32,
+    /// Largest message in octets, dots unstuffed (RFC 1870 §6). Default 26,214,400; at least 64 KiB.
+    pub message_bytes: u64,
+    /// Recipients of one message. Default 1,000; at least 100 (RFC 5321 §4.5.3.1.8).
+    pub recipients_max: usize,
+    /// Longest command line in octets with CRLF. Default 2,048; at least 512 (RFC 5321 §4.5.3.1.4).
+    pub command_line_bytes: usize,
+    /// Longest line of mail data in octets without CRLF. Default 65,536; at least 998
+    /// (RFC 5321 §4.5.3.1.6).
+    pub content_line_bytes: usize,
+    /// Octets of the header looked at for Received fields. Default 256 KiB.
+    pub header_scan_bytes: usize,
+    /// Received fields a message may bring. Default 100 (RFC 5321 §6.3 asks for at least 100).
+    pub received_max: usize,
+    /// BDAT commands of one message. Default 4,096.
+    pub bdat_chunks_max: u32,
+    /// Parameters of one MAIL or RCPT. Default 16.
+    pub parameters_max: usize,
+    /// 5yz replies since the last accepted message after which replies are delayed. Default 10.
+    pub errors_soft: u32,
+    /// 5yz replies since the last accepted message after which the session ends. Default 20.
+    pub errors_hard: u32,
+    /// Commands without use (NOOP, RSET, VRFY, HELP, ...) since the last accepted message.
+    /// Default 100.
+    pub junk_max: u32,
+    /// Octets thrown away in search of the CRLF of an over-long line. Default 64 KiB.
+    pub discard_line_bytes: usize,
+    /// Rendered replies not yet taken at which no further command is read. Default 64 KiB.
+    pub unsent_replies_bytes: usize,
+    /// Slowest mail data in octets per second, on average. Default 500; 0 is off; spared.
+    pub data_rate_min_bytes: u64,
+    /// Time before the rate counts. Default 30 s; spared.
+    pub data_rate_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command_wait: Duration::from_secs(300),
+            data_time: Duration::from_secs(30 * 60),
+            commit_wait: Duration::from_secs(60),
+            session_time: Duration::from_secs(60 * 60),
+            session_messages: 10_000,
+            rcpts_per_session: 10_000,
+            message_bytes: 26_214_400,
+            recipients_max: 1_000,
+            command_line_bytes: 2_048,
+            content_line_bytes: 65_536,
+            header_scan_bytes: 256 * 1024,
+            received_max: 100,
+            bdat_chunks_max: 4_096,
+            parameters_max: 16,
+            errors_soft: 10,
+            errors_hard: 20,
+            junk_max: 100,
+            discard_line_bytes: 64 * 1024,
+            unsent_replies_bytes: 64 * 1024,
+            data_rate_min_bytes: 500,
+            data_rate_grace: Duration::from_secs(30),
+        }
+    }
+}

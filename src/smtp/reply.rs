@@ -1,0 +1,250 @@
+//! Replies: the fixed lines, and the queue that keeps their order while some wait for the disk.
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// A whole reply line with its CRLF.
+///
+/// Every 2yz, 4yz and 5yz carries an enhanced status code (RFC 2034 §4), except the greeting and
+/// the replies to EHLO and HELO; 3yz has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reply {
+    line: &'static str,
+}
+
+impl Reply {
+    const fn new(line: &'static str) -> Self {
+        // RFC 5321 §4.5.3.1.5: 512 octets with the code and CRLF.
+        assert!(line.len() <= 512 && line.len() > 5);
+        Self { line }
+    }
+
+    /// The reply code.
+    pub(super) const fn code(self) -> u16 {
+        let line = self.line.as_bytes();
+        (line[0] - b'0') as u16 * 100 + (line[1] - b'0') as u16 * 10 + (line[2] - b'0') as u16
+    }
+
+    /// Whether the client is to blame: RFC 5321 §4.2.1, permanent negative completion.
+    pub(super) const fn is_permanent(self) -> bool {
+        self.code() >= 500
+    }
+}
+
+pub(super) const OK: Reply = Reply::new("250 2.0.0 Ok\r\n");
+pub(super) const SENDER_OK: Reply = Reply::new("250 2.1.0 Sender ok\r\n");
+pub(super) const RECIPIENT_OK: Reply = Reply::new("250 2.1.5 Recipient ok\r\n");
+pub(super) const CHUNK_OK: Reply = Reply::new("250 2.0.0 Chunk received\r\n");
+pub(super) const BYE: Reply = Reply::new("221 2.0.0 Bye\r\n");
+// RFC 5321 §3.5.3: a VRFY that looks nothing up says 252, neither a false 250 nor 550.
+pub(super) const CANNOT_VERIFY: Reply =
+    Reply::new("252 2.0.0 Cannot verify the user, but will take the message\r\n");
+pub(super) const HELP: Reply =
+    Reply::new("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n");
+pub(super) const SEND_DATA: Reply = Reply::new("354 End data with <CR><LF>.<CR><LF>\r\n");
+
+pub(super) const UNKNOWN_COMMAND: Reply = Reply::new("500 5.5.2 Command not recognized\r\n");
+pub(super) const BARE_LF: Reply = Reply::new("500 5.5.2 Lines end in CRLF\r\n");
+pub(super) const NOT_SMTP: Reply = Reply::new("500 5.5.2 This is not SMTP\r\n");
+pub(super) const LINE_TOO_LONG: Reply = Reply::new("500 5.5.2 Line too long\r\n");
+pub(super) const BAD_ARGUMENT: Reply = Reply::new("501 5.5.4 Syntax error in arguments\r\n");
+pub(super) const NO_ARGUMENT: Reply = Reply::new("501 5.5.4 No argument allowed\r\n");
+pub(super) const BAD_REVERSE_PATH: Reply = Reply::new("501 5.1.7 Bad sender address syntax\r\n");
+pub(super) const BAD_FORWARD_PATH: Reply = Reply::new("501 5.1.3 Bad recipient address syntax\r\n");
+pub(super) const BAD_UTF8: Reply = Reply::new("501 5.6.7 Invalid UTF-8\r\n");
+pub(super) const BAD_EHLO: Reply = Reply::new("501 Syntax: EHLO or HELO and one domain\r\n");
+pub(super) const NOT_IMPLEMENTED: Reply = Reply::new("502 5.5.1 Command not implemented\r\n");
+pub(super) const EHLO_FIRST: Reply = Reply::new("503 5.5.1 Send EHLO or HELO first\r\n");
+pub(super) const MAIL_FIRST: Reply = Reply::new("503 5.5.1 Send MAIL first\r\n");
+pub(super) const NESTED_MAIL: Reply = Reply::new("503 5.5.1 Transaction already open\r\n");
+pub(super) const RCPT_FIRST: Reply = Reply::new("503 5.5.1 No valid recipients\r\n");
+pub(super) const CHUNKING: Reply = Reply::new("503 5.5.1 Only BDAT, RSET or EHLO after BDAT\r\n");
+pub(super) const BINARY_NEEDS_BDAT: Reply = Reply::new("503 5.5.1 BODY=BINARYMIME needs BDAT\r\n");
+// RFC 7504: 521 ends the conversation; where the next command begins is not known any more.
+pub(super) const BAD_BDAT: Reply = Reply::new("521 5.5.4 Bad BDAT argument, closing\r\n");
+pub(super) const BAD_CONTENT: Reply =
+    Reply::new("550 5.6.0 Message has a bare CR, a bare LF or a NUL\r\n");
+pub(super) const TOO_BIG: Reply = Reply::new("552 5.3.4 Message too big\r\n");
+pub(super) const NEEDS_SMTPUTF8: Reply =
+    Reply::new("553 5.6.7 Non-ASCII address without SMTPUTF8\r\n");
+pub(super) const EARLY_TALKER: Reply =
+    Reply::new("554 5.5.0 Wait for the reply before sending more\r\n");
+pub(super) const NO_RECIPIENTS: Reply = Reply::new("554 5.5.1 No valid recipients\r\n");
+pub(super) const LONG_CONTENT_LINE: Reply =
+    Reply::new("554 5.6.0 Message has a line that is too long\r\n");
+pub(super) const MAIL_LOOP: Reply = Reply::new("554 5.4.6 Too many Received fields, mail loop\r\n");
+pub(super) const UNKNOWN_PARAMETER: Reply = Reply::new("555 5.5.4 Parameter not recognized\r\n");
+// RFC 5321 §4.5.3.1.10: out of room for recipients is 452, not the 552 of RFC 821, so that the
+// client keeps the remaining recipients and tries again.
+pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::new("452 4.5.3 Too many recipients\r\n");
+
+const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
+const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");
+const DISK_FULL: Reply = Reply::new("452 4.3.1 Not enough free space, try again\r\n");
+const MEMORY_FULL: Reply = Reply::new("452 4.3.1 Not enough memory, try again\r\n");
+
+/// Why the driver does not take a message. Our trouble, so always 4yz.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// 451 4.3.0: a write or a sync failed.
+    LogFailed,
+    /// 452 4.3.1: too little free space.
+    DiskFull,
+    /// 452 4.3.1: memory budget spent.
+    MemoryFull,
+    /// 451 4.3.0: the commit took longer than [`super::Limits::commit_wait`].
+    Timeout,
+}
+
+impl Refusal {
+    pub(super) const fn reply(self) -> Reply {
+        match self {
+            Self::LogFailed => LOG_FAILED,
+            Self::DiskFull => DISK_FULL,
+            Self::MemoryFull => MEMORY_FULL,
+            Self::Timeout => TIMEOUT,
+        }
+    }
+
+    /// The reply code: 451 or 452.
+    pub const fn code(self) -> u16 {
+        self.reply().code()
+    }
+
+    /// The reason to count it under.
+    pub const fn reason(self) -> super::RejectReason {
+        match self {
+            Self::LogFailed => super::RejectReason::LogError,
+            Self::DiskFull => super::RejectReason::DiskFull,
+            Self::MemoryFull | Self::Timeout => super::RejectReason::Backpressure,
+        }
+    }
+}
+
+/// A final 250 that waits for its record to be synced.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    ticket: u64,
+    /// Place of the reply in `octets`.
+    start: usize,
+    end: usize,
+}
+
+/// Rendered replies of one connection, in command order (RFC 2920 §3.2).
+///
+/// ```text
+///   octets:  [ 250 Ok | 250 queued as A | 250 Ok | 250 queued as B | 221 ]
+///   holds:              ^ ticket 7                ^ ticket 9
+///             ready ----|
+/// ```
+///
+/// Nothing at or behind the first hold may be sent. Life cycle: one per connection; the session
+/// pushes, the driver takes, releases and fails.
+#[derive(Debug, Default)]
+pub struct Replies {
+    octets: Vec<u8>,
+    /// Invariant: in order of `start`, which is command order.
+    holds: Vec<Hold>,
+}
+
+/// Capacity an empty queue keeps; what a pipelined burst needed beyond it is given back.
+const KEPT_BYTES: usize = 1024;
+
+impl Replies {
+    /// An empty queue; takes no memory until the first reply.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Octets that may be sent now: those before the first hold.
+    pub fn ready(&self) -> usize {
+        self.holds.first().map_or(self.octets.len(), |hold| hold.start)
+    }
+
+    /// Moves the octets that may be sent to the end of `into`.
+    pub fn take_ready(&mut self, into: &mut Vec<u8>) {
+        let ready = self.ready();
+        into.extend_from_slice(self.octets.get(..ready).unwrap_or_default());
+        self.octets.drain(..ready);
+        for hold in &mut self.holds {
+            hold.start -= ready;
+            hold.end -= ready;
+        }
+        if self.octets.is_empty() {
+            self.octets.shrink_to(KEPT_BYTES);
+            self.holds.shrink_to(4);
+        }
+    }
+
+    /// Ticket of the first hold.
+    pub fn first_held(&self) -> Option<u64> {
+        self.holds.first().map(|hold| hold.ticket)
+    }
+
+    /// Number of holds.
+    pub fn held(&self) -> usize {
+        self.holds.len()
+    }
+
+    /// Releases every hold with a ticket below the high-water mark; says how many.
+    pub fn release(&mut self, high_water_mark: u64) -> usize {
+        let before = self.holds.len();
+        self.holds.retain(|hold| hold.ticket >= high_water_mark);
+        before - self.holds.len()
+    }
+
+    /// Turns every hold with a ticket at or above `from_ticket` into the refusal, in its place;
+    /// says how many.
+    pub fn fail(&mut self, from_ticket: u64, refusal: Refusal) -> usize {
+        let line = refusal.reply().line.as_bytes();
+        let mut failed = 0;
+        let mut at = 0;
+        while let Some(hold) = self.holds.get(at).copied() {
+            if hold.ticket < from_ticket {
+                at += 1;
+                continue;
+            }
+            self.octets.splice(hold.start..hold.end, line.iter().copied());
+            self.holds.remove(at);
+            let was = hold.end - hold.start;
+            for later in self.holds.iter_mut().skip(at) {
+                later.start = later.start - was + line.len();
+                later.end = later.end - was + line.len();
+            }
+            failed += 1;
+        }
+        failed
+    }
+
+    /// Octets not yet taken, held ones included.
+    pub fn unsent(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// Whether nothing is left to send or to hold.
+    pub fn is_empty(&self) -> bool {
+        self.octets.is_empty()
+    }
+
+    pub(super) fn push(&mut self, reply: Reply) {
+        self.octets.extend_from_slice(reply.line.as_bytes());
+    }
+
+    /// The place to render a reply that is not fixed.
+    pub(super) fn open(&mut self) -> &mut Vec<u8> {
+        &mut self.octets
+    }
+
+    /// Renders the final 250 of a message and holds it under `ticket`.
+    pub(super) fn push_held(&mut self, ticket: u64, id: &dyn Display) {
+        let start = self.octets.len();
+        // Writing into a Vec fails only if the id's own Display does.
+        let _ = write!(self.octets, "250 2.0.0 Ok: queued as {id}\r\n");
+        let end = self.octets.len();
+        debug_assert!(
+            self.holds.last().is_none_or(|last| last.ticket < ticket),
+            "tickets are record offsets, which grow"
+        );
+        self.holds.push(Hold { ticket, start, end });
+    }
+}

@@ -1,0 +1,68 @@
+//! The block algorithm on four 16-octet vectors.
+
+use std::arch::x86_64::{
+    __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,
+    _mm_set1_epi8,
+};
+
+use super::block::{self, Block, Masks};
+use super::{Stop, Stops, TextScan};
+
+#[derive(Clone, Copy)]
+struct Sse2([__m128i; 4]);
+
+pub(super) fn scan(state: &mut TextScan, input: &[u8], stops: Stops) -> (usize, Stop) {
+    // SAFETY: SSE2 is part of every x86-64.
+    unsafe { block::scan::<Sse2>(state, input, stops) }
+}
+
+impl Sse2 {
+    #[inline(always)]
+    fn bits(vectors: [__m128i; 4]) -> u64 {
+        // SAFETY: SSE2 is part of every x86-64.
+        let [a, b, c, d] = vectors.map(|vector| unsafe { _mm_movemask_epi8(vector) } as u64);
+        a | b << 16 | c << 32 | d << 48
+    }
+
+    #[inline(always)]
+    fn equal(self, octet: u8) -> u64 {
+        // SAFETY: SSE2 is part of every x86-64.
+        Self::bits(
+            self.0.map(|vector| unsafe { _mm_cmpeq_epi8(vector, _mm_set1_epi8(octet as i8)) }),
+        )
+    }
+}
+
+impl Block for Sse2 {
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for 64 readable octets; no alignment is needed.
+        Self([0, 16, 32, 48].map(|at| unsafe { _mm_loadu_si128(from.add(at).cast()) }))
+    }
+
+    #[inline(always)]
+    unsafe fn masks(self) -> Masks {
+        Masks {
+            cr: self.equal(b'\r'),
+            lf: self.equal(b'\n'),
+            dot: self.equal(b'.'),
+            nul: self.equal(0),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn has_low(self) -> bool {
+        // SAFETY: SSE2 is part of every x86-64.
+        unsafe {
+            let limit = _mm_set1_epi8(13);
+            let [a, b, c, d] =
+                self.0.map(|vector| _mm_cmpeq_epi8(_mm_min_epu8(vector, limit), vector));
+            _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(a, b), _mm_or_si128(c, d))) != 0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn high(self) -> u64 {
+        Self::bits(self.0)
+    }
+}

@@ -1,0 +1,128 @@
+//! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
+
+use super::super::limits::Admission;
+use super::super::param;
+use super::super::path::{self, Path};
+use super::super::reply::{self, Refusal, Reply};
+use super::super::stats::RejectReason;
+use super::super::transaction::BodyType;
+use super::{Context, Event, Session};
+
+/// Recipients refused for their number before the session ends (Postfix has the same number).
+const OVERSHOOT_MAX: u32 = 1_000;
+
+/// Splits `FROM:<path> params`; one or more spaces behind the colon are borne with.
+fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<'a>, Reply> {
+    // RFC 3629: no overlong form, no surrogate, nothing cut or beyond U+10FFFF.
+    let argument = str::from_utf8(argument).map_err(|_| reply::BAD_UTF8)?;
+    let (word, path) = argument.split_at_checked(keyword.len()).ok_or(reply::BAD_ARGUMENT)?;
+    if !word.eq_ignore_ascii_case(keyword) {
+        return Err(reply::BAD_ARGUMENT);
+    }
+    let path = path::parse(path.trim_start_matches(' ')).ok_or(bad_path)?;
+    if !path.rest.is_empty() && !path.rest.starts_with(' ') {
+        return Err(reply::BAD_ARGUMENT);
+    }
+    Ok(path)
+}
+
+impl Session {
+    pub(super) fn mail(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
+        if self.helo.is_empty() {
+            return self.refuse(cx, reply::EHLO_FIRST);
+        }
+        if self.transaction.open {
+            return self.refuse(cx, reply::NESTED_MAIL);
+        }
+        if cx.admission == Admission::Draining {
+            return Some(self.close_421(cx, "4.3.2", "Shutting down"));
+        }
+        let limits = &cx.config.limits;
+        // RFC 9422 §4.1: every MAIL counts, accepted or not.
+        self.messages = self.messages.saturating_add(1);
+        if !self.exempt && self.messages > limits.session_messages {
+            cx.stats.count_rejected(421, RejectReason::Policy);
+            return Some(self.close_421(cx, "4.7.0", "Too many messages in one session"));
+        }
+        let parsed = parse(argument, "FROM:", reply::BAD_REVERSE_PATH).and_then(|path| {
+            if path.no_domain {
+                return Err(reply::BAD_REVERSE_PATH);
+            }
+            let params = param::parse_mail(path.rest, self.esmtp, limits.parameters_max)?;
+            Ok((path, params))
+        });
+        let (path, params) = match parsed {
+            Ok(parsed) => parsed,
+            Err(reply) => return self.refuse(cx, reply),
+        };
+        // RFC 6531 §3.5.
+        if !params.smtputf8 && !path.mailbox.is_ascii() {
+            return self.refuse(cx, reply::NEEDS_SMTPUTF8);
+        }
+        // RFC 1870 §6.1.
+        if params.size.is_some_and(|size| size > limits.message_bytes) {
+            cx.stats.count_rejected(552, RejectReason::Size);
+            return self.refuse(cx, reply::TOO_BIG);
+        }
+        let refusal = match cx.admission {
+            Admission::Open | Admission::Draining => None,
+            Admission::DiskFull => Some(Refusal::DiskFull),
+            Admission::MemoryFull => Some(Refusal::MemoryFull),
+            Admission::LogFailed => Some(Refusal::LogFailed),
+        };
+        if let Some(refusal) = refusal {
+            cx.stats.count_rejected(refusal.code(), refusal.reason());
+            return self.refuse(cx, refusal.reply());
+        }
+        self.transaction.begin(path.mailbox);
+        self.transaction.smtputf8 = params.smtputf8;
+        self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
+        self.transaction.size_declared = params.size;
+        cx.push(reply::SENDER_OK);
+        None
+    }
+
+    pub(super) fn rcpt(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
+        if !self.transaction.open {
+            return self.refuse(cx, reply::MAIL_FIRST);
+        }
+        if self.transaction.chunked {
+            return self.refuse(cx, reply::CHUNKING);
+        }
+        let limits = &cx.config.limits;
+        self.rcpts = self.rcpts.saturating_add(1);
+        if !self.exempt && self.rcpts > limits.rcpts_per_session {
+            cx.stats.count_rejected(421, RejectReason::Policy);
+            return Some(self.close_421(cx, "4.7.0", "Too many recipients in one session"));
+        }
+        let parsed = parse(argument, "TO:", reply::BAD_FORWARD_PATH).and_then(|path| {
+            // RFC 5321 §4.5.1: postmaster alone needs no domain. The null path is no recipient.
+            let alone = path.no_domain && !path.mailbox.eq_ignore_ascii_case("postmaster");
+            if path.mailbox.is_empty() || alone {
+                return Err(reply::BAD_FORWARD_PATH);
+            }
+            param::parse_rcpt(path.rest, limits.parameters_max)?;
+            Ok(path)
+        });
+        let path = match parsed {
+            Ok(path) => path,
+            Err(reply) => return self.refuse(cx, reply),
+        };
+        if !self.transaction.smtputf8 && !path.mailbox.is_ascii() {
+            return self.refuse(cx, reply::NEEDS_SMTPUTF8);
+        }
+        // RFC 5321 §4.5.3.1.10: 452, and the recipients so far stay valid. Not counted as an error.
+        if self.transaction.recipients() >= limits.recipients_max {
+            self.transaction.overshoot += 1;
+            if self.transaction.overshoot > OVERSHOOT_MAX {
+                cx.stats.count_rejected(421, RejectReason::Recipients);
+                return Some(self.close_421(cx, "4.5.3", "Too many recipients"));
+            }
+            cx.stats.count_rejected(452, RejectReason::Recipients);
+            return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
+        }
+        self.transaction.add(path.mailbox);
+        cx.push(reply::RECIPIENT_OK);
+        None
+    }
+}

@@ -1,0 +1,548 @@
+//! The session: states, and the calls that move them. One file per group of commands.
+//!
+//! ```text
+//!   New --handle_open--> Command <---> Line (discarding an over-long one)
+//!                         |   ^
+//!                 DATA or |   | reply after the data
+//!                   BDAT  v   |
+//!                    Data, Chunk --end of mail--> Verdict --resolve_*--> Command
+//!   any --QUIT, 421, abuse--> Closed
+//! ```
+
+mod content;
+mod ehlo;
+mod mail;
+mod other;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::chunking::Chunk;
+use super::command::{self, Verb};
+use super::data::{Offence, TextReader};
+use super::header::HeaderCount;
+use super::limits::{Admission, Config, Limits};
+use super::line::{self, Line};
+use super::reply::{self, Refusal, Replies, Reply};
+use super::stats::{ProtocolError, RejectReason, Stats};
+use super::transaction::{Envelope, Transaction};
+
+/// What the driver lends a session for one call.
+///
+/// Times are durations since the shard started, on a monotonic clock.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time of this call.
+    pub now: Duration,
+    /// Options of the listener.
+    pub config: &'a Config,
+    /// Where the connection's replies go.
+    pub replies: &'a mut Replies,
+    /// The shard's counters.
+    pub stats: &'a mut Stats,
+    /// What new work is allowed at this moment.
+    pub admission: Admission,
+}
+
+impl Context<'_> {
+    fn push(&mut self, reply: Reply) {
+        self.stats.count_reply(reply.code());
+        self.replies.push(reply);
+    }
+
+    /// Renders `421 <enhanced> <our domain> <text>` (RFC 5321 §4.2 wants the domain).
+    fn push_421(&mut self, enhanced: &str, text: &str) {
+        self.stats.count_reply(421);
+        let hostname = &self.config.hostname;
+        // Writing into a Vec cannot fail.
+        let _ = write!(self.replies.open(), "421 {enhanced} {hostname} {text}\r\n");
+    }
+}
+
+/// What the driver has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Send what is ready, then call again with more octets.
+    ///
+    /// The unconsumed rest of the input is presented again. If [`Replies::unsent`] has reached
+    /// [`Limits::unsent_replies_bytes`], call again after a send, without reading more.
+    NeedInput,
+    /// Append these octets of the `input` just given to the message.
+    MailData(Range<usize>),
+    /// Append these octets to the message: they do not lie in the input.
+    MailDataStatic(&'static [u8]),
+    /// The message is whole: answer with [`Session::resolve_accepted`] or
+    /// [`Session::resolve_refused`]. Until then no further command is read.
+    EndOfMail,
+    /// Drop the octets collected for the message so far, and go on calling.
+    Discard,
+    /// Drop what was collected, send all replies (held ones when released), then close.
+    Close,
+}
+
+/// Outcome of [`Session::handle_input`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Octets at the front of the input that need not be presented again.
+    pub consumed: usize,
+    /// What to do next.
+    pub event: Event,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The greeting was not sent yet.
+    New,
+    Command,
+    /// Throwing away the rest of an over-long line.
+    Line {
+        discarded: u32,
+        after_cr: bool,
+    },
+    Data,
+    Chunk(Chunk),
+    /// The driver owes an answer; `closing` once the peer is gone.
+    Verdict {
+        closing: bool,
+    },
+    Closed,
+}
+
+/// Progress of one state: octets used, and an event unless the loop is to go on.
+type Progress = (usize, Option<Event>);
+
+/// One SMTP session: the dialogue, not the connection under it.
+///
+/// Life cycle: from accept to close, on one shard.
+#[derive(Debug)]
+pub struct Session {
+    state: State,
+    exempt: bool,
+    esmtp: bool,
+    /// A line that began with no letter was seen once (BAD-INPUTS A18).
+    odd_line: bool,
+    /// Octets of the message under way were handed out and not dropped.
+    handed_out: bool,
+    offence: Option<Offence>,
+    helo: Box<str>,
+    transaction: Transaction,
+    started: Duration,
+    /// When the present wait for a command began.
+    waiting_since: Duration,
+    /// When the message's data began.
+    data_since: Duration,
+    /// When the present DATA or chunk began.
+    block_since: Duration,
+    /// Octets of the present DATA or chunk, as received.
+    block_bytes: u64,
+    /// Octets of the message, dots unstuffed.
+    bytes: u64,
+    reader: TextReader,
+    header: HeaderCount,
+    chunks: u32,
+    errors: u32,
+    junk: u32,
+    messages: u32,
+    rcpts: u32,
+    /// What [`Session::deadline`] says; kept by `settle` at the end of every call.
+    deadline: Duration,
+    penalised: bool,
+}
+
+impl Session {
+    /// A session at the moment its connection was accepted.
+    ///
+    /// `exempt` spares it the limits that [`Limits`] marks so.
+    pub fn new(now: Duration, exempt: bool, config: &Config) -> Self {
+        let mut session = Self {
+            state: State::New,
+            exempt,
+            esmtp: false,
+            odd_line: false,
+            handed_out: false,
+            offence: None,
+            helo: Box::default(),
+            transaction: Transaction::default(),
+            started: now,
+            waiting_since: now,
+            data_since: now,
+            block_since: now,
+            block_bytes: 0,
+            bytes: 0,
+            reader: TextReader::default(),
+            header: HeaderCount::default(),
+            chunks: 0,
+            errors: 0,
+            junk: 0,
+            messages: 0,
+            rcpts: 0,
+            deadline: now,
+            penalised: false,
+        };
+        session.settle(config);
+        session
+    }
+
+    /// Greets (RFC 5321 §4.3.1), or says why not and closes.
+    pub fn handle_open(&mut self, cx: &mut Context<'_>) -> Event {
+        let event = self.greet(cx);
+        self.settle(cx.config);
+        event
+    }
+
+    fn greet(&mut self, cx: &mut Context<'_>) -> Event {
+        if !matches!(self.state, State::New) {
+            return self.idle_event();
+        }
+        self.waiting_since = cx.now;
+        match cx.admission {
+            Admission::Draining => self.close_421(cx, "4.3.2", "Shutting down"),
+            Admission::MemoryFull => {
+                cx.stats.count_rejected(421, RejectReason::Backpressure);
+                self.close_421(cx, "4.3.2", "Out of memory, try again later")
+            }
+            Admission::Open | Admission::DiskFull | Admission::LogFailed => {
+                cx.stats.count_reply(220);
+                // Writing into a Vec cannot fail.
+                let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
+                self.state = State::Command;
+                Event::NeedInput
+            }
+        }
+    }
+
+    /// Takes one step over `input`: consumes as many whole commands as it can, until something
+    /// needs the driver.
+    ///
+    /// Call until it says [`Event::NeedInput`] or [`Event::Close`], each time with the rest that
+    /// was not consumed, even if that is empty.
+    pub fn handle_input(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
+        let step = self.step(cx, input);
+        self.settle(cx.config);
+        step
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
+        let mut consumed = 0;
+        loop {
+            let rest = input.get(consumed..).unwrap_or_default();
+            let (used, event) = match self.state {
+                State::New => self.step_new(cx, rest),
+                State::Command => self.step_command(cx, rest),
+                State::Line { discarded, after_cr } => {
+                    self.step_line(cx, rest, discarded, after_cr)
+                }
+                State::Data => self.step_data(cx, rest),
+                State::Chunk(chunk) => self.step_chunk(cx, rest, chunk),
+                State::Verdict { .. } => (0, Some(Event::NeedInput)),
+                State::Closed => (rest.len(), Some(Event::Close)),
+            };
+            let base = consumed;
+            consumed += used;
+            match event {
+                None => {}
+                Some(Event::MailData(range)) => {
+                    let range = base + range.start..base + range.end;
+                    return Step { consumed, event: Event::MailData(range) };
+                }
+                Some(event) => return Step { consumed, event },
+            }
+        }
+    }
+
+    /// The peer will send no more: the open transaction is cancelled (RFC 5321 §4.1.1.4).
+    ///
+    /// A message that waits for its answer is not: it was whole, and may still be resolved.
+    pub fn handle_eof(&mut self, cx: &mut Context<'_>) -> Event {
+        match &mut self.state {
+            State::Verdict { closing } => *closing = true,
+            _ => {
+                self.clear_transaction();
+                self.state = State::Closed;
+            }
+        }
+        self.settle(cx.config);
+        Event::Close
+    }
+
+    /// Call when the time has reached [`Session::deadline`]; a premature call does nothing.
+    pub fn handle_deadline(&mut self, cx: &mut Context<'_>) -> Event {
+        if cx.now < self.deadline_under(&cx.config.limits) {
+            return self.idle_event();
+        }
+        let event = match self.state {
+            State::Closed => Event::Close,
+            State::Verdict { .. } => {
+                self.resolve_refused(cx, Refusal::Timeout);
+                Event::Discard
+            }
+            _ => self.close_421(cx, "4.4.2", "Timeout"),
+        };
+        self.settle(cx.config);
+        event
+    }
+
+    /// The next moment at which [`Session::handle_deadline`] has something to do.
+    ///
+    /// It covers a whole command or block, so octets that trickle in do not move it; only the
+    /// minimum data rate follows them. [`Duration::MAX`] when closed.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Brings up to date what is asked for without a context.
+    fn settle(&mut self, config: &Config) {
+        self.deadline = self.deadline_under(&config.limits);
+        self.penalised = self.errors >= config.limits.errors_soft;
+    }
+
+    fn deadline_under(&self, limits: &Limits) -> Duration {
+        match self.state {
+            State::Closed => Duration::MAX,
+            State::Verdict { .. } => self.waiting_since.saturating_add(limits.commit_wait),
+            State::Data | State::Chunk(_) => {
+                let whole = self.data_since.saturating_add(limits.data_time);
+                if self.exempt || limits.data_rate_min_bytes == 0 {
+                    return whole;
+                }
+                // `bytes < rate * time` is the same as `time > bytes / rate`.
+                let earned = self.block_bytes.saturating_mul(1_000) / limits.data_rate_min_bytes;
+                let slow = limits.data_rate_grace.max(Duration::from_millis(earned));
+                whole.min(self.block_since.saturating_add(slow))
+            }
+            State::New | State::Command | State::Line { .. } => {
+                let command = self.waiting_since.saturating_add(limits.command_wait);
+                if self.exempt {
+                    return command;
+                }
+                command.min(self.started.saturating_add(limits.session_time))
+            }
+        }
+    }
+
+    /// The envelope of the message that just ended; valid from `EndOfMail` until it is resolved.
+    pub fn envelope(&self) -> Envelope<'_> {
+        let transaction = &self.transaction;
+        let flags = self.reader.flags(transaction.body, transaction.chunked, self.bytes);
+        transaction.envelope(&self.helo, self.esmtp, flags, self.bytes)
+    }
+
+    /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.
+    ///
+    /// Its 250 is rendered now and held in [`Replies`]; commands behind it go on.
+    pub fn resolve_accepted(&mut self, cx: &mut Context<'_>, ticket: u64, id: &dyn Display) {
+        if !self.leave_verdict(cx.now) {
+            return;
+        }
+        cx.stats.count_reply(250);
+        cx.replies.push_held(ticket, id);
+        self.errors = 0;
+        self.junk = 0;
+        self.settle(cx.config);
+    }
+
+    /// Answers `EndOfMail`: the message was not taken.
+    pub fn resolve_refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
+        if !self.leave_verdict(cx.now) {
+            return;
+        }
+        cx.stats.count_rejected(refusal.code(), refusal.reason());
+        cx.push(refusal.reply());
+        self.settle(cx.config);
+    }
+
+    /// Delay the driver owes this peer before each reply, after too many errors.
+    pub fn penalty(&self) -> Duration {
+        if self.penalised { Duration::from_secs(1) } else { Duration::ZERO }
+    }
+
+    /// Whether the session waits for an answer to `EndOfMail`.
+    pub fn is_waiting_for_verdict(&self) -> bool {
+        matches!(self.state, State::Verdict { .. })
+    }
+
+    fn leave_verdict(&mut self, now: Duration) -> bool {
+        let State::Verdict { closing } = self.state else {
+            return false;
+        };
+        self.clear_transaction();
+        self.waiting_since = now;
+        self.state = if closing { State::Closed } else { State::Command };
+        true
+    }
+
+    fn idle_event(&self) -> Event {
+        if matches!(self.state, State::Closed) { Event::Close } else { Event::NeedInput }
+    }
+
+    /// Forgets sender, recipients and data; says whether octets were handed out for it.
+    fn clear_transaction(&mut self) -> bool {
+        self.transaction.clear();
+        self.offence = None;
+        self.bytes = 0;
+        self.chunks = 0;
+        self.reader = TextReader::default();
+        self.header = HeaderCount::default();
+        std::mem::take(&mut self.handed_out)
+    }
+
+    /// Cancels the transaction in answer to a command.
+    fn abort(&mut self) -> Option<Event> {
+        self.clear_transaction().then_some(Event::Discard)
+    }
+
+    fn close(&mut self) -> Event {
+        self.clear_transaction();
+        self.state = State::Closed;
+        Event::Close
+    }
+
+    fn close_with(&mut self, cx: &mut Context<'_>, reply: Reply) -> Event {
+        cx.push(reply);
+        self.close()
+    }
+
+    fn close_421(&mut self, cx: &mut Context<'_>, enhanced: &str, text: &str) -> Event {
+        cx.push_421(enhanced, text);
+        self.close()
+    }
+
+    /// Refuses a command; the client's fault counts against it.
+    fn refuse(&mut self, cx: &mut Context<'_>, reply: Reply) -> Option<Event> {
+        match reply.code() {
+            503 => cx.stats.count_error(ProtocolError::BadSequence),
+            500..=502 => cx.stats.count_error(ProtocolError::BadSyntax),
+            _ => {}
+        }
+        self.errors += u32::from(reply.is_permanent());
+        cx.push(reply);
+        None
+    }
+
+    fn step_new(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
+        if input.is_empty() {
+            return (0, Some(Event::NeedInput));
+        }
+        if !cx.config.greet_check {
+            // RFC 5321 §4.3.1 lets us bear it: the octets wait for the greeting.
+            return (0, Some(Event::NeedInput));
+        }
+        cx.stats.count_error(ProtocolError::EarlyTalker);
+        (input.len(), Some(self.close_with(cx, reply::EARLY_TALKER)))
+    }
+
+    fn step_command(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
+        let limits = &cx.config.limits;
+        if cx.replies.unsent() >= limits.unsent_replies_bytes {
+            return (0, Some(Event::NeedInput));
+        }
+        // A TLS hello, RDP or SMB: no line end need ever come. CR and LF are for the line reader.
+        if let Some(0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f) = input.first() {
+            cx.stats.count_error(ProtocolError::BadSyntax);
+            return (input.len(), Some(self.close_with(cx, reply::NOT_SMTP)));
+        }
+        match line::next(input, limits.command_line_bytes) {
+            Line::Whole { line, used } => {
+                self.waiting_since = cx.now;
+                let event = self.command(cx, line, used < input.len());
+                (used, event.or_else(|| self.check_patience(cx)))
+            }
+            Line::Partial => (0, Some(Event::NeedInput)),
+            Line::BareLf => {
+                // Where the next command begins is a matter of opinion now, so there is none.
+                cx.stats.count_error(ProtocolError::BareLf);
+                (input.len(), Some(self.close_with(cx, reply::BARE_LF)))
+            }
+            Line::TooLong => {
+                cx.stats.count_error(ProtocolError::LineTooLong);
+                self.errors += 1;
+                cx.push(reply::LINE_TOO_LONG);
+                let used = limits.command_line_bytes;
+                let after_cr = used.checked_sub(1).and_then(|last| input.get(last)) == Some(&b'\r');
+                self.state = State::Line { discarded: 0, after_cr };
+                (used, None)
+            }
+        }
+    }
+
+    fn step_line(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        discarded: u32,
+        after_cr: bool,
+    ) -> Progress {
+        let Some(last) = input.last() else {
+            return (0, Some(Event::NeedInput));
+        };
+        let room = cx.config.limits.discard_line_bytes.saturating_sub(discarded as usize);
+        let end = line::past_crlf(input, after_cr);
+        if end.unwrap_or(input.len()) > room {
+            return (input.len(), Some(self.close_421(cx, "4.7.0", "Line without end")));
+        }
+        match end {
+            Some(end) => {
+                self.state = State::Command;
+                self.waiting_since = cx.now;
+                (end, self.check_patience(cx))
+            }
+            None => {
+                let discarded = discarded + input.len() as u32;
+                self.state = State::Line { discarded, after_cr: *last == b'\r' };
+                (input.len(), Some(Event::NeedInput))
+            }
+        }
+    }
+
+    /// Ends the session after too many errors or too much junk.
+    fn check_patience(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        let limits = &cx.config.limits;
+        let text = if self.errors >= limits.errors_hard {
+            "Too many errors"
+        } else if self.junk > limits.junk_max {
+            "Too many commands without a message"
+        } else {
+            return None;
+        };
+        cx.stats.count_rejected(421, RejectReason::Policy);
+        Some(self.close_421(cx, "4.7.0", text))
+    }
+
+    /// Runs one command line; `behind` says that more octets were already received.
+    fn command(&mut self, cx: &mut Context<'_>, line: &[u8], behind: bool) -> Option<Event> {
+        let line = line::trim_end(line);
+        let (verb, rest) = command::split(line);
+        cx.stats.count_command(verb);
+        if behind && matches!(verb, Verb::Ehlo | Verb::Data) {
+            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group.
+            cx.stats.count_error(ProtocolError::EarlyTalker);
+            return Some(self.close_with(cx, reply::EARLY_TALKER));
+        }
+        if verb == Verb::Unknown {
+            return self.unknown(cx, line);
+        }
+        if line::has_control(rest) {
+            let hello = matches!(verb, Verb::Ehlo | Verb::Helo);
+            return self.refuse(cx, if hello { reply::BAD_EHLO } else { reply::BAD_ARGUMENT });
+        }
+        let argument = rest.trim_ascii_start();
+        match verb {
+            Verb::Mail => self.mail(cx, argument),
+            Verb::Rcpt => self.rcpt(cx, argument),
+            Verb::Data => self.data(cx, argument),
+            Verb::Bdat => self.bdat(cx, argument),
+            Verb::Ehlo | Verb::Helo => self.ehlo(cx, argument, verb == Verb::Ehlo),
+            Verb::Rset => self.rset(cx, argument),
+            Verb::Quit => self.quit(cx, argument),
+            Verb::Noop => self.junk(cx, reply::OK),
+            Verb::Help => self.junk(cx, reply::HELP),
+            Verb::Vrfy => self.vrfy(cx, argument),
+            Verb::Starttls | Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
+            // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
+            Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
+            Verb::Unknown => None,
+        }
+    }
+}

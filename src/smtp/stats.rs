@@ -1,0 +1,152 @@
+//! Plain counters of the protocol core; the driver publishes them.
+
+use super::command::Verb;
+
+/// Reply codes with a counter of their own; every other code is counted last.
+pub const REPLY_CODES: [u16; 20] = [
+    214, 220, 221, 250, 252, 354, 421, 451, 452, 500, 501, 502, 503, 504, 521, 550, 552, 553, 554,
+    555,
+];
+
+/// Ways in which a peer breaks the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// A command or a message with an LF that has no CR.
+    BareLf,
+    /// A command line or a line of mail data over its limit.
+    LineTooLong,
+    /// A command out of order.
+    BadSequence,
+    /// A command or an argument outside the grammar.
+    BadSyntax,
+    /// Octets before the greeting, or behind EHLO or DATA.
+    EarlyTalker,
+}
+
+impl ProtocolError {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 5] =
+        [Self::BareLf, Self::LineTooLong, Self::BadSequence, Self::BadSyntax, Self::EarlyTalker];
+
+    /// Name as a metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BareLf => "bare_lf",
+            Self::LineTooLong => "line_too_long",
+            Self::BadSequence => "bad_sequence",
+            Self::BadSyntax => "bad_syntax",
+            Self::EarlyTalker => "early_talker",
+        }
+    }
+}
+
+/// Why a message, a recipient or a session was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectReason {
+    /// Over the message size.
+    Size,
+    /// Over the number of recipients, or none.
+    Recipients,
+    /// Over a limit of the session.
+    Policy,
+    /// Authentication.
+    Auth,
+    /// Memory full, or the commit took too long.
+    Backpressure,
+    /// Too little free space.
+    DiskFull,
+    /// The log failed.
+    LogError,
+    /// The mail data itself.
+    Content,
+}
+
+impl RejectReason {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 8] = [
+        Self::Size,
+        Self::Recipients,
+        Self::Policy,
+        Self::Auth,
+        Self::Backpressure,
+        Self::DiskFull,
+        Self::LogError,
+        Self::Content,
+    ];
+
+    /// Name as a metric label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Recipients => "recipients",
+            Self::Policy => "policy",
+            Self::Auth => "auth",
+            Self::Backpressure => "backpressure",
+            Self::DiskFull => "disk_full",
+            Self::LogError => "log_error",
+            Self::Content => "content",
+        }
+    }
+}
+
+/// Counters of all sessions of one shard since it started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Commands, by place in [`Verb::ALL`].
+    pub commands: [u64; Verb::ALL.len()],
+    /// Replies rendered, by place in [`REPLY_CODES`]; the last counts all other codes.
+    pub replies: [u64; REPLY_CODES.len() + 1],
+    /// Protocol errors, by place in [`ProtocolError::ALL`].
+    pub protocol_errors: [u64; ProtocolError::ALL.len()],
+    /// Refusals with 4yz, by place in [`RejectReason::ALL`].
+    pub rejected_4yz: [u64; RejectReason::ALL.len()],
+    /// Refusals with 5yz, by place in [`RejectReason::ALL`].
+    pub rejected_5yz: [u64; RejectReason::ALL.len()],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            commands: [0; Verb::ALL.len()],
+            replies: [0; REPLY_CODES.len() + 1],
+            protocol_errors: [0; ProtocolError::ALL.len()],
+            rejected_4yz: [0; RejectReason::ALL.len()],
+            rejected_5yz: [0; RejectReason::ALL.len()],
+        }
+    }
+}
+
+impl Stats {
+    /// Adds the counters of `other` to these.
+    pub fn merge(&mut self, other: &Self) {
+        fn add(into: &mut [u64], from: &[u64]) {
+            for (into, from) in into.iter_mut().zip(from) {
+                *into += from;
+            }
+        }
+        add(&mut self.commands, &other.commands);
+        add(&mut self.replies, &other.replies);
+        add(&mut self.protocol_errors, &other.protocol_errors);
+        add(&mut self.rejected_4yz, &other.rejected_4yz);
+        add(&mut self.rejected_5yz, &other.rejected_5yz);
+    }
+
+    /// Counts a refusal under `code`, by its class. The driver does so for failed holds.
+    pub fn count_rejected(&mut self, code: u16, reason: RejectReason) {
+        let class = if code < 500 { &mut self.rejected_4yz } else { &mut self.rejected_5yz };
+        class[reason as usize] += 1;
+    }
+
+    pub(super) fn count_command(&mut self, verb: Verb) {
+        self.commands[verb as usize] += 1;
+    }
+
+    pub(super) fn count_reply(&mut self, code: u16) {
+        let place = REPLY_CODES.iter().position(|known| *known == code);
+        self.replies[place.unwrap_or(REPLY_CODES.len())] += 1;
+    }
+
+    pub(super) fn count_error(&mut self, error: ProtocolError) {
+        self.protocol_errors[error as usize] += 1;
+    }
+}
