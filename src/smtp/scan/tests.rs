@@ -39,6 +39,9 @@ fn backends_agree() {
         for &backend in Backend::available() {
             let mut got = state;
             assert_eq!(got.scan_with(backend, input, stops), outcome, "{round} {backend:?}");
+            // Lines inside one block are not measured; see the field.
+            got.longest = got.longest.max(64);
+            wanted.longest = wanted.longest.max(64);
             assert_eq!(got, wanted, "{round} {backend:?} {input:?}");
         }
     }

@@ -144,3 +144,35 @@ fn d15_every_short_string() {
     }
     assert_eq!(count, 87_380);
 }
+
+proptest::proptest! {
+    /// Any cut of any mail data gives the same replies and the same bodies.
+    #[test]
+    fn any_split_is_the_same(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec!["\r\n", "\r", "\n", ".", "\0", "abc", "\u{fc}", "\r\n.\r\n", "QUIT"]),
+            0..40,
+        ),
+        cuts in proptest::collection::vec(1_usize..9, 1..20),
+        mode in 0_usize..3,
+    ) {
+        let text = pieces.concat() + "\r\n.\r\nNOOP\r\n";
+        let line_ends = [LineEnds::Reject, LineEnds::Normalize, LineEnds::Allow][mode];
+        let run = |whole: bool| {
+            let mut peer = Peer::new(Config { line_ends, ..Config::default() });
+            peer.feed(b"EHLO a\r\n");
+            peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+            peer.feed(b"DATA\r\n");
+            let mut rest = text.as_bytes();
+            let mut lengths = cuts.iter().cycle();
+            while !rest.is_empty() {
+                let len = if whole { rest.len() } else { *lengths.next().unwrap_or(&1) };
+                let (head, tail) = rest.split_at(len.min(rest.len()));
+                peer.feed(head);
+                rest = tail;
+            }
+            (peer.answers(), peer.bodies.clone(), peer.closed)
+        };
+        proptest::prop_assert_eq!(run(true), run(false));
+    }
+}

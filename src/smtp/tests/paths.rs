@@ -41,7 +41,7 @@ fn c6_unbalanced() {
 fn c7_long_parts() {
     mail(&format!("<{}@b>", "l".repeat(64)), "250");
     mail(&format!("<{}@b>", "l".repeat(65)), "501 5.1.7");
-    let domain = ["d".repeat(63), "d".repeat(63), "d".repeat(63), "d".repeat(60)].join(".");
+    let domain = ["d".repeat(63), "d".repeat(63), "d".repeat(63), "d".repeat(61)].join(".");
     mail(&format!("<a@{}>", &domain[..252]), "250");
     rcpt(&format!("<a@{domain}>"), "501 5.1.3");
 }
