@@ -147,7 +147,7 @@ type Cuts<'a> = &'a mut dyn FnMut() -> usize;
 
 fn run(script: &str, config: &Config, cuts: Cuts<'_>) {
     let mut peer = Peer::new(config.clone());
-    assert_eq!(peer.take() > 0, true);
+    assert!(peer.take() > 0, "a greeting");
     peer.answers();
     let mut turn = Vec::new();
     let mut answers = std::collections::VecDeque::new();
