@@ -30,7 +30,7 @@ mod tests;
 pub struct TextScan {
     /// Octets of the unfinished line so far.
     pub line_bytes: u64,
-    /// Longest finished line in octets without CRLF.
+    /// Longest finished line in octets without CRLF; of lines under 64 octets any may be told.
     pub longest: u64,
     /// The last octet was a CR whose LF may follow.
     pub after_cr: bool,

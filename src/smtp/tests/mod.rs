@@ -1,1 +1,233 @@
+//! Dialogue tests: one script a row of the bad-input catalogue, named after its id.
+//!
+//! `C:` is a line of the client (CRLF added), `c:` is sent without CRLF, `S:` the start of a
+//! reply's last line, `B:` the body of the next accepted message, `X:` a closed session. Escapes:
+//! `\r \n \0 \\ \xNN`. Lines of the client without an `S:` between them are one turn. Every script
+//! is fed whole, octet by octet and at random cuts, with one outcome.
 
+mod commands;
+mod content;
+mod paths;
+mod sequence;
+
+use std::time::Duration;
+
+use super::*;
+
+/// A session with a driver that accepts every message and releases every hold at once.
+pub(super) struct Peer {
+    pub(super) config: Config,
+    pub(super) session: Session,
+    pub(super) replies: Replies,
+    pub(super) stats: Stats,
+    pub(super) admission: Admission,
+    pub(super) now: Duration,
+    pub(super) sent: Vec<u8>,
+    pub(super) bodies: Vec<Vec<u8>>,
+    pub(super) flags: Vec<MailFlags>,
+    pub(super) closed: bool,
+    pending: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Peer {
+    pub(super) fn new(config: Config) -> Self {
+        let session = Session::new(Duration::ZERO, false, &config);
+        let mut peer = Self {
+            config,
+            session,
+            replies: Replies::new(),
+            stats: Stats::default(),
+            admission: Admission::Open,
+            now: Duration::ZERO,
+            sent: Vec::new(),
+            bodies: Vec::new(),
+            flags: Vec::new(),
+            closed: false,
+            pending: Vec::new(),
+            body: Vec::new(),
+        };
+        let event = peer.with(|session, cx| session.handle_open(cx));
+        peer.closed = event == Event::Close;
+        peer
+    }
+
+    pub(super) fn with<T>(&mut self, call: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let mut cx = Context {
+            now: self.now,
+            config: &self.config,
+            replies: &mut self.replies,
+            stats: &mut self.stats,
+            admission: self.admission,
+        };
+        call(&mut self.session, &mut cx)
+    }
+
+    /// Feeds one receive.
+    pub(super) fn feed(&mut self, octets: &[u8]) {
+        self.pending.extend_from_slice(octets);
+        let input = std::mem::take(&mut self.pending);
+        let mut at = 0;
+        while !self.closed {
+            let step = self.with(|session, cx| session.handle_input(cx, &input[at..]));
+            match step.event {
+                Event::NeedInput => {
+                    at += step.consumed;
+                    if self.take() == 0 || at == input.len() {
+                        break;
+                    }
+                    continue;
+                }
+                Event::MailData(range) => {
+                    assert!(range.end <= step.consumed, "data lies in what was consumed");
+                    self.body.extend_from_slice(&input[at..][range]);
+                }
+                Event::MailDataStatic(octets) => self.body.extend_from_slice(octets),
+                Event::EndOfMail => {
+                    let flags = self.session.envelope().flags;
+                    assert_eq!(self.session.envelope().bytes, self.body.len() as u64);
+                    self.flags.push(flags);
+                    self.bodies.push(std::mem::take(&mut self.body));
+                    let ticket = self.bodies.len() as u64;
+                    self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
+                }
+                Event::Discard => self.body.clear(),
+                Event::Close => self.closed = true,
+            }
+            at += step.consumed;
+        }
+        self.pending = input.get(at..).unwrap_or_default().to_vec();
+        self.take();
+    }
+
+    fn take(&mut self) -> usize {
+        self.replies.release(u64::MAX);
+        let before = self.sent.len();
+        self.replies.take_ready(&mut self.sent);
+        self.sent.len() - before
+    }
+
+    /// Last lines of the replies sent since the last call.
+    pub(super) fn answers(&mut self) -> Vec<String> {
+        let text = String::from_utf8(std::mem::take(&mut self.sent)).expect("replies are ASCII");
+        text.split_terminator("\r\n")
+            .filter(|line| line.as_bytes().get(3) == Some(&b' '))
+            .map(String::from)
+            .collect()
+    }
+}
+
+pub(super) fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut octets = text.bytes();
+    while let Some(octet) = octets.next() {
+        if octet != b'\\' {
+            out.push(octet);
+            continue;
+        }
+        out.push(match octets.next() {
+            Some(b'r') => b'\r',
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'0') => 0,
+            Some(b'\\') => b'\\',
+            Some(b'x') => {
+                let hex = [octets.next().expect("digit"), octets.next().expect("digit")];
+                let hex = str::from_utf8(&hex).expect("ascii");
+                u8::from_str_radix(hex, 16).expect("hex digits")
+            }
+            other => panic!("unknown escape {other:?}"),
+        });
+    }
+    out
+}
+
+/// A way to cut a turn into receives: the length of the next one, at least 1.
+type Cuts<'a> = &'a mut dyn FnMut() -> usize;
+
+fn run(script: &str, config: &Config, cuts: Cuts<'_>) {
+    let mut peer = Peer::new(config.clone());
+    assert!(peer.take() > 0, "a greeting");
+    peer.answers();
+    let mut turn = Vec::new();
+    let mut answers = std::collections::VecDeque::new();
+    let mut bodies = 0;
+    let mut lines = script.lines().map(str::trim_start).filter(|line| !line.is_empty()).peekable();
+    while let Some(line) = lines.next() {
+        let (kind, text) = line.split_at(2);
+        let text = text.strip_prefix(' ').unwrap_or(text);
+        match kind {
+            "C:" | "c:" => {
+                turn.extend(unescape(text));
+                if kind == "C:" {
+                    turn.extend(b"\r\n");
+                }
+                if lines.peek().is_none_or(|next| !next[..2].eq_ignore_ascii_case("c:")) {
+                    let mut rest = &turn[..];
+                    while !rest.is_empty() {
+                        let (head, tail) = rest.split_at(cuts().clamp(1, rest.len()));
+                        peer.feed(head);
+                        rest = tail;
+                    }
+                    turn.clear();
+                    answers.extend(peer.answers());
+                }
+            }
+            "S:" => {
+                let answer = answers.pop_front().unwrap_or_default();
+                assert!(answer.starts_with(text), "{line} but got {answer:?} in\n{script}");
+            }
+            "B:" => {
+                let body = peer.bodies.get(bodies).map(|body| body.escape_ascii().to_string());
+                let wanted = unescape(text).escape_ascii().to_string();
+                assert_eq!(body, Some(wanted), "{script}");
+                bodies += 1;
+            }
+            "X:" => assert!(peer.closed && answers.is_empty(), "{line} {answers:?} in\n{script}"),
+            _ => panic!("bad script line {line}"),
+        }
+    }
+    assert!(answers.is_empty(), "unexpected {answers:?} in\n{script}");
+    assert_eq!(peer.bodies.len(), bodies, "messages of\n{script}");
+    if !script.contains("X:") {
+        assert!(!peer.closed, "closed\n{script}");
+    }
+}
+
+/// Runs a script whole, octet by octet and at random cuts.
+pub(super) fn check(script: &str) {
+    check_with(script, &Config::default());
+}
+
+pub(super) fn check_with(script: &str, config: &Config) {
+    check_whole(script, config);
+    run(script, config, &mut || 1);
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..20 {
+        run(script, config, &mut || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed as usize % (2 + round * 3) + 1
+        });
+    }
+}
+
+pub(super) fn check_whole(script: &str, config: &Config) {
+    run(script, config, &mut || usize::MAX);
+}
+
+/// Puts a greeting before a script.
+pub(super) fn greeted(script: &str) -> String {
+    format!("C: EHLO a\nS: 250 HELP\n{script}")
+}
+
+/// Puts a transaction with one recipient before a script.
+pub(super) fn opened(script: &str) -> String {
+    greeted(&format!("C: MAIL FROM:<a@b>\nS: 250 2.1.0\nC: RCPT TO:<c@d>\nS: 250 2.1.5\n{script}"))
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    assert!(size_of::<Session>() <= 384, "{}", size_of::<Session>());
+}

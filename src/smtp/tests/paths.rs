@@ -1,0 +1,175 @@
+//! Rows C: paths and parameters.
+
+use super::*;
+
+fn mail(argument: &str, answer: &str) {
+    check(&greeted(&format!("C: MAIL FROM:{argument}\nS: {answer}")));
+}
+fn rcpt(argument: &str, answer: &str) {
+    check(&greeted(&format!("C: MAIL FROM:<>\nS: 250\nC: RCPT TO:{argument}\nS: {answer}")));
+}
+
+#[test]
+fn c1_no_brackets() {
+    mail("a@b", "501 5.1.7");
+}
+#[test]
+fn c2_space_after_colon() {
+    mail(" <a@b>", "250");
+}
+#[test]
+fn c3_null_paths() {
+    mail("<>", "250");
+    rcpt("<>", "501 5.1.3");
+}
+#[test]
+fn c4_postmaster() {
+    rcpt("<Postmaster>", "250");
+    rcpt("<root>", "501 5.1.3");
+}
+#[test]
+fn c5_source_route() {
+    rcpt("<@a,@b:c@d>", "250");
+}
+#[test]
+fn c6_unbalanced() {
+    for path in ["<a@b", "a@b>", "<<a@b>>", "<a@b>x", "<a@b><c@d>"] {
+        mail(path, "501");
+    }
+}
+#[test]
+fn c7_long_parts() {
+    mail(&format!("<{}@b>", "l".repeat(64)), "250");
+    mail(&format!("<{}@b>", "l".repeat(65)), "501 5.1.7");
+    let domain = ["d".repeat(63), "d".repeat(63), "d".repeat(63), "d".repeat(61)].join(".");
+    mail(&format!("<a@{}>", &domain[..252]), "250");
+    rcpt(&format!("<a@{domain}>"), "501 5.1.3");
+}
+#[test]
+fn c8_quoted() {
+    for path in ["<\"a b\"@x>", "<\"a\\\\\"b\"@x>", "<\"a@b\"@x>"] {
+        mail(path, "250");
+    }
+}
+#[test]
+fn c9_control_in_quotes() {
+    mail("<\"\\x1b[2J\"@x>", "501");
+    mail("<\"a\\x7f\"@x>", "501");
+}
+#[test]
+fn c10_shell_text() {
+    mail("<;sleep 66;>", "501");
+    mail("<${run{x}}@y>", "250");
+    mail("<|id@x>", "250");
+}
+#[test]
+fn c11_c12_opaque() {
+    for path in ["<../../etc/x@y>", "<a%b@c>", "<b!a@c>"] {
+        mail(path, "250");
+    }
+}
+#[test]
+fn c13_literals() {
+    for good in ["<a@[127.0.0.1]>", "<a@[IPv6:::1]>"] {
+        mail(good, "250");
+    }
+    for bad in ["<a@[IPv6:zz]>", "<a@[1.2.3.4>", "<a@[999.1.1.1]>"] {
+        mail(bad, "501");
+    }
+}
+#[test]
+fn c14_bad_domains() {
+    let label = format!("<a@{}>", "l".repeat(64));
+    for path in ["<a@b..c>", "<a@-b>", "<a@b:25>", "<a@>", "<@b>", &label] {
+        mail(path, "501");
+    }
+}
+#[test]
+fn c15_c16_parameters() {
+    mail("<a@b> FOO=1", "555 5.5.4");
+    mail("<a@b> SIZE=1 SIZE=2", "501");
+    rcpt("<a@b> FOO", "555 5.5.4");
+}
+#[test]
+fn c17_bad_size() {
+    for size in ["", "=", "=-1", "=1e3", "=111111111111111111111"] {
+        mail(&format!("<a@b> SIZE{size}"), "501");
+    }
+    mail("<a@b> SIZE=99999999999999999999", "552 5.3.4");
+}
+#[test]
+fn c18_size_over_limit() {
+    mail("<a@b> SIZE=26214401", "552 5.3.4");
+    mail("<a@b> SIZE=26214400", "250");
+}
+#[test]
+fn c19_body() {
+    mail("<a@b> BODY=FOO", "501");
+    mail("<a@b> BODY=8bitmime", "250");
+}
+#[test]
+fn c23_many_parameters() {
+    mail(&format!("<a@b>{}", " X=1".repeat(50)), "5");
+}
+#[test]
+fn c24_after_helo() {
+    check("C: HELO a\nS: 250 localhost\nC: MAIL FROM:<a@b> SIZE=1\nS: 555");
+}
+#[test]
+fn c25_utf8_without_smtputf8() {
+    mail("<\u{fc}@x>", "553 5.6.7");
+    mail("<\u{fc}@x> SMTPUTF8", "250");
+}
+#[test]
+fn c26_bad_utf8() {
+    for bad in ["\\xc0\\x80", "\\xed\\xa0\\x80", "\\xc3", "\\xf4\\x90\\x80\\x80"] {
+        mail(&format!("<a{bad}@x> SMTPUTF8"), "501 5.6.7");
+    }
+}
+#[test]
+fn c27_invisible() {
+    mail("<a\u{202e}@x> SMTPUTF8", "250");
+    mail("<a\u{200b}@x>", "553");
+}
+#[test]
+fn c29_punycode() {
+    mail("<a@xn--a>", "250");
+}
+#[test]
+fn c31_too_many_recipients() {
+    let mut config = Config::default();
+    config.limits.recipients_max = 3;
+    let turn = "C: RCPT TO:<a@b>\n".repeat(1_004);
+    let answers = "S: 250\n".repeat(3) + &"S: 452 4.5.3\n".repeat(1_000) + "S: 421\nX:";
+    check_whole(&greeted(&format!("C: MAIL FROM:<>\nS: 250\n{turn}{answers}")), &config);
+}
+#[test]
+fn c32_rcpt_per_session() {
+    let mut config = Config::default();
+    config.limits.rcpts_per_session = 2;
+    check_with(&opened("C: RCPT TO:<a@b>\nS: 250\nC: RCPT TO:<a@b>\nS: 421 4.7.0\nX:"), &config);
+}
+#[test]
+fn c34_ehlo_argument() {
+    check("C: EHLO\nS: 501 ");
+    check("C: EHLO [1.2.3.4]\nS: 250");
+    check("C: EHLO a\\0b\nS: 501 ");
+    check("C: EHLO x) (y\nS: 501 ");
+    check(&format!("C: EHLO {}\nS: 501 ", "a".repeat(1_024)));
+}
+#[test]
+fn j1_received_cannot_be_forged() {
+    let facts = ReceivedFacts {
+        helo: "x;(y",
+        esmtp: true,
+        smtputf8: false,
+        only_forward_path: Some("a@b"),
+    };
+    let mut out = Vec::new();
+    let peer = "192.0.2.1:25".parse().expect("address");
+    received_field(&facts, peer, "mx", "7", 951_782_400_000_000, &mut out);
+    assert_eq!(
+        String::from_utf8(out).expect("ascii"),
+        "Received: from x_3B_28y ([192.0.2.1])\r\n\tby mx with ESMTP id 7\r\n\tfor <a@b>;\r\n\tTue, 29 Feb 2000 00:00:00 +0000\r\n"
+    );
+}
