@@ -32,6 +32,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     init_tracing();
+    raise_descriptor_limit();
     let data = DataDir::open(&config.log.dir)
         .map_err(|error| format!("log.dir {}: {error}", config.log.dir.display()))?;
     if config.log.sync != SyncMode::None {
@@ -287,6 +288,18 @@ fn disk_facts(dir: &Path, full: bool) -> Option<DiskFacts> {
         size_bytes: facts.f_blocks * facts.f_frsize,
         state,
     })
+}
+
+/// Raises the soft descriptor limit to the hard one: connections are descriptors.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for the answer, then a read of it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
 }
 
 fn init_tracing() {

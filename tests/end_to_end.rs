@@ -84,3 +84,59 @@ fn kill_9_loses_nothing_acknowledged() {
         assert_eq!(common::log_get(dir.path(), id), ledger[id], "{id}");
     }
 }
+
+#[test]
+fn i3_a_client_that_never_reads_is_bounded_and_others_go_on() {
+    // Replies are owed up to a bound, then nothing more is read.
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut greedy = server.client();
+    greedy.ehlo();
+    let pump = std::thread::spawn(move || {
+        // Fresh transactions keep the junk counter out of it.
+        let group =
+            b"MAIL FROM:<a@c.test>\r\nRCPT TO:<b@s.test>\r\nBDAT 1 LAST\r\nx".repeat(20_000);
+        greedy.send(&group);
+        let mut good = 0;
+        while let Some(reply) = greedy.try_reply() {
+            good += u32::from(reply.starts_with("250 2.0.0 Ok: queued"));
+            if good == 5_000 {
+                break;
+            }
+        }
+        good
+    });
+    let mut other = server.client();
+    other.ehlo();
+    for seed in 0..50 {
+        let octets = body(seed, 2_000);
+        let id = id_of(&other.bdat(&octets));
+        assert_eq!(server.get(&id), octets);
+    }
+    assert_eq!(pump.join().unwrap(), 5_000);
+}
+
+#[test]
+fn b14_half_a_close_is_answered() {
+    // A FIN behind complete commands: they are answered, then we close.
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let group = b"EHLO c.test\r\n";
+    let mut stream = std::net::TcpStream::connect(server.smtp).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    stream.write_all(group).unwrap();
+    let mut seen = String::new();
+    let mut chunk = [0; 4096];
+    while !seen.contains("250 HELP") && !seen.ends_with("HELP\r\n") {
+        let read = stream.read(&mut chunk).unwrap();
+        assert!(read > 0, "{seen}");
+        seen.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+    }
+    stream.write_all(b"MAIL FROM:<a@c.test>\r\nRCPT TO:<b@s.test>\r\nBDAT 3 LAST\r\nabc").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    let last = rest.lines().last().unwrap();
+    assert_eq!(server.get(&id_of(last)), b"abc");
+}

@@ -479,10 +479,10 @@ impl Driver {
                     return input.len();
                 }
             }
-            if connection.replies.unsent() > self.smtp.limits.unsent_replies_bytes {
-                self.pause(key, connection);
-                break;
-            }
+        }
+        // The session stops reading commands itself at this bound.
+        if connection.replies.unsent() >= self.smtp.limits.unsent_replies_bytes {
+            self.pause(key, connection);
         }
         self.keep(connection, input, &mut spans);
         if connection.mail.bytes > 0 && self.memory_full() {
@@ -802,7 +802,10 @@ impl Driver {
             waiting.failed = true;
             let key = waiting.key;
             if let Some(mut connection) = self.take(key) {
-                connection.replies.fail(from.get(), refusal);
+                for _ in 0..connection.replies.fail(from.get(), refusal) {
+                    self.counters.smtp.count_rejected(refusal.code(), refusal.reason());
+                }
+                connection.released = true;
                 self.put(key, connection);
                 self.touch(key);
             }
