@@ -9,6 +9,7 @@ mod buffer;
 mod files;
 mod frame;
 mod offset;
+mod range;
 mod reader;
 mod record;
 mod recovery;
@@ -22,6 +23,7 @@ pub use files::{
     DataDir, Manifest, Seal, append_index, prepare_segment, read_node, segment_path, shard_dir,
 };
 pub use offset::{BadRecordId, Identity, Offset, RecordId};
+pub use range::{BadRange, Bound, Range, format_time};
 pub use reader::{Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
