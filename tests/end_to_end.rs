@@ -140,3 +140,28 @@ fn b14_half_a_close_is_answered() {
     let last = rest.lines().last().unwrap();
     assert_eq!(server.get(&id_of(last)), b"abc");
 }
+
+#[test]
+fn log_commands_agree_beside_a_running_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut client = server.client();
+    client.ehlo();
+    for seed in 0..20 {
+        id_of(&client.bdat(&body(seed, 1_000)));
+    }
+    let lines = |arguments: &[&str]| {
+        String::from_utf8(common::log_command(dir.path(), arguments)).unwrap().lines().count()
+    };
+    assert_eq!(lines(&["cat"]), 20);
+    assert_eq!(lines(&["cat", "-o", "5:8"]), 3);
+    assert_eq!(lines(&["cat", "-o", "-4", "--json"]), 4);
+    assert_eq!(lines(&["cat", "-o", "@-1h", "-n", "7"]), 7);
+    assert_eq!(lines(&["cat", "--shard", "9"]), 0);
+    assert_eq!(lines(&["tail", "-n", "6"]), 6);
+    assert_eq!(lines(&["ls"]), 1);
+    let stats = common::log_command(dir.path(), &["stats"]);
+    assert!(String::from_utf8(stats).unwrap().starts_with("shard 0: offsets 0..20, 1 segments"));
+    let verified = common::log_command(dir.path(), &["verify"]);
+    assert_eq!(String::from_utf8(verified).unwrap(), "20 records verified\n");
+}
