@@ -80,6 +80,7 @@ fn sessions(c: &mut Criterion) {
         replies: &mut replies,
         stats: &mut stats,
         admission: Admission::Open,
+        room_bytes: u64::MAX,
     };
     session.handle_open(&mut cx);
     drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);

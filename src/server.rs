@@ -16,8 +16,8 @@ use std::{
 
 use crate::{
     admin::{self, AdminState, Readiness},
-    config::{Config, LineEnds, SyncMode},
-    log::{self, DataDir},
+    config::{Config, LineEnds, ListenerConfig, SyncMode},
+    log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, Published},
     shard::{self, Exempt, SharedState},
     smtp,
@@ -38,11 +38,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     if config.log.sync != SyncMode::None {
         probe_direct_io(&data.path)?;
     }
-    if config.log.sync == SyncMode::Each {
-        return Err("log.sync = \"each\" is not supported yet; use \"group\"".into());
-    }
     let stop = Signals::install()?;
-    let smtp = Arc::new(smtp_config(&config));
     let addresses = bind_addresses(&config)?;
     let ready = Arc::new(Readiness::default());
     let began = Instant::now();
@@ -71,14 +67,23 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             exempt: exempt(&config),
             drain: DRAIN,
             disk_low: disk_low(&config),
-            sync: config.log.sync != SyncMode::None,
+            sync: match config.log.sync {
+                SyncMode::Group => SyncPolicy::Group,
+                SyncMode::Each => SyncPolicy::Each,
+                SyncMode::None => SyncPolicy::None,
+            },
+            abort_on_io_error: config.log.abort_on_io_error,
             io_memory,
         };
         let mut listeners = Vec::new();
-        for (name, address) in &addresses.listeners {
-            listeners.push((name.clone(), shard::listen(*address)?));
+        for at in &addresses.listeners {
+            listeners.push(shard::Listener {
+                name: at.name.clone(),
+                socket: shard::listen(at.address)?,
+                smtp: at.smtp.clone(),
+            });
         }
-        match shard::spawn(options, smtp.clone(), listeners, identity, recovery, shared) {
+        match shard::spawn(options, listeners, identity, recovery, shared) {
             Ok(handle) => {
                 shards.push(handle);
                 published.push(slot);
@@ -134,7 +139,7 @@ fn greet(
     config: &Config,
     data: &DataDir,
     shards: usize,
-    listeners: &[(String, SocketAddr)],
+    listeners: &[Bound],
     admin: Option<SocketAddr>,
 ) {
     let mut out = io::stdout().lock();
@@ -147,14 +152,14 @@ fn greet(
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
     );
-    for (_, address) in listeners {
+    for Bound { address, .. } in listeners {
         let what = "any recipient accepted (no config file: development defaults)";
         let _ = writeln!(out, "  smtp    {address}             {what}");
     }
     if let Some(admin) = admin {
         let _ = writeln!(out, "  admin   http://{admin}/     /metrics, /healthz, /readyz");
     }
-    if let Some((_, address)) = listeners.first() {
+    if let Some(Bound { address, .. }) = listeners.first() {
         let swaks = format!("swaks --server {address} --to you@example.test");
         let _ = writeln!(out, "Next:   {swaks:<55}send one message");
     }
@@ -165,20 +170,29 @@ fn greet(
 }
 
 struct Addresses {
-    listeners: Vec<(String, SocketAddr)>,
+    listeners: Vec<Bound>,
     /// Keeps the ports the kernel picked until the shards listen there.
     held: Vec<TcpListener>,
+}
+
+/// An address that the shards listen on.
+struct Bound {
+    name: String,
+    address: SocketAddr,
+    smtp: Arc<smtp::Config>,
 }
 
 fn bind_addresses(config: &Config) -> Result<Addresses, String> {
     let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
     for listener in &config.listeners {
+        let smtp = Arc::new(smtp_config(config, listener));
+        let bound = |address| Bound { name: listener.name.clone(), address, smtp: smtp.clone() };
         for address in &listener.listen {
             let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
             if address.port() != 0 {
                 // A plain bind tells whether another program has it: SO_REUSEPORT would share it.
                 drop(TcpListener::bind(address).map_err(bad)?);
-                found.listeners.push((listener.name.clone(), *address));
+                found.listeners.push(bound(*address));
                 continue;
             }
             let socket = socket2::Socket::new(
@@ -193,27 +207,24 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
             })
             .map_err(bad)?;
             let held: TcpListener = socket.into();
-            let bound = held.local_addr().map_err(bad)?;
-            found.listeners.push((listener.name.clone(), bound));
+            found.listeners.push(bound(held.local_addr().map_err(bad)?));
             found.held.push(held);
         }
     }
     Ok(found)
 }
 
-fn smtp_config(config: &Config) -> smtp::Config {
+fn smtp_config(config: &Config, listener: &ListenerConfig) -> smtp::Config {
     let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
     smtp.limits.message_bytes = config.limits.message_size;
     smtp.limits.recipients_max = config.limits.recipients;
     smtp.limits.command_wait = config.limits.timeout_command;
     smtp.limits.data_time = config.limits.timeout_data;
-    if let Some(listener) = config.listeners.first() {
-        smtp.line_ends = match listener.line_ends {
-            LineEnds::Reject => smtp::LineEnds::Reject,
-            LineEnds::Normalize => smtp::LineEnds::Normalize,
-            LineEnds::Allow => smtp::LineEnds::Allow,
-        };
-    }
+    smtp.line_ends = match listener.line_ends {
+        LineEnds::Reject => smtp::LineEnds::Reject,
+        LineEnds::Normalize => smtp::LineEnds::Normalize,
+        LineEnds::Allow => smtp::LineEnds::Allow,
+    };
     smtp
 }
 

@@ -68,6 +68,12 @@ impl Pages {
         stuck
     }
 
+    /// Shards whose log gave up.
+    fn failed_shards(&self) -> Vec<usize> {
+        let states = self.state.published.iter().map(|published| published.state());
+        states.enumerate().filter(|(_, s)| *s == ShardState::Failed).map(|(at, _)| at).collect()
+    }
+
     /// Why no mail should be sent here; empty if it should.
     fn obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
@@ -76,6 +82,9 @@ impl Pages {
                 ShardState::Serving => {}
                 ShardState::Recovering => obstacles.push(format!("shard {shard} is recovering")),
                 ShardState::Draining => obstacles.push(format!("shard {shard} is draining")),
+                ShardState::Failed => {
+                    obstacles.push(format!("the log of shard {shard} has failed"))
+                }
                 ShardState::Stopped => obstacles.push(format!("shard {shard} has stopped")),
             }
         }
@@ -164,10 +173,14 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
 
 async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
     let stuck = pages.stuck_shards();
-    if stuck.is_empty() {
+    let failed = pages.failed_shards();
+    if stuck.is_empty() && failed.is_empty() {
         return reply(StatusCode::OK, TEXT, "ok\n".to_owned());
     }
     let mut text = String::new();
+    for shard in failed {
+        let _ = writeln!(text, "the log of shard {shard} has failed");
+    }
     for shard in stuck {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "shard {shard} has not answered for {HEARTBEAT_AGE_MAX:?}");

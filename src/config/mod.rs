@@ -56,6 +56,8 @@ pub struct LogConfig {
     pub sync: SyncMode,
     /// Size at which a segment is sealed, in bytes.
     pub segment_size: u64,
+    /// A failed write or sync ends the process; otherwise it ends the segment.
+    pub abort_on_io_error: bool,
 }
 
 /// What precedes a 250.
@@ -193,6 +195,11 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
             })
             .unwrap_or(SyncMode::Group),
         segment_size: s.parse("log.segment_size", |text| units::size_within(text, MIB, 4096 * MIB)),
+        abort_on_io_error: s.parse("log.on_io_error", |text| match text {
+            "continue" => Ok(false),
+            "abort" => Ok(true),
+            _ => Err("one of continue, abort is needed".to_owned()),
+        }),
     };
     // RFC 5321 §4.5.3.1.7: 64K octets must be taken; §4.5.3.1.8: and 100 recipients.
     let message_size =

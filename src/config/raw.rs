@@ -6,13 +6,14 @@ use std::fmt;
 
 /// Keys in the order of the documentation, with their defaults. Empty listener fields are filled by
 /// [`Settings::complete_listeners`].
-const KEYS: [(&str, &str); 13] = [
+const KEYS: [(&str, &str); 14] = [
     ("server.hostname", ""),
     ("server.shards", "auto"),
     ("server.admin.listen", "127.0.0.1:2580"),
     ("log.dir", "./mailrace-data"),
     ("log.sync", "group"),
     ("log.segment_size", "64MiB"),
+    ("log.on_io_error", "continue"),
     ("limits.message_size", "25MiB"),
     ("limits.recipients", "1000"),
     ("limits.connections.total", "auto"),

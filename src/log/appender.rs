@@ -37,13 +37,24 @@ pub struct Options {
     pub group_bytes_max: usize,
     /// Octets that may wait for a sync; beyond, [`AppendError::Full`].
     pub unsynced_bytes_max: usize,
-    /// False for `log.sync = "none"`: the mark moves at the write's completion. NOT durable.
-    pub sync: bool,
+    /// What comes before the mark moves.
+    pub sync: SyncPolicy,
+}
+
+/// `log.sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncPolicy {
+    /// One sync serves every record that waits for it.
+    Group,
+    /// A group and a sync for each record, one after the other.
+    Each,
+    /// The mark moves at the write's completion. NOT durable.
+    None,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_bytes_max: 4 << 20, unsynced_bytes_max: 64 << 20, sync: true }
+        Self { group_bytes_max: 4 << 20, unsynced_bytes_max: 64 << 20, sync: SyncPolicy::Group }
     }
 }
 
@@ -187,6 +198,8 @@ struct Active {
     chain: u32,
     end_offset: u64,
     indexed: u64,
+    /// What a sync has covered: behind the last record, behind its group.
+    synced: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -195,15 +208,25 @@ struct Flight {
     segment: u64,
     position: u64,
     buffer: AlignedBuffer,
-    records: bool,
+    /// First offset and end of the group; equal where it holds no record.
+    offsets: (u64, u64),
     orphan: bool,
+}
+
+impl Flight {
+    fn has_records(&self) -> bool {
+        self.offsets.0 < self.offsets.1
+    }
 }
 
 #[derive(Debug)]
 struct Syncing {
     op: u64,
     segment: u64,
+    /// Records below are durable once it returned.
     covers: u64,
+    /// Behind the last group that it covers.
+    position: u64,
     orphan: bool,
 }
 
@@ -340,7 +363,11 @@ impl Appender {
         }
         let inline: usize = body.iter().map(|chunk| chunk.len()).sum();
         let most = ENTRY_FRAME + record::archive_bytes_max(mail, inline, fragments.len()) + 8;
-        if !self.gather.is_empty() && self.gather.len() + most > self.options.group_bytes_max {
+        let group_bytes_max = match self.options.sync {
+            SyncPolicy::Each => 0,
+            SyncPolicy::Group | SyncPolicy::None => self.options.group_bytes_max,
+        };
+        if !self.gather.is_empty() && self.gather.len() + most > group_bytes_max {
             self.close_group()?;
         }
         if self.unsynced_bytes() + most > self.options.unsynced_bytes_max {
@@ -460,14 +487,14 @@ impl Appender {
             let entry = IndexEntry { segment, offset: first_offset, position };
             self.events.push_back(LogEvent::Indexed(entry));
         }
-        self.queue(segment, position, buffer, records > 0);
+        self.queue(segment, position, buffer, (first_offset, first_offset + u64::from(records)));
         Ok((segment, position))
     }
 
-    fn queue(&mut self, segment: u64, position: u64, buffer: AlignedBuffer, records: bool) {
+    fn queue(&mut self, segment: u64, position: u64, buffer: AlignedBuffer, offsets: (u64, u64)) {
         self.waiting_bytes += buffer.len();
         let op = self.op();
-        self.outgoing.push_back(Flight { op, segment, position, buffer, records, orphan: false });
+        self.outgoing.push_back(Flight { op, segment, position, buffer, offsets, orphan: false });
     }
 
     fn op(&mut self) -> u64 {
@@ -500,8 +527,9 @@ impl Appender {
             chain,
             end_offset: first_offset,
             indexed: 0,
+            synced: (first_offset, BLOCK as u64),
         });
-        self.queue(spare.number, 0, block, false);
+        self.queue(spare.number, 0, block, (first_offset, first_offset));
         Ok(())
     }
 
@@ -528,16 +556,19 @@ impl Appender {
                 return None;
             }
             let linked = alone && self.closing.is_empty() && self.outgoing.len() == 1;
-            if linked && self.options.sync {
+            if linked && self.options.sync == SyncPolicy::Group {
                 return self.start_write(true);
             }
+        }
+        if self.options.sync == SyncPolicy::Each {
+            return self.poll_each();
         }
         // Where records wait for a sync that cannot start before all writes are through, no
         // further write is started: a stream of fragments must not hold the sync off.
         let holds_off = self.syncing.is_none()
-            && self.outgoing.front().is_some_and(|f| !f.records)
+            && self.outgoing.front().is_some_and(|f| !f.has_records())
             && self.closed > self.high_water_mark
-            && !self.outgoing.iter().any(|f| f.records)
+            && !self.outgoing.iter().any(Flight::has_records)
             && self.closing.is_empty();
         if !self.outgoing.is_empty() && !holds_off {
             return self.start_write(false);
@@ -545,12 +576,27 @@ impl Appender {
         self.start_sync()
     }
 
+    /// `log.sync = "each"`: one record is written and synced before the next is written.
+    fn poll_each(&mut self) -> Option<Op> {
+        match self.outgoing.front() {
+            Some(flight) if !flight.has_records() => self.start_write(false),
+            Some(_) if self.syncing.is_some() || !self.writing.is_empty() => None,
+            Some(_) if self.closing.is_empty() => self.start_write(true),
+            _ => self.start_sync(),
+        }
+    }
+
     fn start_write(&mut self, linked: bool) -> Option<Op> {
         let flight = self.outgoing.pop_front()?;
         let then_sync = linked.then(|| {
             let op = self.op();
-            self.syncing =
-                Some(Syncing { op, segment: flight.segment, covers: self.closed, orphan: false });
+            self.syncing = Some(Syncing {
+                op,
+                segment: flight.segment,
+                covers: flight.offsets.1,
+                position: flight.position + flight.buffer.len() as u64,
+                orphan: false,
+            });
             op
         });
         let op = Op::Write {
@@ -576,23 +622,25 @@ impl Appender {
             if busy {
                 return None;
             }
-            return self.sync_op(number, covers);
+            return self.sync_op(number, covers, full.position);
         }
         let active = self.active.as_ref()?;
         let waits = self.closed > self.high_water_mark && self.writing.is_empty();
         let number = active.number;
         let covers = self.closed;
         // A record group that is still to be written is not covered.
-        if !waits || self.outgoing.iter().any(|f| f.records) {
+        if !waits || self.outgoing.iter().any(Flight::has_records) {
             return None;
         }
-        self.sync_op(number, covers)
+        let unwritten = self.outgoing.iter().filter(|f| f.segment == number).map(|f| f.position);
+        let position = unwritten.min().unwrap_or(active.position);
+        self.sync_op(number, covers, position)
     }
 
-    fn sync_op(&mut self, segment: u64, covers: u64) -> Option<Op> {
+    fn sync_op(&mut self, segment: u64, covers: u64, position: u64) -> Option<Op> {
         let op = self.op();
-        self.syncing = Some(Syncing { op, segment, covers, orphan: false });
-        if self.options.sync {
+        self.syncing = Some(Syncing { op, segment, covers, position, orphan: false });
+        if self.options.sync != SyncPolicy::None {
             return Some(Op::Sync { op, segment });
         }
         // `log.sync = "none"`: the mark moves at the write's completion.
@@ -631,9 +679,9 @@ impl Appender {
         // D1: whatever this sync covers was written in full before it started.
         assert!(
             !self.writing.iter().chain(&self.outgoing).any(|flight| {
-                flight.records
+                flight.has_records()
                     && flight.segment == syncing.segment
-                    && self.is_below(flight, &syncing)
+                    && flight.offsets.0 < syncing.covers
             }),
             "a sync covers completed writes only"
         );
@@ -641,12 +689,10 @@ impl Appender {
             let full = self.closing.pop_front().expect("it is at the front");
             self.events.push_back(LogEvent::Sealed(self.seal_of(&full)));
         }
+        if let Some(active) = self.active.as_mut().filter(|a| a.number == syncing.segment) {
+            active.synced = (syncing.covers, syncing.position);
+        }
         self.advance(syncing.covers);
-    }
-
-    fn is_below(&self, flight: &Flight, syncing: &Syncing) -> bool {
-        let frame = GroupFrame::decode(flight.buffer.octets());
-        frame.is_some_and(|(frame, _)| frame.first_offset < syncing.covers)
     }
 
     fn advance(&mut self, to: u64) {
@@ -688,8 +734,20 @@ impl Appender {
         if let Some(syncing) = &mut self.syncing {
             syncing.orphan = true;
         }
-        let left = self.closing.drain(..).chain(self.active.take());
-        self.poisoned.extend(left.map(|active| active.number));
+        let mut left: Vec<_> = self.closing.drain(..).chain(self.active.take()).collect();
+        let last = left.pop();
+        let next = self.next;
+        let cut = |active: &Active, skipped: u64| Seal {
+            end_offset: active.synced.0,
+            end_position: active.synced.1,
+            skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
+            ..self.seal_of(active)
+        };
+        let mut seals: Vec<_> = left.iter().map(|active| cut(active, 0)).collect();
+        seals.extend(last.iter().map(|active| cut(active, next - active.synced.0)));
+        // What the syncs covered stays readable; the seals say where that ends.
+        self.poisoned.extend(seals.iter().map(|seal| seal.number));
+        self.events.extend(seals.into_iter().map(LogEvent::Sealed));
         self.closed = self.next;
         self.high_water_mark = self.next;
         self.poisonings.retain(|at| now.saturating_sub(*at) < POISON_WINDOW);
@@ -705,6 +763,7 @@ impl Appender {
             end_offset: active.end_offset,
             end_position: active.position,
             damaged: false,
+            skipped: 0,
         }
     }
 

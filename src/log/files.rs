@@ -187,11 +187,20 @@ pub struct Seal {
     pub end_position: u64,
     /// Acknowledged records are lost behind the end.
     pub damaged: bool,
+    /// Offsets behind the last record that are left out for good: they were, or may have been,
+    /// given to records that are not there. The next segment begins behind them.
+    pub skipped: u32,
 }
 
 const SEAL_BYTES: usize = 64;
 
 impl Seal {
+    /// First offset that a later segment may use.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.end_offset + u64::from(self.skipped)
+    }
+
     fn encode(&self) -> [u8; SEAL_BYTES] {
         let mut at = [0; SEAL_BYTES];
         at[..4].copy_from_slice(b"MRS1");
@@ -201,6 +210,7 @@ impl Seal {
         at[32..40].copy_from_slice(&self.first_offset.to_le_bytes());
         at[40..48].copy_from_slice(&self.end_offset.to_le_bytes());
         at[48..56].copy_from_slice(&self.end_position.to_le_bytes());
+        at[56..60].copy_from_slice(&self.skipped.to_le_bytes());
         let sum = crc(&at[..60]);
         at[60..].copy_from_slice(&sum.to_le_bytes());
         at
@@ -221,6 +231,7 @@ impl Seal {
             end_offset: number(40)?,
             end_position: number(48)?,
             damaged: at[4] != 0,
+            skipped: u32::from_le_bytes(at[56..60].try_into().ok()?),
         })
     }
 }

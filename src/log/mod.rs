@@ -17,7 +17,7 @@ mod recovery;
 mod tests;
 
 pub use appender::{
-    AppendError, Appender, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare,
+    AppendError, Appender, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
 };
 pub use files::{
     DataDir, Manifest, Seal, append_index, prepare_segment, read_node, segment_path, shard_dir,

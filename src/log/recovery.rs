@@ -58,7 +58,7 @@ impl Octets for [u8] {
 
 /// More records than can have been under way unsynced: a group holds 4 MiB, a record no less than
 /// 200 octets, and one group is written while the next gathers.
-const TORN_GAP: u64 = 1 << 16;
+const TORN_GAP: u32 = 1 << 16;
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Walked {
     pub end_offset: u64,
     /// Behind the last good group.
     pub end_position: u64,
+    /// Highest mark that a good group tells: records below it were acknowledged.
+    pub high_water_mark: u64,
     /// How it ends.
     pub end: End,
 }
@@ -98,6 +100,7 @@ pub fn walk(segment: &(impl Octets + ?Sized), bytes: u64) -> io::Result<Option<W
     let mut position = BLOCK as u64;
     let mut number = 0;
     let mut end_offset = header.first_offset;
+    let mut high_water_mark = 0;
     let mut payload = Vec::new();
     let end = loop {
         if position >= bytes {
@@ -125,11 +128,12 @@ pub fn walk(segment: &(impl Octets + ?Sized), bytes: u64) -> io::Result<Option<W
                 number += 1;
                 position += frame.span();
                 end_offset = frame.first_offset + u64::from(frame.records);
+                high_water_mark = high_water_mark.max(frame.high_water_mark);
             }
             None => break judge(segment, bytes, &header, position, end_offset, &block)?,
         }
     };
-    Ok(Some(Walked { header, end_offset, end_position: position, end }))
+    Ok(Some(Walked { header, end_offset, end_position: position, high_water_mark, end }))
 }
 
 /// Tells a clean end from a torn tail from damage.
@@ -163,6 +167,81 @@ fn judge(
     Ok(end)
 }
 
+/// Looks through a segment whose header is not there. `None`: it holds no group either, so it was
+/// prepared and never used. Otherwise the segment ends before its first record.
+fn walk_headless(
+    segment: &(impl Octets + ?Sized),
+    bytes: u64,
+    number: u64,
+    identity: Identity,
+) -> io::Result<Option<Walked>> {
+    let mut block = vec![0; GROUP_FRAME];
+    for position in (BLOCK as u64..bytes).step_by(BLOCK) {
+        segment.read_at(position, &mut block)?;
+        let Some((frame, _)) = GroupFrame::decode(&block) else { continue };
+        let first_offset = frame.first_offset;
+        let header = SegmentHeader { nonce: frame.nonce, identity, number, first_offset };
+        let end = judge(segment, bytes, &header, BLOCK as u64, first_offset, &[1])?;
+        return Ok(Some(Walked {
+            header,
+            end_offset: first_offset,
+            end_position: 0,
+            high_water_mark: 0,
+            end,
+        }));
+    }
+    Ok(None)
+}
+
+/// What the segments behind one tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Later {
+    /// First offset of the next segment.
+    first_offset: u64,
+    /// Records below were acknowledged.
+    acknowledged: u64,
+}
+
+/// What becomes of a segment: a pure function of what it holds and what the later ones tell.
+///
+/// | its end | later segments | lost | offsets left out |
+/// |---|---|---|---|
+/// | clean or torn | none, or they tell of no mark beyond it | none | torn: [`TORN_GAP`] |
+/// | clean or torn | marks beyond it | up to the next segment | those |
+/// | torn | the next begins just [`TORN_GAP`] behind it: an earlier recovery judged it | none | [`TORN_GAP`] |
+/// | damaged | none | up to the mark found in it | those and [`TORN_GAP`] |
+/// | damaged | any | up to the next segment | those |
+fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
+    let from = walked.end_offset;
+    let told = later.map_or(from, |later| later.acknowledged.min(later.first_offset));
+    let gap = u64::from(TORN_GAP);
+    let judged_before = later.is_some_and(|later| later.first_offset == from + gap);
+    match walked.end {
+        End::Torn if judged_before => Verdict { lost: 0, skipped: gap },
+        End::Clean | End::Torn if told > from => {
+            Verdict { lost: told - from, skipped: told - from }
+        }
+        End::Clean => Verdict { lost: 0, skipped: 0 },
+        // A reader may have seen records of the torn tail: their offsets are left out, so that
+        // none comes to name something else.
+        End::Torn => Verdict { lost: 0, skipped: gap },
+        End::Damaged { acknowledged } => {
+            let lost = acknowledged.max(told) - from;
+            // Records behind the last known mark may have been acknowledged as well.
+            Verdict { lost, skipped: if later.is_some() { lost } else { lost + gap } }
+        }
+    }
+}
+
+/// See [`judge_with`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    /// Acknowledged records that are not there.
+    lost: u64,
+    /// Offsets behind the last record that no later record may get.
+    skipped: u64,
+}
+
 /// A shard's log, ready to be appended to.
 #[derive(Debug)]
 pub struct Recovery {
@@ -172,7 +251,7 @@ pub struct Recovery {
     pub next_segment: u64,
     /// Octets behind torn tails, left out.
     pub truncated_bytes: u64,
-    /// What is damaged, a sentence each.
+    /// What is damaged, a sentence each; told again at every start while the segment is kept.
     pub damage: Vec<String>,
     /// Open for further seals.
     pub manifest: Manifest,
@@ -192,58 +271,123 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         }
     }
     sync_dir(dir)?;
-    let mut next_offset = 0;
     let mut truncated_bytes = 0;
-    let mut damage = Vec::new();
-    for &number in &numbers {
-        if let Some(seal) = manifest.find(number) {
-            next_offset = next_offset.max(seal.end_offset);
+    let mut fresh = Vec::new();
+    let mut later: Option<Later> = None;
+    // From the last to the first: a later segment tells what was acknowledged in an earlier one.
+    for &number in numbers.iter().rev() {
+        if manifest.find(number).is_some() {
             continue;
         }
         let path = segment_path(dir, number);
-        let file = File::open(&path)?;
-        let bytes = file.metadata()?.len();
-        let Some(walked) = walk(&file, bytes)? else {
-            // Prepared and never written to.
+        let Some((walked, bytes)) = open_unsealed(&path, number, identity)? else {
             fs::remove_file(&path)?;
             continue;
         };
-        if walked.header.identity != identity || walked.header.number != number {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{}: a segment of another log", path.display()),
-            ));
-        }
-        let mut end_offset = walked.end_offset;
-        if let End::Damaged { acknowledged } = walked.end {
-            damage.push(format!(
-                "{}: damaged at position {}, acknowledged records {}..{} are lost",
-                path.display(),
-                walked.end_position,
-                walked.end_offset,
-                acknowledged,
-            ));
-            end_offset = end_offset.max(acknowledged);
-        }
-        if walked.end == End::Torn {
+        let verdict = judge_with(&walked, later);
+        if walked.end == End::Torn && verdict.lost == 0 {
             truncated_bytes += bytes - walked.end_position;
-            // A reader may have seen records of the torn tail: their offsets are left out, so that
-            // none comes to name something else.
-            end_offset += TORN_GAP;
         }
-        let seal = Seal {
+        let first_offset = walked.header.first_offset;
+        fresh.push(Seal {
             number,
             nonce: walked.header.nonce,
-            first_offset: walked.header.first_offset,
+            first_offset,
             end_offset: walked.end_offset,
             end_position: walked.end_position,
-            damaged: matches!(walked.end, End::Damaged { .. }),
-        };
-        manifest.append(&seal)?;
-        next_offset = next_offset.max(end_offset);
+            damaged: verdict.lost > 0 || matches!(walked.end, End::Damaged { .. }),
+            skipped: u32::try_from(verdict.skipped).unwrap_or(u32::MAX),
+        });
+        let acknowledged = later.map_or(0, |l| l.acknowledged).max(walked.high_water_mark);
+        later = Some(Later { first_offset, acknowledged });
+    }
+    // Sealed from the first to the last: where this is interrupted, what is judged again needs
+    // nothing of what was sealed.
+    for seal in fresh.iter().rev() {
+        manifest.append(seal)?;
     }
     sync_dir(dir)?;
+    let mut next_offset = 0;
+    let mut damage = Vec::new();
+    for seal in numbers.iter().filter_map(|&number| manifest.find(number)) {
+        next_offset = next_offset.max(seal.next_offset());
+        if seal.damaged {
+            damage.push(format!(
+                "{}: damaged at position {}: acknowledged records are lost, {} at most, from \
+                 offset {} on",
+                segment_path(dir, seal.number).display(),
+                seal.end_position,
+                seal.skipped,
+                seal.end_offset,
+            ));
+        }
+    }
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     let next_offset = Offset::new(next_offset);
     Ok(Recovery { next_offset, next_segment, truncated_bytes, damage, manifest })
+}
+
+/// Walks a segment that has no seal. `None`: it was prepared and never used.
+fn open_unsealed(
+    path: &Path,
+    number: u64,
+    identity: Identity,
+) -> io::Result<Option<(Walked, u64)>> {
+    let file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let walked = match walk(&file, bytes)? {
+        Some(walked) => Some(walked),
+        None => walk_headless(&file, bytes, number, identity)?,
+    };
+    let Some(walked) = walked else { return Ok(None) };
+    if walked.header.identity != identity || walked.header.number != number {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: a segment of another log", path.display()),
+        ));
+    }
+    Ok(Some((walked, bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict() {
+        let walked = |end| Walked {
+            header: SegmentHeader {
+                nonce: [1; 16],
+                identity: Identity { node: [0; 6], shard: 0 },
+                number: 1,
+                first_offset: 10,
+            },
+            end_offset: 20,
+            end_position: 8192,
+            high_water_mark: 18,
+            end,
+        };
+        let gap = u64::from(TORN_GAP);
+        let damaged = End::Damaged { acknowledged: 26 };
+        let next = |first_offset, acknowledged| Some(Later { first_offset, acknowledged });
+        for (end, later, lost, skipped) in [
+            (End::Clean, None, 0, 0),
+            (End::Torn, None, 0, gap),
+            (damaged, None, 6, 6 + gap),
+            // The next segment was begun before this one was synced, and tells of nothing.
+            (End::Clean, next(30, 18), 0, 0),
+            (End::Torn, next(30, 18), 0, gap),
+            (damaged, next(30, 18), 6, 6),
+            // It tells that this one was synced to its end.
+            (End::Clean, next(30, 35), 10, 10),
+            (End::Torn, next(30, 35), 10, 10),
+            (damaged, next(30, 35), 10, 10),
+            (End::Clean, next(20, 35), 0, 0),
+            // It was begun by the recovery that left the torn tail out.
+            (End::Torn, next(20 + gap, 40 + gap), 0, gap),
+        ] {
+            let verdict = judge_with(&walked(end), later);
+            assert_eq!(verdict, Verdict { lost, skipped }, "{end:?} {later:?}");
+        }
+    }
 }

@@ -16,6 +16,8 @@ pub enum ShardState {
     Draining = 2,
     /// Ended.
     Stopped = 3,
+    /// The log gave up after repeated failures (D5): nothing is taken until a restart.
+    Failed = 4,
 }
 
 /// Where one shard and the scraper meet.
@@ -68,6 +70,7 @@ impl Published {
             0 => ShardState::Recovering,
             1 => ShardState::Serving,
             2 => ShardState::Draining,
+            4 => ShardState::Failed,
             _ => ShardState::Stopped,
         }
     }

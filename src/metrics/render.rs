@@ -205,6 +205,9 @@ impl<'a> Families<'a> {
         self.family(name, "Messages acknowledged with 250.", MetricType::COUNTER, true, |s| {
             each_listener(s, |l| Value::Number(l.messages_received as f64))
         });
+        let name = "smtp_replies_undelivered_total";
+        let help = "Records whose peer was gone before its 250 could be sent.";
+        self.listener_counter(name, help, |l| l.replies_undelivered);
         let name = "smtp_received_bytes_total";
         self.listener_counter(name, "Bytes of acknowledged messages.", |l| l.received_bytes);
         self.counters("smtp_messages_rejected_total", "Messages refused.", |s| {

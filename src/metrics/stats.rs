@@ -181,6 +181,8 @@ pub struct ListenerStats {
     pub messages_received: u64,
     /// Bytes of the messages acknowledged with 250.
     pub received_bytes: u64,
+    /// Records whose peer was gone before its 250 could be sent (RFC 1047).
+    pub replies_undelivered: u64,
     /// Messages refused with 4yz.
     pub rejected_transient: Tally<RejectReason>,
     /// Messages refused with 5yz.
@@ -203,6 +205,7 @@ impl ListenerStats {
             session_duration: Distribution::of_durations(),
             messages_received: 0,
             received_bytes: 0,
+            replies_undelivered: 0,
             rejected_transient: Tally::default(),
             rejected_permanent: Tally::default(),
             ack_duration: Distribution::of_durations(),
@@ -228,6 +231,7 @@ impl ListenerStats {
         self.session_duration.merge(&other.session_duration);
         self.messages_received += other.messages_received;
         self.received_bytes += other.received_bytes;
+        self.replies_undelivered += other.replies_undelivered;
         self.rejected_transient.merge(&other.rejected_transient);
         self.rejected_permanent.merge(&other.rejected_permanent);
         self.ack_duration.merge(&other.ack_duration);

@@ -30,6 +30,17 @@ pub(crate) enum Phase {
     Dead,
 }
 
+/// What ready replies wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// They go at the end of the turn.
+    Nothing,
+    /// A moment, for the commit behind them.
+    Commit,
+    /// Longer: the peer made too many errors.
+    Penalty,
+}
+
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
@@ -40,14 +51,14 @@ pub(crate) struct Connection {
     pub(crate) reason: CloseReason,
     /// The multishot receive is armed.
     pub(crate) receiving: bool,
-    /// Reading was stopped: too many unsent replies or too little memory.
-    pub(crate) paused: bool,
+    /// Reading was stopped then: too many unsent replies, too little memory or a slow log.
+    pub(crate) paused: Option<Duration>,
     /// The peer's FIN was seen.
     pub(crate) ended: bool,
     /// In the list of connections to be flushed at the end of this turn.
     pub(crate) dirty: bool,
-    /// In the list of replies that wait a moment for the commit behind them.
-    pub(crate) deferred: bool,
+    /// What its replies wait for.
+    pub(crate) waits: Waits,
     /// A commit let replies go: they are sent at once.
     pub(crate) released: bool,
     pub(crate) session: Session,

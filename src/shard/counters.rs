@@ -11,7 +11,8 @@ use crate::{
 
 /// See the module's page. Plain integers of one shard.
 pub(super) struct Counters {
-    pub(super) smtp: Stats,
+    /// Of the protocol core, one for each listener.
+    pub(super) smtp: Vec<Stats>,
     stats: ShardStats,
     /// Operations of the log under way: name, start, octets.
     under_way: Vec<(u64, Duration, u64)>,
@@ -33,7 +34,7 @@ fn names() -> Names {
 impl Counters {
     pub(super) fn new(shard: u16, listeners: &[&str]) -> Self {
         Self {
-            smtp: Stats::default(),
+            smtp: listeners.iter().map(|_| Stats::default()).collect(),
             stats: ShardStats::new(u32::from(shard), listeners, names()),
             under_way: Vec::new(),
         }
@@ -48,8 +49,7 @@ impl Counters {
         self.stats.listeners[listener].sessions_active += 1;
     }
 
-    pub(super) fn refused(&mut self, listener: usize, draining: bool) {
-        let reason = if draining { RefuseReason::Draining } else { RefuseReason::MaxConnections };
+    pub(super) fn refused(&mut self, listener: usize, reason: RefuseReason) {
         self.stats.listeners[listener].refused.increment(reason);
     }
 
@@ -75,6 +75,11 @@ impl Counters {
         counters.transaction_duration.record_duration(transaction);
         self.stats.message_size.record(bytes);
         self.stats.message_recipients.record(recipients);
+    }
+
+    /// A record is in the log and its 250 found nobody.
+    pub(super) fn undelivered(&mut self, listener: usize) {
+        self.stats.listeners[listener].replies_undelivered += 1;
     }
 
     pub(super) fn began(&mut self, op: u64, at: Duration, bytes: u64) {
@@ -111,8 +116,8 @@ impl Counters {
         self.stats.log_appended_records += records;
     }
 
-    pub(super) fn paused(&mut self, time: Duration, memory: bool) {
-        let cause = if memory { BackpressureCause::Memory } else { BackpressureCause::Log };
+    pub(super) fn paused(&mut self, time: Duration, log: bool) {
+        let cause = if log { BackpressureCause::Log } else { BackpressureCause::Memory };
         self.stats.backpressure_us.add(cause, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
@@ -125,9 +130,15 @@ impl Counters {
         limit: u64,
     ) -> Box<ShardStats> {
         let stats = &mut self.stats;
-        stats.commands.copy_from_slice(&self.smtp.commands);
-        stats.replies.copy_from_slice(&self.smtp.replies);
-        stats.protocol_errors.copy_from_slice(&self.smtp.protocol_errors);
+        let mut all = Stats::default();
+        for (listener, smtp) in stats.listeners.iter_mut().zip(&self.smtp) {
+            all.merge(smtp);
+            listener.rejected_transient = rejected(&smtp.rejected_4yz);
+            listener.rejected_permanent = rejected(&smtp.rejected_5yz);
+        }
+        stats.commands.copy_from_slice(&all.commands);
+        stats.replies.copy_from_slice(&all.replies);
+        stats.protocol_errors.copy_from_slice(&all.protocol_errors);
         stats.inflight_bytes = collected + appender.unsynced_bytes() as u64;
         stats.inflight_limit_bytes = limit;
         stats.log_end_offset = appender.log_end_offset().get();
@@ -135,11 +146,6 @@ impl Counters {
         stats.log_segments = segments.count();
         stats.log_size_bytes = segments.bytes();
         stats.heartbeats += 1;
-        // The core does not know its listener: with one listener the label is exact.
-        if let Some(listener) = stats.listeners.first_mut() {
-            listener.rejected_transient = rejected(&self.smtp.rejected_4yz);
-            listener.rejected_permanent = rejected(&self.smtp.rejected_5yz);
-        }
         Box::new(self.stats.clone())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    net::TcpListener,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,15 +9,12 @@ use std::{
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep};
 
 use super::{
-    Options, SharedState,
+    Listener, Options, SharedState,
     driver::{Driver, Parts, TICK},
     ring::Ring,
     segments::{Segments, background, settle_glommio},
 };
-use crate::{
-    log::{self, Appender, Recovery},
-    smtp,
-};
+use crate::log::{self, Appender, Recovery};
 
 /// Why a shard did not start.
 #[derive(Debug)]
@@ -67,8 +63,7 @@ impl Handle {
 /// Where the kernel refuses the executor or the ring. Nothing is left running.
 pub fn spawn(
     options: Options,
-    smtp: Arc<smtp::Config>,
-    listeners: Vec<(String, TcpListener)>,
+    listeners: Vec<Listener>,
     identity: log::Identity,
     recovery: Recovery,
     shared: Arc<SharedState>,
@@ -112,7 +107,6 @@ pub fn spawn(
             heartbeat(state.clone());
             let mut driver = Driver::new(Parts {
                 ring,
-                smtp,
                 listeners,
                 appender,
                 segments,

@@ -14,7 +14,7 @@ mod segments;
 mod timer;
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, TcpListener},
     path::PathBuf,
     sync::{
         Arc,
@@ -26,7 +26,7 @@ use std::{
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
 
-use crate::metrics::Published;
+use crate::{log::SyncPolicy, metrics::Published, smtp};
 
 /// What a shard needs to know.
 #[derive(Clone, Debug)]
@@ -49,10 +49,23 @@ pub struct Options {
     pub drain: Duration,
     /// Free octets under which MAIL is refused (D9), the share of the disk aside.
     pub disk_low: u64,
-    /// False only for `log.sync = "none"`, which is not durable.
-    pub sync: bool,
+    /// What comes before a 250.
+    pub sync: SyncPolicy,
+    /// A failed write or sync ends the process, rather than the segment (D5).
+    pub abort_on_io_error: bool,
     /// Octets of memory for glommio's own rings.
     pub io_memory: usize,
+}
+
+/// One of the shard's listening sockets.
+#[derive(Debug)]
+pub struct Listener {
+    /// The `listener` label of the metrics.
+    pub name: String,
+    /// See [`listen`].
+    pub socket: TcpListener,
+    /// Options of its sessions.
+    pub smtp: Arc<smtp::Config>,
 }
 
 /// Tells whether an address is exempt.

@@ -10,6 +10,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     fs::{File, OpenOptions},
     future::Future,
     io,
@@ -56,7 +57,11 @@ struct Inbox {
     urgent: bool,
     busy: usize,
     disk_full: bool,
+    /// Octets free beyond the threshold; `u64::MAX` until it was looked at.
+    room: u64,
     manifest: Option<Manifest>,
+    /// Seals in the order they came; the task that holds the manifest writes them.
+    seals: VecDeque<Seal>,
 }
 
 impl Segments {
@@ -69,7 +74,8 @@ impl Segments {
         disk_low: u64,
         shared: Arc<SharedState>,
     ) -> Self {
-        let inbox = Inbox { urgent: true, manifest: Some(manifest), ..Inbox::default() };
+        let inbox =
+            Inbox { urgent: true, room: u64::MAX, manifest: Some(manifest), ..Inbox::default() };
         let segments = Self {
             dir: dir.to_owned(),
             bytes,
@@ -143,6 +149,11 @@ impl Segments {
         self.inbox.borrow().disk_full
     }
 
+    /// Octets that a message may have before the disk counts as full.
+    pub(super) fn room(&self) -> u64 {
+        self.inbox.borrow().room
+    }
+
     /// Segment files made so far.
     pub(super) fn count(&self) -> u64 {
         self.next_number - 1
@@ -157,38 +168,46 @@ impl Segments {
     pub(super) fn sealed(&mut self, seal: Seal) {
         self.files.retain(|(number, _)| *number != seal.number);
         let inbox = self.inbox.clone();
+        inbox.borrow_mut().seals.push_back(seal);
         background(async move {
-            // One at a time: the manifest travels to the pool and back.
-            let manifest = loop {
-                let taken = inbox.borrow_mut().manifest.take();
-                match taken {
-                    Some(manifest) => break manifest,
-                    None => glommio::timer::sleep(Duration::from_millis(1)).await,
+            // The manifest travels to the pool and back. A task that finds it away has nothing to
+            // do: the one that brings it back looks for further seals.
+            loop {
+                let taken = {
+                    let mut inbox = inbox.borrow_mut();
+                    let Some(manifest) = inbox.manifest.take() else { return };
+                    let Some(seal) = inbox.seals.pop_front() else {
+                        inbox.manifest = Some(manifest);
+                        return;
+                    };
+                    inbox.busy += 1;
+                    (manifest, seal)
+                };
+                let (manifest, done) = blocking(move || {
+                    let (mut manifest, seal) = taken;
+                    let done = manifest.append(&seal);
+                    (manifest, done)
+                })
+                .await;
+                let mut inbox = inbox.borrow_mut();
+                inbox.busy -= 1;
+                inbox.manifest = Some(manifest);
+                if let Err(error) = done {
+                    // Recovery walks a segment without a seal: slower, nothing lost.
+                    tracing::warn!(%error, "seal not written");
                 }
-            };
-            inbox.borrow_mut().busy += 1;
-            let (manifest, done) = blocking(move || {
-                let mut manifest = manifest;
-                let done = manifest.append(&seal);
-                (manifest, done)
-            })
-            .await;
-            let mut inbox = inbox.borrow_mut();
-            inbox.busy -= 1;
-            inbox.manifest = Some(manifest);
-            if let Err(error) = done {
-                // Recovery walks a segment without a seal: slower, nothing lost.
-                tracing::warn!(%error, "seal not written");
             }
         });
     }
 
     /// Seals within the call: the shard's last act.
     pub(super) fn seal_now(&mut self, seal: &Seal) {
-        if let Some(manifest) = self.inbox.borrow_mut().manifest.as_mut()
-            && let Err(error) = manifest.append(seal)
-        {
-            tracing::warn!(%error, "seal not written");
+        let mut inbox = self.inbox.borrow_mut();
+        let Inbox { manifest: Some(manifest), seals, .. } = &mut *inbox else { return };
+        for seal in seals.drain(..).chain([*seal]) {
+            if let Err(error) = manifest.append(&seal) {
+                tracing::warn!(%error, "seal not written");
+            }
         }
     }
 
@@ -250,6 +269,7 @@ async fn watch_space(dir: PathBuf, low: u64, inbox: Rc<RefCell<Inbox>>, shared: 
                 tracing::warn!(free, low, full, "disk space");
             }
             inbox.disk_full = full;
+            inbox.room = free.saturating_sub(low);
             shared.disk(full);
         }
         glommio::timer::sleep(CHECK_EVERY).await;

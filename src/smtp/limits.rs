@@ -53,8 +53,10 @@ pub enum Admission {
     DiskFull,
     /// Memory budget spent: 421 4.3.2 in place of the greeting, 452 4.3.1 at MAIL.
     MemoryFull,
-    /// The log takes no records: 451 4.3.0 at MAIL.
+    /// The log takes no records: 421 4.3.0 in place of the greeting, 451 4.3.0 at MAIL.
     LogFailed,
+    /// Too many sessions: 421 4.3.2 in place of the greeting.
+    Crowded,
     /// The server shuts down: 421 4.3.2 in place of the greeting and at MAIL.
     Draining,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::ops::Range;
 
 /// A whole reply line with its CRLF.
 ///
@@ -193,14 +194,14 @@ impl Replies {
         before - self.holds.len()
     }
 
-    /// Turns every hold with a ticket at or above `from_ticket` into the refusal, in its place;
-    /// says how many.
-    pub fn fail(&mut self, from_ticket: u64, refusal: Refusal) -> usize {
+    /// Turns every hold with a ticket among `tickets` into the refusal, in its place; says how
+    /// many.
+    pub fn fail(&mut self, tickets: Range<u64>, refusal: Refusal) -> usize {
         let line = refusal.reply().line.as_bytes();
         let mut failed = 0;
         let mut at = 0;
         while let Some(hold) = self.holds.get(at).copied() {
-            if hold.ticket < from_ticket {
+            if !tickets.contains(&hold.ticket) {
                 at += 1;
                 continue;
             }

@@ -65,7 +65,11 @@ impl Session {
             return self.refuse(cx, reply::TOO_BIG);
         }
         let refusal = match cx.admission {
-            Admission::Open | Admission::Draining => None,
+            // RFC 1870 §6.1: a temporary shortage is told by 452.
+            Admission::Open if params.size.is_some_and(|size| size > cx.room_bytes) => {
+                Some(Refusal::DiskFull)
+            }
+            Admission::Open | Admission::Crowded | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
             Admission::LogFailed => Some(Refusal::LogFailed),

@@ -45,6 +45,9 @@ pub struct Context<'a> {
     pub stats: &'a mut Stats,
     /// What new work is allowed at this moment.
     pub admission: Admission,
+    /// Octets that a message may declare at this moment for want of free space; `u64::MAX` where
+    /// there is plenty.
+    pub room_bytes: u64,
 }
 
 impl Context<'_> {
@@ -204,7 +207,15 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Backpressure);
                 self.close_421(cx, "4.3.2", "Out of memory, try again later")
             }
-            Admission::Open | Admission::DiskFull | Admission::LogFailed => {
+            Admission::LogFailed => {
+                cx.stats.count_rejected(421, RejectReason::LogError);
+                self.close_421(cx, "4.3.0", "The mail store is out of order, try again later")
+            }
+            Admission::Crowded => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.3.2", "Too many connections, try again later")
+            }
+            Admission::Open | Admission::DiskFull => {
                 cx.stats.count_reply(220);
                 // Writing into a Vec cannot fail.
                 let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
@@ -291,6 +302,14 @@ impl Session {
     /// minimum data rate follows them. [`Duration::MAX`] when closed.
     pub fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Moves the deadlines by a time in which it was us who did not read.
+    pub fn postpone(&mut self, by: Duration) {
+        self.waiting_since += by;
+        self.data_since += by;
+        self.block_since += by;
+        self.deadline = self.deadline.saturating_add(by);
     }
 
     /// Brings up to date what is asked for without a context.

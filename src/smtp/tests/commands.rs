@@ -102,6 +102,7 @@ fn a21_talks_before_greeting() {
             replies: &mut replies,
             stats: &mut stats,
             admission: Admission::Open,
+            room_bytes: u64::MAX,
         };
         let step = session.handle_input(&mut cx, b"EHLO a\r\n");
         if check {

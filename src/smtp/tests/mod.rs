@@ -59,6 +59,7 @@ impl Peer {
             replies: &mut self.replies,
             stats: &mut self.stats,
             admission: self.admission,
+            room_bytes: u64::MAX,
         };
         call(&mut self.session, &mut cx)
     }

@@ -184,7 +184,7 @@ fn holds_keep_the_order_and_fail_in_place() {
     replies.push_held(9, &"B");
     assert_eq!((replies.ready(), replies.held(), replies.first_held()), (0, 2, Some(7)));
     assert_eq!(replies.release(7), 0);
-    assert_eq!(replies.fail(9, Refusal::LogFailed), 1);
+    assert_eq!(replies.fail(9..10, Refusal::LogFailed), 1);
     assert_eq!(replies.release(8), 1);
     replies.take_ready(&mut out);
     let text = String::from_utf8(out).expect("ascii");

@@ -1,0 +1,118 @@
+//! Replies on their way out.
+
+use std::{mem, os::fd::AsRawFd, time::Duration};
+
+use super::{Driver, LINGER, SEND, token};
+use crate::{
+    metrics::CloseReason,
+    shard::{
+        connection::{Connection, Key, Phase, Waits},
+        ring::Completion,
+    },
+};
+
+/// Longest that replies to commands ahead of a message's end wait for its commit, so that one send
+/// carries them all. RFC 2920 §3.2 wants the replies to a group sent when its last command has been
+/// handled; we own this deviation, bounded.
+const DEFERRED: Duration = Duration::from_millis(5);
+
+impl Driver {
+    pub(super) fn flush_dirty(&mut self) {
+        let mut dirty = mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            let Some(mut connection) = self.take(key) else { continue };
+            connection.dirty = false;
+            let released = mem::take(&mut connection.released);
+            let open = connection.phase == Phase::Open;
+            let ready = connection.replies.ready() > 0;
+            let penalty = connection.session.penalty();
+            if open && connection.waits == Waits::Penalty {
+                // Goes out when its time has come.
+            } else if open && ready && !penalty.is_zero() {
+                connection.waits = Waits::Penalty;
+                self.penalties.push_back((self.now + penalty, key));
+            } else if open
+                && ready
+                && !released
+                && connection.replies.held() > 0
+                && !connection.send_under_way
+            {
+                if connection.waits == Waits::Nothing {
+                    connection.waits = Waits::Commit;
+                    self.deferred.push_back((self.now + DEFERRED, key));
+                }
+            } else {
+                self.flush(key, &mut connection);
+            }
+            self.put(key, connection);
+        }
+        mem::swap(&mut self.dirty, &mut dirty);
+    }
+
+    /// Sends what has waited long enough.
+    pub(super) fn flush_waiting(&mut self) {
+        loop {
+            let due = self
+                .deferred
+                .pop_front_if(|(at, _)| *at <= self.now)
+                .or_else(|| self.penalties.pop_front_if(|(at, _)| *at <= self.now));
+            let Some((_, key)) = due else { break };
+            let Some(mut connection) = self.take(key) else { continue };
+            connection.waits = Waits::Nothing;
+            self.flush(key, &mut connection);
+            self.put(key, connection);
+        }
+    }
+
+    pub(super) fn flush(&mut self, key: Key, connection: &mut Connection) {
+        if connection.send_under_way || connection.phase == Phase::Dead {
+            return;
+        }
+        if connection.replies.ready() > 0 {
+            if connection.sending.capacity() == 0 {
+                connection.sending = self.spare_vecs.pop().unwrap_or_default();
+            }
+            connection.sending.clear();
+            connection.replies.take_ready(&mut connection.sending);
+            connection.send_under_way = true;
+            connection.sent_at = self.now;
+            // SAFETY: `sending` is not touched until the completion clears `send_under_way`, and
+            // the connection stays in the slab until then.
+            unsafe {
+                self.ring.send(
+                    connection.socket.as_raw_fd(),
+                    &connection.sending,
+                    token(SEND, key),
+                );
+            }
+            return;
+        }
+        if connection.phase == Phase::Closing && connection.replies.is_empty() {
+            if connection.ended || connection.reason == CloseReason::Quit {
+                self.shut(connection);
+            } else {
+                connection.phase = Phase::Lingering;
+                connection.sent_at = self.now;
+                // SAFETY: a descriptor of ours.
+                unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_WR) };
+                self.wheel.enter(key, self.now + LINGER);
+            }
+        }
+    }
+
+    pub(super) fn sent(&mut self, key: Key, completion: Completion) {
+        let Some(mut connection) = self.take(key) else { return };
+        connection.send_under_way = false;
+        match completion.outcome() {
+            Ok(len) if len == connection.sending.len() => {
+                let octets = mem::take(&mut connection.sending);
+                if octets.capacity() <= 4096 && self.spare_vecs.len() < 1024 {
+                    self.spare_vecs.push(octets);
+                }
+                self.flush(key, &mut connection);
+            }
+            _ => self.broken(&mut connection, CloseReason::ClientGone),
+        }
+        self.put(key, connection);
+    }
+}

@@ -1,0 +1,288 @@
+//! Connections: accepted, read, paused, shut.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+
+use super::{CANCEL, Driver, GENERATION_MASK, RECEIVE, SEND_WAIT, TICK, mail::memory_of, token};
+use crate::{
+    metrics::{CloseReason, RefuseReason},
+    shard::{
+        connection::{Collected, Connection, Key, Phase, Waits},
+        ring::Completion,
+    },
+    smtp::{Admission, Event, Replies, Session},
+};
+
+/// A listener that could not accept is left alone this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a failing accept is told.
+const ACCEPT_TELL: Duration = Duration::from_secs(10);
+
+impl Driver {
+    pub(super) fn accepted(&mut self, listener: u32, completion: Completion) {
+        if !completion.more() {
+            self.accept_again.push(listener);
+        }
+        let socket = match completion.outcome() {
+            // SAFETY: a fresh descriptor of the kernel's, owned by nobody else.
+            Ok(_) => unsafe { OwnedFd::from_raw_fd(completion.result) },
+            Err(error) => {
+                self.accept_failed(&error);
+                return;
+            }
+        };
+        let Ok(peer) = peer_of(&socket) else { return };
+        self.counters.connection(usize::from(listener as u16));
+        let admission = match self.admission() {
+            Admission::Draining => Admission::Draining,
+            _ if self.open >= self.options.connections_max => Admission::Crowded,
+            admission => admission,
+        };
+        match admission {
+            Admission::Draining => self.counters.refused(listener as usize, RefuseReason::Draining),
+            Admission::Crowded => {
+                self.counters.refused(listener as usize, RefuseReason::MaxConnections);
+            }
+            _ => {}
+        }
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            u32::try_from(self.connections.len() - 1).expect("fewer connections than 2^32")
+        });
+        let key = Key { index, generation: self.generation };
+        let exempt = self.options.exempt(peer.ip());
+        let mut connection = Box::new(Connection {
+            socket,
+            peer,
+            generation: self.generation,
+            listener: listener as u16,
+            phase: Phase::Open,
+            reason: CloseReason::ClientGone,
+            receiving: true,
+            paused: None,
+            ended: false,
+            dirty: false,
+            waits: Waits::Nothing,
+            released: false,
+            session: Session::new(self.now, exempt, &self.listeners[listener as usize].smtp),
+            replies: Replies::new(),
+            sending: Vec::new(),
+            send_under_way: false,
+            unread: Vec::new(),
+            mail: Collected::default(),
+            opened: self.now,
+            sent_at: self.now,
+            mail_began: self.now,
+        });
+        let event = self.with_admission(&mut connection, admission, |session, context| {
+            session.handle_open(context)
+        });
+        self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
+        if let Event::Close = event {
+            connection.phase = Phase::Closing;
+            connection.reason = match admission {
+                Admission::Draining => CloseReason::Draining,
+                _ => CloseReason::ErrorLimit,
+            };
+        }
+        self.wheel.enter(key, connection.session.deadline().min(self.now + SEND_WAIT));
+        self.open += 1;
+        self.connections[index as usize] = Some(connection);
+        self.touch(key);
+    }
+
+    /// Descriptors or memory are short: the tick arms the listener again, a little later.
+    fn accept_failed(&mut self, error: &io::Error) {
+        if error.raw_os_error() == Some(libc::ECANCELED) {
+            return;
+        }
+        if self.accept_failed.is_none_or(|told| self.now >= told + ACCEPT_TELL) {
+            self.accept_failed = Some(self.now);
+            tracing::warn!(%error, "accept failed");
+        }
+        self.accept_at = self.now + ACCEPT_PAUSE;
+    }
+
+    pub(super) fn take(&mut self, key: Key) -> Option<Box<Connection>> {
+        let slot = self.connections.get_mut(key.index as usize)?;
+        if slot.as_ref()?.generation != key.generation {
+            return None;
+        }
+        slot.take()
+    }
+
+    /// Puts a connection back after its turn, or lets it go when nothing holds it any more.
+    pub(super) fn put(&mut self, key: Key, connection: Box<Connection>) {
+        if connection.phase == Phase::Dead && !connection.operations() {
+            self.collected_bytes -= memory_of(&connection.mail);
+            self.counters.closed(
+                usize::from(connection.listener),
+                connection.reason,
+                self.now.saturating_sub(connection.opened),
+            );
+            self.open -= 1;
+            self.free.push(key.index);
+            return;
+        }
+        self.connections[key.index as usize] = Some(connection);
+    }
+
+    pub(super) fn touch(&mut self, key: Key) {
+        let slot = self.connections.get_mut(key.index as usize).and_then(Option::as_mut);
+        if let Some(connection) = slot.filter(|c| c.generation == key.generation && !c.dirty) {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    pub(super) fn received(&mut self, key: Key, completion: Completion) {
+        let Some(mut connection) = self.take(key) else {
+            if let Some(buffer) = completion.buffer() {
+                self.ring.recycle(buffer);
+            }
+            return;
+        };
+        connection.receiving = completion.more();
+        match (completion.outcome(), completion.buffer()) {
+            (Ok(len), Some(buffer)) if len > 0 => {
+                let octets = self.ring.octets(buffer, len);
+                self.octets(key, &mut connection, octets);
+                // The slice is not used behind this line: what outlives it was copied.
+                self.ring.recycle(buffer);
+            }
+            (Ok(_), buffer) => {
+                if let Some(buffer) = buffer {
+                    self.ring.recycle(buffer);
+                }
+                connection.ended = true;
+                self.end_of_stream(&mut connection);
+            }
+            (Err(error), _) => match error.raw_os_error() {
+                // Out of buffers for a moment, or stopped on purpose.
+                Some(libc::ENOBUFS | libc::ECANCELED) => {}
+                _ => self.broken(&mut connection, CloseReason::ClientGone),
+            },
+        }
+        self.receive_again(key, &mut connection);
+        self.put(key, connection);
+        self.touch(key);
+    }
+
+    pub(super) fn receive_again(&mut self, key: Key, connection: &mut Connection) {
+        let reads =
+            connection.paused.is_none() && !connection.ended && connection.phase != Phase::Dead;
+        if reads && !connection.receiving {
+            connection.receiving = true;
+            self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
+        }
+    }
+
+    /// Octets came in.
+    pub(super) fn octets(&mut self, key: Key, connection: &mut Connection, octets: &[u8]) {
+        if connection.phase != Phase::Open {
+            return;
+        }
+        if self.log_full() {
+            self.pause(key, connection);
+        }
+        if connection.paused.is_some() {
+            connection.unread.extend_from_slice(octets);
+            return;
+        }
+        if connection.unread.is_empty() {
+            let taken = self.serve(key, connection, octets);
+            if let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
+                connection.unread.extend_from_slice(rest);
+            }
+        } else {
+            let mut unread = mem::take(&mut connection.unread);
+            unread.extend_from_slice(octets);
+            let taken = self.serve(key, connection, &unread);
+            unread.drain(..taken);
+            if !unread.is_empty() {
+                connection.unread = unread;
+            }
+        }
+    }
+
+    /// The stream is dead: nothing more is read or sent; records in the log stay.
+    pub(super) fn broken(&mut self, connection: &mut Connection, reason: CloseReason) {
+        if connection.phase == Phase::Dead {
+            return;
+        }
+        self.discard(connection);
+        connection.reason = reason;
+        self.shut(connection);
+    }
+
+    pub(super) fn shut(&mut self, connection: &mut Connection) {
+        connection.phase = Phase::Dead;
+        // SAFETY: a descriptor of ours; makes the pending receive complete.
+        unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+
+    /// Stops reading from a connection; `resume` looks at it again with each tick.
+    pub(super) fn pause(&mut self, key: Key, connection: &mut Connection) {
+        if connection.paused.is_none() {
+            connection.paused = Some(self.now);
+            self.paused.push(key);
+            if connection.receiving {
+                self.ring.cancel(token(RECEIVE, key), token(CANCEL, key));
+            }
+        }
+    }
+
+    /// Reads on where the reason to stop is gone; gives up where it does not go.
+    pub(super) fn resume(&mut self) {
+        let (memory_full, log_full) = (self.memory_full(), self.log_full());
+        let mut held_up = false;
+        for key in mem::take(&mut self.paused) {
+            let Some(mut connection) = self.take(key) else { continue };
+            let since = connection.paused.unwrap_or(self.now);
+            let limits = &self.listeners[usize::from(connection.listener)].smtp.limits;
+            // A peer that does not take its replies is dealt with by the deadline of its send.
+            let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2;
+            let ours = log_full || memory_full && connection.mail.bytes > 0;
+            let too_long = ours && self.now >= since + limits.commit_wait;
+            if connection.phase != Phase::Open {
+                connection.paused = None;
+                self.receive_again(key, &mut connection);
+            } else if too_long {
+                self.with_session(&mut connection, |session, context| {
+                    session.handle_overload(context);
+                });
+                self.discard(&mut connection);
+                connection.unread = Vec::new();
+                connection.paused = None;
+                connection.phase = Phase::Closing;
+                connection.reason = CloseReason::Timeout;
+                self.receive_again(key, &mut connection);
+            } else if unsent || ours {
+                held_up |= ours;
+                self.paused.push(key);
+            } else {
+                connection.paused = None;
+                connection.session.postpone(self.now.saturating_sub(since));
+                self.octets(key, &mut connection, &[]);
+                self.receive_again(key, &mut connection);
+            }
+            self.put(key, connection);
+            self.touch(key);
+        }
+        if held_up {
+            self.counters.paused(TICK, log_full);
+        }
+    }
+}
+
+fn peer_of(socket: &OwnedFd) -> io::Result<std::net::SocketAddr> {
+    socket2::SockRef::from(socket)
+        .peer_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}

@@ -1,0 +1,141 @@
+//! Deadlines, drain, the tick.
+
+use std::{mem, time::Duration};
+
+use super::{ACCEPT, CANCEL, Driver, LINGER, SEND_WAIT, Waiting, token};
+use crate::{
+    metrics::{CloseReason, ShardState},
+    shard::connection::{Connection, Key, Phase},
+    smtp::{Event, Refusal},
+};
+
+impl Driver {
+    pub(super) fn tick(&mut self) {
+        self.last_tick = self.now;
+        if self.now >= self.accept_at {
+            for listener in mem::take(&mut self.accept_again) {
+                if self.draining.is_none() {
+                    self.accept(listener);
+                }
+            }
+        }
+        let mut due = mem::take(&mut self.due);
+        self.wheel.advance(self.now, &mut due);
+        for key in due.drain(..) {
+            let Some(mut connection) = self.take(key) else { continue };
+            self.deadline(key, &mut connection);
+            self.put(key, connection);
+            self.touch(key);
+        }
+        self.due = due;
+        // Commit wait: the sender is told to try again long before it gives up by itself.
+        self.fail_overdue();
+        if !self.paused.is_empty() {
+            self.resume();
+        }
+        if self.shared.drain_wanted() && self.draining.is_none() {
+            self.drain();
+        }
+        self.publish();
+    }
+
+    fn fail_overdue(&mut self) {
+        // In order of arrival: the first that is in time ends the search.
+        let listeners = &self.listeners;
+        let late = |w: &&Waiting| {
+            let wait = listeners[usize::from(w.listener)].smtp.limits.commit_wait;
+            w.ended + wait <= self.now
+        };
+        let overdue = self.waiting.iter().take_while(late).last().map(|w| w.offset.next());
+        if let (Some(to), Some(first)) = (overdue, self.waiting.front().map(|w| w.offset)) {
+            self.failed(first, to, Refusal::Timeout);
+        }
+    }
+
+    pub(super) fn deadline(&mut self, key: Key, connection: &mut Connection) {
+        match connection.phase {
+            Phase::Dead => return,
+            Phase::Lingering if self.now >= connection.sent_at + LINGER => {
+                self.shut(connection);
+                return;
+            }
+            Phase::Lingering => {
+                self.wheel.enter(key, connection.sent_at + LINGER);
+                return;
+            }
+            Phase::Closing | Phase::Open => {}
+        }
+        if connection.send_under_way && self.now >= connection.sent_at + SEND_WAIT {
+            self.broken(connection, CloseReason::Timeout);
+            return;
+        }
+        let over = self.now >= connection.session.deadline() && connection.paused.is_none();
+        if connection.phase == Phase::Open && over {
+            let event =
+                self.with_session(connection, |session, context| session.handle_deadline(context));
+            if let Event::Close = event {
+                self.discard(connection);
+                connection.phase = Phase::Closing;
+                connection.reason = CloseReason::Timeout;
+            }
+        }
+        let next = if connection.phase == Phase::Open {
+            connection.session.deadline().min(self.now + SEND_WAIT)
+        } else {
+            self.now + Duration::from_secs(1)
+        };
+        self.wheel.enter(key, next);
+    }
+
+    /// D16: no new connections, transactions in progress may finish, the rest gets 421.
+    pub(super) fn drain(&mut self) {
+        self.draining = Some(self.now);
+        self.shared.published.set_state(ShardState::Draining);
+        self.listeners_close();
+    }
+
+    pub(super) fn listeners_close(&mut self) {
+        for index in 0..self.listeners.len() {
+            let key = Key { index: index as u32, generation: 0 };
+            self.ring.cancel(token(ACCEPT, key), token(CANCEL, key));
+        }
+    }
+
+    /// Whether a drain has come to its end: every session is over and every record synced, or the
+    /// time allowed is used up.
+    pub(in crate::shard) fn drained(&mut self) -> bool {
+        let Some(since) = self.draining else { return false };
+        let over = self.now.saturating_sub(since) >= self.options.drain;
+        for index in 0..self.connections.len() {
+            let Some(key) = self.connections[index]
+                .as_ref()
+                .filter(|c| {
+                    c.phase == Phase::Open
+                        && (over || !c.session.is_in_mail_data())
+                        && c.replies.held() == 0
+                })
+                .map(|c| Key { index: index as u32, generation: c.generation })
+            else {
+                continue;
+            };
+            let Some(mut connection) = self.take(key) else { continue };
+            self.with_session(&mut connection, |session, context| session.handle_drain(context));
+            self.discard(&mut connection);
+            connection.phase = Phase::Closing;
+            connection.reason = CloseReason::Draining;
+            self.put(key, connection);
+            self.touch(key);
+        }
+        let idle = self.waiting.is_empty() && self.appender.is_idle();
+        idle && (self.open == 0 || self.now.saturating_sub(since) >= self.options.drain + LINGER)
+    }
+
+    /// Closes the log behind the last record; the shard's last act.
+    pub(super) fn publish(&mut self) {
+        self.shared.heartbeat(self.appender.high_water_mark().get());
+        let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
+        shared.published.beat(|| {
+            counters.snapshot(appender, segments, *collected_bytes, options.inflight_bytes)
+        });
+    }
+}
