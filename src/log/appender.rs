@@ -23,6 +23,10 @@ use super::{
 /// Octets of a fragment's buffer, frames included: 64 reads of 4 KiB or 4 of 64 KiB.
 const FRAGMENT_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Fragment buffers kept for the next: 32 MiB. A buffer that is given back to the system costs as
+/// much to get again, in cleared pages, as the copy into it.
+const FRAGMENT_BUFFERS_KEPT: usize = 128;
+
 /// Octets between entries of the sparse index.
 const INDEX_STEP: u64 = 1 << 20;
 
@@ -180,6 +184,12 @@ impl FragmentBuffer {
         self.0.len() == self.0.capacity()
     }
 
+    /// The mail data in it.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.0.octets()[Self::HEAD..]
+    }
+
     /// Octets of memory.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -319,6 +329,15 @@ impl Appender {
         self.active.is_some() || self.spare.is_some()
     }
 
+    /// Whether `bytes` beyond what gathers have room in the segments at hand. Where they have not,
+    /// the driver reads no further mail until the next segment is prepared.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let gathered = self.gather.len().next_multiple_of(BLOCK) as u64;
+        self.spare.is_some()
+            || self.active.as_ref().is_some_and(|a| a.position + gathered + bytes <= a.bytes)
+    }
+
     /// The log gave up after repeated failures.
     #[must_use]
     pub fn read_only(&self) -> bool {
@@ -405,6 +424,11 @@ impl Appender {
             self.fragments.pop().unwrap_or_else(|| AlignedBuffer::new(FRAGMENT_BUFFER_BYTES));
         buffer.set_len(FragmentBuffer::HEAD);
         FragmentBuffer(buffer)
+    }
+
+    /// Takes a fragment's buffer back, unwritten.
+    pub fn recycle(&mut self, fragment: FragmentBuffer) {
+        self.reuse(fragment.0);
     }
 
     /// Takes a fragment: it is written with the next operations.
@@ -581,7 +605,11 @@ impl Appender {
         match self.outgoing.front() {
             Some(flight) if !flight.has_records() => self.start_write(false),
             Some(_) if self.syncing.is_some() || !self.writing.is_empty() => None,
-            Some(_) if self.closing.is_empty() => self.start_write(true),
+            Some(flight)
+                if self.closing.front().is_none_or(|full| full.number == flight.segment) =>
+            {
+                self.start_write(true)
+            }
             _ => self.start_sync(),
         }
     }
@@ -676,21 +704,34 @@ impl Appender {
             self.poison(syncing.segment, error, now);
             return;
         }
-        // D1: whatever this sync covers was written in full before it started.
+        // D1: whatever this sync covers was written in full before it started, and lies in its
+        // segment or in one that was synced to its end.
         assert!(
-            !self.writing.iter().chain(&self.outgoing).any(|flight| {
-                flight.has_records()
-                    && flight.segment == syncing.segment
-                    && flight.offsets.0 < syncing.covers
-            }),
+            !self
+                .writing
+                .iter()
+                .chain(&self.outgoing)
+                .any(|flight| { flight.has_records() && flight.offsets.0 < syncing.covers }),
             "a sync covers completed writes only"
         );
-        if self.closing.front().is_some_and(|full| full.number == syncing.segment) {
+        assert!(
+            self.closing.iter().chain(&self.active).all(|other| {
+                other.number == syncing.segment || other.first_offset >= syncing.covers
+            }),
+            "a sync covers records of its own segment only"
+        );
+        let mut mine = self.closing.iter_mut().chain(&mut self.active);
+        if let Some(segment) = mine.find(|segment| segment.number == syncing.segment) {
+            segment.synced = (syncing.covers, syncing.position);
+        }
+        // A segment may have been left while a sync of its earlier part was under way: it is
+        // through only with the sync of all of it.
+        let front = self.closing.front();
+        if front
+            .is_some_and(|full| full.number == syncing.segment && full.synced.1 == full.position)
+        {
             let full = self.closing.pop_front().expect("it is at the front");
             self.events.push_back(LogEvent::Sealed(self.seal_of(&full)));
-        }
-        if let Some(active) = self.active.as_mut().filter(|a| a.number == syncing.segment) {
-            active.synced = (syncing.covers, syncing.position);
         }
         self.advance(syncing.covers);
     }
@@ -708,7 +749,7 @@ impl Appender {
         let capacity = buffer.capacity();
         buffer.set_len(0);
         if capacity == FRAGMENT_BUFFER_BYTES {
-            if self.fragments.len() < 16 {
+            if self.fragments.len() < FRAGMENT_BUFFERS_KEPT {
                 self.fragments.push(buffer);
             }
         } else if (64 * 1024..=8 << 20).contains(&capacity) && self.pool.len() < 3 {

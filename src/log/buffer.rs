@@ -16,6 +16,8 @@ pub struct AlignedBuffer {
 
 // SAFETY: the buffer owns its memory alone.
 unsafe impl Send for AlignedBuffer {}
+// SAFETY: what is shared is only read.
+unsafe impl Sync for AlignedBuffer {}
 
 impl fmt::Debug for AlignedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,10 +14,12 @@ use std::{
     io::{self, Read, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use super::{
     IndexEntry, Spare,
+    buffer::AlignedBuffer,
     frame::{BLOCK, crc},
     offset::parse_node,
     recovery::Octets,
@@ -170,6 +172,30 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
         return Err(error);
     }
     Ok(Spare { number, nonce: random()?, bytes })
+}
+
+/// Octets of one write of zeros: enough for the device's sequential rate.
+const ZEROS: usize = 1 << 20;
+
+/// Writes zeros over a part of a segment, so that a later sync has nothing to tell the file system.
+/// Blocks.
+///
+/// # Errors
+/// What the file system says.
+pub fn fill_zeros(file: &File, position: u64, bytes: u64) -> io::Result<()> {
+    // Never written to, so it stays zero; one for the process, for its pages are cleared once.
+    static BUFFER: LazyLock<AlignedBuffer> = LazyLock::new(|| {
+        let mut zeros = AlignedBuffer::new(ZEROS);
+        zeros.extend_zeroed(ZEROS);
+        zeros
+    });
+    let mut done = 0;
+    while done < bytes {
+        let step = usize::try_from(bytes - done).map_or(ZEROS, |left| left.min(ZEROS));
+        std::os::unix::fs::FileExt::write_all_at(file, &BUFFER.octets()[..step], position + done)?;
+        done += step as u64;
+    }
+    Ok(())
 }
 
 /// What is known of a segment that will not be written again.

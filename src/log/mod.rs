@@ -14,13 +14,16 @@ mod reader;
 mod record;
 mod recovery;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 pub use appender::{
     AppendError, Appender, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
 };
 pub use files::{
-    DataDir, Manifest, Seal, append_index, prepare_segment, read_node, segment_path, shard_dir,
+    DataDir, Manifest, Seal, append_index, fill_zeros, prepare_segment, read_node, segment_path,
+    shard_dir,
 };
 pub use offset::{BadRecordId, Identity, Offset, RecordId};
 pub use range::{BadRange, Bound, Range, format_time};

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use crate::{
-    log::{FragmentAt, FragmentBuffer},
+    log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
     smtp::{Replies, Session},
 };
@@ -94,8 +94,10 @@ pub(crate) struct Collected {
     /// ...and the one being filled.
     pub(crate) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
-    pub(crate) failed: bool,
+    pub(crate) failed: Option<AppendError>,
     pub(crate) bytes: u64,
+    /// Octets of memory that the shard counts for it.
+    pub(crate) accounted: u64,
 }
 
 impl Collected {
@@ -106,8 +108,7 @@ impl Collected {
         }
         self.heap.clear();
         self.fragments = Vec::new();
-        self.filling = None;
-        self.failed = false;
+        self.failed = None;
         self.bytes = 0;
     }
 }

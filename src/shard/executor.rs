@@ -94,7 +94,12 @@ pub fn spawn(
                 state.finished();
                 return Ok(());
             }
-            let log_options = log::Options { sync: options.sync, ..log::Options::default() };
+            let log_options = log::Options {
+                sync: options.sync,
+                // A group must fit into a segment.
+                group_bytes_max: (options.segment_bytes as usize / 4).min(4 << 20),
+                ..log::Options::default()
+            };
             let appender = Appender::new(identity, log_options, recovery.next_offset);
             let segments = Segments::new(
                 &dir,

@@ -1,7 +1,7 @@
 //! The segment files of a shard: made ahead, zero-filled, sealed, and the disk's free space.
 //!
-//! Everything here that can block runs on glommio's blocking pool or through its `DmaFile`; the
-//! driver only takes what is ready. A segment is handed to the appender once it is allocated, its
+//! Everything here that can block runs on glommio's blocking pool; the driver only takes what is
+//! ready. A segment is handed to the appender once it is allocated, its
 //! directory entry is durable and its blocks are zero-filled: a sync in it is then a flush of the
 //! device and not a commit of the file system's journal.
 //!
@@ -26,13 +26,14 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use glommio::io::{DmaFile, OpenOptions as DmaOpenOptions};
+use glommio::io::DmaFile;
 
 use super::SharedState;
 use crate::log::{self, IndexEntry, Manifest, Seal, Spare};
 
-/// One step of zero-filling: large enough for the device's sequential rate.
-const FILL_STEP: usize = 1 << 20;
+/// One step of zero-filling on the blocking pool: after each it is asked whether the segment is
+/// wanted as it is.
+const FILL_STEP: u64 = 4 << 20;
 
 /// Filled before a segment may be handed over at all.
 const FILL_FIRST: u64 = 8 << 20;
@@ -229,31 +230,21 @@ async fn prepare(
     inbox: &RefCell<Inbox>,
 ) -> io::Result<(Spare, File)> {
     let at = dir.to_owned();
-    let (spare, path, file) = blocking(move || {
+    let (spare, mut file) = blocking(move || {
         let spare = log::prepare_segment(&at, number, bytes)?;
         let path = log::segment_path(&at, number);
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path)?;
-        io::Result::Ok((spare, path, file))
+        io::Result::Ok((spare, file))
     })
     .await?;
-    let fill = DmaOpenOptions::new().read(true).write(true).dma_open(&path).await?;
     let mut position = 0;
     while position < bytes && !(inbox.borrow().urgent && position >= FILL_FIRST) {
-        let mut zeros = fill.alloc_dma_buffer(FILL_STEP);
-        // The allocator's memory is not zeroed.
-        zeros.as_bytes_mut().fill(0);
-        let step = usize::try_from(bytes - position).map_or(FILL_STEP, |left| left.min(FILL_STEP));
-        zeros.trim_to_size(step);
-        let written = fill.write_at(zeros, position).await?;
-        if written != step {
-            return Err(io::Error::from(io::ErrorKind::WriteZero));
-        }
-        position += written as u64;
+        let step = FILL_STEP.min(bytes - position);
+        file = blocking(move || log::fill_zeros(&file, position, step).map(|()| file)).await?;
+        position += step;
     }
-    fill.fdatasync().await?;
-    fill.close().await?;
-    Ok((spare, file))
+    blocking(move || file.sync_data().map(|()| (spare, file))).await
 }
 
 /// Watches the free space of the log's file system (D9), with hysteresis.

@@ -9,8 +9,13 @@ use crate::{
     smtp::{Admission, MailFlags, Refusal},
 };
 
-/// Octets of one message kept on the heap before the rest streams into the log as fragments.
-const HEAP_MAIL_BYTES: usize = 256 * 1024;
+/// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
+/// and never returned to the system while mail flows.
+const HEAP_MAIL_BYTES: usize = 16 * 1024;
+
+/// A message whose first fragment buffer holds no more than this at its end becomes one inline
+/// record: the copy costs less than a write of its own.
+const INLINE_MAIL_BYTES: usize = 64 * 1024;
 
 impl Driver {
     /// Copies what must outlive the receive buffer.
@@ -23,7 +28,6 @@ impl Driver {
 
     pub(super) fn keep_octets(&mut self, connection: &mut Connection, mut octets: &[u8]) {
         let mail = &mut connection.mail;
-        let before = memory_of(mail);
         if mail.filling.is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
             mail.heap.extend_from_slice(octets);
             octets = &[];
@@ -31,28 +35,42 @@ impl Driver {
         if !octets.is_empty() {
             let heap = mem::take(&mut mail.heap);
             for mut part in [heap.as_slice(), octets] {
-                while !part.is_empty() && !mail.failed {
+                while !part.is_empty() && mail.failed.is_none() {
                     let buffer = mail.filling.get_or_insert_with(|| self.appender.new_fragment());
                     let taken = buffer.push(part);
                     part = &part[taken..];
                     if buffer.is_full() {
-                        let full = mail.filling.take().expect("it was just filled");
-                        match self.appender.append_fragment(full) {
-                            Ok(fragment) => mail.fragments.push(fragment),
-                            Err(_) => mail.failed = true,
-                        }
+                        self.flush_fragment(mail);
                     }
                 }
             }
         }
-        let after = memory_of(&connection.mail);
-        self.collected_bytes = self.collected_bytes + after - before;
+        self.account(&mut connection.mail);
+    }
+
+    fn flush_fragment(&mut self, mail: &mut Collected) {
+        if let Some(fragment) = mail.filling.take() {
+            match self.appender.append_fragment(fragment) {
+                Ok(fragment) => mail.fragments.push(fragment),
+                Err(error) => mail.failed = Some(error),
+            }
+        }
     }
 
     pub(super) fn discard(&mut self, connection: &mut Connection) {
-        self.collected_bytes -= memory_of(&connection.mail);
+        if let Some(fragment) = connection.mail.filling.take() {
+            self.appender.recycle(fragment);
+        }
         connection.mail.clear();
-        self.collected_bytes += memory_of(&connection.mail);
+        self.account(&mut connection.mail);
+    }
+
+    /// Brings the shard's sum up to date with what a message holds now.
+    fn account(&mut self, mail: &mut Collected) {
+        let filling = mail.filling.as_ref().map_or(0, |buffer| buffer.capacity());
+        let now = (mail.heap.capacity() + filling) as u64;
+        self.collected_bytes = self.collected_bytes - mail.accounted + now;
+        mail.accounted = now;
     }
 
     /// The message is complete: it becomes a record, its 250 is held.
@@ -63,19 +81,18 @@ impl Driver {
         input: &[u8],
         spans: &mut Spans,
     ) {
-        if connection.mail.filling.is_some() {
+        let mail = &connection.mail;
+        let filled = mail.filling.as_ref().map_or(0, |buffer| buffer.data().len());
+        if !mail.fragments.is_empty() || filled > INLINE_MAIL_BYTES {
             self.keep(connection, input, spans);
-            if let Some(last) = connection.mail.filling.take()
-                && !connection.mail.failed
-            {
-                match self.appender.append_fragment(last) {
-                    Ok(fragment) => connection.mail.fragments.push(fragment),
-                    Err(_) => connection.mail.failed = true,
-                }
-            }
+            self.flush_fragment(&mut connection.mail);
         }
         let mut chunks: [&[u8]; Spans::MAX + 1] = [&[]; Spans::MAX + 1];
-        chunks[0] = &connection.mail.heap;
+        // What a fragment buffer holds was on the heap first, so it is one or the other.
+        chunks[0] = match &connection.mail.filling {
+            Some(buffer) => buffer.data(),
+            None => &connection.mail.heap,
+        };
         for (chunk, &(start, end)) in chunks[1..].iter_mut().zip(spans.list()) {
             *chunk = &input[start..end];
         }
@@ -104,10 +121,9 @@ impl Driver {
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
-        let appended = if connection.mail.failed {
-            Err(AppendError::Failed)
-        } else {
-            self.appender.append(&mail, chunks, &connection.mail.fragments)
+        let appended = match connection.mail.failed {
+            Some(error) => Err(error),
+            None => self.appender.append(&mail, chunks, &connection.mail.fragments),
         };
         match appended {
             Ok(offset) => {
@@ -177,11 +193,6 @@ impl Spans {
     pub(super) fn clear(&mut self) {
         self.len = 0;
     }
-}
-
-pub(super) fn memory_of(mail: &Collected) -> u64 {
-    let filling = mail.filling.as_ref().map_or(0, |buffer| buffer.capacity());
-    (mail.heap.capacity() + filling) as u64
 }
 
 fn flags_of(flags: &MailFlags) -> u32 {

@@ -37,9 +37,13 @@ use crate::{
 /// Longest sleep of an idle shard, and the width of its tick.
 pub(super) const TICK: Duration = Duration::from_millis(5);
 
-/// Octets waiting for a sync at which reading stops: three quarters of what the log takes, so that
-/// what is being received still finds room.
-const BACKLOG_BYTES: usize = 48 << 20;
+/// Octets waiting for a sync at which reading stops, well below the 64 MiB that the log takes: what
+/// is being received still finds room. A disk of 1 GB/s writes as much within a slow sync of 24 ms.
+const BACKLOG_BYTES: usize = 24 << 20;
+
+/// Octets that one receive can add to the log: a fragment of a large message that was collected
+/// before, and 64 KiB of the smallest messages, which grow sixfold by their envelopes.
+const TURN_BYTES: u64 = 1 << 20;
 
 /// A peer that takes nothing of what it is owed for this long is gone.
 const SEND_WAIT: Duration = Duration::from_secs(60);
@@ -109,6 +113,8 @@ pub(super) struct Driver {
     deferred: VecDeque<(Duration, Key)>,
     penalties: VecDeque<(Duration, Key)>,
     paused: Vec<Key>,
+    /// Some are paused because memory is full or the log is behind.
+    held_up: bool,
     collected_bytes: u64,
     completions: Vec<Completion>,
     due: Vec<Key>,
@@ -148,6 +154,7 @@ impl Driver {
             deferred: VecDeque::new(),
             penalties: VecDeque::new(),
             paused: Vec::new(),
+            held_up: false,
             collected_bytes: 0,
             completions: Vec::new(),
             due: Vec::new(),
@@ -216,9 +223,12 @@ impl Driver {
         self.collected_bytes + self.appender.unsynced_bytes() as u64 > self.options.inflight_bytes
     }
 
-    /// The disk does not keep up: nothing more is read until it has.
+    /// The disk does not keep up: nothing more is read until it has. What was read before still
+    /// finds room.
     fn log_full(&self) -> bool {
+        let turn = TURN_BYTES.min(self.options.segment_bytes / 4);
         self.appender.unsynced_bytes() > BACKLOG_BYTES
+            || !self.appender.has_room(turn) && !self.appender.read_only()
     }
 
     /// One turn. Returns whether there was anything to do.
@@ -245,6 +255,9 @@ impl Driver {
         }
         self.completions = completions;
         self.serve_log();
+        if self.held_up && !self.log_full() && !self.memory_full() {
+            self.resume();
+        }
         if self.now.saturating_sub(self.last_tick) >= TICK {
             self.tick();
         }

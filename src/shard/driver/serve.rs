@@ -35,7 +35,6 @@ impl Driver {
             }));
             let Ok(step) = step else {
                 tracing::error!(peer = %connection.peer, "a session panicked and was closed");
-                connection.mail.clear();
                 self.broken(connection, CloseReason::IoError);
                 return input.len();
             };
@@ -96,6 +95,7 @@ impl Driver {
         }
         self.keep(connection, input, &mut spans);
         if connection.mail.bytes > 0 && self.memory_full() {
+            self.held_up = true;
             self.pause(key, connection);
         }
         head

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CANCEL, Driver, GENERATION_MASK, RECEIVE, SEND_WAIT, TICK, mail::memory_of, token};
+use super::{CANCEL, Driver, GENERATION_MASK, RECEIVE, SEND_WAIT, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
@@ -117,15 +117,17 @@ impl Driver {
     }
 
     /// Puts a connection back after its turn, or lets it go when nothing holds it any more.
-    pub(super) fn put(&mut self, key: Key, connection: Box<Connection>) {
+    pub(super) fn put(&mut self, key: Key, mut connection: Box<Connection>) {
         if connection.phase == Phase::Dead && !connection.operations() {
-            self.collected_bytes -= memory_of(&connection.mail);
+            self.discard(&mut connection);
+            self.collected_bytes -= connection.mail.accounted;
             self.counters.closed(
                 usize::from(connection.listener),
                 connection.reason,
                 self.now.saturating_sub(connection.opened),
             );
             self.open -= 1;
+            assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
             return;
         }
@@ -188,6 +190,7 @@ impl Driver {
             return;
         }
         if self.log_full() {
+            self.held_up = true;
             self.pause(key, connection);
         }
         if connection.paused.is_some() {
@@ -274,9 +277,7 @@ impl Driver {
             self.put(key, connection);
             self.touch(key);
         }
-        if held_up {
-            self.counters.paused(TICK, log_full);
-        }
+        self.held_up = held_up;
     }
 }
 

@@ -11,6 +11,10 @@ use crate::{
 
 impl Driver {
     pub(super) fn tick(&mut self) {
+        if self.held_up {
+            let passed = self.now.saturating_sub(self.last_tick);
+            self.counters.paused(passed, self.log_full());
+        }
         self.last_tick = self.now;
         if self.now >= self.accept_at {
             for listener in mem::take(&mut self.accept_again) {
