@@ -16,12 +16,18 @@ use std::{
 
 use crate::{
     admin::{self, AdminState, Readiness},
-    config::{Config, LineEnds, ListenerConfig, SyncMode},
+    config::{Config, DEFAULT_DIR, LineEnds, ListenerConfig, SyncMode},
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, Published},
     shard::{self, Exempt, SharedState},
     smtp,
 };
+
+/// Of the source, as `build.rs` found it.
+const REVISION: &str = env!("BUILD_REVISION");
+
+/// How often the operator is reminded that mail may be lost (D2).
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// How long a drain waits for transactions in progress (D16).
 const DRAIN: Duration = Duration::from_secs(30);
@@ -31,7 +37,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
-    init_tracing();
+    let ready = Arc::new(Readiness::default());
+    init_tracing(ready.clone());
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    require_kernel(&release)?;
     raise_descriptor_limit();
     let data = DataDir::open(&config.log.dir)
         .map_err(|error| format!("log.dir {}: {error}", config.log.dir.display()))?;
@@ -40,7 +49,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let stop = Signals::install()?;
     let addresses = bind_addresses(&config)?;
-    let ready = Arc::new(Readiness::default());
+    ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
     let mut shards = Vec::new();
     let mut published = Vec::new();
@@ -53,7 +62,6 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             .map_err(|error| format!("recovery of {}: {error}", dir.display()))?;
         for damage in &recovery.damage {
             tracing::error!("{damage}");
-            ready.count_error();
         }
         let slot = Published::new();
         let shared = Arc::new(SharedState::new(slot.clone()));
@@ -110,7 +118,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 published,
                 ready: ready.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                revision: "unknown".to_owned(),
+                revision: REVISION.to_owned(),
                 disk: Box::new(move || disk_facts(&dir, shared.iter().any(|s| s.disk_full()))),
             };
             Some(admin::start(address, state)?)
@@ -118,7 +126,14 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         None => None,
     };
     greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
-    stop.wait(|| shards.iter().any(|shard| shard.shared.is_finished()));
+    let mut reminded = Instant::now();
+    stop.wait(|| {
+        if config.log.sync == SyncMode::None && reminded.elapsed() >= REMINDER {
+            reminded = Instant::now();
+            tracing::warn!("log.sync = \"none\": NOT durable, a power cut loses acknowledged mail");
+        }
+        shards.iter().any(|shard| shard.shared.is_finished())
+    });
     ready.set_draining();
     for shard in &shards {
         shard.shared.ask_to_drain();
@@ -146,8 +161,9 @@ fn greet(
     let plural = if shards == 1 { "" } else { "s" };
     let _ = writeln!(
         out,
-        "mailrace {}   {shards} shard{plural}   io_uring ok   sync={}   data {}{}",
+        "mailrace {} ({})   {shards} shard{plural}   io_uring ok   sync={}   data {}{}",
         env!("CARGO_PKG_VERSION"),
+        REVISION,
         config.log.sync.name(),
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
@@ -161,7 +177,13 @@ fn greet(
     }
     if let Some(Bound { address, .. }) = listeners.first() {
         let swaks = format!("swaks --server {address} --to you@example.test");
-        let _ = writeln!(out, "Next:   {swaks:<55}send one message");
+        let _ = writeln!(out, "Next:   {swaks:<55} send one message");
+        let dir = data.path.display();
+        let tail = match &config.log.dir {
+            dir if dir == Path::new(DEFAULT_DIR) => "mailrace log tail -f".to_owned(),
+            _ => format!("mailrace log --dir {dir} tail -f"),
+        };
+        let _ = writeln!(out, "        {tail:<55} watch it arrive");
     }
     if config.log.sync == SyncMode::None {
         let _ = writeln!(out, "NOT DURABLE: log.sync = \"none\"; a crash loses acknowledged mail");
@@ -248,6 +270,17 @@ fn io_memory(shards: usize) -> usize {
     (bytes / (8 * shards.max(1))).clamp(64 << 10, 2 << 20)
 }
 
+/// The rings need DEFER_TASKRUN of Linux 6.1.
+fn require_kernel(release: &str) -> Result<(), String> {
+    let mut numbers = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 1) => {
+            Err(format!("Linux {major}.{minor} is too old: 6.1 or later is needed (io_uring)"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_memlock(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOMEM) || error.to_string().contains("os error 12")
 }
@@ -265,22 +298,30 @@ fn explain(error: &shard::StartError) -> String {
     format!("{error}{cure}; `mailrace doctor` tells more")
 }
 
-/// D2: refuses a file system without O_DIRECT.
+/// D2: refuses a file system that cannot write blocks of 4,096 octets with O_DIRECT and sync them.
 fn probe_direct_io(dir: &Path) -> Result<(), String> {
     let path = dir.join(".probe");
     let probed = OpenOptions::new()
         .create(true)
         .truncate(true)
+        .read(true)
         .write(true)
         .custom_flags(libc::O_DIRECT)
-        .open(&path);
+        .open(&path)
+        .and_then(|file| log::fill_zeros(&file, 0, 4096).and_then(|()| file.sync_data()));
     let _ = std::fs::remove_file(&path);
-    probed.map(drop).map_err(|error| {
-        format!(
-            "log.dir {}: no O_DIRECT there ({error}); use a local disk, or log.sync = \"none\" \
-             where loss is allowed",
-            dir.display()
-        )
+    probed.map_err(|error| {
+        let cure = match error.raw_os_error() {
+            Some(libc::EINVAL) => {
+                "no O_DIRECT in blocks of 4,096 octets there; use a local disk, or log.sync = \
+                 \"none\" where loss is allowed"
+            }
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+                "this user must be able to write there"
+            }
+            _ => "the disk refuses a first block",
+        };
+        format!("log.dir {}: {error}: {cure}", dir.display())
     })
 }
 
@@ -313,10 +354,27 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn init_tracing() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+/// Logs to stderr, and counts what operators are to look at.
+fn init_tracing(ready: Arc<Readiness>) {
+    use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(fmt::layer().with_writer(io::stderr))
+        .with(Diagnostics(ready))
+        .try_init();
+}
+
+struct Diagnostics(Arc<Readiness>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Diagnostics {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        match *event.metadata().level() {
+            tracing::Level::ERROR => self.0.count_error(),
+            tracing::Level::WARN => self.0.count_warning(),
+            _ => {}
+        }
+    }
 }
 
 /// SIGTERM and SIGINT, counted.
@@ -339,9 +397,25 @@ impl Signals {
         Ok(Self)
     }
 
-    fn wait(&self, ended: impl Fn() -> bool) {
+    fn wait(&self, mut ended: impl FnMut() -> bool) {
         while SIGNALS.load(Ordering::Relaxed) == 0 && !ended() {
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused_with_a_clear_line() {
+        for release in ["6.0.12-generic", "5.15.0-91-generic\n", "4.19"] {
+            let refused = require_kernel(release).unwrap_err();
+            assert!(refused.contains("6.1 or later is needed"), "{refused}");
+        }
+        for release in ["6.1.0", "6.18.44-fc-v657", "7.0", "", "unreadable"] {
+            assert_eq!(require_kernel(release), Ok(()), "{release}");
         }
     }
 }

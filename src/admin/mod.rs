@@ -38,6 +38,7 @@ pub struct AdminState {
 pub struct Readiness {
     listening: AtomicBool,
     draining: AtomicBool,
+    not_durable: AtomicBool,
     recovery_us: AtomicU64,
     warnings: AtomicU64,
     errors: AtomicU64,
@@ -52,6 +53,11 @@ impl Readiness {
     /// The server has begun to shut down.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether a 250 does not mean synced.
+    pub fn set_not_durable(&self, not_durable: bool) {
+        self.not_durable.store(not_durable, Ordering::Relaxed);
     }
 
     /// How long the slowest shard's recovery took.

@@ -161,6 +161,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         version: version.clone(),
         revision: revision.clone(),
         disk: disk(),
+        not_durable: ready.not_durable.load(Ordering::Relaxed),
         recovery: ready.recovery(),
         warnings: ready.warnings.load(Ordering::Relaxed),
         errors: ready.errors.load(Ordering::Relaxed),

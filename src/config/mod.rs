@@ -18,6 +18,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Data directory where none is configured.
+pub const DEFAULT_DIR: &str = "./mailrace-data";
+
 const MIB: u64 = 1 << 20;
 
 /// The checked configuration.

@@ -10,7 +10,7 @@ const KEYS: [(&str, &str); 14] = [
     ("server.hostname", ""),
     ("server.shards", "auto"),
     ("server.admin.listen", "127.0.0.1:2580"),
-    ("log.dir", "./mailrace-data"),
+    ("log.dir", super::DEFAULT_DIR),
     ("log.sync", "group"),
     ("log.segment_size", "64MiB"),
     ("log.on_io_error", "continue"),

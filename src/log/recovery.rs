@@ -251,6 +251,8 @@ pub struct Recovery {
     pub next_segment: u64,
     /// Octets behind torn tails, left out.
     pub truncated_bytes: u64,
+    /// Acknowledged records that are not there, at most.
+    pub lost_records: u64,
     /// What is damaged, a sentence each; told again at every start while the segment is kept.
     pub damage: Vec<String>,
     /// Open for further seals.
@@ -309,9 +311,11 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     sync_dir(dir)?;
     let mut next_offset = 0;
     let mut damage = Vec::new();
+    let mut lost_records = 0;
     for seal in numbers.iter().filter_map(|&number| manifest.find(number)) {
         next_offset = next_offset.max(seal.next_offset());
         if seal.damaged {
+            lost_records += u64::from(seal.skipped);
             damage.push(format!(
                 "{}: damaged at position {}: acknowledged records are lost, {} at most, from \
                  offset {} on",
@@ -324,7 +328,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     }
     let next_segment = numbers.last().map_or(1, |last| last + 1);
     let next_offset = Offset::new(next_offset);
-    Ok(Recovery { next_offset, next_segment, truncated_bytes, damage, manifest })
+    Ok(Recovery { next_offset, next_segment, truncated_bytes, lost_records, damage, manifest })
 }
 
 /// Walks a segment that has no seal. `None`: it was prepared and never used.

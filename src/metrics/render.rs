@@ -62,6 +62,8 @@ pub struct Extra {
     pub revision: String,
     /// The log's disk, if it could be asked.
     pub disk: Option<DiskFacts>,
+    /// `log.sync = "none"`: a 250 does not mean synced.
+    pub not_durable: bool,
     /// How long the last start's recovery took.
     pub recovery: Option<Duration>,
     /// Warnings logged.
@@ -174,6 +176,8 @@ impl<'a> Families<'a> {
             let state = f64::from(disk.state as u8);
             self.plain_gauge("mailrace_log_disk_state", "0 ok, 1 low, 2 full.", state);
         }
+        let help = "1 if a 250 means synced, 0 with log.sync = none.";
+        self.plain_gauge("mailrace_log_durable", help, f64::from(u8::from(!extra.not_durable)));
     }
 
     fn sessions(&mut self) {

@@ -5,7 +5,9 @@ use std::{sync::OnceLock, time::Duration};
 use super::segments::Segments;
 use crate::{
     log::Appender,
-    metrics::{BackpressureCause, CloseReason, LogOp, Names, RefuseReason, ShardStats, Tally},
+    metrics::{
+        BackpressureCause, CloseReason, CorruptStage, LogOp, Names, RefuseReason, ShardStats, Tally,
+    },
     smtp::{ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
 
@@ -38,6 +40,12 @@ impl Counters {
             stats: ShardStats::new(u32::from(shard), listeners, names()),
             under_way: Vec::new(),
         }
+    }
+
+    /// What recovery found at the start.
+    pub(super) fn recovered(&mut self, truncated_bytes: u64, lost_records: u64) {
+        self.stats.log_truncated_bytes = truncated_bytes;
+        self.stats.log_corrupt_records.add(CorruptStage::Recovery, lost_records);
     }
 
     pub(super) fn turn(&mut self, duration: Duration) {

@@ -118,6 +118,8 @@ pub fn spawn(
                 shared: state,
                 options,
                 started: Instant::now(),
+                truncated_bytes: recovery.truncated_bytes,
+                lost_records: recovery.lost_records,
             });
             // One step of filling, not a whole segment.
             let began = Instant::now();

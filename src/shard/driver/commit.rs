@@ -14,7 +14,7 @@ impl Driver {
             self.appender.handle_segment(spare);
         }
         if self.appender.wants_segment() {
-            self.segments.want();
+            self.segments.want(self.now);
         }
         while let Some(op) = self.appender.poll_op() {
             match op {

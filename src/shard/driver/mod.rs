@@ -78,6 +78,8 @@ pub(super) struct Parts {
     pub(super) shared: Arc<SharedState>,
     pub(super) options: super::Options,
     pub(super) started: Instant,
+    pub(super) truncated_bytes: u64,
+    pub(super) lost_records: u64,
 }
 
 /// A message in the log whose 250 is held until its offset lies below the high-water mark.
@@ -130,11 +132,12 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { ring, listeners, appender, segments, shared, options, started } = parts;
-        let counters = Counters::new(
+        let Parts { ring, listeners, appender, segments, shared, options, started, .. } = parts;
+        let mut counters = Counters::new(
             options.shard,
             &listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(),
         );
+        counters.recovered(parts.truncated_bytes, parts.lost_records);
         Self {
             ring,
             listeners,
@@ -224,11 +227,13 @@ impl Driver {
     }
 
     /// The disk does not keep up: nothing more is read until it has. What was read before still
-    /// finds room.
+    /// finds room. Where there will be no room, mail is read and refused.
     fn log_full(&self) -> bool {
         let turn = TURN_BYTES.min(self.options.segment_bytes / 4);
         self.appender.unsynced_bytes() > BACKLOG_BYTES
-            || !self.appender.has_room(turn) && !self.appender.read_only()
+            || !self.appender.has_room(turn)
+                && !self.appender.read_only()
+                && !self.segments.disk_full()
     }
 
     /// One turn. Returns whether there was anything to do.
