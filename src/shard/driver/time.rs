@@ -134,7 +134,7 @@ impl Driver {
         idle && (self.open == 0 || self.now.saturating_sub(since) >= self.options.drain + LINGER)
     }
 
-    /// Closes the log behind the last record; the shard's last act.
+    /// Shows other threads how far the shard is.
     pub(super) fn publish(&mut self) {
         self.shared.heartbeat(self.appender.high_water_mark().get());
         let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
