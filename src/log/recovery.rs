@@ -142,6 +142,8 @@ fn judge(
     first: &[u8],
 ) -> io::Result<End> {
     let mut end = if first.iter().all(|&octet| octet == 0) { End::Clean } else { End::Torn };
+    // The highest mark behind the break: each group's own lies below its records.
+    let mut acknowledged = end_offset;
     let mut chunk = vec![0; 256 * BLOCK];
     let mut position = from;
     while position < bytes {
@@ -149,9 +151,7 @@ fn judge(
         for block in chunk[..read].chunks(BLOCK) {
             let Some((frame, _)) = GroupFrame::decode(block) else { continue };
             if frame.nonce == header.nonce {
-                if frame.high_water_mark > end_offset {
-                    return Ok(End::Damaged { acknowledged: frame.high_water_mark });
-                }
+                acknowledged = acknowledged.max(frame.high_water_mark);
                 end = End::Torn;
             }
         }
@@ -160,7 +160,7 @@ fn judge(
         }
         position += read as u64;
     }
-    Ok(end)
+    Ok(if acknowledged > end_offset { End::Damaged { acknowledged } } else { end })
 }
 
 /// A shard's log, ready to be appended to.
@@ -227,8 +227,10 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         }
         if walked.end == End::Torn {
             truncated_bytes += bytes - walked.end_position;
-            // A reader may have seen records of the torn tail: their offsets are left out, so that
-            // none comes to name something else.
+        }
+        if walked.end != End::Clean {
+            // Records lie behind the last mark, and a reader may have seen them: their offsets are
+            // left out, so that none comes to name something else.
             end_offset += TORN_GAP;
         }
         let seal = Seal {
