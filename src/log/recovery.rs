@@ -146,6 +146,8 @@ fn judge(
     first: &[u8],
 ) -> io::Result<End> {
     let mut end = if first.iter().all(|&octet| octet == 0) { End::Clean } else { End::Torn };
+    // The highest mark behind the break: each group's own lies below its records.
+    let mut acknowledged = end_offset;
     let mut chunk = vec![0; 256 * BLOCK];
     let mut position = from;
     while position < bytes {
@@ -153,9 +155,7 @@ fn judge(
         for block in chunk[..read].chunks(BLOCK) {
             let Some((frame, _)) = GroupFrame::decode(block) else { continue };
             if frame.nonce == header.nonce {
-                if frame.high_water_mark > end_offset {
-                    return Ok(End::Damaged { acknowledged: frame.high_water_mark });
-                }
+                acknowledged = acknowledged.max(frame.high_water_mark);
                 end = End::Torn;
             }
         }
@@ -164,7 +164,7 @@ fn judge(
         }
         position += read as u64;
     }
-    Ok(end)
+    Ok(if acknowledged > end_offset { End::Damaged { acknowledged } } else { end })
 }
 
 /// Looks through a segment whose header is not there. `None`: it holds no group either, so it was

@@ -66,3 +66,30 @@ impl HeaderCount {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds a header in receives of 4,096 octets; gives the octets looked at.
+    fn scanned(header: &[u8]) -> HeaderCount {
+        let mut count = HeaderCount::default();
+        for piece in header.chunks(4_096) {
+            count.feed(piece, 256 * 1024);
+        }
+        count
+    }
+
+    #[test]
+    fn d28_the_scan_is_bounded() {
+        let lines = b"X-Line: 1\r\n".repeat(100_000);
+        let folded = [&b"X-Long: 1\r\n"[..], &b" x\r\n".repeat(1_000_000)].concat();
+        for header in [lines, folded] {
+            let count = scanned(&header);
+            assert!(count.done && count.scanned == 256 * 1024, "{count:?}");
+        }
+        // Received fields behind the bound are not counted, those before it are.
+        let many = b"Received: x\r\n".repeat(30_000);
+        assert_eq!(scanned(&many).received(), (256 * 1024_usize).div_ceil(13));
+    }
+}

@@ -30,7 +30,8 @@ pub(super) fn parse(argument: &str) -> Option<Path<'_>> {
         return Some(Path { mailbox: "", rest, no_domain: false });
     }
     // RFC 5321 §4.1.1.3, appendix C: a source route is checked and dropped.
-    let routed = if inner.starts_with('@') { skip_route(inner)? } else { inner };
+    let with_route = inner.starts_with('@');
+    let routed = if with_route { skip_route(inner)? } else { inner };
 
     let local = local_part_len(routed)?;
     if local > LOCAL_PART_BYTES_MAX {
@@ -39,6 +40,8 @@ pub(super) fn parse(argument: &str) -> Option<Path<'_>> {
     let (_, after) = routed.split_at_checked(local)?;
     let (mailbox_len, no_domain) = match after.strip_prefix('@') {
         Some(domain) => (local + 1 + domain_len(domain)?, false),
+        // `<Postmaster>` stands alone: behind a route comes a whole mailbox.
+        None if with_route => return None,
         None => (local, true),
     };
     let (mailbox, rest) = routed.split_at_checked(mailbox_len)?;
@@ -54,6 +57,10 @@ fn skip_route(route: &str) -> Option<&str> {
     let mut route = route;
     loop {
         let domain = route.strip_prefix('@')?;
+        // At-domain is a domain, never an address literal.
+        if domain.starts_with('[') {
+            return None;
+        }
         let (_, rest) = domain.split_at_checked(domain_len(domain)?)?;
         match rest.strip_prefix(',') {
             Some(next) => route = next,

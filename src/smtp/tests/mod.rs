@@ -8,6 +8,8 @@
 mod commands;
 mod content;
 mod paths;
+mod properties;
+mod rfc;
 mod sequence;
 
 use std::time::Duration;
@@ -25,6 +27,14 @@ pub(super) struct Peer {
     pub(super) sent: Vec<u8>,
     pub(super) bodies: Vec<Vec<u8>>,
     pub(super) flags: Vec<MailFlags>,
+    /// Reverse-path and forward-paths of each message.
+    pub(super) envelopes: Vec<(String, Vec<String>)>,
+    /// `Discard` events.
+    pub(super) discards: usize,
+    /// Calls of `handle_input`.
+    pub(super) steps: usize,
+    /// Answer `EndOfMail` at once; else the test does.
+    pub(super) verdicts: bool,
     pub(super) closed: bool,
     pending: Vec<u8>,
     body: Vec<u8>,
@@ -43,6 +53,10 @@ impl Peer {
             sent: Vec::new(),
             bodies: Vec::new(),
             flags: Vec::new(),
+            envelopes: Vec::new(),
+            discards: 0,
+            steps: 0,
+            verdicts: true,
             closed: false,
             pending: Vec::new(),
             body: Vec::new(),
@@ -71,6 +85,7 @@ impl Peer {
         let mut at = 0;
         while !self.closed {
             let step = self.with(|session, cx| session.handle_input(cx, &input[at..]));
+            self.steps += 1;
             match step.event {
                 Event::NeedInput => {
                     at += step.consumed;
@@ -88,17 +103,36 @@ impl Peer {
                     let flags = self.session.envelope().flags;
                     assert_eq!(self.session.envelope().bytes, self.body.len() as u64);
                     self.flags.push(flags);
+                    let envelope = self.session.envelope();
+                    let forward = envelope.forward_paths().map(String::from).collect();
+                    self.envelopes.push((envelope.mail_from.into(), forward));
                     self.bodies.push(std::mem::take(&mut self.body));
                     let ticket = self.bodies.len() as u64;
-                    self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
+                    if self.verdicts {
+                        self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
+                    }
                 }
-                Event::Discard => self.body.clear(),
+                Event::Discard => {
+                    self.discards += 1;
+                    self.body.clear();
+                }
                 Event::Close => self.closed = true,
             }
             at += step.consumed;
         }
         self.pending = input.get(at..).unwrap_or_default().to_vec();
         self.take();
+    }
+
+    /// Greets and opens a transaction with one recipient.
+    pub(super) fn open(&mut self) {
+        self.feed(b"EHLO a\r\n");
+        self.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    }
+
+    /// Octets fed that the session wants presented again.
+    pub(super) fn kept(&self) -> usize {
+        self.pending.len()
     }
 
     fn take(&mut self) -> usize {

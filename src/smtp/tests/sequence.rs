@@ -60,11 +60,20 @@ fn b13_disconnect_anywhere() {
     assert!(peer.bodies.is_empty() && peer.session.deadline() == Duration::MAX);
 }
 #[test]
-fn b14_fin_behind_the_dot() {
+fn b14_gone_behind_the_dot() {
+    // A message that is whole is kept though nobody hears of it (RFC 1047); a command that is
+    // not whole is not run.
     let mut peer = Peer::new(Config::default());
-    peer.feed(b"EHLO a\r\n");
-    peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 0 LAST\r\n");
-    assert_eq!(peer.bodies.len(), 1);
+    peer.verdicts = false;
+    peer.open();
+    peer.feed(b"BDAT 0 LAST\r\nNOOP\r\nNOO");
+    assert!(peer.session.is_waiting_for_verdict());
+    peer.with(|session, cx| session.handle_eof(cx));
+    assert!(peer.session.is_waiting_for_verdict(), "it may still be resolved");
+    peer.answers();
+    peer.with(|session, cx| session.resolve_accepted(cx, 1, &"id"));
+    peer.feed(b"");
+    assert_eq!((peer.answers(), peer.closed), (vec!["250 2.0.0 Ok: queued as id".into()], true));
 }
 #[test]
 fn b15_too_many_messages() {
@@ -92,8 +101,22 @@ fn e2_huge_count() {
     check(&opened("C: BDAT 52428801\nS: 552 5.3.4\nX:"));
 }
 #[test]
-fn e4_e5_zero_chunks() {
+fn e3_out_of_order_chunk() {
+    check(&greeted("C: BDAT 6\nc: QUIT\\r\\n\nS: 503 5.5.1\nC: NOOP\nS: 250"));
+    check(&greeted(
+        "C: MAIL FROM:<a@b>\nS: 250\nC: BDAT 6 LAST\nc: QUIT\\r\\n\nS: 503 5.5.1\nC: RCPT TO:<c@d>\nS: 503",
+    ));
+}
+#[test]
+fn e4_zero_chunk() {
     check(&opened("C: BDAT 0\nS: 250\nC: BDAT 0 LAST\nS: 250\nB:"));
+    let mut config = Config::default();
+    config.limits.junk_max = 2;
+    let turn = "C: BDAT 0\n".repeat(3) + "S: 250\nS: 250\nS: 421 4.7.0\nX:";
+    check_with(&opened(&turn), &config);
+}
+#[test]
+fn e5_zero_last_chunk_alone() {
     check(&opened("C: BDAT 0 LAST\nS: 250\nB:"));
 }
 #[test]
@@ -162,6 +185,16 @@ fn e14_pipelined_chunks() {
 #[test]
 fn e15_lower_case_last() {
     check(&opened("C: bdat 003 last\nc: a\\r\\n\nS: 250\nB: a\\r\\n"));
+}
+#[test]
+fn e16_no_final_crlf() {
+    check(&opened("C: BDAT 3 LAST\nc: abc\nS: 250\nB: abc"));
+    let mut peer = Peer::new(Config::default());
+    for (text, open_end) in [(&b"BDAT 3 LAST\r\nabc"[..], true), (b"BDAT 3 LAST\r\na\r\n", false)] {
+        peer.open();
+        peer.feed(text);
+        assert_eq!(peer.flags.last().expect("a message").no_final_crlf, open_end);
+    }
 }
 #[test]
 fn e17_binarymime_and_data() {
