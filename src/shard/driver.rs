@@ -242,7 +242,7 @@ impl Driver {
             Ok(_) => unsafe { OwnedFd::from_raw_fd(completion.result) },
             Err(error) => {
                 // Descriptors or memory are short: the tick arms the listener again.
-                if error.raw_os_error() != Some(libc::ECANCELED) {
+                if error.raw_os_error() != Some(libc::ECANCELED) && self.draining.is_none() {
                     tracing::warn!(%error, "accept failed");
                 }
                 return;
@@ -988,6 +988,10 @@ impl Driver {
 
     fn listeners_close(&mut self) {
         for index in 0..self.listeners.len() {
+            // The socket itself stops listening: a connection that nobody will accept would wait
+            // for its greeting as long as the drain takes.
+            // SAFETY: a descriptor of ours.
+            unsafe { libc::shutdown(self.listeners[index].1.as_raw_fd(), libc::SHUT_RDWR) };
             let key = Key { index: index as u32, generation: 0 };
             self.ring.cancel(token(ACCEPT, key), token(CANCEL, key));
         }
