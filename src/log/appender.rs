@@ -204,6 +204,9 @@ struct Syncing {
     op: u64,
     segment: u64,
     covers: u64,
+    /// Started once the segment had been rolled and its last write was through. A sync from before
+    /// the roll says nothing of the groups that came after it.
+    seals: bool,
     orphan: bool,
 }
 
@@ -549,8 +552,13 @@ impl Appender {
         let flight = self.outgoing.pop_front()?;
         let then_sync = linked.then(|| {
             let op = self.op();
-            self.syncing =
-                Some(Syncing { op, segment: flight.segment, covers: self.closed, orphan: false });
+            self.syncing = Some(Syncing {
+                op,
+                segment: flight.segment,
+                covers: self.closed,
+                seals: false,
+                orphan: false,
+            });
             op
         });
         let op = Op::Write {
@@ -576,7 +584,7 @@ impl Appender {
             if busy {
                 return None;
             }
-            return self.sync_op(number, covers);
+            return self.sync_op(number, covers, true);
         }
         let active = self.active.as_ref()?;
         let waits = self.closed > self.high_water_mark && self.writing.is_empty();
@@ -586,12 +594,12 @@ impl Appender {
         if !waits || self.outgoing.iter().any(|f| f.records) {
             return None;
         }
-        self.sync_op(number, covers)
+        self.sync_op(number, covers, false)
     }
 
-    fn sync_op(&mut self, segment: u64, covers: u64) -> Option<Op> {
+    fn sync_op(&mut self, segment: u64, covers: u64, seals: bool) -> Option<Op> {
         let op = self.op();
-        self.syncing = Some(Syncing { op, segment, covers, orphan: false });
+        self.syncing = Some(Syncing { op, segment, covers, seals, orphan: false });
         if self.options.sync {
             return Some(Op::Sync { op, segment });
         }
@@ -637,7 +645,7 @@ impl Appender {
             }),
             "a sync covers completed writes only"
         );
-        if self.closing.front().is_some_and(|full| full.number == syncing.segment) {
+        if syncing.seals {
             let full = self.closing.pop_front().expect("it is at the front");
             self.events.push_back(LogEvent::Sealed(self.seal_of(&full)));
         }
