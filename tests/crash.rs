@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use common::{Client, Launch, bulk, read_bulk};
@@ -218,12 +218,10 @@ fn cycle(
     let recovered = sealed(dir);
     let sessions: Vec<_> =
         (0..SESSIONS).map(|at| thread::spawn(move || session(address, number, at))).collect();
-    // What was recovered is read while the next load runs: readers and writers live side by side.
-    let began = Instant::now();
-    audit(&recovered, ledger);
     let draw = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
-    thread::sleep(Duration::from_millis(20 + draw % 381).saturating_sub(began.elapsed()));
+    thread::sleep(Duration::from_millis(20 + draw % 381));
     server.kill();
+    audit(&recovered, ledger);
     for (at, session) in sessions.into_iter().enumerate() {
         ledger.enter(number, at as u64, session.join().expect("a session's asserts hold"));
     }

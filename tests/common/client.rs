@@ -42,7 +42,9 @@ impl Client {
         let mut reply = String::new();
         loop {
             let at = reply.len();
-            if self.stream.read_line(&mut reply).ok()? == 0 {
+            self.stream.read_line(&mut reply).ok()?;
+            // The stream may end anywhere.
+            if !reply[at..].ends_with("\r\n") {
                 return None;
             }
             if reply.as_bytes().get(at + 3) != Some(&b'-') {
