@@ -60,16 +60,18 @@ fn t8_a_disk_filled_by_mail_and_drained_again() {
         client.send(format!("BDAT {} LAST\r\n", message.len()).as_bytes());
         client.send(&message);
         let reply = client.reply();
-        // Between the looks at the disk a message may still find it full.
+        // Between the looks at the disk a message may still find no room.
         match reply.starts_with("250 ") {
             true => sent.push((id_of(&reply), seed)),
-            false => assert!(reply.starts_with("452 4.3.1 "), "{reply}"),
+            false => assert!(reply.starts_with("452 4.3.1 ") || reply.starts_with("451 4.3.0 ")),
         }
     };
     assert!(refusal.starts_with("452 4.3.1 "), "{refusal}");
     println!("full behind {} messages of 1 MiB, {} MiB free", sent.len(), disk.free() >> 20);
     assert!(sent.len() >= 20, "{} messages", sent.len());
-    assert_eq!(server.metric("mailrace_log_disk_state", &[]), 2.0);
+    eventually("the metric tells", Duration::from_secs(5), || {
+        server.metric("mailrace_log_disk_state", &[]) == 2.0
+    });
     assert!(server.metric("mailrace_smtp_messages_rejected_total", &["disk_full"]) > 0.0);
     let check = |sent: &[(String, u64)]| {
         assert_eq!(verified(&server.dir), sent.len() as u64);

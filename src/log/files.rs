@@ -135,7 +135,8 @@ impl DataDir {
 /// # Errors
 /// `NotFound` where it is none; `InvalidData` where the id is not one.
 pub fn read_node(path: &Path) -> io::Result<[u8; 6]> {
-    let text = fs::read_to_string(path.join("node"))?;
+    let text = fs::read(path.join("node"))?;
+    let text = std::str::from_utf8(&text).unwrap_or_default();
     parse_node(text.trim()).ok_or_else(|| {
         let what = format!("{}: not a node id", path.join("node").display());
         io::Error::new(io::ErrorKind::InvalidData, what)

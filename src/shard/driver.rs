@@ -1055,6 +1055,11 @@ impl Driver {
         self.appender.has_segment()
     }
 
+    /// Why the first segment could not be made.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.segments.take_failure()
+    }
+
     /// Begins to take connections.
     pub(super) fn serve_listeners(&mut self) {
         for index in 0..self.listeners.len() {

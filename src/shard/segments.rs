@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -38,6 +38,9 @@ const FILL_FIRST: u64 = 8 << 20;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// Before another try to make a segment: what failed will not be cured within a turn.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module's page.
 pub(super) struct Segments {
     dir: PathBuf,
@@ -45,6 +48,7 @@ pub(super) struct Segments {
     next_number: u64,
     preparing: bool,
     files: Vec<(u64, File)>,
+    failed: Option<(Instant, io::Error)>,
     inbox: Rc<RefCell<Inbox>>,
 }
 
@@ -76,6 +80,7 @@ impl Segments {
             next_number,
             preparing: false,
             files: Vec::new(),
+            failed: None,
             inbox: Rc::new(RefCell::new(inbox)),
         };
         background(watch_space(segments.dir.clone(), disk_low, segments.inbox.clone(), shared));
@@ -84,7 +89,8 @@ impl Segments {
 
     /// Asks for a spare; one is prepared at a time.
     pub(super) fn want(&mut self) {
-        if self.preparing {
+        let tried = self.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < TRY_AGAIN);
+        if self.preparing || tried {
             return;
         }
         self.preparing = true;
@@ -112,12 +118,19 @@ impl Segments {
                 inbox.disk_full = true;
             }
             self.preparing = false;
+            self.failed = Some((Instant::now(), error));
         }
         let (spare, file) = inbox.ready.take()?;
+        self.failed = None;
         inbox.urgent = false;
         self.preparing = false;
         self.files.push((spare.number, file));
         Some(spare)
+    }
+
+    /// Why the last try to make a segment failed.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failed.take().map(|(_, error)| error)
     }
 
     /// The descriptor of a segment that was handed over.
