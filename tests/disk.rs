@@ -248,11 +248,10 @@ fn a_read_only_directory_is_refused() {
     let home = machine::ordinary_home();
     fs::create_dir(&home.data).unwrap();
     fs::set_permissions(&home.data, fs::Permissions::from_mode(0o555)).unwrap();
-    let user = machine::ordinary_user();
-    if let Some(user) = user {
+    if let Some(user) = home.user {
         std::os::unix::fs::chown(&home.data, Some(user), Some(user)).unwrap();
     }
-    let launch = Launch::new(&home.data).program(&home.program).user(user);
+    let launch = Launch::new(&home.data).program(&home.program).user(home.user);
     let failure = refused(launch);
     assert_eq!(failure.code, Some(1), "{failure}");
     told(&failure, &[home.data.to_str().unwrap(), "ermission denied"]);

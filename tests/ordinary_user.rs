@@ -16,7 +16,7 @@ const USUAL: u64 = 8 * 1024 * KIB;
 fn launch(home: &Home, shards: usize) -> Launch {
     Launch::new(&home.data)
         .program(&home.program)
-        .user(machine::ordinary_user())
+        .user(home.user)
         .set(&format!("server.shards={shards}"))
         .set("log.segment_size=16MiB")
 }
@@ -46,7 +46,7 @@ fn serves(server: &Server, shards: usize) {
 
 /// Nothing under the directory is another user's.
 fn all_theirs(home: &Home) {
-    let user = machine::ordinary_user().unwrap_or_else(|| home.program.metadata().unwrap().uid());
+    let user = home.user.unwrap_or_else(|| home.program.metadata().unwrap().uid());
     let mut dirs = vec![home.data.clone()];
     while let Some(dir) = dirs.pop() {
         assert_eq!(dir.metadata().unwrap().uid(), user, "{}", dir.display());
@@ -68,7 +68,7 @@ fn starts_under_the_usual_limit(shards: usize) {
     serves(&server, shards);
     all_theirs(&home);
     assert_eq!(server.stop(), Some(0));
-    // At once again: the kernel gives a dead process's locked memory back a moment later.
+    // At once again, twice: the kernel gives a dead process's locked memory back a moment later.
     let server = memlock(&home, shards, USUAL).start();
     assert!(server.greeting.contains(&format!(" {shards} shards ")), "{}", server.greeting);
     server.kill();
@@ -134,23 +134,24 @@ fn i7_a_small_descriptor_limit() {
     let server = limited.start();
     let mut early = server.client();
     early.ehlo();
-    let mut clients: Vec<_> = (0..400).map(|_| Client::open(server.smtp)).collect();
-    let mut greeted = 0;
-    for client in &mut clients {
+    let clients: Vec<_> = (0..400).map(|_| Client::open(server.smtp)).collect();
+    let mut inside = Vec::new();
+    for mut client in clients {
         let greeting = client.try_reply().expect("a greeting or a refusal");
         if greeting.starts_with("220 ") {
-            greeted += 1;
+            inside.push(client);
         } else {
             assert!(greeting.starts_with("421 4."), "{greeting}");
         }
     }
+    let greeted = inside.len();
     println!("{greeted} of 400 greeted under 256 descriptors");
     assert!(greeted >= 100, "{greeted} of 400 greeted");
     assert!(greeted < 256, "{greeted} of 400 greeted");
     // Those inside are served.
     let message = body(1, 2_000);
     assert_eq!(server.get(&id_of(&early.bdat(&message))), message);
-    drop(clients);
+    drop(inside);
     eventually("newcomers are taken again", Duration::from_secs(10), || {
         Client::open(server.smtp).try_reply().is_some_and(|reply| reply.starts_with("220 "))
     });

@@ -6,22 +6,23 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 /// A resource of setrlimit(2).
 pub type Resource = libc::__rlimit_resource_t;
-
-/// `nobody`.
-const ORDINARY: u32 = 65_534;
 
 pub fn is_root() -> bool {
     // SAFETY: it cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Whom to run a server as so that it has no privileges; `None`: as who we are.
+/// Whom to run a server as so that it has no privileges; `None`: as who we are. A user of each
+/// call's own: the limit of locked memory counts all that a user's processes have.
 pub fn ordinary_user() -> Option<u32> {
-    is_root().then_some(ORDINARY)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    is_root().then(|| 100_000 + (std::process::id() % 1_000_000) * 100 + number % 100)
 }
 
 /// Soft and hard limit of this process.
@@ -52,23 +53,25 @@ pub fn raise_descriptors() -> u64 {
 /// A place of a user's own: the program and a data directory not yet made.
 pub struct Home {
     _dir: tempfile::TempDir,
+    pub user: Option<u32>,
     pub program: PathBuf,
     pub data: PathBuf,
 }
 
-/// Makes a directory that belongs to [`ordinary_user`], with a copy of the program: the build
+/// Makes a directory that belongs to an [`ordinary_user`], with a copy of the program: the build
 /// directory may lie where that user cannot go.
 pub fn ordinary_home() -> Home {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("mailrace");
     std::fs::copy(super::MAILRACE, &program).unwrap();
-    if let Some(user) = ordinary_user() {
+    let user = ordinary_user();
+    if let Some(user) = user {
         for path in [dir.path(), &program] {
             std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
         }
     }
     let data = dir.path().join("data");
-    Home { _dir: dir, program, data }
+    Home { _dir: dir, user, program, data }
 }
 
 /// Whether a program is there. Without it the test is skipped, under CI=true it fails:
