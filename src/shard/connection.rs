@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     pub(crate) opened: Duration,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
+    /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
+    pub(crate) due: Duration,
     /// When the present transaction's first mail data came.
     pub(crate) mail_began: Duration,
 }

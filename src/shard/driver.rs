@@ -282,6 +282,7 @@ impl Driver {
             mail: Collected::default(),
             opened: self.now,
             sent_at: self.now,
+            due: Duration::MAX,
             mail_began: self.now,
         });
         let admission = if refused { Admission::Draining } else { self.admission() };
@@ -300,7 +301,8 @@ impl Driver {
             connection.phase = Phase::Closing;
             connection.reason = CloseReason::Draining;
         }
-        self.wheel.enter(key, connection.session.deadline().min(self.now + SEND_WAIT));
+        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        self.enter(key, &mut connection, due);
         self.open += 1;
         self.connections[index as usize] = Some(connection);
         self.touch(key);
@@ -367,6 +369,7 @@ impl Driver {
             },
         }
         self.receive_again(key, &mut connection);
+        self.arm(key, &mut connection);
         self.put(key, connection);
         self.touch(key);
     }
@@ -879,7 +882,7 @@ impl Driver {
                 connection.sent_at = self.now;
                 // SAFETY: a descriptor of ours.
                 unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_WR) };
-                self.wheel.enter(key, self.now + LINGER);
+                self.enter(key, connection, self.now + LINGER);
             }
         }
     }
@@ -941,12 +944,13 @@ impl Driver {
     fn deadline(&mut self, key: Key, connection: &mut Connection) {
         match connection.phase {
             Phase::Dead => return,
+            _ if self.now < connection.due => return,
             Phase::Lingering if self.now >= connection.sent_at + LINGER => {
                 self.shut(connection);
                 return;
             }
             Phase::Lingering => {
-                self.wheel.enter(key, connection.sent_at + LINGER);
+                self.enter(key, connection, connection.sent_at + LINGER);
                 return;
             }
             Phase::Closing | Phase::Open => {}
@@ -976,7 +980,20 @@ impl Driver {
         } else {
             self.now + Duration::from_secs(1)
         };
-        self.wheel.enter(key, next);
+        self.enter(key, connection, next);
+    }
+
+    /// A new command or block may have a nearer deadline than the one before it.
+    fn arm(&mut self, key: Key, connection: &mut Connection) {
+        let next = connection.session.deadline().min(self.now + SEND_WAIT);
+        if connection.phase == Phase::Open && next < connection.due {
+            self.enter(key, connection, next);
+        }
+    }
+
+    fn enter(&mut self, key: Key, connection: &mut Connection, due: Duration) {
+        connection.due = due;
+        self.wheel.enter(key, due);
     }
 
     /// D16: no new connections, transactions in progress may finish, the rest gets 421.
