@@ -137,7 +137,8 @@ impl DataDir {
 /// # Errors
 /// `NotFound` where it is none; `InvalidData` where the id is not one.
 pub fn read_node(path: &Path) -> io::Result<[u8; 6]> {
-    let text = fs::read_to_string(path.join("node"))?;
+    let text = fs::read(path.join("node"))?;
+    let text = std::str::from_utf8(&text).unwrap_or_default();
     parse_node(text.trim()).ok_or_else(|| {
         let what = format!("{}: not a node id", path.join("node").display());
         io::Error::new(io::ErrorKind::InvalidData, what)
@@ -224,7 +225,7 @@ impl Seal {
     /// First offset that a later segment may use.
     #[must_use]
     pub fn next_offset(&self) -> u64 {
-        self.end_offset + u64::from(self.skipped)
+        self.end_offset.saturating_add(u64::from(self.skipped))
     }
 
     fn encode(&self) -> [u8; SEAL_BYTES] {

@@ -127,7 +127,7 @@ pub fn walk(segment: &(impl Octets + ?Sized), bytes: u64) -> io::Result<Option<W
                 chain = sum;
                 number += 1;
                 position += frame.span();
-                end_offset = frame.first_offset + u64::from(frame.records);
+                end_offset = frame.first_offset.saturating_add(u64::from(frame.records));
                 high_water_mark = high_water_mark.max(frame.high_water_mark);
             }
             None => break judge(segment, bytes, &header, position, end_offset, &block)?,
@@ -215,7 +215,7 @@ fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
     let from = walked.end_offset;
     let told = later.map_or(from, |later| later.acknowledged.min(later.first_offset));
     let gap = u64::from(TORN_GAP);
-    let judged_before = later.is_some_and(|later| later.first_offset == from + gap);
+    let judged_before = later.is_some_and(|later| later.first_offset == from.saturating_add(gap));
     match walked.end {
         End::Torn if judged_before => Verdict { lost: 0, skipped: gap },
         End::Clean | End::Torn if told > from => {
@@ -228,7 +228,7 @@ fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
         End::Damaged { acknowledged } => {
             let lost = acknowledged.max(told) - from;
             // Records behind the last known mark may have been acknowledged as well.
-            Verdict { lost, skipped: if later.is_some() { lost } else { lost + gap } }
+            Verdict { lost, skipped: if later.is_some() { lost } else { lost.saturating_add(gap) } }
         }
     }
 }

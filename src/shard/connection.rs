@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) listener: u16,
     pub(crate) phase: Phase,
     pub(crate) reason: CloseReason,
+    /// A reset is watched for, while nothing is received.
+    pub(crate) watching: bool,
     /// The multishot receive is armed.
     pub(crate) receiving: bool,
     /// Reading was stopped then: too many unsent replies, too little memory or a slow log.
@@ -73,6 +75,8 @@ pub(crate) struct Connection {
     pub(crate) opened: Duration,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
+    /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
+    pub(crate) due: Duration,
     /// When the present transaction's first mail data came.
     pub(crate) mail_began: Duration,
 }
@@ -80,7 +84,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Operations the kernel still holds for this connection.
     pub(crate) fn operations(&self) -> bool {
-        self.receiving || self.send_under_way
+        self.receiving || self.send_under_way || self.watching
     }
 }
 

@@ -125,10 +125,14 @@ pub fn spawn(
             let began = Instant::now();
             while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
                 driver.turn()?;
+                if let Some(source) = driver.take_failure() {
+                    let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+                    return Ok(());
+                }
                 glommio::executor().yield_task_queue_now().await;
             }
             if !driver.ready() {
-                let source = io::Error::other("see the log above");
+                let source = io::Error::from(io::ErrorKind::TimedOut);
                 let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
                 return Ok(());
             }

@@ -47,6 +47,7 @@ pub(super) struct Segments {
     next_number: u64,
     preparing: bool,
     again_at: Duration,
+    failure: Option<io::Error>,
     files: Vec<(u64, File)>,
     inbox: Rc<RefCell<Inbox>>,
 }
@@ -84,6 +85,7 @@ impl Segments {
             next_number,
             preparing: false,
             again_at: Duration::ZERO,
+            failure: None,
             files: Vec::new(),
             inbox: Rc::new(RefCell::new(inbox)),
         };
@@ -116,6 +118,11 @@ impl Segments {
         });
     }
 
+    /// Why the last try to make a segment failed.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
     fn report_failure(&mut self) {
         let mut inbox = self.inbox.borrow_mut();
         if let Some(error) = inbox.failed.take() {
@@ -124,6 +131,7 @@ impl Segments {
                 inbox.disk_full = true;
             }
             self.preparing = false;
+            self.failure = Some(error);
         }
     }
 

@@ -5,6 +5,37 @@ use std::collections::HashSet;
 use super::*;
 
 #[test]
+fn a_sync_from_before_the_roll_does_not_seal_the_segment() {
+    let mut bench = Bench::new();
+    bench.feed();
+    bench.appender.append(&mail("a@x.test"), &[b"first"], &[]).unwrap();
+    bench.run();
+    // A record's write with its sync behind it: the sync is still under way...
+    bench.appender.append(&mail("a@x.test"), &[b"second"], &[]).unwrap();
+    let Some(Op::Write { op, segment: 1, len, then_sync: Some(sync), .. }) =
+        bench.appender.poll_op()
+    else {
+        panic!("a lone group is written with its sync")
+    };
+    bench.appender.handle_write(op, Ok(len), Duration::ZERO);
+    // ...while fragments fill the segment and roll it.
+    loop {
+        bench.feed();
+        let mut fragment = bench.appender.new_fragment();
+        fragment.push(&[b'x'; 100_000]);
+        if bench.appender.append_fragment(fragment).unwrap().segment == 2 {
+            break;
+        }
+    }
+    bench.appender.handle_sync(sync, Ok(()), Duration::ZERO);
+    while let Some(event) = bench.appender.poll_event() {
+        assert!(!matches!(event, LogEvent::Sealed(_)), "its last writes are still to come");
+    }
+    bench.run();
+    assert!(bench.events.iter().any(|event| matches!(event, LogEvent::Sealed(s) if s.number == 1)));
+}
+
+#[test]
 fn a_mark_moves_over_what_was_synced_and_segments_roll() {
     let mut bench = Bench::new();
     bench.feed();

@@ -57,6 +57,7 @@ const SEND: u64 = 3;
 const CANCEL: u64 = 4;
 const LOG_WRITE: u64 = 5;
 const LOG_SYNC: u64 = 6;
+const HANG_UP: u64 = 7;
 const KIND_SHIFT: u32 = 56;
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
@@ -286,6 +287,7 @@ impl Driver {
             ACCEPT => self.accepted(key.index, completion),
             RECEIVE => self.received(key, completion),
             SEND => self.sent(key, completion),
+            HANG_UP => self.hung_up(key, completion),
             CANCEL => {}
             LOG_WRITE => {
                 let result = completion.outcome();
@@ -313,6 +315,11 @@ impl Driver {
     /// Whether the first segment is at hand.
     pub(super) fn ready(&self) -> bool {
         self.appender.has_segment()
+    }
+
+    /// Why the first segment could not be made.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.segments.take_failure()
     }
 
     /// Begins to take connections.

@@ -95,7 +95,7 @@ impl Driver {
                 connection.sent_at = self.now;
                 // SAFETY: a descriptor of ours.
                 unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_WR) };
-                self.wheel.enter(key, self.now + LINGER);
+                self.enter(key, connection, self.now + LINGER);
             }
         }
     }

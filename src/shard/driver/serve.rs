@@ -94,7 +94,7 @@ impl Driver {
             self.pause(key, connection);
         }
         self.keep(connection, input, &mut spans);
-        if connection.mail.bytes > 0 && self.memory_full() {
+        if self.holds_up(connection) {
             self.held_up = true;
             self.pause(key, connection);
         }

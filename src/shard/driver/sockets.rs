@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{CANCEL, Driver, GENERATION_MASK, RECEIVE, SEND_WAIT, token};
+use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, SEND_WAIT, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
@@ -63,6 +63,7 @@ impl Driver {
             listener: listener as u16,
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
+            watching: false,
             receiving: true,
             paused: None,
             ended: false,
@@ -77,6 +78,7 @@ impl Driver {
             mail: Collected::default(),
             opened: self.now,
             sent_at: self.now,
+            due: Duration::MAX,
             mail_began: self.now,
         });
         let event = self.with_admission(&mut connection, admission, |session, context| {
@@ -90,7 +92,8 @@ impl Driver {
                 _ => CloseReason::ErrorLimit,
             };
         }
-        self.wheel.enter(key, connection.session.deadline().min(self.now + SEND_WAIT));
+        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        self.enter(key, &mut connection, due);
         self.open += 1;
         self.connections[index as usize] = Some(connection);
         self.touch(key);
@@ -98,7 +101,7 @@ impl Driver {
 
     /// Descriptors or memory are short: the tick arms the listener again, a little later.
     fn accept_failed(&mut self, error: &io::Error) {
-        if error.raw_os_error() == Some(libc::ECANCELED) {
+        if error.raw_os_error() == Some(libc::ECANCELED) || self.draining.is_some() {
             return;
         }
         if self.accept_failed.is_none_or(|told| self.now >= told + ACCEPT_TELL) {
@@ -171,6 +174,7 @@ impl Driver {
             },
         }
         self.receive_again(key, &mut connection);
+        self.arm(key, &mut connection);
         self.put(key, connection);
         self.touch(key);
     }
@@ -179,6 +183,9 @@ impl Driver {
         let reads =
             connection.paused.is_none() && !connection.ended && connection.phase != Phase::Dead;
         if reads && !connection.receiving {
+            if connection.watching {
+                self.ring.cancel(token(HANG_UP, key), token(CANCEL, key));
+            }
             connection.receiving = true;
             self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
         }
@@ -189,7 +196,7 @@ impl Driver {
         if connection.phase != Phase::Open {
             return;
         }
-        if self.log_full() {
+        if self.holds_up(connection) {
             self.held_up = true;
             self.pause(key, connection);
         }
@@ -237,12 +244,30 @@ impl Driver {
             if connection.receiving {
                 self.ring.cancel(token(RECEIVE, key), token(CANCEL, key));
             }
+            // A peer that is gone must not hold memory as long as we are patient.
+            if !connection.watching && connection.phase != Phase::Dead {
+                connection.watching = true;
+                self.ring.hang_up(connection.socket.as_raw_fd(), token(HANG_UP, key));
+            }
         }
+    }
+
+    pub(super) fn hung_up(&mut self, key: Key, completion: Completion) {
+        let Some(mut connection) = self.take(key) else { return };
+        connection.watching = false;
+        if completion.outcome().is_ok() {
+            self.broken(&mut connection, CloseReason::ClientGone);
+        }
+        self.put(key, connection);
+    }
+
+    /// Whether what this connection sends has to wait: for memory only a message, for the log all.
+    pub(super) fn holds_up(&self, connection: &Connection) -> bool {
+        self.log_full() || self.memory_full() && connection.session.is_in_mail_data()
     }
 
     /// Reads on where the reason to stop is gone; gives up where it does not go.
     pub(super) fn resume(&mut self) {
-        let (memory_full, log_full) = (self.memory_full(), self.log_full());
         let mut held_up = false;
         for key in mem::take(&mut self.paused) {
             let Some(mut connection) = self.take(key) else { continue };
@@ -250,8 +275,9 @@ impl Driver {
             let limits = &self.listeners[usize::from(connection.listener)].smtp.limits;
             // A peer that does not take its replies is dealt with by the deadline of its send.
             let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2;
-            let ours = log_full || memory_full && connection.mail.bytes > 0;
-            let too_long = ours && self.now >= since + limits.commit_wait;
+            let patience = limits.commit_wait.min(limits.data_time);
+            let ours = self.holds_up(&connection);
+            let too_long = ours && self.now >= since + patience;
             if connection.phase != Phase::Open {
                 connection.paused = None;
                 self.receive_again(key, &mut connection);

@@ -1,6 +1,6 @@
 //! Deadlines, drain, the tick.
 
-use std::{mem, time::Duration};
+use std::{mem, os::fd::AsRawFd, time::Duration};
 
 use super::{ACCEPT, CANCEL, Driver, LINGER, SEND_WAIT, Waiting, token};
 use crate::{
@@ -59,12 +59,13 @@ impl Driver {
     pub(super) fn deadline(&mut self, key: Key, connection: &mut Connection) {
         match connection.phase {
             Phase::Dead => return,
+            _ if self.now < connection.due => return,
             Phase::Lingering if self.now >= connection.sent_at + LINGER => {
                 self.shut(connection);
                 return;
             }
             Phase::Lingering => {
-                self.wheel.enter(key, connection.sent_at + LINGER);
+                self.enter(key, connection, connection.sent_at + LINGER);
                 return;
             }
             Phase::Closing | Phase::Open => {}
@@ -88,7 +89,20 @@ impl Driver {
         } else {
             self.now + Duration::from_secs(1)
         };
-        self.wheel.enter(key, next);
+        self.enter(key, connection, next);
+    }
+
+    /// A new command or block may have a nearer deadline than the one before it.
+    pub(super) fn arm(&mut self, key: Key, connection: &mut Connection) {
+        let next = connection.session.deadline().min(self.now + SEND_WAIT);
+        if connection.phase == Phase::Open && next < connection.due {
+            self.enter(key, connection, next);
+        }
+    }
+
+    pub(super) fn enter(&mut self, key: Key, connection: &mut Connection, due: Duration) {
+        connection.due = due;
+        self.wheel.enter(key, due);
     }
 
     /// D16: no new connections, transactions in progress may finish, the rest gets 421.
@@ -100,6 +114,12 @@ impl Driver {
 
     pub(super) fn listeners_close(&mut self) {
         for index in 0..self.listeners.len() {
+            // The socket itself stops listening: a connection that nobody will accept would wait
+            // for its greeting as long as the drain takes.
+            // SAFETY: a descriptor of ours.
+            unsafe {
+                libc::shutdown(self.listeners[index].socket.as_raw_fd(), libc::SHUT_RDWR);
+            }
             let key = Key { index: index as u32, generation: 0 };
             self.ring.cancel(token(ACCEPT, key), token(CANCEL, key));
         }

@@ -1,0 +1,169 @@
+//! What tests ask of the machine: users, limits, programs, file systems of their own.
+
+use std::{
+    ffi::CString,
+    io,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// A resource of setrlimit(2).
+pub type Resource = libc::__rlimit_resource_t;
+
+pub fn is_root() -> bool {
+    // SAFETY: it cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Whom to run a server as so that it has no privileges; `None`: as who we are. A user of each
+/// call's own: the limit of locked memory counts all that a user's processes have.
+pub fn ordinary_user() -> Option<u32> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    is_root().then(|| 100_000 + (std::process::id() % 1_000_000) * 100 + number % 100)
+}
+
+/// Soft and hard limit of this process.
+///
+/// # Errors
+/// What the kernel says: a hard limit is raised by root alone.
+pub fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: a limit to read.
+    match unsafe { libc::setrlimit(resource, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Hard limit of descriptors of this process, made the soft one.
+pub fn raise_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: room for the answer, then a read of it.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+    limit.rlim_cur
+}
+
+/// A place of a user's own: the program and a data directory not yet made.
+pub struct Home {
+    _dir: tempfile::TempDir,
+    pub user: Option<u32>,
+    pub program: PathBuf,
+    pub data: PathBuf,
+}
+
+/// Makes a directory that belongs to an [`ordinary_user`], with a copy of the program: the build
+/// directory may lie where that user cannot go.
+pub fn ordinary_home() -> Home {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("mailrace");
+    std::fs::copy(super::MAILRACE, &program).unwrap();
+    let user = ordinary_user();
+    if let Some(user) = user {
+        for path in [dir.path(), &program] {
+            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+        }
+    }
+    let data = dir.path().join("data");
+    Home { _dir: dir, user, program, data }
+}
+
+/// Whether a program is there. Without it the test is skipped, under CI=true it fails:
+/// `tests/run` installs what is missing.
+#[must_use]
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|dir| dir.join(program).is_file());
+    found || skip(&format!("{program} is not installed"))
+}
+
+/// Says why a test does not run; under CI=true that is a failure. Always false.
+pub fn skip(why: &str) -> bool {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}, and this is CI");
+    eprintln!("skipped: {why}");
+    false
+}
+
+/// A command of the system's, run to success.
+#[track_caller]
+pub fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    super::succeeded(program, output);
+}
+
+/// A small file system of this thread's own, and of the processes and threads it starts: in a
+/// mount namespace that goes away with them, so nothing is left behind however a test ends.
+pub struct SmallDisk {
+    _dir: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl SmallDisk {
+    /// An ext4 of so many MiB on a loop device.
+    pub fn ext4(mib: u64) -> Self {
+        let disk = Self::namespace();
+        let image = disk._dir.path().join("image");
+        std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
+        let (image, path) = (image.display().to_string(), disk.path.display().to_string());
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", &image]);
+        run("mount", &["-o", "loop", &image, &path]);
+        disk
+    }
+
+    /// A tmpfs of so many MiB.
+    pub fn tmpfs(mib: u64) -> Self {
+        let disk = Self::namespace();
+        let path = disk.path.display().to_string();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", &path]);
+        disk
+    }
+
+    fn namespace() -> Self {
+        // SAFETY: this thread alone leaves the namespace of the others.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "a mount namespace");
+        run("mount", &["--make-rprivate", "/"]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::fs::create_dir(&path).unwrap();
+        Self { _dir: dir, path }
+    }
+
+    /// Octets that an ordinary user may still take.
+    pub fn free(&self) -> u64 {
+        let path = CString::new(self.path.as_os_str().as_bytes()).unwrap();
+        let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: a terminated path and room for the answer.
+        assert_eq!(unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) }, 0);
+        // SAFETY: the call succeeded.
+        let facts = unsafe { facts.assume_init() };
+        facts.f_bavail * facts.f_frsize
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The server was killed before; the last reference to the loop device frees it.
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Allocates a file, as much of it as there is room for.
+pub fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let file = std::fs::File::create(path)?;
+    let len = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: a descriptor of ours.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
