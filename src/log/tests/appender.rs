@@ -98,6 +98,9 @@ struct Written {
     durable: bool,
 }
 
+/// Operation, segment, position, octets, the sync linked behind the write.
+type Writing = (u64, u64, u64, Vec<u8>, Option<u64>);
+
 /// A disk whose N-th write or sync fails; completions arrive in any order.
 struct FaultyDisk {
     bench: Bench,
@@ -112,7 +115,7 @@ struct FaultyDisk {
     /// Records in groups that are durable.
     durable: HashSet<u64>,
     /// Writes under way, each with the sync linked behind it.
-    writing: Vec<(u64, u64, u64, Vec<u8>, Option<u64>)>,
+    writing: Vec<Writing>,
     /// Syncs under way: segment, and how many of `written` were there when it began.
     syncing: Option<(u64, u64, usize)>,
     /// Segments on which an operation failed: no sync is believed there any more (D5).
@@ -394,7 +397,7 @@ fn run_into(fault: Fault, at: u64, for_ever: bool) {
         }
     }
     // Half of the cases end with operations under way.
-    while at % 2 == 0 && disk.complete() {
+    while at.is_multiple_of(2) && disk.complete() {
         disk.start();
     }
     assert!(!disk.broken.is_empty(), "{fault:?} {at}: the fault struck");
@@ -413,7 +416,7 @@ fn run_into(fault: Fault, at: u64, for_ever: bool) {
     }
     let refused = |offset: &u64| disk.failed.iter().any(|(from, to)| (*from..*to).contains(offset));
     assert!(disk.acknowledged.iter().all(|offset| !refused(offset)), "answered once");
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         let answered = sent
             .keys()
             .all(|offset| refused(offset) || disk.acknowledged.binary_search(offset).is_ok());
