@@ -145,3 +145,17 @@ fn t10_recovery_never_writes_to_a_segment() {
     assert!(recovery.next_offset.get() >= 9, "no offset is used twice");
     assert!(std::fs::read(&path).unwrap() == octets);
 }
+
+#[test]
+fn t10_a_second_recovery_leaves_out_the_same_offsets() {
+    // The last segment ends in a torn tail, or is damaged in the middle.
+    for flip in [3 * frame::BLOCK + 200, 2 * frame::BLOCK + 200] {
+        let dir = tempfile::tempdir().unwrap();
+        let (shard, identity) = three_segments(dir.path());
+        let path = segment_path(&shard, 3);
+        let mut octets = std::fs::read(&path).unwrap();
+        octets[flip] ^= 1;
+        std::fs::write(&path, &octets).unwrap();
+        recover_again_and_again(&shard, identity);
+    }
+}
