@@ -2,6 +2,9 @@
 //!
 //! The senders are threads of the test, outside of the server: their ledger survives every kill.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

@@ -1,5 +1,8 @@
 //! Full disks, wrong disks, and directories that cannot be used: each is told, none loses mail.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

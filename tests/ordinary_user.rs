@@ -1,5 +1,8 @@
 //! Without root and under tight limits: the server serves, or says what to raise.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{os::unix::fs::MetadataExt, time::Duration};

@@ -1,5 +1,8 @@
 //! More of everything than is comfortable: connections, octets, and peers that misbehave.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

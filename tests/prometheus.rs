@@ -1,5 +1,8 @@
 //! A real Prometheus scrapes a real server.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{

@@ -1,5 +1,8 @@
 //! DURABILITY D16: a server that is told to end finishes what is under way, and ends.
 
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::{
