@@ -2,7 +2,7 @@
 //!
 //! The senders are threads of the test, outside of the server: their ledger survives every kill.
 
-// Helpers of tests are not exempt from the lint as the tests themselves are.
+// The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! Full disks, wrong disks, and directories that cannot be used: each is told, none loses mail.
 
-// Helpers of tests are not exempt from the lint as the tests themselves are.
+// The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes a real server.
 
-// Helpers of tests are not exempt from the lint as the tests themselves are.
+// The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,7 +1,7 @@
 //! Foreign clients deliver to the real program; each message is read back from the log, equal
 //! octet by octet, with its envelope.
 
-// Helpers of tests are not exempt from the lint as the tests themselves are.
+// The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,6 +1,6 @@
 //! DURABILITY D16: a server that is told to end finishes what is under way, and ends.
 
-// Helpers of tests are not exempt from the lint as the tests themselves are.
+// The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod common;

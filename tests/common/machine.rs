@@ -38,6 +38,18 @@ pub fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
     }
 }
 
+/// Has the kernel kill this process when the thread that started it ends.
+///
+/// # Errors
+/// What the kernel says.
+pub fn die_with_parent() -> io::Result<()> {
+    // SAFETY: numbers only.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Hard limit of descriptors of this process, made the soft one.
 pub fn raise_descriptors() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

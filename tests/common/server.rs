@@ -98,6 +98,9 @@ impl Launch {
             // Changing the user as root clears the groups and drops every capability.
             command.uid(user).gid(user);
         }
+        // However a test ends, its server ends with it.
+        // SAFETY: one system call between fork and exec.
+        unsafe { command.pre_exec(machine::die_with_parent) };
         for &(resource, value) in &self.limits {
             // SAFETY: one system call between fork and exec.
             unsafe { command.pre_exec(move || machine::set_limit(resource, value)) };
