@@ -107,13 +107,15 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             Err(error) => return Err(explain(&error).into()),
         }
     }
+    let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
+    let watch = shard::Watch::start(shared.clone())?;
     drop(addresses.held);
     ready.set_recovery(began.elapsed());
     ready.set_listening();
     let admin = match config.server.admin_listen {
         Some(address) => {
             let dir = data.path.clone();
-            let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
+            let shared = shared.clone();
             let state = AdminState {
                 published,
                 ready: ready.clone(),
@@ -138,12 +140,21 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     for shard in &shards {
         shard.shared.ask_to_drain();
     }
+    // A second signal: whoever gave it does not want to wait.
+    let wanted = stop.count() + 1;
+    while !shared.iter().all(|shard| shard.is_finished()) {
+        if stop.count() >= wanted {
+            shared.iter().for_each(|shard| shard.ask_to_hurry());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let mut failed = None;
     for shard in shards {
         if let Err(error) = shard.join() {
             failed.get_or_insert(error);
         }
     }
+    drop(watch);
     if let Some(admin) = admin {
         admin.shut_down();
     }
@@ -403,6 +414,10 @@ impl Signals {
             }
         }
         Ok(Self)
+    }
+
+    fn count(&self) -> usize {
+        SIGNALS.load(Ordering::Relaxed)
     }
 
     fn wait(&self, mut ended: impl FnMut() -> bool) {

@@ -86,7 +86,9 @@ fn t8_a_disk_filled_by_mail_and_drained_again() {
     // Full for every session, and the session is none the worse.
     let mut other = server.client();
     other.ehlo();
-    assert!(mail(&mut other).starts_with("452 4.3.1 "));
+    eventually("each shard has looked", Duration::from_secs(5), || {
+        mail(&mut other).starts_with("452 4.3.1 ")
+    });
     assert!(client.say("NOOP").starts_with("250 "));
 
     fs::remove_file(&foreign).unwrap();

@@ -77,8 +77,6 @@ pub(crate) struct Connection {
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
     pub(crate) due: Duration,
-    /// When the present transaction's first mail data came.
-    pub(crate) mail_began: Duration,
 }
 
 impl Connection {

@@ -13,6 +13,7 @@ use super::{
     driver::{Driver, Parts, TICK},
     ring::Ring,
     segments::{Segments, background, settle_glommio},
+    watch::be_woken,
 };
 use crate::log::{self, Appender, Recovery};
 
@@ -110,6 +111,7 @@ pub fn spawn(
                 state.clone(),
             );
             heartbeat(state.clone());
+            be_woken(state.clone());
             let mut driver = Driver::new(Parts {
                 ring,
                 listeners,
@@ -126,6 +128,8 @@ pub fn spawn(
             while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
                 driver.turn()?;
                 if let Some(source) = driver.take_failure() {
+                    let told = format!("{}: {source}", dir.display());
+                    let source = io::Error::new(source.kind(), told);
                     let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
                     return Ok(());
                 }
@@ -162,7 +166,8 @@ pub fn spawn(
 }
 
 /// glommio can park while tasks are runnable if its preemption timer fires before the first queue
-/// runs. A timer that is always pending bounds such a nap to one tick.
+/// runs. A timer that is always pending bounds such a nap to one tick; where it has fired already,
+/// [`super::Watch`] helps.
 fn heartbeat(shared: Arc<SharedState>) {
     background(async move {
         while !shared.is_finished() {

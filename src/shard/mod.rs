@@ -12,19 +12,23 @@ mod listener;
 mod ring;
 mod segments;
 mod timer;
+mod watch;
 
 use std::{
     net::{IpAddr, TcpListener},
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::task::AtomicWaker;
+
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
+pub use watch::Watch;
 
 use crate::{log::SyncPolicy, metrics::Published, smtp};
 
@@ -88,11 +92,12 @@ impl Options {
 #[derive(Debug)]
 pub struct SharedState {
     /// The shard's counters, on request.
-    pub published: Arc<Published>,
-    drain: AtomicBool,
+    published: Arc<Published>,
+    drain: AtomicU8,
     finished: AtomicBool,
     disk_full: AtomicBool,
     high_water_mark: AtomicU64,
+    waker: AtomicWaker,
 }
 
 impl SharedState {
@@ -101,7 +106,8 @@ impl SharedState {
     pub fn new(published: Arc<Published>) -> Self {
         Self {
             published,
-            drain: AtomicBool::new(false),
+            drain: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
             finished: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
             high_water_mark: AtomicU64::new(0),
@@ -110,7 +116,12 @@ impl SharedState {
 
     /// Asks the shard to drain (D16); seen at its next tick.
     pub fn ask_to_drain(&self) {
-        self.drain.store(true, Ordering::Release);
+        self.drain.fetch_max(1, Ordering::Release);
+    }
+
+    /// Asks it not to wait for transactions in progress; their clients get 421.
+    pub fn ask_to_hurry(&self) {
+        self.drain.fetch_max(2, Ordering::Release);
     }
 
     /// First offset not yet synced.
@@ -132,7 +143,11 @@ impl SharedState {
     }
 
     fn drain_wanted(&self) -> bool {
-        self.drain.load(Ordering::Acquire)
+        self.drain.load(Ordering::Acquire) > 0
+    }
+
+    fn hurry_wanted(&self) -> bool {
+        self.drain.load(Ordering::Acquire) > 1
     }
 
     fn heartbeat(&self, high_water_mark: u64) {

@@ -44,6 +44,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Segments {
     dir: PathBuf,
     bytes: u64,
+    space: Rc<Space>,
     next_number: u64,
     preparing: bool,
     again_at: Duration,
@@ -79,9 +80,11 @@ impl Segments {
     ) -> Self {
         let inbox =
             Inbox { urgent: true, room: u64::MAX, manifest: Some(manifest), ..Inbox::default() };
+        let space = Rc::new(Space { dir: dir.to_owned(), low: disk_low, shared });
         let segments = Self {
             dir: dir.to_owned(),
             bytes,
+            space: space.clone(),
             next_number,
             preparing: false,
             again_at: Duration::ZERO,
@@ -89,7 +92,13 @@ impl Segments {
             files: Vec::new(),
             inbox: Rc::new(RefCell::new(inbox)),
         };
-        background(watch_space(segments.dir.clone(), disk_low, segments.inbox.clone(), shared));
+        let inbox = segments.inbox.clone();
+        background(async move {
+            while !space.shared.is_finished() {
+                space.look(&inbox).await;
+                glommio::timer::sleep(CHECK_EVERY).await;
+            }
+        });
         segments
     }
 
@@ -106,8 +115,11 @@ impl Segments {
         let number = self.next_number;
         self.next_number += 1;
         let (dir, bytes, inbox) = (self.dir.clone(), self.bytes, self.inbox.clone());
+        let space = self.space.clone();
         background(async move {
             inbox.borrow_mut().busy += 1;
+            // A fast sender fills a disk within less than a second: each segment is a look.
+            space.look(&inbox).await;
             let prepared = prepare(&dir, number, bytes, &inbox).await;
             let mut inbox = inbox.borrow_mut();
             inbox.busy -= 1;
@@ -129,6 +141,7 @@ impl Segments {
             tracing::error!(%error, dir = %self.dir.display(), "no new log segment");
             if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
                 inbox.disk_full = true;
+                self.space.shared.disk(true);
             }
             self.preparing = false;
             self.failure = Some(error);
@@ -265,23 +278,27 @@ async fn prepare(
     blocking(move || file.sync_data().map(|()| (spare, file))).await
 }
 
-/// Watches the free space of the log's file system (D9), with hysteresis.
-async fn watch_space(dir: PathBuf, low: u64, inbox: Rc<RefCell<Inbox>>, shared: Arc<SharedState>) {
-    while !shared.is_finished() {
-        let at = dir.clone();
-        if let Ok((free, total, inodes_low)) = blocking(move || free_space(&at)).await {
-            let low = low.max((total / 20).min(4 << 30));
-            let mut inbox = inbox.borrow_mut();
-            let full =
-                inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
-            if full != inbox.disk_full {
-                tracing::warn!(free, low, full, "disk space");
-            }
-            inbox.disk_full = full;
-            inbox.room = free.saturating_sub(low);
-            shared.disk(full);
+/// The free space of the log's file system (D9).
+struct Space {
+    dir: PathBuf,
+    low: u64,
+    shared: Arc<SharedState>,
+}
+
+impl Space {
+    /// Judges it, with hysteresis.
+    async fn look(&self, inbox: &RefCell<Inbox>) {
+        let at = self.dir.clone();
+        let Ok((free, total, inodes_low)) = blocking(move || free_space(&at)).await else { return };
+        let low = self.low.max((total / 20).min(4 << 30));
+        let mut inbox = inbox.borrow_mut();
+        let full = inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
+        if full != inbox.disk_full {
+            tracing::warn!(free, low, full, "disk space");
         }
-        glommio::timer::sleep(CHECK_EVERY).await;
+        inbox.disk_full = full;
+        inbox.room = free.saturating_sub(low);
+        self.shared.disk(full);
     }
 }
 

@@ -136,7 +136,7 @@ impl Driver {
                     key,
                     listener: connection.listener,
                     ended: self.now,
-                    began: connection.mail_began,
+                    began: connection.session.transaction_began(),
                     bytes,
                     recipients,
                     failed: false,

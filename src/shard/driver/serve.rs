@@ -44,9 +44,6 @@ impl Driver {
             let stepped = match step.event {
                 Event::NeedInput => Stepped::Wait,
                 Event::MailData(range) => {
-                    if connection.mail.bytes == 0 {
-                        connection.mail_began = self.now;
-                    }
                     connection.mail.bytes += range.len() as u64;
                     if !spans.push(at + range.start, at + range.end) {
                         self.keep(connection, input, &mut spans);

@@ -79,7 +79,6 @@ impl Driver {
             opened: self.now,
             sent_at: self.now,
             due: Duration::MAX,
-            mail_began: self.now,
         });
         let event = self.with_admission(&mut connection, admission, |session, context| {
             session.handle_open(context)

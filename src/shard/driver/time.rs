@@ -129,7 +129,8 @@ impl Driver {
     /// time allowed is used up.
     pub(in crate::shard) fn drained(&mut self) -> bool {
         let Some(since) = self.draining else { return false };
-        let over = self.now.saturating_sub(since) >= self.options.drain;
+        let waited = self.now.saturating_sub(since);
+        let over = waited >= self.options.drain || self.shared.hurry_wanted();
         for index in 0..self.connections.len() {
             let Some(key) = self.connections[index]
                 .as_ref()

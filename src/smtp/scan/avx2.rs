@@ -65,14 +65,27 @@ impl Block for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn has_low(self) -> bool {
+    unsafe fn ends(self) -> (u64, u64) {
         // SAFETY: the caller vouches for AVX2.
-        unsafe {
-            let limit = _mm256_set1_epi8(13);
-            let low = _mm256_cmpeq_epi8(_mm256_min_epu8(self.0, limit), self.0);
-            let high = _mm256_cmpeq_epi8(_mm256_min_epu8(self.1, limit), self.1);
-            _mm256_movemask_epi8(_mm256_or_si256(low, high)) != 0
-        }
+        unsafe { (self.equal(b'\r'), self.equal(b'\n')) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots(self) -> u64 {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe { self.equal(b'.') }
+    }
+
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe { Self(_mm256_or_si256(self.0, other.0), _mm256_or_si256(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for AVX2.
+        unsafe { Self(_mm256_min_epu8(self.0, other.0), _mm256_min_epu8(self.1, other.1)) }
     }
 
     #[inline(always)]

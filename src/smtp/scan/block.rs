@@ -25,12 +25,30 @@ pub(super) trait Block: Copy {
     ///
     /// The CPU must have the vector extension.
     unsafe fn masks(self) -> Masks;
-    /// Whether an octet is below 14, as CR, LF and NUL are.
+    /// Masks of CR and LF alone.
     ///
     /// # Safety
     ///
     /// The CPU must have the vector extension.
-    unsafe fn has_low(self) -> bool;
+    unsafe fn ends(self) -> (u64, u64);
+    /// Mask of dots.
+    ///
+    /// # Safety
+    ///
+    /// The CPU must have the vector extension.
+    unsafe fn dots(self) -> u64;
+    /// Each octet the bits of both.
+    ///
+    /// # Safety
+    ///
+    /// The CPU must have the vector extension.
+    unsafe fn or(self, other: Self) -> Self;
+    /// Each octet the lesser of both.
+    ///
+    /// # Safety
+    ///
+    /// The CPU must have the vector extension.
+    unsafe fn min(self, other: Self) -> Self;
     /// Mask of octets with bit 7.
     ///
     /// # Safety
@@ -59,6 +77,16 @@ struct Walk {
 }
 
 impl Walk {
+    /// Measures the lines that end in the block at position `at`, at the LFs in `ends`.
+    #[inline(always)]
+    fn lines(&mut self, ends: u64, at: usize) {
+        if ends != 0 {
+            let first = (at + ends.trailing_zeros() as usize) as i64;
+            self.longest = self.longest.max(first - 1 - self.line_begin);
+            self.line_begin = (at + BLOCK - ends.leading_zeros() as usize) as i64;
+        }
+    }
+
     /// Takes the first `count` octets of a block at position `at`; says where it stopped.
     #[inline(always)]
     fn step(
@@ -90,12 +118,7 @@ impl Walk {
         self.bare_lf |= bare_lf & kept;
         self.nul |= masks.nul & kept;
         self.high |= high & kept;
-        let ends = crlf & kept;
-        if ends != 0 {
-            let first = (at + ends.trailing_zeros() as usize) as i64;
-            self.longest = self.longest.max(first - 1 - self.line_begin);
-            self.line_begin = (at + BLOCK - ends.leading_zeros() as usize) as i64;
-        }
+        self.lines(crlf & kept, at);
         if cut > 0 {
             self.after_cr = masks.cr >> (cut - 1) & 1;
             self.line_start = crlf >> (cut - 1) & 1;
@@ -136,25 +159,46 @@ pub(super) unsafe fn scan<B: Block>(
     };
     let mut at = 0;
     let mut outcome = None;
+    // What all blocks have in common is gathered octet-wise and looked at once: the bits of all,
+    // and the least of all.
+    // SAFETY: 64 octets are readable; the caller vouches for the CPU.
+    let (mut bits, mut least) =
+        unsafe { (B::load([0_u8; BLOCK].as_ptr()), B::load([1_u8; BLOCK].as_ptr())) };
     while input.len() - at >= BLOCK {
         // SAFETY: 64 octets remain at `at`; the caller vouches for the CPU.
-        let (block, low, high) = unsafe {
+        let (block, (cr, lf)) = unsafe {
             let block = B::load(input.as_ptr().add(at));
-            (block, block.has_low(), block.high())
+            (block, block.ends())
         };
-        if !low && walk.after_cr | walk.line_start == 0 {
-            walk.high |= high;
-            at += BLOCK;
-            continue;
+        let prev_cr = cr << 1 | walk.after_cr;
+        let crlf = lf & prev_cr;
+        let starts = crlf << 1 | walk.line_start;
+        let mut rare = prev_cr ^ lf;
+        if stops.dot && starts != 0 {
+            // SAFETY: the caller vouches for the CPU.
+            rare |= unsafe { block.dots() } & starts;
         }
-        // SAFETY: the caller vouches for the CPU.
-        let masks = unsafe { block.masks() };
-        outcome = walk.step(masks, high, at, BLOCK, stops);
-        if outcome.is_some() {
-            break;
+        if rare != 0 {
+            // A bare CR or LF, or a dot: octet-exact.
+            // SAFETY: the caller vouches for the CPU.
+            let (masks, high) = unsafe { (block.masks(), block.high()) };
+            outcome = walk.step(masks, high, at, BLOCK, stops);
+            if outcome.is_some() {
+                break;
+            }
+        } else {
+            // SAFETY: the caller vouches for the CPU.
+            (bits, least) = unsafe { (bits.or(block), least.min(block)) };
+            walk.lines(crlf, at);
+            walk.after_cr = cr >> (BLOCK - 1);
+            walk.line_start = crlf >> (BLOCK - 1);
         }
         at += BLOCK;
     }
+    // SAFETY: the caller vouches for the CPU.
+    let (nul, high) = unsafe { (least.masks().nul, bits.high()) };
+    walk.nul |= nul;
+    walk.high |= high;
     let left = input.len() - at;
     if outcome.is_none() && left > 0 {
         let mut padded = [b'a'; BLOCK];

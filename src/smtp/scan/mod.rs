@@ -10,8 +10,8 @@
 //!   starts     0 0  0  0 1 0  0 0          bare_cr is seen one later: prev_cr & !lf
 //! ```
 //!
-//! A block without an octet below 14 and without carries, which is most of a long line, costs one
-//! comparison. A line longer than a block can only end at the first CRLF of a block, so one
+//! A usual block has no bare CR or LF and no dot at a line start: two comparisons tell, and NUL and
+//! bit 7 are gathered in vectors that are looked at once at the end. A line longer than a block can only end at the first CRLF of a block, so one
 //! measurement a block finds the longest line. The rest of the input (under 64 octets) is copied
 //! into a padded block, so that there is no second algorithm for tails.
 

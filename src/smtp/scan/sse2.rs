@@ -51,14 +51,25 @@ impl Block for Sse2 {
     }
 
     #[inline(always)]
-    unsafe fn has_low(self) -> bool {
+    unsafe fn ends(self) -> (u64, u64) {
+        (self.equal(b'\r'), self.equal(b'\n'))
+    }
+
+    #[inline(always)]
+    unsafe fn dots(self) -> u64 {
+        self.equal(b'.')
+    }
+
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
         // SAFETY: SSE2 is part of every x86-64.
-        unsafe {
-            let limit = _mm_set1_epi8(13);
-            let [a, b, c, d] =
-                self.0.map(|vector| _mm_cmpeq_epi8(_mm_min_epu8(vector, limit), vector));
-            _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(a, b), _mm_or_si128(c, d))) != 0
-        }
+        Self([0, 1, 2, 3].map(|at| unsafe { _mm_or_si128(self.0[at], other.0[at]) }))
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: SSE2 is part of every x86-64.
+        Self([0, 1, 2, 3].map(|at| unsafe { _mm_min_epu8(self.0[at], other.0[at]) }))
     }
 
     #[inline(always)]

@@ -135,6 +135,8 @@ pub struct Session {
     started: Duration,
     /// When the present wait for a command began.
     waiting_since: Duration,
+    /// When the present transaction's MAIL came.
+    mail_since: Duration,
     /// When the message's data began.
     data_since: Duration,
     /// When the present DATA or chunk began.
@@ -171,6 +173,7 @@ impl Session {
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
+            mail_since: now,
             data_since: now,
             block_since: now,
             block_bytes: 0,
@@ -347,6 +350,11 @@ impl Session {
         let transaction = &self.transaction;
         let flags = self.reader.flags(transaction.body, transaction.chunked, self.bytes);
         transaction.envelope(&self.helo, self.esmtp, flags, self.bytes)
+    }
+
+    /// When the present transaction's MAIL came.
+    pub fn transaction_began(&self) -> Duration {
+        self.mail_since
     }
 
     /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.

@@ -1,0 +1,108 @@
+//! Wakes shards that sleep though they have work.
+//!
+//! glommio 0.9 may go to sleep without a time limit while tasks are runnable, where its preemption
+//! timer fires before the first task queue runs. The executor's own heartbeat bounds such a nap
+//! while its timer is still to come; where that has fired already, only another thread can help:
+//! a shard whose heartbeat stands still is woken from here.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use super::{SharedState, segments::background};
+
+/// How often heartbeats are looked at: a shard beats each 5 ms, so a nap ends within two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The watching thread; ends when dropped.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Watches these shards.
+    ///
+    /// # Errors
+    /// Where the thread cannot be made.
+    pub fn start(shards: Vec<Arc<SharedState>>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            let mut seen = vec![0; shards.len()];
+            while !told.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+                for (shard, seen) in shards.iter().zip(&mut seen) {
+                    let beats = shard.published.heartbeats();
+                    if beats == *seen {
+                        shard.waker.wake();
+                    }
+                    *seen = beats;
+                }
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Lets this shard be woken. A wake makes the executor look at all its queues; there is nothing
+/// else to do.
+pub(super) fn be_woken(shared: Arc<SharedState>) {
+    background(poll_fn(move |context| {
+        shared.waker.register(context.waker());
+        if shared.is_finished() { Poll::Ready(()) } else { Poll::Pending }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::*;
+    use crate::metrics::Published;
+
+    #[test]
+    fn a_sleeping_shard_is_woken() {
+        let shared = Arc::new(SharedState::new(Published::new()));
+        let _watch = Watch::start(vec![shared.clone()]).unwrap();
+        let mine = shared.clone();
+        let builder =
+            LocalExecutorBuilder::new(Placement::Unbound).ring_depth(64).io_memory(64 << 10);
+        let woken = builder
+            .spawn(move || async move {
+                // Nothing here ever becomes ready by itself, and no timer runs.
+                let began = Instant::now();
+                let mut polls = 0;
+                poll_fn(|context| {
+                    mine.waker.register(context.waker());
+                    polls += 1;
+                    if polls > 3 { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                began.elapsed()
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+        assert!(woken < Duration::from_secs(5), "{woken:?}");
+    }
+}
