@@ -10,6 +10,7 @@ use std::io;
 
 use super::{
     Log, RecordId, RecordView, SegmentFacts, WalkEnd,
+    cursor::Step,
     files::{look_up_index, segment_numbers, shard_dir},
     reader::find_seal,
 };
@@ -226,6 +227,25 @@ impl Log {
             Some(found) => Ok(found),
             None => Ok(self.ends(shard)?.1),
         }
+    }
+
+    /// When the last group of a segment was written, microseconds since 1970.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn last_written(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
+        let Some(mut cursor) = self.cursor(segment)? else { return Ok(None) };
+        let dir = shard_dir(&self.dir, segment.shard);
+        if let Some(hint) = look_up_index(&dir, segment.number, u64::MAX) {
+            cursor.jump(hint)?;
+        }
+        let mut written = None;
+        while let Step::Group(frame) = cursor.peek()? {
+            written = Some(frame.written_at);
+            cursor.pass(&frame);
+        }
+        self.keep_buffer(cursor);
+        Ok(written)
     }
 
     fn first_received(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
