@@ -148,7 +148,7 @@ impl<'a> Follower<'a> {
                 let end = visit_group(&frame, payload, self.next, &mut |offset, record| {
                     visit(offset, record).map(|()| true)
                 })?;
-                if let GroupEnd::Bad { offset, at } = end {
+                if let GroupEnd::Bad { offset, at } | GroupEnd::Last { offset, at } = end {
                     damage.push(Damage { segment, offset, position: position + at });
                 }
                 self.next = behind;

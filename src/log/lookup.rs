@@ -187,13 +187,16 @@ impl Log {
             let hint = (segment.base_offset < from)
                 .then(|| look_up_index(&shard_dir(&self.dir, shard), segment.number, from))
                 .flatten();
+            let mut stopped = false;
             let end = self.walk_segment(segment, hint, from, &mut |offset, record| {
-                Ok(offset < to && visit(offset, record)?)
+                stopped = offset >= to || !visit(offset, record)?;
+                Ok(!stopped)
             })?;
-            match end {
-                WalkEnd::Stopped => break,
-                WalkEnd::End => {}
-                WalkEnd::Corrupt { .. } => damage.push((segment.number, end)),
+            if let WalkEnd::Corrupt { .. } = end {
+                damage.push((segment.number, end));
+            }
+            if stopped {
+                break;
             }
         }
         Ok(damage)

@@ -64,7 +64,7 @@ impl SegmentFacts {
 /// What a walk over records found behind its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEnd {
-    /// Stopped by the visitor.
+    /// Stopped by the visitor, nothing damaged until there.
     Stopped,
     /// The end of what was written.
     End,
@@ -304,9 +304,9 @@ fn walk(
     visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
 ) -> io::Result<WalkEnd> {
     let mut end = WalkEnd::End;
-    let mut corrupt = |offset, position| {
-        if end == WalkEnd::End {
-            end = WalkEnd::Corrupt { offset, position };
+    let note = |end: &mut WalkEnd, offset, position| {
+        if *end == WalkEnd::End {
+            *end = WalkEnd::Corrupt { offset, position };
         }
     };
     loop {
@@ -315,7 +315,7 @@ fn walk(
             Step::Group(frame) => frame,
             Step::End => break,
             Step::Corrupt => {
-                corrupt(offset, position);
+                note(&mut end, offset, position);
                 if cursor.resync()? {
                     continue;
                 }
@@ -328,15 +328,21 @@ fn walk(
                 break;
             }
             match visit_group(&frame, payload, from, visit)? {
-                GroupEnd::Stopped => return Ok(WalkEnd::Stopped),
+                // A record that is asked for and not found lies where the damage is.
+                GroupEnd::Stopped if end == WalkEnd::End => return Ok(WalkEnd::Stopped),
+                GroupEnd::Stopped => return Ok(end),
+                GroupEnd::Last { offset, at } => {
+                    note(&mut end, offset, position + at);
+                    return Ok(end);
+                }
                 GroupEnd::Good => {}
-                GroupEnd::Bad { offset, at } => corrupt(offset, position + at),
+                GroupEnd::Bad { offset, at } => note(&mut end, offset, position + at),
             }
         }
         cursor.pass(&frame);
     }
     if seal.is_some_and(|seal| seal.damaged) {
-        corrupt(cursor.next_offset(), cursor.position());
+        note(&mut end, cursor.next_offset(), cursor.position());
     }
     Ok(end)
 }
@@ -345,6 +351,13 @@ fn walk(
 pub(super) enum GroupEnd {
     /// The visitor has had enough.
     Stopped,
+    /// The visitor has had enough, behind this damage.
+    Last {
+        /// As below.
+        offset: u64,
+        /// As below.
+        at: u64,
+    },
     /// Each was visited.
     Good,
     /// This one is the first that was not.
@@ -388,7 +401,9 @@ pub(super) fn visit_group(
         match entry.content.and_then(RecordView::new) {
             Some(record) => {
                 if !visit(head.offset, record)? {
-                    return Ok(GroupEnd::Stopped);
+                    return Ok(
+                        bad.map_or(GroupEnd::Stopped, |(offset, at)| GroupEnd::Last { offset, at })
+                    );
                 }
             }
             None => {

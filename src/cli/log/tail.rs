@@ -48,7 +48,9 @@ pub(super) fn run(
     let mut followers = Vec::new();
     for shard in args.selection.shards.of(log)? {
         let (from, to) = args.selection.resolve(log, shard)?;
-        let begin = begin(log, shard, filter, count as u64)?.max(from);
+        // The last of a range are found by walking it; without one, from the end.
+        let ranged = args.selection.range.is_some();
+        let begin = if ranged { from } else { begin(log, shard, filter, count as u64)? };
         followers.push((Follower::new(log, shard, begin)?, to));
     }
     let mut lines: Vec<Line> = Vec::new();
