@@ -18,15 +18,21 @@ use common::{MAILRACE, Server, body, id_of};
 use serde_json::Value;
 
 fn log(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(MAILRACE).arg("log").args(arguments).arg("--dir").arg(dir).output().unwrap()
+    Command::new(MAILRACE)
+        .arg("log")
+        .args(arguments)
+        .arg("--dir")
+        .arg(dir)
+        .output()
+        .expect("it runs")
 }
 
 fn text(dir: &Path, arguments: &[&str]) -> String {
-    String::from_utf8(common::log_command(dir, arguments)).unwrap()
+    String::from_utf8(common::log_command(dir, arguments)).expect("UTF-8")
 }
 
 fn json(dir: &Path, arguments: &[&str]) -> Vec<Value> {
-    text(dir, arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text(dir, arguments).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// Sends one mail by BDAT with an envelope of its own.
@@ -179,6 +185,14 @@ fn ls_and_stats_tell_segments() {
     let last = listed[2]["base_offset"].as_u64().unwrap();
     assert_eq!(common::log_get(dir.path(), &format!("0:{last}")), body(9, 2_000));
     assert_eq!(common::log_get(dir.path(), "0:1"), body(1, 2_000));
+    // A tail that was never wholly written is told, and is no error.
+    server.kill();
+    let name = format!("shard-000/{:010}.seg", listed[2]["segment"].as_u64().unwrap());
+    let file = fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+    file.write_all_at(b"torn", listed[2]["bytes"].as_u64().unwrap()).unwrap();
+    let told = text(dir.path(), &["verify"]);
+    assert!(told.starts_with("note: ") && told.contains("torn tail"), "{told}");
+    assert!(told.ends_with("7 records verified\n"), "{told}");
 }
 
 /// A log of three runs of a server, all but the last segment sealed; where record 1 lies.
@@ -192,9 +206,10 @@ fn sealed_log(dir: &Path) -> (PathBuf, u64) {
     }
     drop(Server::start(dir));
     let segment = dir.join("shard-000/0000000001.seg");
-    let octets = fs::read(&segment).unwrap();
+    let octets = fs::read(&segment).expect("a segment");
     let needle = b"Subject: message 1\r\n";
-    let at = octets.windows(needle.len()).position(|window| window == needle).unwrap();
+    let at =
+        octets.windows(needle.len()).position(|window| window == needle).expect("it lies there");
     (segment, at as u64)
 }
 
@@ -310,7 +325,7 @@ fn a_tail_beside_a_server_under_load_shows_every_record_once() {
                 client.ehlo();
                 let large = body(writer, 400_000);
                 let small = body(writer, 3_000);
-                let mail = |turn: u64| if turn % 3 == 0 { &large } else { &small };
+                let mail = |turn: u64| if turn.is_multiple_of(3) { &large } else { &small };
                 (0..120).map(|turn| id_of(&client.bdat(mail(turn)))).collect::<Vec<_>>()
             })
         })

@@ -80,7 +80,10 @@ pub(super) fn run(
         out.write_all(line)?;
     }
     out.flush()?;
-    while args.follow {
+    if !args.follow {
+        return Ok(code);
+    }
+    loop {
         std::thread::sleep(FOLLOW);
         for (follower, to) in &mut followers {
             let shard = follower.shard();
@@ -94,7 +97,6 @@ pub(super) fn run(
         }
         out.flush()?;
     }
-    Ok(code)
 }
 
 fn tell(shard: u16, damage: &[crate::log::Damage]) {
