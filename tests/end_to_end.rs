@@ -110,7 +110,7 @@ fn log_commands_agree_beside_a_running_server() {
     assert_eq!(lines(&["cat", "-o", "@-1h", "-n", "7"]), 7);
     assert_eq!(lines(&["cat", "--shard", "9"]), 0);
     assert_eq!(lines(&["tail", "-n", "6"]), 6);
-    assert_eq!(lines(&["ls"]), 1);
+    assert_eq!(lines(&["ls"]), 2, "a heading and a segment");
     let stats = common::log_command(dir.path(), &["stats"]);
     assert!(String::from_utf8(stats).unwrap().starts_with("shard 0: offsets 0..20, 1 segments"));
     let verified = common::log_command(dir.path(), &["verify"]);

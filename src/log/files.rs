@@ -309,13 +309,10 @@ impl Manifest {
 /// # Errors
 /// What the file system says.
 pub fn read_seals(file: &File) -> io::Result<Vec<Seal>> {
-    let mut seals = Vec::new();
-    let mut at = [0; SEAL_BYTES];
-    while file.read_at((seals.len() * SEAL_BYTES) as u64, &mut at)? == SEAL_BYTES {
-        let Some(seal) = Seal::decode(&at) else { break };
-        seals.push(seal);
-    }
-    Ok(seals)
+    let mut octets = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    let read = file.read_at(0, &mut octets)?;
+    let (seals, _) = octets.get(..read).unwrap_or_default().as_chunks::<SEAL_BYTES>();
+    Ok(seals.iter().map_while(Seal::decode).collect())
 }
 
 const INDEX_BYTES: usize = 20;
@@ -337,14 +334,25 @@ pub fn append_index(dir: &Path, entry: &IndexEntry) -> io::Result<()> {
 /// Where to begin looking for an offset: a hint from the sparse index.
 #[must_use]
 pub fn look_up_index(dir: &Path, segment: u64, offset: u64) -> Option<u64> {
+    let (entries, _) = read_index(dir, segment)?;
+    entries.iter().filter(|entry| entry.offset <= offset).map(|entry| entry.position).max()
+}
+
+/// The good entries of a segment's sparse index, and how many octets are no entry; `None` where
+/// there is no index.
+#[must_use]
+pub fn read_index(dir: &Path, segment: u64) -> Option<(Vec<IndexEntry>, usize)> {
     let octets = fs::read(segment_path(dir, segment).with_extension("idx")).ok()?;
-    let mut best = None;
-    for entry in octets.as_chunks::<INDEX_BYTES>().0 {
-        let first = u64::from_le_bytes(entry[..8].try_into().ok()?);
-        let position = u64::from_le_bytes(entry[8..16].try_into().ok()?);
-        if crc(&entry[..16]).to_le_bytes() == entry[16..] && first <= offset {
-            best = best.max(Some(position));
-        }
-    }
-    best
+    let (chunks, rest) = octets.as_chunks::<INDEX_BYTES>();
+    let entries: Vec<_> = chunks
+        .iter()
+        .filter_map(|entry| {
+            let offset = u64::from_le_bytes(entry[..8].try_into().ok()?);
+            let position = u64::from_le_bytes(entry[8..16].try_into().ok()?);
+            let good = crc(&entry[..16]).to_le_bytes() == entry[16..];
+            good.then_some(IndexEntry { segment, offset, position })
+        })
+        .collect();
+    let bad = (chunks.len() - entries.len()) * INDEX_BYTES + rest.len();
+    Some((entries, bad))
 }

@@ -224,6 +224,14 @@ impl EntryFrame {
     /// Reads a frame and its content; `None` where either fails its checksum.
     #[must_use]
     pub fn decode(octets: &[u8]) -> Option<(Self, &[u8])> {
+        let frame = Self::decode_frame(octets)?;
+        let content = octets.get(ENTRY_FRAME..ENTRY_FRAME.checked_add(frame.bytes as usize)?)?;
+        (crc(content) == frame.crc).then_some((frame, content))
+    }
+
+    /// Reads a frame alone, its content unseen; `None` where it fails its checksum.
+    #[must_use]
+    pub fn decode_frame(octets: &[u8]) -> Option<Self> {
         let head = octets.get(..ENTRY_FRAME)?;
         if crc(&head[..20]) != u32_at(head, 20)? {
             return None;
@@ -233,14 +241,12 @@ impl EntryFrame {
             2 => EntryKind::Fragment,
             _ => return None,
         };
-        let frame = Self {
+        Some(Self {
             kind,
             bytes: u32_at(head, 4)?,
             offset: u64_at(head, 8)?,
             crc: u32_at(head, 16)?,
-        };
-        let content = octets.get(ENTRY_FRAME..ENTRY_FRAME.checked_add(frame.bytes as usize)?)?;
-        (crc(content) == frame.crc).then_some((frame, content))
+        })
     }
 }
 

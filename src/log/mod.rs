@@ -1,13 +1,18 @@
 //! The log: one per shard, append-only segments of records, synced before a message's 250.
 //!
 //! [`Appender`] writes (sans-IO, driven by the shard), [`recover`] judges what a dead process left,
-//! [`Log`] reads beside a running server. The format is told octet by octet in `frame`, the
+//! [`Log`] reads beside a running server, [`Follower`] stays at its end, [`verify`] checks all of it.
+//! The format is told octet by octet in `frame`, the
 //! directory in `files`.
 
 mod appender;
 mod buffer;
+mod chunk;
+mod cursor;
 mod files;
+mod follow;
 mod frame;
+mod lookup;
 mod offset;
 mod range;
 mod reader;
@@ -17,6 +22,7 @@ mod recovery;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use appender::{
     AppendError, Appender, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
@@ -25,8 +31,10 @@ pub use files::{
     DataDir, Manifest, Seal, append_index, fill_zeros, prepare_segment, read_node, segment_path,
     shard_dir,
 };
+pub use follow::{Damage, Follower};
 pub use offset::{BadRecordId, Identity, Offset, RecordId};
-pub use range::{BadRange, Bound, Range, format_time};
-pub use reader::{Log, SegmentFacts, WalkEnd};
+pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
+pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
+pub use verify::{Checked, Finding, Severity, Witness, verify};

@@ -1,7 +1,8 @@
 //! RANGE: which records a command means.
 //!
 //! `start`, `end`, `N`, `N:M` (half-open), `+N` (after the start), `-N` (before the end), `:M`,
-//! `N:`, and times: `@2026-11-22`, `@2026-11-22T18:04:05Z`, `@-1h`, each also as one side of `:`.
+//! `N:`, and times in UTC: `@2026-11-22`, `@2026-11-22T18:04:05Z` (with or without fraction and
+//! `Z`), `@-1h` (`s`, `m`, `h`, `d`), each also as one side of `:`, where the second needs no `@`.
 
 use std::{fmt, str::FromStr};
 
@@ -63,13 +64,13 @@ fn parse(text: &str) -> Option<Range> {
     for (at, _) in text.match_indices(':') {
         let (from, to) = (&text[..at], &text[at + 1..]);
         let timed = from.starts_with('@');
-        let to_text = if timed && !to.is_empty() && !to.starts_with('@') && to != "end" {
-            format!("@{to}")
-        } else {
-            to.to_owned()
-        };
         let from = if from.is_empty() { Some(Bound::AfterStart(0)) } else { bound(from) };
-        let to = if to_text.is_empty() { Some(None) } else { bound(&to_text).map(Some) };
+        let to = match to {
+            "" => Some(None),
+            // Behind a time `-24h` is a time as well; what is none is an offset.
+            _ if timed => bound(&format!("@{to}")).or_else(|| bound(to)).map(Some),
+            _ => bound(to).map(Some),
+        };
         if let (Some(from), Some(to)) = (from, to) {
             return Some(Range { from, to });
         }
@@ -118,8 +119,15 @@ fn duration(text: &str) -> Option<i64> {
 /// `2026-11-22` or `2026-11-22T18:04:05Z` (RFC 3339, UTC), in microseconds since 1970.
 fn instant(text: &str) -> Option<i64> {
     let (date, time) = match text.split_once('T') {
-        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        Some((date, time)) => (date, time.strip_suffix('Z').unwrap_or(time)),
         None => (text, "00:00:00"),
+    };
+    let (time, micros) = match time.split_once('.') {
+        Some((time, digits)) if (1..=6).contains(&digits.len()) => {
+            (time, number(digits)? * 10_u64.pow(6 - digits.len() as u32))
+        }
+        Some(_) => return None,
+        None => (time, 0),
     };
     let mut date = date.splitn(3, '-').map(number);
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
@@ -127,7 +135,7 @@ fn instant(text: &str) -> Option<i64> {
     let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
     let good = (1970..=9999).contains(&year)
         && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
+        && (1..=days_of_month(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second <= 60;
@@ -136,7 +144,16 @@ fn instant(text: &str) -> Option<i64> {
     }
     let days = days_from_civil(i64::try_from(year).ok()?, month as i64, day as i64);
     let seconds = days * 86_400 + (hour * 3_600 + minute * 60 + second) as i64;
-    Some(seconds * 1_000_000)
+    Some(seconds * 1_000_000 + micros as i64)
+}
+
+fn days_of_month(year: u64, month: u64) -> u64 {
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    match month {
+        2 => 28 + u64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.
@@ -168,6 +185,14 @@ pub fn format_time(unix_micros: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
 }
 
+/// As [`format_time`], with microseconds: `2026-11-22T18:04:05.123456Z`.
+#[must_use]
+pub fn format_time_micros(unix_micros: i64) -> String {
+    let mut text = format_time(unix_micros);
+    text.pop();
+    format!("{text}.{:06}Z", unix_micros.rem_euclid(1_000_000))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,11 +209,30 @@ mod tests {
             ("+3", AfterStart(3), None),
             ("-3", BeforeEnd(3), None),
             (":end", AfterStart(0), Some(BeforeEnd(0))),
+            (":7", AfterStart(0), Some(At(7))),
+            (":@-1h", AfterStart(0), Some(Ago(3_600_000_000))),
             ("5:", At(5), None),
+            ("start:end", AfterStart(0), Some(BeforeEnd(0))),
+            ("-5:-2", BeforeEnd(5), Some(BeforeEnd(2))),
+            ("+1:+3", AfterStart(1), Some(AfterStart(3))),
+            ("@-2d:end", Ago(172_800_000_000), Some(BeforeEnd(0))),
+            ("@-2d:", Ago(172_800_000_000), None),
+            ("@-90m:@-30s", Ago(5_400_000_000), Some(Ago(30_000_000))),
+            ("@-1h:-5", Ago(3_600_000_000), Some(BeforeEnd(5))),
+            ("@-1h:700", Ago(3_600_000_000), Some(At(700))),
             ("@-1h", Ago(3_600_000_000), None),
             ("@-48h:-24h", Ago(172_800_000_000), Some(Ago(86_400_000_000))),
             ("@2026-11-22", Time(day), None),
             ("@2026-11-22T01:00:00Z", Time(day + 3_600_000_000), None),
+            ("@2026-11-22T01:00:00", Time(day + 3_600_000_000), None),
+            ("@2026-11-22T00:00:01.5Z", Time(day + 1_500_000), None),
+            ("@2026-11-22:2026-11-23", Time(day), Some(Time(day + 86_400_000_000))),
+            ("@2026-11-22:@2026-11-23", Time(day), Some(Time(day + 86_400_000_000))),
+            (
+                "@2026-11-22T01:00:00Z:2026-11-22T02:00:00Z",
+                Time(day + 3_600_000_000),
+                Some(Time(day + 7_200_000_000)),
+            ),
             (
                 "@2026-11-22T01:00:00Z:2026-11-23",
                 Time(day + 3_600_000_000),
@@ -198,9 +242,28 @@ mod tests {
         for (text, from, to) in cases {
             assert_eq!(text.parse(), Ok(Range { from, to }), "{text}");
         }
-        for bad in
-            ["", "x", "1:x", "--3", "+", "@", "@x", "@-1y", "@2026-13-01", "@2026-11-22T1", "1.5"]
-        {
+        for bad in [
+            "",
+            "x",
+            "1:x",
+            "--3",
+            "+",
+            "-",
+            "@",
+            "@x",
+            "@-1y",
+            "@-h",
+            "@2026-13-01",
+            "1.5",
+            "1:2:3",
+            "@2026-02-29",
+            "@2026-04-31",
+            "@2026-11-22T1",
+            "@2026-11-22T24:00:00Z",
+            "@2026-11-22T00:00:00.Z",
+            "@2026-11-22T00:00:00+01:00",
+            "99999999999999999999",
+        ] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
     }
@@ -212,5 +275,8 @@ mod tests {
             assert_eq!(instant(&text), Some(seconds * 1_000_000), "{text}");
         }
         assert_eq!(format_time(1_795_370_645_000_000), "2026-11-22T18:04:05Z");
+        let text = format_time_micros(1_795_370_645_001_002);
+        assert_eq!(text, "2026-11-22T18:04:05.001002Z");
+        assert_eq!(instant(&text), Some(1_795_370_645_001_002));
     }
 }

@@ -1,25 +1,37 @@
 //! The reading side: lock-free, safe beside a running server. Goes by the frames; never repairs.
+//!
+//! Here: segments listed, walked, and mail data put together. `lookup` finds records by offset and
+//! time, `follow` keeps a position at the end, `verify` checks everything.
 
 use std::{
+    cell::Cell,
+    fmt,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use super::{
-    FragmentAt, RecordId, RecordView, Seal,
-    files::{look_up_index, read_node, read_seals, segment_numbers, segment_path, shard_dir},
-    frame::{
-        BLOCK, ENTRY_FRAME, EntryFrame, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader, crc,
-    },
+    FragmentAt, RecordView, Seal,
+    chunk::read_again,
+    cursor::{Cursor, Step, entries},
+    files::{read_node, read_seals, segment_numbers, segment_path, shard_dir},
+    frame::{BLOCK, ENTRY_FRAME, EntryFrame, EntryKind, GroupFrame, SegmentHeader},
     recovery::Octets,
 };
 
-/// A data directory, opened for reading.
-#[derive(Debug)]
+/// A data directory, opened for reading. Bulky buffers are kept from one walk to the next.
 pub struct Log {
-    dir: PathBuf,
-    node: [u8; 6],
+    pub(super) dir: PathBuf,
+    pub(super) node: [u8; 6],
+    buffer: Cell<Vec<u8>>,
+    fragment: Cell<Vec<u8>>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Log({})", self.dir.display())
+    }
 }
 
 /// What is known of one segment.
@@ -52,17 +64,31 @@ impl SegmentFacts {
 /// What a walk over records found behind its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEnd {
-    /// Stopped by the visitor.
+    /// Stopped by the visitor, nothing damaged until there.
     Stopped,
     /// The end of what was written.
     End,
-    /// A group or record fails its checksum though it is sealed.
+    /// A group or record fails its checksum though it is sealed. What lies whole behind it was
+    /// visited; this is the first.
     Corrupt {
         /// First offset that is missing.
         offset: u64,
-        /// Of the group, in the segment file.
+        /// Of the group or entry, in the segment file.
         position: u64,
     },
+}
+
+/// How much a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Records.
+    pub records: u64,
+    /// Behind the last record.
+    pub end_offset: u64,
+    /// Octets in use.
+    pub bytes: u64,
+    /// When its first and its last group was written, microseconds since 1970.
+    pub written: Option<(i64, i64)>,
 }
 
 impl Log {
@@ -75,7 +101,7 @@ impl Log {
             let what = format!("{} is not a mailrace data directory: {error}", dir.display());
             io::Error::new(error.kind(), what)
         })?;
-        Ok(Self { dir: dir.to_owned(), node })
+        Ok(Self { dir: dir.to_owned(), node, buffer: Cell::default(), fragment: Cell::default() })
     }
 
     /// The node's id.
@@ -99,74 +125,71 @@ impl Log {
         Ok(shards)
     }
 
-    /// The segments of a shard that hold a header, in order.
+    /// The segments of a shard that are sealed or hold a header, in order. A sealed one is known
+    /// from the manifest; its file is not opened.
     ///
     /// # Errors
     /// What the file system says.
     pub fn segments(&self, shard: u16) -> io::Result<Vec<SegmentFacts>> {
-        let dir = shard_dir(&self.dir, shard);
-        let seals = match File::open(dir.join("manifest")) {
-            Ok(file) => read_seals(&file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let seals = self.seals(shard)?;
         let mut facts = Vec::new();
-        let mut block = vec![0; BLOCK];
-        for number in segment_numbers(&dir)? {
-            let Ok(file) = File::open(segment_path(&dir, number)) else { continue };
-            block.fill(0);
-            file.read_at(0, &mut block)?;
-            let Some((header, _)) = SegmentHeader::decode(&block) else { continue };
-            facts.push(SegmentFacts {
-                shard,
-                number,
-                base_offset: header.first_offset,
-                bytes: file.metadata()?.len(),
-                seal: seals.iter().rev().find(|seal| seal.number == number).copied(),
-            });
+        for number in segment_numbers(&shard_dir(&self.dir, shard))? {
+            facts.extend(self.facts(shard, number, find_seal(&seals, number))?);
         }
         Ok(facts)
     }
 
-    /// Finds a record and shows it.
-    ///
-    /// # Errors
-    /// `NotFound` where there is no such record; what the file system says.
-    pub fn get<T>(
+    /// The seals of a shard. Read before the directory is listed: what is sealed has a file.
+    pub(super) fn seals(&self, shard: u16) -> io::Result<Vec<Seal>> {
+        match File::open(shard_dir(&self.dir, shard).join("manifest")) {
+            Ok(file) => read_seals(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Facts of one segment; `None` where it is gone, or has neither seal nor header.
+    pub(super) fn facts(
         &self,
-        id: RecordId,
-        mut show: impl FnMut(&Self, RecordView<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no record {id}"));
-        if id.node != self.node {
-            return Err(missing());
-        }
-        let offset = id.offset.get();
-        let segments = self.segments(id.shard)?;
-        let at = segments.partition_point(|segment| segment.base_offset <= offset);
-        // Segments that were left without a record share their base with the next.
-        for segment in segments[..at].iter().rev() {
-            let mut found = None;
-            let from = look_up_index(&shard_dir(&self.dir, id.shard), segment.number, offset);
-            for from in [from, None] {
-                self.walk_segment(segment, from, offset, &mut |at, record| {
-                    if at == offset {
-                        found = Some(show(self, record)?);
-                    }
-                    Ok(at < offset)
-                })?;
-                if let Some(found) = found.take() {
-                    return Ok(found);
-                }
-                if from.is_none() {
-                    break;
-                }
+        shard: u16,
+        number: u64,
+        seal: Option<Seal>,
+    ) -> io::Result<Option<SegmentFacts>> {
+        let path = self.path(shard, number);
+        let gone = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            _ => Err(error),
+        };
+        let (base_offset, bytes) = match seal {
+            Some(seal) => match fs::metadata(&path) {
+                Ok(metadata) => (seal.first_offset, metadata.len()),
+                Err(error) => return gone(error),
+            },
+            None => {
+                let file = match File::open(&path) {
+                    Ok(file) => file,
+                    Err(error) => return gone(error),
+                };
+                let mut block = [0; BLOCK];
+                file.read_at(0, &mut block)?;
+                let Some((header, _)) = SegmentHeader::decode(&block) else { return Ok(None) };
+                (header.first_offset, file.metadata()?.len())
             }
-            if segment.base_offset < offset {
-                break;
-            }
-        }
-        Err(missing())
+        };
+        Ok(Some(SegmentFacts { shard, number, base_offset, bytes, seal }))
+    }
+
+    pub(super) fn path(&self, shard: u16, number: u64) -> PathBuf {
+        segment_path(&shard_dir(&self.dir, shard), number)
+    }
+
+    pub(super) fn cursor(&self, segment: &SegmentFacts) -> io::Result<Option<Cursor>> {
+        let path = self.path(segment.shard, segment.number);
+        Cursor::open(&path, segment.seal, self.buffer.take()).map_err(|error| at(&path, &error))
+    }
+
+    pub(super) fn keep_buffer(&self, cursor: Cursor) {
+        self.buffer.set(cursor.into_buffer());
     }
 
     /// Visits the records of a segment from an offset on, until the visitor says `false`.
@@ -183,66 +206,50 @@ impl Log {
         from: u64,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
     ) -> io::Result<WalkEnd> {
-        let file = File::open(segment_path(&shard_dir(&self.dir, segment.shard), segment.number))?;
-        let mut block = vec![0; BLOCK];
-        file.read_at(0, &mut block)?;
-        let Some((header, sum)) = SegmentHeader::decode(&block) else { return Ok(WalkEnd::End) };
-        let mut position = BLOCK as u64;
-        // Known from the group before; unknown after a jump.
-        let mut expected = Some((0, sum));
+        let Some(mut cursor) = self.cursor(segment)? else {
+            let corrupt = WalkEnd::Corrupt { offset: segment.base_offset, position: 0 };
+            return Ok(if segment.seal.is_some() { corrupt } else { WalkEnd::End });
+        };
         if let Some(hint) = hint {
-            block.fill(0);
-            file.read_at(hint, &mut block)?;
-            if GroupFrame::decode(&block).is_some_and(|(frame, _)| frame.nonce == header.nonce) {
-                position = hint;
-                expected = None;
-            }
+            cursor.jump(hint)?;
         }
-        let end = segment.seal.map_or(segment.bytes, |seal| seal.end_position);
-        let mut next = header.first_offset;
-        let mut group = Vec::new();
-        while position < end {
-            block.fill(0);
-            file.read_at(position, &mut block)?;
-            let frame = GroupFrame::decode(&block).filter(|(frame, _)| {
-                frame.nonce == header.nonce
-                    && expected.is_none_or(|(number, chain)| {
-                        frame.number == number && frame.chain == chain
-                    })
-                    && position + frame.span() <= segment.bytes
-            });
-            let corrupt = WalkEnd::Corrupt { offset: next, position };
-            let unsealed = segment.seal.is_none();
-            let Some((frame, sum)) = frame else {
-                return Ok(if unsealed { WalkEnd::End } else { corrupt });
-            };
-            let behind = frame.first_offset + u64::from(frame.records);
-            if frame.records > 0 && behind > from {
-                group.resize(frame.payload_bytes as usize, 0);
-                let read = file.read_at(position + GROUP_FRAME as u64, &mut group)?;
-                if read < group.len() || crc(&group) != frame.payload_crc {
-                    return Ok(if unsealed { WalkEnd::End } else { corrupt });
-                }
-                let mut at = 0;
-                while let Some((entry, content)) = group.get(at..).and_then(EntryFrame::decode) {
-                    at += entry.span();
-                    if entry.kind != EntryKind::RecordV1 || entry.offset < from {
-                        continue;
-                    }
-                    let Some(record) = RecordView::new(content) else { return Ok(corrupt) };
-                    if !visit(entry.offset, record)? {
-                        return Ok(WalkEnd::Stopped);
-                    }
-                }
-            }
-            next = next.max(behind);
-            expected = Some((frame.number + 1, sum));
-            position += frame.span();
+        let end = walk(&mut cursor, segment.seal, from, visit);
+        self.keep_buffer(cursor);
+        end
+    }
+
+    /// Measures a segment: by its seal, or by walking an active one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn extent(&self, segment: &SegmentFacts) -> io::Result<Extent> {
+        let base = segment.base_offset;
+        let mut extent = Extent { end_offset: base, ..Extent::default() };
+        if let Some(seal) = segment.seal {
+            extent.records = seal.end_offset - seal.first_offset;
+            extent.end_offset = seal.end_offset;
+            extent.bytes = seal.end_position;
         }
-        Ok(match segment.seal {
-            Some(seal) if seal.damaged => WalkEnd::Corrupt { offset: next, position },
-            _ => WalkEnd::End,
-        })
+        let Some(mut cursor) = self.cursor(segment)? else { return Ok(extent) };
+        while let Step::Group(frame) = cursor.peek()? {
+            let first = extent.written.map_or(frame.written_at, |(first, _)| first);
+            if segment.seal.is_some() {
+                extent.written = Some((first, frame.written_at));
+                break;
+            }
+            if !cursor.payload(&frame)?.1 {
+                break;
+            }
+            extent.written = Some((first, frame.written_at));
+            cursor.pass(&frame);
+        }
+        if segment.seal.is_none() {
+            extent.end_offset = cursor.next_offset();
+            extent.records = extent.end_offset - base;
+            extent.bytes = cursor.position();
+        }
+        self.keep_buffer(cursor);
+        Ok(extent)
     }
 
     /// Shows the mail data of a record, chunk by chunk.
@@ -255,34 +262,188 @@ impl Log {
         record: RecordView<'_>,
         mut visit: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        let dir = shard_dir(&self.dir, shard);
         let mut open: Option<(u64, File)> = None;
-        let mut octets = Vec::new();
-        for at in record.fragments() {
-            if open.as_ref().is_none_or(|(number, _)| *number != at.segment) {
-                open = Some((at.segment, File::open(segment_path(&dir, at.segment))?));
+        let mut octets = self.fragment.take();
+        for fragment in record.fragments() {
+            if open.as_ref().is_none_or(|(number, _)| *number != fragment.segment) {
+                let path = self.path(shard, fragment.segment);
+                open = Some((fragment.segment, File::open(&path).map_err(|e| at(&path, &e))?));
             }
             if let Some((_, file)) = &open {
-                read_fragment(file, at, &mut octets)?;
-                visit(octets.get(ENTRY_FRAME..).unwrap_or_default())?;
+                visit(read_fragment(file, fragment, &mut octets)?)?;
             }
         }
+        self.fragment.set(octets);
         visit(record.inline())
+    }
+
+    /// Reads one fragment for its checksum's sake.
+    pub(super) fn check_fragment(&self, shard: u16, fragment: FragmentAt) -> io::Result<()> {
+        let mut octets = self.fragment.take();
+        let file = File::open(self.path(shard, fragment.segment))?;
+        read_fragment(&file, fragment, &mut octets)?;
+        self.fragment.set(octets);
+        Ok(())
     }
 }
 
-fn read_fragment(file: &File, at: FragmentAt, octets: &mut Vec<u8>) -> io::Result<()> {
-    octets.resize(ENTRY_FRAME + at.bytes as usize, 0);
-    let read = file.read_at(at.position, octets)?;
-    let whole = read == octets.len()
-        && EntryFrame::decode(octets).is_some_and(|(frame, content)| {
-            frame.kind == EntryKind::Fragment
-                && frame.crc == at.crc
-                && content.len() == at.bytes as usize
-        });
-    if whole {
-        return Ok(());
+pub(super) fn find_seal(seals: &[Seal], number: u64) -> Option<Seal> {
+    seals.iter().rev().find(|seal| seal.number == number).copied()
+}
+
+/// An I/O error that names the file.
+pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Walks a cursor to the end of its segment.
+fn walk(
+    cursor: &mut Cursor,
+    seal: Option<Seal>,
+    from: u64,
+    visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
+) -> io::Result<WalkEnd> {
+    let mut end = WalkEnd::End;
+    let note = |end: &mut WalkEnd, offset, position| {
+        if *end == WalkEnd::End {
+            *end = WalkEnd::Corrupt { offset, position };
+        }
+    };
+    loop {
+        let (offset, position) = (cursor.next_offset(), cursor.position());
+        let frame = match cursor.peek()? {
+            Step::Group(frame) => frame,
+            Step::End => break,
+            Step::Corrupt => {
+                note(&mut end, offset, position);
+                if cursor.resync()? {
+                    continue;
+                }
+                break;
+            }
+        };
+        if frame.records > 0 && frame.first_offset + u64::from(frame.records) > from {
+            let (payload, good) = cursor.payload(&frame)?;
+            if !good && seal.is_none() {
+                break;
+            }
+            match visit_group(&frame, payload, from, visit)? {
+                // A record that is asked for and not found lies where the damage is.
+                GroupEnd::Stopped if end == WalkEnd::End => return Ok(WalkEnd::Stopped),
+                GroupEnd::Stopped => return Ok(end),
+                GroupEnd::Last { offset, at } => {
+                    note(&mut end, offset, position + at);
+                    return Ok(end);
+                }
+                GroupEnd::Good => {}
+                GroupEnd::Bad { offset, at } => note(&mut end, offset, position + at),
+            }
+        }
+        cursor.pass(&frame);
     }
-    let what = format!("segment {}: damaged fragment at position {}", at.segment, at.position);
+    if seal.is_some_and(|seal| seal.damaged) {
+        note(&mut end, cursor.next_offset(), cursor.position());
+    }
+    Ok(end)
+}
+
+/// What a group's records came to.
+pub(super) enum GroupEnd {
+    /// The visitor has had enough.
+    Stopped,
+    /// The visitor has had enough, behind this damage.
+    Last {
+        /// As below.
+        offset: u64,
+        /// As below.
+        at: u64,
+    },
+    /// Each was visited.
+    Good,
+    /// This one is the first that was not.
+    Bad {
+        /// Its offset.
+        offset: u64,
+        /// Its entry, from the start of the group.
+        at: u64,
+    },
+}
+
+/// Visits the records of one group. A damaged group's whole records are shown as well: each has a
+/// checksum of its own, and its offset must be the one that is due, so remains of an older use of
+/// the block are not taken for records.
+pub(super) fn visit_group(
+    frame: &GroupFrame,
+    payload: &[u8],
+    from: u64,
+    visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
+) -> io::Result<GroupEnd> {
+    let behind = frame.first_offset + u64::from(frame.records);
+    let mut due = frame.first_offset;
+    let mut bad = None;
+    for entry in entries(payload) {
+        let position = (super::frame::GROUP_FRAME + entry.at) as u64;
+        let Some(head) = entry.frame else {
+            bad.get_or_insert((due, position));
+            break;
+        };
+        if head.kind != EntryKind::RecordV1 {
+            continue;
+        }
+        if head.offset < due || head.offset >= behind {
+            bad.get_or_insert((due, position));
+            continue;
+        }
+        due = head.offset + 1;
+        if head.offset < from {
+            continue;
+        }
+        match entry.content.and_then(RecordView::new) {
+            Some(record) => {
+                if !visit(head.offset, record)? {
+                    return Ok(
+                        bad.map_or(GroupEnd::Stopped, |(offset, at)| GroupEnd::Last { offset, at })
+                    );
+                }
+            }
+            None => {
+                bad.get_or_insert((head.offset, position));
+            }
+        }
+    }
+    if due < behind {
+        bad.get_or_insert((due, 0));
+    }
+    Ok(bad.map_or(GroupEnd::Good, |(offset, at)| GroupEnd::Bad { offset, at }))
+}
+
+/// Reads a fragment, once more where its checksum fails (D10).
+fn read_fragment<'a>(
+    file: &File,
+    fragment: FragmentAt,
+    octets: &'a mut Vec<u8>,
+) -> io::Result<&'a [u8]> {
+    let len = ENTRY_FRAME + fragment.bytes as usize;
+    if octets.len() < len {
+        octets.resize(len, 0);
+    }
+    let octets = octets.get_mut(..len).unwrap_or_default();
+    let whole = |octets: &[u8], read: usize| {
+        read == len
+            && EntryFrame::decode(octets).is_some_and(|(frame, content)| {
+                frame.kind == EntryKind::Fragment
+                    && frame.crc == fragment.crc
+                    && content.len() == fragment.bytes as usize
+            })
+    };
+    let mut read = file.read_at(fragment.position, octets)?;
+    if !whole(octets, read) {
+        read = read_again(file, fragment.position, octets)?;
+    }
+    if whole(octets, read) {
+        return Ok(octets.get(ENTRY_FRAME..).unwrap_or_default());
+    }
+    let (segment, position) = (fragment.segment, fragment.position);
+    let what = format!("segment {segment}: damaged fragment of mail data at position {position}");
     Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }

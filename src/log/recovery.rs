@@ -137,7 +137,7 @@ pub fn walk(segment: &(impl Octets + ?Sized), bytes: u64) -> io::Result<Option<W
 }
 
 /// Tells a clean end from a torn tail from damage.
-fn judge(
+pub(super) fn judge(
     segment: &(impl Octets + ?Sized),
     bytes: u64,
     header: &SegmentHeader,

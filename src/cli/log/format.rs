@@ -1,0 +1,281 @@
+//! A record as a line, as JSON, as its mail data, or by a template.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    str::FromStr,
+};
+
+use clap::ValueEnum;
+
+use super::text::{escape, human_size, quote_subject, subject};
+use crate::log::{Identity, Log, Offset, RecordId, RecordView, format_time, format_time_micros};
+
+/// Of the mail data, looked at for a subject.
+const FRONT_BYTES: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Named {
+    /// Time, shard:offset, size, addresses, subject
+    Short,
+    /// One JSON object a line
+    Json,
+    /// The mail data alone, one record directly behind the other: exact, but only a single record
+    /// (-n 1) can be told apart again
+    Raw,
+}
+
+/// How records are printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Named(Named),
+    Template(Template),
+}
+
+impl Format {
+    pub(super) fn new(named: Option<Named>, template: Option<&Template>, json: bool) -> Self {
+        match (template, named) {
+            (Some(template), _) => Self::Template(template.clone()),
+            (None, Some(named)) => Self::Named(named),
+            (None, None) if json => Self::Named(Named::Json),
+            (None, None) => Self::Named(Named::Short),
+        }
+    }
+
+    /// Prints one record.
+    pub(super) fn print(
+        &self,
+        log: &Log,
+        shard: u16,
+        offset: u64,
+        record: RecordView<'_>,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let id = Identity { node: log.node(), shard }.record_id(Offset::new(offset));
+        match self {
+            Self::Named(Named::Raw) => log.mail_data(shard, record, |chunk| out.write_all(chunk)),
+            Self::Named(Named::Short) => short(log, id, record, out),
+            Self::Named(Named::Json) => {
+                let mut value = envelope_json(id, record);
+                if let Some(object) = value.as_object_mut() {
+                    object.insert("subject".to_owned(), subject_of(log, shard, record)?.into());
+                }
+                writeln!(out, "{value}")
+            }
+            Self::Template(template) => template.print(log, id, record, out),
+        }
+    }
+}
+
+/// `2026-11-22T18:04:05Z 3:725 18.2K alice@example.org -> sales@example.com (+2) "Order"`
+fn short(log: &Log, id: RecordId, record: RecordView<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let mut paths = record.forward_paths();
+    let first = paths.next().unwrap_or_default();
+    let more = match paths.count() {
+        0 => String::new(),
+        more => format!(" (+{more})"),
+    };
+    let subject = subject_of(log, id.shard, record)?.unwrap_or_default();
+    writeln!(
+        out,
+        "{} {}:{} {} {} -> {}{more} {}",
+        format_time(record.received_at()),
+        id.shard,
+        id.offset,
+        human_size(record.bytes()),
+        sender(record),
+        escape(first),
+        quote_subject(&subject),
+    )
+}
+
+/// The reverse-path, the null one as `<>`.
+fn sender(record: RecordView<'_>) -> String {
+    match record.mail_from() {
+        "" => "<>".to_owned(),
+        from => escape(from),
+    }
+}
+
+/// The subject of a record's mail, where its front holds one.
+fn subject_of(log: &Log, shard: u16, record: RecordView<'_>) -> io::Result<Option<String>> {
+    if record.fragments().next().is_none() {
+        let inline = record.inline();
+        return Ok(subject(inline.get(..FRONT_BYTES).unwrap_or(inline)));
+    }
+    // Of a large mail the first fragment is enough: the visitor breaks off behind it.
+    let mut found = None;
+    let first = log.mail_data(shard, record, |chunk| {
+        found = subject(chunk.get(..FRONT_BYTES).unwrap_or(chunk));
+        Err(io::Error::from(io::ErrorKind::Interrupted))
+    });
+    match first {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(found),
+    }
+}
+
+pub(super) fn body_name(record: RecordView<'_>) -> &'static str {
+    match record.body_type() {
+        0 => "7BIT",
+        1 => "8BITMIME",
+        _ => "BINARYMIME",
+    }
+}
+
+pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json::Value {
+    serde_json::json!({
+        "id": id.to_string(),
+        "shard": id.shard,
+        "offset": id.offset.get(),
+        "received_at": format_time_micros(record.received_at()),
+        "listener": record.listener(),
+        "mail_from": record.mail_from(),
+        "rcpt_to": record.forward_paths().collect::<Vec<_>>(),
+        "smtputf8": record.smtputf8(),
+        "body": body_name(record),
+        "esmtp": record.esmtp(),
+        "helo": record.helo(),
+        "client": record.client().to_string(),
+        "size": record.bytes(),
+        "size_declared": record.size_declared(),
+    })
+}
+
+/// A template: text with `%` letters, and `\n \t \\ \0` as in C.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Letter(char),
+}
+
+/// The letters and what they stand for.
+pub(super) const LETTERS: &str = "\
+Letters of a template:
+  %s  shard                            %o  offset
+  %i  record id                        %t  time received, RFC 3339 in UTC
+  %F  reverse-path (<> for the null)   %R  forward-paths, joined by commas
+  %N  number of forward-paths          %z  octets of mail data
+  %Z  the same, human (18.2K)          %S  subject
+  %H  argument of HELO or EHLO         %C  client address and port
+  %L  listener                         %%  a percent sign
+  \\n \\t \\0 \\\\  line feed, tab, NUL, backslash
+What a client chose is escaped to one printable line.";
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut plain = String::new();
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            match character {
+                '%' => match characters.next() {
+                    Some('%') => plain.push('%'),
+                    Some(letter) if "soitFRNzZSHCL".contains(letter) => {
+                        if !plain.is_empty() {
+                            pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                        }
+                        pieces.push(Piece::Letter(letter));
+                    }
+                    Some(letter) => return Err(format!("unknown letter %{letter}")),
+                    None => return Err("a lone % at the end".to_owned()),
+                },
+                '\\' => plain.push(match characters.next() {
+                    Some('n') => '\n',
+                    Some('t') => '\t',
+                    Some('0') => '\0',
+                    Some('\\') => '\\',
+                    Some(other) => return Err(format!("unknown escape \\{other}")),
+                    None => return Err("a lone \\ at the end".to_owned()),
+                }),
+                _ => plain.push(character),
+            }
+        }
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(plain));
+        }
+        Ok(Self(pieces))
+    }
+}
+
+impl Template {
+    fn print(
+        &self,
+        log: &Log,
+        id: RecordId,
+        record: RecordView<'_>,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        for piece in &self.0 {
+            let text = match piece {
+                Piece::Text(text) => text.clone(),
+                Piece::Letter('S') => {
+                    escape(&subject_of(log, id.shard, record)?.unwrap_or_default())
+                }
+                Piece::Letter(letter) => expand(*letter, id, record),
+            };
+            out.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+fn expand(letter: char, id: RecordId, record: RecordView<'_>) -> String {
+    match letter {
+        's' => id.shard.to_string(),
+        'o' => id.offset.to_string(),
+        'i' => id.to_string(),
+        't' => format_time(record.received_at()),
+        'F' => sender(record),
+        'R' => {
+            let mut all = String::new();
+            for path in record.forward_paths() {
+                // Writing into a String cannot fail.
+                let _ = write!(all, "{}{}", if all.is_empty() { "" } else { "," }, escape(path));
+            }
+            all
+        }
+        'N' => record.forward_paths().count().to_string(),
+        'z' => record.bytes().to_string(),
+        'Z' => human_size(record.bytes()),
+        'H' => escape(record.helo()),
+        'C' => record.client().to_string(),
+        'L' => escape(record.listener()),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_read() {
+        let template: Template = r"%s:%o 100%% %F\n".parse().unwrap();
+        let text = |text: &str| Piece::Text(text.to_owned());
+        let want = [
+            Piece::Letter('s'),
+            text(":"),
+            Piece::Letter('o'),
+            text(" 100% "),
+            Piece::Letter('F'),
+            text("\n"),
+        ];
+        assert_eq!(template.0, want);
+        for bad in ["%x", "%", "a\\", "\\q", "%é"] {
+            assert!(bad.parse::<Template>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_letter_is_told_of() {
+        for letter in "soitFRNzZSHCL".chars() {
+            assert!(LETTERS.contains(&format!("%{letter}  ")), "%{letter}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `mailrace log get`
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    str::FromStr,
+};
+
+use clap::Args;
+
+use super::{
+    format::{body_name, envelope_json},
+    text::{escape, header_len},
+};
+use crate::{
+    config::Machine,
+    log::{BadRecordId, Log, Offset, RecordId, RecordView, format_time_micros},
+    smtp::{ReceivedFacts, received_field},
+};
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// Record id of the 250 reply, or SHARD:OFFSET
+    #[arg(value_name = "ID")]
+    record: RecordName,
+    /// The header only, as it was received
+    #[arg(long, conflicts_with = "envelope")]
+    headers: bool,
+    /// The envelope instead of the mail
+    #[arg(long)]
+    envelope: bool,
+    /// Put the Received field of this server on top (RFC 5321 §4.4)
+    #[arg(long, conflicts_with = "envelope")]
+    received: bool,
+    /// The server's name in the Received field; default: the system's host name
+    #[arg(long, value_name = "NAME", requires = "received")]
+    hostname: Option<String>,
+}
+
+/// How a user names a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordName {
+    Id(RecordId),
+    Here(u16, u64),
+}
+
+impl FromStr for RecordName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place = text.split_once(':').and_then(|(shard, offset)| {
+            let digits = |text: &str| text.bytes().all(|octet| octet.is_ascii_digit());
+            (digits(shard) && digits(offset))
+                .then(|| Some(Self::Here(shard.parse().ok()?, offset.parse().ok()?)))?
+        });
+        match place {
+            Some(place) => Ok(place),
+            None => text
+                .parse()
+                .map(Self::Id)
+                .map_err(|bad: BadRecordId| format!("{bad}, nor SHARD:OFFSET")),
+        }
+    }
+}
+
+pub(super) fn run(
+    log: &Log,
+    args: &GetArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    if json && !args.envelope {
+        let what = "--json goes with --envelope: mail data is printed as it is";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    let id = match args.record {
+        RecordName::Id(id) => id,
+        RecordName::Here(shard, offset) => {
+            RecordId { node: log.node(), shard, offset: Offset::new(offset) }
+        }
+    };
+    log.get(id, |log, record| {
+        if args.envelope {
+            return envelope(id, record, json, out);
+        }
+        if args.received {
+            let system = || Machine::detect().hostname;
+            let by = args.hostname.clone().unwrap_or_else(system);
+            out.write_all(&received(id, record, &by))?;
+        }
+        if args.headers {
+            return header(log, id.shard, record, out);
+        }
+        log.mail_data(id.shard, record, |chunk| out.write_all(chunk))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn received(id: RecordId, record: RecordView<'_>, by: &str) -> Vec<u8> {
+    let mut paths = record.forward_paths();
+    // RFC 5321 §7.2: `for` would tell blind recipients of each other.
+    let only_forward_path = paths.next().filter(|_| paths.next().is_none());
+    let facts = ReceivedFacts {
+        helo: record.helo(),
+        esmtp: record.esmtp(),
+        smtputf8: record.smtputf8(),
+        only_forward_path,
+    };
+    let mut field = Vec::new();
+    let time = record.received_at();
+    received_field(&facts, record.client(), by, &id.to_string(), time, &mut field);
+    field
+}
+
+/// Prints the header. It is gathered, since its end may lie across two fragments.
+fn header(log: &Log, shard: u16, record: RecordView<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let mut front = Vec::new();
+    let mut searched = 0;
+    let mut end = None;
+    log.mail_data(shard, record, |chunk| {
+        if end.is_none() {
+            front.extend_from_slice(chunk);
+            let rest = front.get(searched..).unwrap_or_default();
+            end = header_len(rest).map(|len| searched + len);
+            // Whole lines need no second look.
+            searched += memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1);
+        }
+        Ok(())
+    })?;
+    out.write_all(front.get(..end.unwrap_or(front.len())).unwrap_or_default())
+}
+
+fn envelope(
+    id: RecordId,
+    record: RecordView<'_>,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", envelope_json(id, record));
+    }
+    writeln!(out, "id        {id}")?;
+    writeln!(out, "received  {}", format_time_micros(record.received_at()))?;
+    writeln!(out, "listener  {}", escape(record.listener()))?;
+    writeln!(out, "client    {}", record.client())?;
+    let verb = if record.esmtp() { "ehlo" } else { "helo" };
+    writeln!(out, "{verb}      {}", escape(record.helo()))?;
+    writeln!(out, "from      <{}>", escape(record.mail_from()))?;
+    for path in record.forward_paths() {
+        writeln!(out, "to        <{}>", escape(path))?;
+    }
+    let utf8 = if record.smtputf8() { " SMTPUTF8" } else { "" };
+    writeln!(out, "body      {}{utf8}", body_name(record))?;
+    writeln!(out, "size      {}", record.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_two_names() {
+        assert_eq!("3:725".parse(), Ok(RecordName::Here(3, 725)));
+        let id = "7f3a9c21b04e-003-00000000000002d5";
+        assert_eq!(id.parse(), Ok(RecordName::Id(id.parse().unwrap())));
+        for bad in ["", ":", "3:", "x:1", "3:-1", "70000:1", "3", "7f3a"] {
+            assert!(bad.parse::<RecordName>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `mailrace log`: reads the data directory, safe beside a running server. A file per subcommand;
+//! `select` holds what they have in common, `format` and `text` how a record is shown.
+
+mod cat;
+mod format;
+mod get;
+mod segments;
+mod select;
+mod tail;
+mod text;
+mod verify;
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+
+use super::{EXIT_FAILED, EXIT_USAGE};
+use crate::log::Log;
+
+/// Corruption was found.
+const EXIT_CORRUPT: u8 = 3;
+
+#[derive(Args, Debug)]
+pub(super) struct LogArgs {
+    #[command(subcommand)]
+    command: LogCommand,
+    /// Data directory
+    #[arg(long, global = true, default_value = "./mailrace-data")]
+    dir: PathBuf,
+    /// One JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Print the mail data of one record, byte by byte as it was sent
+    Get(get::GetArgs),
+    /// A line for each segment: shard, base offset, records, octets in use, age of its first
+    /// record, state
+    Ls(select::ShardArgs),
+    /// A line for each record
+    Cat(cat::CatArgs),
+    /// The last records; with -f also those to come
+    Tail(tail::TailArgs),
+    /// Records, octets and rate, and the segments of each shard
+    Stats(segments::StatsArgs),
+    /// Check everything; exit code 3 where acknowledged mail is damaged or missing
+    ///
+    /// Headers, the chain of groups, the checksum of each record and fragment, offsets, seals and
+    /// missing segments. The first bad offset and byte position of each segment is told. A wrong
+    /// index is a warning; a torn tail, which was never acknowledged, is a note.
+    Verify(select::ShardArgs),
+}
+
+pub(super) fn run(args: &LogArgs) -> ExitCode {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let done = answer(args, &mut out).and_then(|code| out.flush().map(|()| code));
+    match done {
+        Ok(code) => code,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mailrace: {error}");
+            let usage = error.kind() == io::ErrorKind::InvalidInput;
+            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
+        }
+    }
+}
+
+fn answer(args: &LogArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let log = Log::open(&args.dir)?;
+    match &args.command {
+        LogCommand::Get(get) => get::run(&log, get, args.json, out),
+        LogCommand::Ls(shards) => segments::list(&log, shards, args.json, out),
+        LogCommand::Cat(cat) => cat::run(&log, cat, args.json, out),
+        LogCommand::Tail(tail) => tail::run(&log, tail, args.json, out),
+        LogCommand::Stats(stats) => segments::stats(&log, stats, args.json, out),
+        LogCommand::Verify(shards) => verify::run(&log, shards, args.json, out),
+    }
+}

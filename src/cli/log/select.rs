@@ -1,0 +1,134 @@
+//! Which records a command means: shards, a range, envelope addresses.
+
+use std::{
+    io,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::Args;
+
+use crate::log::{Bound, Log, Range, RecordView};
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct ShardArgs {
+    /// Only these shards
+    #[arg(long, value_delimiter = ',', value_name = "N,N")]
+    pub(super) shard: Vec<u16>,
+}
+
+impl ShardArgs {
+    /// The shards of the log that are meant, in order.
+    pub(super) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
+        let mut shards = log.shards()?;
+        shards.retain(|shard| self.shard.is_empty() || self.shard.contains(shard));
+        Ok(shards)
+    }
+}
+
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Filter {
+    /// Only with this reverse-path in the envelope (MAIL FROM, not the From field); '' for the
+    /// null one. The local part counts exactly, the domain in any case
+    #[arg(long, value_name = "ADDR")]
+    from: Option<String>,
+    /// Only with this forward-path in the envelope (RCPT TO, not the To field), compared likewise
+    #[arg(long, value_name = "ADDR")]
+    to: Option<String>,
+}
+
+impl Filter {
+    pub(super) fn is_empty(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+
+    pub(super) fn matches(&self, record: RecordView<'_>) -> bool {
+        self.from.as_deref().is_none_or(|from| same_mailbox(from, record.mail_from()))
+            && self
+                .to
+                .as_deref()
+                .is_none_or(|to| record.forward_paths().any(|path| same_mailbox(to, path)))
+    }
+}
+
+/// RFC 5321 §2.4: local parts may be case-sensitive, domains are not. `<a@b>` is taken as `a@b`.
+fn same_mailbox(wanted: &str, mailbox: &str) -> bool {
+    let bare = wanted.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(wanted);
+    match (bare.rsplit_once('@'), mailbox.rsplit_once('@')) {
+        (Some((local, domain)), Some((other, other_domain))) => {
+            local == other && domain.to_lowercase() == other_domain.to_lowercase()
+        }
+        // `Postmaster` without a domain (RFC 5321 §2.3.5) is the one name in any case.
+        (None, None) if bare.eq_ignore_ascii_case("postmaster") => {
+            bare.eq_ignore_ascii_case(mailbox)
+        }
+        _ => bare == mailbox,
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Selection {
+    #[command(flatten)]
+    pub(super) shards: ShardArgs,
+    /// RANGE: start, end, N, N:M (half-open), +N (after the start), -N (before the end), :end,
+    /// @2026-11-22, @-1h, @-48h:-24h, @T1:T2; times are UTC; offsets count within each shard
+    #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
+    pub(super) range: Option<Range>,
+    #[command(flatten)]
+    pub(super) filter: Filter,
+}
+
+impl Selection {
+    /// The offsets of one shard that the range means: from, and behind the last.
+    pub(super) fn resolve(&self, log: &Log, shard: u16) -> io::Result<(u64, u64)> {
+        let range = self.range.unwrap_or(Range::ALL);
+        let from = resolve(log, shard, range.from)?;
+        let to = range.to.map_or(Ok(u64::MAX), |to| resolve(log, shard, to))?;
+        Ok((from, to))
+    }
+}
+
+fn resolve(log: &Log, shard: u16, bound: Bound) -> io::Result<u64> {
+    Ok(match bound {
+        Bound::At(offset) => offset,
+        // Most commands mean all: no need to look for an end.
+        Bound::AfterStart(0) => 0,
+        Bound::AfterStart(count) => log.ends(shard)?.0.saturating_add(count),
+        Bound::BeforeEnd(count) => {
+            let (start, end) = log.ends(shard)?;
+            end.saturating_sub(count).max(start)
+        }
+        Bound::Time(time) => log.offset_at(shard, time)?,
+        Bound::Ago(ago) => log.offset_at(shard, now().saturating_sub(ago))?,
+    })
+}
+
+/// Microseconds since 1970.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_are_compared_by_their_parts() {
+        for (wanted, mailbox, same) in [
+            ("a@x.test", "a@x.test", true),
+            ("a@X.test", "a@x.TEST", true),
+            ("<a@x.test>", "a@x.test", true),
+            ("A@x.test", "a@x.test", false),
+            ("a@x.test", "a@y.test", false),
+            ("a@Ü.test", "a@ü.test", true),
+            ("\"a@b\"@x.test", "\"a@b\"@X.test", true),
+            ("", "", true),
+            ("<>", "", true),
+            ("", "a@x.test", false),
+            ("postmaster", "Postmaster", true),
+            ("a", "A", false),
+        ] {
+            assert_eq!(same_mailbox(wanted, mailbox), same, "{wanted} {mailbox}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Records found by offset and by time, without a look at every segment.
+//!
+//! An offset: the manifest's seals say which sealed segment holds it; what has no seal is found by
+//! a binary search over headers (usually there is one; without a manifest, all). Within the
+//! segment the sparse index leads to within a MiB. A time: a binary search over the first records
+//! of the segments, then a walk of one. Received times may go back a little between neighbours
+//! and with the clock (D14: nothing but this search depends on them).
+
+use std::io;
+
+use super::{
+    Log, RecordId, RecordView, SegmentFacts, WalkEnd,
+    cursor::Step,
+    files::{look_up_index, segment_numbers, shard_dir},
+    reader::find_seal,
+};
+
+impl Log {
+    /// Finds a record and shows it.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such record, `InvalidData` where it is damaged, each with a
+    /// sentence for the user; what the file system says.
+    pub fn get<T>(
+        &self,
+        id: RecordId,
+        mut show: impl FnMut(&Self, RecordView<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let missing = |why: String| Err(io::Error::new(io::ErrorKind::NotFound, why));
+        if id.node != self.node {
+            let hex = |node: [u8; 6]| node.map(|octet| format!("{octet:02x}")).concat();
+            let (theirs, ours) = (hex(id.node), hex(self.node));
+            return missing(format!(
+                "no record {id} here: it is of node {theirs}, this log is of node {ours}"
+            ));
+        }
+        if !shard_dir(&self.dir, id.shard).is_dir() {
+            return missing(format!("no record {id}: there is no shard {}", id.shard));
+        }
+        let offset = id.offset.get();
+        let mut damage = None;
+        for segment in self.locate(id.shard, offset)? {
+            let hint = look_up_index(&shard_dir(&self.dir, id.shard), segment.number, offset);
+            for hint in [hint, None] {
+                let mut found = None;
+                let end = self.walk_segment(&segment, hint, offset, &mut |at, record| {
+                    if at == offset {
+                        found = Some(show(self, record)?);
+                    }
+                    Ok(at < offset)
+                })?;
+                if let Some(found) = found {
+                    return Ok(found);
+                }
+                if let WalkEnd::Corrupt { position, .. } = end {
+                    damage.get_or_insert((segment.number, position));
+                }
+                if hint.is_none() {
+                    break;
+                }
+            }
+            if segment.base_offset < offset {
+                break;
+            }
+        }
+        match damage {
+            None => missing(format!("no record {id}")),
+            Some((number, position)) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("record {id} is damaged: segment {number}, position {position}"),
+            )),
+        }
+    }
+
+    /// The segments that may hold an offset, likeliest first. Opens those without a seal only.
+    fn locate(&self, shard: u16, offset: u64) -> io::Result<Vec<SegmentFacts>> {
+        let seals = self.seals(shard)?;
+        let holds = |seal: &&super::Seal| (seal.first_offset..seal.end_offset).contains(&offset);
+        if let Some(&seal) = seals.iter().rev().find(holds) {
+            return match self.facts(shard, seal.number, Some(seal))? {
+                Some(facts) => Ok(vec![facts]),
+                None => Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("no record {shard}:{offset} any more: segment {} is gone", seal.number),
+                )),
+            };
+        }
+        let mut numbers = segment_numbers(&shard_dir(&self.dir, shard))?;
+        numbers.retain(|&number| find_seal(&seals, number).is_none_or(|seal| seal.damaged));
+        // Prepared segments have no header: a probe that meets one looks to its left.
+        let (mut low, mut high) = (0, numbers.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.headed(shard, &numbers, low, middle)? {
+                Some((at, facts)) if facts.base_offset <= offset => low = middle.max(at) + 1,
+                Some((at, _)) => high = at,
+                None => low = middle + 1,
+            }
+        }
+        let mut found = Vec::new();
+        for &number in numbers.get(..low).unwrap_or_default().iter().rev() {
+            let seal = find_seal(&seals, number);
+            let Some(facts) = self.facts(shard, number, seal)? else { continue };
+            let done = facts.base_offset < offset;
+            found.push(facts);
+            if done {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last segment with a header among `numbers[low..=at]`.
+    fn headed(
+        &self,
+        shard: u16,
+        numbers: &[u64],
+        low: usize,
+        at: usize,
+    ) -> io::Result<Option<(usize, SegmentFacts)>> {
+        for at in (low..=at).rev() {
+            if let Some(&number) = numbers.get(at)
+                && let Some(facts) = self.facts(shard, number, None)?
+            {
+                return Ok(Some((at, facts)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Log start offset and log end offset of a shard.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn ends(&self, shard: u16) -> io::Result<(u64, u64)> {
+        let segments = self.segments(shard)?;
+        let start = segments.first().map_or(0, |segment| segment.base_offset);
+        let end = segments.last().map(|last| self.end_of(last)).transpose()?;
+        Ok((start, end.unwrap_or(start).max(start)))
+    }
+
+    /// Offset behind the last record of a segment.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn end_of(&self, segment: &SegmentFacts) -> io::Result<u64> {
+        if let Some(seal) = segment.seal {
+            return Ok(seal.end_offset);
+        }
+        let hint = look_up_index(&shard_dir(&self.dir, segment.shard), segment.number, u64::MAX);
+        let mut end = segment.base_offset;
+        for hint in [hint, None] {
+            self.walk_segment(segment, hint, 0, &mut |offset, _| {
+                end = offset + 1;
+                Ok(true)
+            })?;
+            if hint.is_none() || end > segment.base_offset {
+                break;
+            }
+        }
+        Ok(end)
+    }
+
+    /// Walks the records `from..to` of a shard in order, until the visitor says `false`.
+    ///
+    /// Returns what is damaged, a (number of the segment, end) each.
+    ///
+    /// # Errors
+    /// What the file system or the visitor says.
+    pub fn walk(
+        &self,
+        shard: u16,
+        from: u64,
+        to: u64,
+        visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
+    ) -> io::Result<Vec<(u64, WalkEnd)>> {
+        let segments = self.segments(shard)?;
+        let first = segments.partition_point(|segment| segment.base_offset <= from);
+        let mut damage = Vec::new();
+        for segment in segments.get(first.saturating_sub(1)..).unwrap_or_default() {
+            if segment.base_offset >= to {
+                break;
+            }
+            if segment.seal.is_some_and(|seal| seal.end_offset <= from && !seal.damaged) {
+                continue;
+            }
+            let hint = (segment.base_offset < from)
+                .then(|| look_up_index(&shard_dir(&self.dir, shard), segment.number, from))
+                .flatten();
+            let mut stopped = false;
+            let end = self.walk_segment(segment, hint, from, &mut |offset, record| {
+                stopped = offset >= to || !visit(offset, record)?;
+                Ok(!stopped)
+            })?;
+            if let WalkEnd::Corrupt { .. } = end {
+                damage.push((segment.number, end));
+            }
+            if stopped {
+                break;
+            }
+        }
+        Ok(damage)
+    }
+
+    /// The first offset whose record was received at or after a time (microseconds since 1970);
+    /// the log end offset where there is none.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn offset_at(&self, shard: u16, time: i64) -> io::Result<u64> {
+        let segments = self.segments(shard)?;
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let before = match segments.get(middle) {
+                Some(segment) => self.first_received(segment)?.is_none_or(|at| at < time),
+                None => false,
+            };
+            if before { low = middle + 1 } else { high = middle }
+        }
+        let from = segments.get(low.saturating_sub(1)).map_or(0, |segment| segment.base_offset);
+        let mut found = None;
+        self.walk(shard, from, u64::MAX, &mut |offset, record| {
+            if record.received_at() >= time {
+                found = Some(offset);
+            }
+            Ok(found.is_none())
+        })?;
+        match found {
+            Some(found) => Ok(found),
+            None => Ok(self.ends(shard)?.1),
+        }
+    }
+
+    /// When the last group of a segment was written, microseconds since 1970.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn last_written(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
+        let Some(mut cursor) = self.cursor(segment)? else { return Ok(None) };
+        let dir = shard_dir(&self.dir, segment.shard);
+        if let Some(hint) = look_up_index(&dir, segment.number, u64::MAX) {
+            cursor.jump(hint)?;
+        }
+        let mut written = None;
+        while let Step::Group(frame) = cursor.peek()? {
+            written = Some(frame.written_at);
+            cursor.pass(&frame);
+        }
+        self.keep_buffer(cursor);
+        Ok(written)
+    }
+
+    fn first_received(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
+        let mut received = None;
+        self.walk_segment(segment, None, 0, &mut |_, record| {
+            received = Some(record.received_at());
+            Ok(false)
+        })?;
+        Ok(received)
+    }
+}
