@@ -23,9 +23,9 @@ use super::{
 /// Octets of a fragment's buffer, frames included: 64 reads of 4 KiB or 4 of 64 KiB.
 const FRAGMENT_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Fragment buffers kept for the next: 32 MiB. A buffer that is given back to the system costs as
+/// Fragment buffers kept for the next: 16 MiB. A buffer that is given back to the system costs as
 /// much to get again, in cleared pages, as the copy into it.
-const FRAGMENT_BUFFERS_KEPT: usize = 128;
+const FRAGMENT_BUFFERS_KEPT: usize = 64;
 
 /// Octets between entries of the sparse index.
 const INDEX_STEP: u64 = 1 << 20;

@@ -68,6 +68,9 @@ pub(crate) struct Connection {
     /// Octets handed to the kernel; not touched while `send_under_way`.
     pub(crate) sending: Vec<u8>,
     pub(crate) send_under_way: bool,
+    /// Receive buffers that came while the log had no room, with their lengths: not given back to
+    /// the kernel, which stops by itself when it has none left.
+    pub(crate) kept: Vec<(u16, usize)>,
     /// Received but not yet taken by the session: an incomplete command line, or what had arrived
     /// when reading was stopped.
     pub(crate) unread: Vec<u8>,

@@ -164,9 +164,11 @@ impl Segments {
         found.expect("the appender writes to segments it was given").1.as_raw_fd()
     }
 
-    /// Tells how far the appender has come.
+    /// Tells how far the appender has come. From the middle of its segment on the next is wanted as
+    /// it is: to finish the step of filling and the sync behind it takes some tens of milliseconds,
+    /// in which a fast sender fills the other half.
     pub(super) fn written_to(&self, position: u64) {
-        if self.preparing && position + FILL_FIRST > self.bytes {
+        if self.preparing && position > self.bytes / 2 {
             self.inbox.borrow_mut().urgent = true;
         }
     }

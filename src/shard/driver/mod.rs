@@ -38,8 +38,8 @@ use crate::{
 pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// Octets waiting for a sync at which reading stops, well below the 64 MiB that the log takes: what
-/// is being received still finds room. A disk of 1 GB/s writes as much within a slow sync of 24 ms.
-const BACKLOG_BYTES: usize = 24 << 20;
+/// is being received still finds room. A disk of 1 GB/s writes as much within a sync of 16 ms.
+const BACKLOG_BYTES: usize = 16 << 20;
 
 /// Octets that one receive can add to the log: a fragment of a large message that was collected
 /// before, and 64 KiB of the smallest messages, which grow sixfold by their envelopes.

@@ -11,7 +11,7 @@ use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
         connection::{Collected, Connection, Key, Phase, Waits},
-        ring::Completion,
+        ring::{Completion, RECV_BUFFER_BYTES},
     },
     smtp::{Admission, Event, Replies, Session},
 };
@@ -74,6 +74,7 @@ impl Driver {
             replies: Replies::new(),
             sending: Vec::new(),
             send_under_way: false,
+            kept: Vec::new(),
             unread: Vec::new(),
             mail: Collected::default(),
             opened: self.now,
@@ -123,6 +124,9 @@ impl Driver {
         if connection.phase == Phase::Dead && !connection.operations() {
             self.discard(&mut connection);
             self.collected_bytes -= connection.mail.accounted;
+            for (buffer, _) in connection.kept.drain(..) {
+                self.ring.recycle(buffer);
+            }
             self.counters.closed(
                 usize::from(connection.listener),
                 connection.reason,
@@ -153,6 +157,11 @@ impl Driver {
         };
         connection.receiving = completion.more();
         match (completion.outcome(), completion.buffer()) {
+            (Ok(len), Some(buffer)) if len > 0 && self.keeps(&connection) => {
+                connection.kept.push((buffer, len));
+                self.held_up = true;
+                self.pause(key, &mut connection);
+            }
             (Ok(len), Some(buffer)) if len > 0 => {
                 let octets = self.ring.octets(buffer, len);
                 self.octets(key, &mut connection, octets);
@@ -164,9 +173,14 @@ impl Driver {
                     self.ring.recycle(buffer);
                 }
                 connection.ended = true;
-                self.end_of_stream(&mut connection);
+                // What came before it may still wait.
+                if connection.paused.is_none() {
+                    self.end_of_stream(&mut connection);
+                }
             }
             (Err(error), _) => match error.raw_os_error() {
+                // Every buffer is kept: `resume` arms it again.
+                Some(libc::ENOBUFS) if self.log_full() => self.pause(key, &mut connection),
                 // Out of buffers for a moment, or stopped on purpose.
                 Some(libc::ENOBUFS | libc::ECANCELED) => {}
                 _ => self.broken(&mut connection, CloseReason::ClientGone),
@@ -208,14 +222,31 @@ impl Driver {
             if let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
                 connection.unread.extend_from_slice(rest);
             }
-        } else {
-            let mut unread = mem::take(&mut connection.unread);
-            unread.extend_from_slice(octets);
-            let taken = self.serve(key, connection, &unread);
-            unread.drain(..taken);
-            if !unread.is_empty() {
-                connection.unread = unread;
+            return;
+        }
+        let mut unread = mem::take(&mut connection.unread);
+        unread.extend_from_slice(octets);
+        let mut at = 0;
+        // What piled up while reading was stopped is taken in steps, each with a look at the room.
+        loop {
+            let step = &unread[at..unread.len().min(at + RECV_BUFFER_BYTES)];
+            let taken = self.serve(key, connection, step);
+            at += taken;
+            if connection.phase != Phase::Open {
+                return;
             }
+            if taken == 0 || at == unread.len() || connection.paused.is_some() {
+                break;
+            }
+            if self.holds_up(connection) {
+                self.held_up = true;
+                self.pause(key, connection);
+                break;
+            }
+        }
+        unread.drain(..at);
+        if !unread.is_empty() {
+            connection.unread = unread;
         }
     }
 
@@ -240,14 +271,44 @@ impl Driver {
         if connection.paused.is_none() {
             connection.paused = Some(self.now);
             self.paused.push(key);
-            if connection.receiving {
-                self.ring.cancel(token(RECEIVE, key), token(CANCEL, key));
+            if !self.log_full() {
+                self.stop_receiving(key, connection);
             }
-            // A peer that is gone must not hold memory as long as we are patient.
-            if !connection.watching && connection.phase != Phase::Dead {
-                connection.watching = true;
-                self.ring.hang_up(connection.socket.as_raw_fd(), token(HANG_UP, key));
-            }
+        }
+    }
+
+    fn stop_receiving(&mut self, key: Key, connection: &mut Connection) {
+        if connection.receiving {
+            self.ring.cancel(token(RECEIVE, key), token(CANCEL, key));
+        }
+        // A peer that is gone must not hold memory as long as we are patient.
+        if !connection.watching && connection.phase != Phase::Dead {
+            connection.watching = true;
+            self.ring.hang_up(connection.socket.as_raw_fd(), token(HANG_UP, key));
+        }
+    }
+
+    /// Whether what is received for it stays in its buffer: while the log has no room, all is kept
+    /// so, and memory stays bounded by the ring. Another reason to stop concerns few, who must not
+    /// hold the buffers of all.
+    fn keeps(&self, connection: &Connection) -> bool {
+        connection.phase == Phase::Open && (self.log_full() || !connection.kept.is_empty())
+    }
+
+    /// Serves the octets in kept buffers, as far as nothing holds them up again.
+    fn serve_kept(&mut self, key: Key, connection: &mut Connection) {
+        self.octets(key, connection, &[]);
+        let mut kept = mem::take(&mut connection.kept).into_iter();
+        while connection.paused.is_none()
+            && let Some((buffer, len)) = kept.next()
+        {
+            let octets = self.ring.octets(buffer, len);
+            self.octets(key, connection, octets);
+            self.ring.recycle(buffer);
+        }
+        connection.kept = kept.collect();
+        if connection.ended && connection.paused.is_none() {
+            self.end_of_stream(connection);
         }
     }
 
@@ -279,6 +340,7 @@ impl Driver {
             let too_long = ours && self.now >= since + patience;
             if connection.phase != Phase::Open {
                 connection.paused = None;
+                self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
             } else if too_long {
                 self.with_session(&mut connection, |session, context| {
@@ -289,14 +351,18 @@ impl Driver {
                 connection.paused = None;
                 connection.phase = Phase::Closing;
                 connection.reason = CloseReason::Timeout;
+                self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
             } else if unsent || ours {
                 held_up |= ours;
+                if connection.receiving && !self.log_full() {
+                    self.stop_receiving(key, &mut connection);
+                }
                 self.paused.push(key);
             } else {
                 connection.paused = None;
                 connection.session.postpone(self.now.saturating_sub(since));
-                self.octets(key, &mut connection, &[]);
+                self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
             }
             self.put(key, connection);

@@ -81,9 +81,15 @@ impl Session {
         self.block_bytes = 0;
     }
 
-    /// Notes why the message cannot be taken, and has the driver drop what it has of it.
+    /// Notes that the message cannot be taken, and has the driver drop what it has of it.
+    ///
+    /// Which offence answers is judged at the end, where all of the message was seen: the answer
+    /// must not hang on how it was cut. Size alone is final, for what is over it is not looked at.
     fn offend(&mut self, offence: Offence) -> Option<Event> {
-        self.offence.get_or_insert(offence);
+        match offence {
+            Offence::Size => self.offence = Some(offence),
+            _ => _ = self.offence.get_or_insert(offence),
+        }
         std::mem::take(&mut self.handed_out).then_some(Event::Discard)
     }
 
@@ -124,7 +130,7 @@ impl Session {
         };
         let (taken, event) = if chunk.out_of_order.is_some() {
             (here, None)
-        } else if self.offence.is_some() {
+        } else if self.offence == Some(Offence::Size) {
             self.bytes += here as u64;
             (here, None)
         } else if self.transaction.body == BodyType::BinaryMime {
@@ -151,7 +157,7 @@ impl Session {
     /// Takes octets that lie at `at` in the input.
     fn take(&mut self, cx: &mut Context<'_>, octets: Option<&[u8]>, at: usize) -> Option<Event> {
         let octets = octets.unwrap_or_default();
-        if self.offence.is_none() {
+        if self.offence != Some(Offence::Size) {
             self.header.feed(octets, cx.config.limits.header_scan_bytes);
         }
         if let Some(event) = self.count(cx, octets.len()) {
@@ -227,7 +233,8 @@ impl Session {
     fn finish(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         self.waiting_since = cx.now;
         self.reader.finish();
-        let Some(offence) = self.offence.or_else(|| self.judge(cx)) else {
+        let size = self.offence.filter(|offence| *offence == Offence::Size);
+        let Some(offence) = size.or_else(|| self.judge(cx)) else {
             self.state = State::Verdict { closing: false };
             return Some(Event::EndOfMail);
         };
