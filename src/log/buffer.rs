@@ -107,6 +107,13 @@ impl AlignedBuffer {
     }
 }
 
+impl Default for AlignedBuffer {
+    /// One block.
+    fn default() -> Self {
+        Self::new(BLOCK)
+    }
+}
+
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         // SAFETY: allocated by `new` with this layout.

@@ -2,47 +2,49 @@
 //!
 //! A read through a cursor's frames touches each octet once, in order, but in pieces of 80 octets
 //! to 4 MiB. Each piece as a system call of its own, or the kernel's readahead of 128 KiB alone,
-//! keeps a fast disk idle; so a chunk is read at once, and while it is looked at the kernel fetches
-//! the next. A single record (`log get`) wants little: the chunk starts small and doubles.
+//! keeps a fast disk idle; so a chunk is read at once. A single record (`log get`) wants little:
+//! the chunk starts small and doubles; once it has, and the segment is sealed, the page cache is
+//! left aside (O_DIRECT): it would hold what nobody reads again, beside a server that needs the
+//! memory, and its copy costs as much as the checksums. Where the file system refuses, reads go on
+//! through the cache.
 
 use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 
-use super::{frame::BLOCK, recovery::Octets};
+use super::{buffer::AlignedBuffer, frame::BLOCK, recovery::Octets};
 
 /// First read of a file: the header and a group or two.
 const CHUNK_BYTES_MIN: usize = 64 << 10;
 
-/// At 2 GB/s a chunk is 1 ms of the disk: far above the cost of a system call, small enough to
-/// stay in the second-level cache's reach while it is checked.
-const CHUNK_BYTES_MAX: usize = 2 << 20;
+/// At 2 GB/s a chunk is 2 ms of the disk: far above the cost of a system call.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
 
 /// A segment file with a window of it in memory. Life: one walk, or as long as a tail follows.
 #[derive(Debug)]
 pub(super) struct ChunkReader {
     file: File,
-    buffer: Vec<u8>,
-    /// Of the window, in the file.
+    buffer: AlignedBuffer,
+    /// Of the window, in the file; a multiple of the block size.
     start: u64,
     /// Of the window.
     len: usize,
     /// Octets of the next read.
     chunk: usize,
-    /// Up to here the kernel was asked to read ahead.
-    ahead: u64,
-    /// Nothing behind this is read ahead: the end of a sealed segment, 0 for an active one.
-    ahead_end: u64,
+    /// The segment is sealed, and will be read on and on.
+    sealed: bool,
+    direct: bool,
 }
 
 impl ChunkReader {
     /// Opens a file; `buffer` is memory to use again.
-    pub(super) fn open(path: &Path, buffer: Vec<u8>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, buffer: AlignedBuffer) -> io::Result<Self> {
         let file = File::open(path)?;
-        Ok(Self { file, buffer, start: 0, len: 0, chunk: CHUNK_BYTES_MIN, ahead: 0, ahead_end: 0 })
+        let chunk = CHUNK_BYTES_MIN;
+        Ok(Self { file, buffer, start: 0, len: 0, chunk, sealed: false, direct: false })
     }
 
-    /// Allows reading ahead up to `end`.
-    pub(super) fn read_ahead(&mut self, end: u64) {
-        self.ahead_end = end;
+    /// Nothing will be written to the file any more.
+    pub(super) fn sealed(&mut self) {
+        self.sealed = true;
     }
 
     /// Size of the file now.
@@ -51,7 +53,7 @@ impl ChunkReader {
     }
 
     /// The memory, for the next reader.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(super) fn into_buffer(self) -> AlignedBuffer {
         self.buffer
     }
 
@@ -63,42 +65,38 @@ impl ChunkReader {
         }
         let from = usize::try_from(position - self.start).unwrap_or(usize::MAX).min(self.len);
         let to = from.saturating_add(len).min(self.len);
-        Ok(self.buffer.get(from..to).unwrap_or_default())
+        Ok(self.buffer.octets().get(from..to).unwrap_or_default())
     }
 
     /// Moves the window to `position`; what it holds of that already is kept.
     fn fill(&mut self, position: u64, len: usize) -> io::Result<()> {
+        let start = position - position % BLOCK as u64;
+        let len = len + (position - start) as usize;
         let window_end = self.start + self.len as u64;
-        let kept = if (self.start..window_end).contains(&position) {
-            let from = (position - self.start) as usize;
-            self.buffer.copy_within(from..self.len, 0);
-            self.len - from
-        } else {
-            0
+        // A block that the file's end cut short is read anew: it may have grown.
+        let kept = match (self.start..window_end).contains(&start) {
+            true => (window_end - start) as usize / BLOCK * BLOCK,
+            false => 0,
         };
-        let onward = position <= window_end && self.len > 0;
+        let from = (start.saturating_sub(self.start)) as usize;
+        if kept > 0 && from > 0 {
+            self.buffer.octets_mut().copy_within(from..from + kept, 0);
+        }
+        let onward = start <= window_end && self.len > 0;
         self.chunk = if onward { (self.chunk * 2).min(CHUNK_BYTES_MAX) } else { CHUNK_BYTES_MIN };
+        if self.sealed && !self.direct && self.chunk > CHUNK_BYTES_MIN {
+            self.direct = go_direct(&self.file);
+            self.sealed = self.direct;
+        }
         let want = len.max(kept + self.chunk).next_multiple_of(BLOCK);
         if self.buffer.len() < want {
-            self.buffer.resize(want, 0);
+            self.buffer.set_len(want);
         }
-        (self.start, self.len) = (position, kept);
-        let from = position + kept as u64;
-        self.hint(from + (want - kept) as u64);
-        if let Some(room) = self.buffer.get_mut(kept..want) {
-            self.len += self.file.read_at(from, room)?;
+        (self.start, self.len) = (start, kept);
+        if let Some(room) = self.buffer.octets_mut().get_mut(kept..want) {
+            self.len += self.file.read_at(start + kept as u64, room)?;
         }
         Ok(())
-    }
-
-    /// Has the kernel fetch the chunk behind `from` while the one before is looked at.
-    fn hint(&mut self, from: u64) {
-        let end = (from + CHUNK_BYTES_MAX as u64).min(self.ahead_end);
-        let from = from.max(self.ahead);
-        if self.chunk == CHUNK_BYTES_MAX && from < end {
-            advise(&self.file, from, end - from, libc::POSIX_FADV_WILLNEED);
-            self.ahead = end;
-        }
     }
 
     /// Forgets the window: the next read sees what the file holds by then.
@@ -110,8 +108,16 @@ impl ChunkReader {
     /// Forgets the window and what the kernel keeps of `len` octets: the next read asks the disk.
     pub(super) fn forget_cached(&mut self, position: u64, len: u64) {
         self.forget();
-        self.ahead = 0;
         advise(&self.file, position, len, libc::POSIX_FADV_DONTNEED);
+    }
+}
+
+/// Has the next reads leave the page cache aside; says whether they will.
+fn go_direct(file: &File) -> bool {
+    // SAFETY: a descriptor of ours; its flags are read and set.
+    unsafe {
+        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        flags >= 0 && libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT) == 0
     }
 }
 
@@ -138,8 +144,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let octets: Vec<u8> = (0..10 << 20).map(|at: u32| (at * 7 + (at >> 11)) as u8).collect();
         file.write_all(&octets).unwrap();
-        let mut reader = ChunkReader::open(file.path(), Vec::new()).unwrap();
-        reader.read_ahead(octets.len() as u64);
+        let mut reader = ChunkReader::open(file.path(), AlignedBuffer::default()).unwrap();
+        reader.sealed();
         let mut position = 0;
         let mut len = 1;
         while position < octets.len() {
@@ -160,7 +166,7 @@ mod tests {
     fn what_was_forgotten_is_read_anew() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(8_192).unwrap();
-        let mut reader = ChunkReader::open(file.path(), Vec::new()).unwrap();
+        let mut reader = ChunkReader::open(file.path(), AlignedBuffer::default()).unwrap();
         assert_eq!(reader.read(4_096, 1).unwrap(), [0]);
         std::os::unix::fs::FileExt::write_all_at(file.as_file(), b"x", 4_096).unwrap();
         assert_eq!(reader.read(4_096, 1).unwrap(), [0], "the window is kept");

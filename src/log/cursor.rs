@@ -9,6 +9,7 @@ use std::{io, path::Path};
 
 use super::{
     Seal,
+    buffer::AlignedBuffer,
     chunk::ChunkReader,
     frame::{BLOCK, ENTRY_FRAME, EntryFrame, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
 };
@@ -45,7 +46,7 @@ impl Cursor {
     pub(super) fn open(
         path: &Path,
         seal: Option<Seal>,
-        buffer: Vec<u8>,
+        buffer: AlignedBuffer,
     ) -> io::Result<Option<Self>> {
         let mut chunks = ChunkReader::open(path, buffer)?;
         let mut decoded = SegmentHeader::decode(chunks.read(0, BLOCK)?);
@@ -55,8 +56,8 @@ impl Cursor {
         }
         let Some((header, sum)) = decoded else { return Ok(None) };
         let bytes = chunks.bytes()?;
-        if let Some(seal) = seal {
-            chunks.read_ahead(seal.end_position);
+        if seal.is_some() {
+            chunks.sealed();
         }
         Ok(Some(Self {
             chunks,
@@ -191,7 +192,7 @@ impl Cursor {
     }
 
     /// The memory, for the next cursor.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(super) fn into_buffer(self) -> AlignedBuffer {
         self.chunks.into_buffer()
     }
 }

@@ -12,6 +12,7 @@ use std::{fs, io, time::SystemTime};
 
 use super::{
     Log, RecordView, SegmentFacts,
+    buffer::AlignedBuffer,
     cursor::{Cursor, Step},
     files::{segment_numbers, shard_dir},
     frame::{BLOCK, GroupFrame},
@@ -79,7 +80,7 @@ impl<'a> Follower<'a> {
         let path = self.log.path(self.shard, segment.number);
         self.number = segment.number;
         self.sealed = segment.seal.is_some();
-        self.cursor = Cursor::open(&path, segment.seal, Vec::new())?;
+        self.cursor = Cursor::open(&path, segment.seal, AlignedBuffer::default())?;
         let hint = super::files::look_up_index(
             &shard_dir(&self.log.dir, self.shard),
             segment.number,
@@ -197,7 +198,9 @@ impl<'a> Follower<'a> {
         }
         for &number in self.numbers.iter().filter(|&&number| number > self.number) {
             let path = self.log.path(self.shard, number);
-            let Some(mut cursor) = Cursor::open(&path, None, Vec::new())? else { continue };
+            let Some(mut cursor) = Cursor::open(&path, None, AlignedBuffer::default())? else {
+                continue;
+            };
             let first = GroupFrame::decode(cursor.block_at(BLOCK as u64)?);
             if let Some((frame, _)) = first
                 && frame.nonce == cursor.header().nonce

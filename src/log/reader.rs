@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     FragmentAt, RecordView, Seal,
+    buffer::AlignedBuffer,
     chunk::read_again,
     cursor::{Cursor, Step, entries},
     files::{read_node, read_seals, segment_numbers, segment_path, shard_dir},
@@ -24,7 +25,7 @@ use super::{
 pub struct Log {
     pub(super) dir: PathBuf,
     pub(super) node: [u8; 6],
-    buffer: Cell<Vec<u8>>,
+    buffer: Cell<AlignedBuffer>,
     fragment: Cell<Vec<u8>>,
 }
 
