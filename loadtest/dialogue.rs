@@ -222,6 +222,11 @@ impl Dialogue {
         self.state == State::Open && self.started == 0
     }
 
+    /// Mail data is on its way out.
+    pub(super) fn has_data(&self) -> bool {
+        self.data_waits
+    }
+
     /// Messages whose outcome is not known.
     pub(super) fn in_flight(&self) -> usize {
         self.flights.len()
@@ -335,6 +340,7 @@ impl Dialogue {
             observer.failed(flight.ticket, flight.fault.unwrap_or(fault), now);
         }
         self.outbox.clear();
+        self.data_waits = false;
         self.state = State::Over;
         if !quitting {
             self.fault = Some(fault);
@@ -447,6 +453,9 @@ impl Dialogue {
                 } else {
                     let since = flight.ticket.scheduled;
                     observer.phase(Phase::Envelope, since, now - flight.sent);
+                    if !flight.has_data {
+                        flight.envelope_done = now;
+                    }
                     if cx.style.protocol == Protocol::Lmtp {
                         flight.finals = flight.accepted.max(1);
                     }
@@ -455,7 +464,6 @@ impl Dialogue {
                     } else if flight.accepted == 0 {
                         return self.finish(flight, now, cx, observer);
                     } else {
-                        flight.envelope_done = now;
                         self.say_data(&mut flight, cx);
                         flight.step = self.step_behind_envelope(cx.style);
                     }
@@ -467,7 +475,6 @@ impl Dialogue {
                     return self.finish(flight, now, cx, observer);
                 }
                 flight.step = Step::Final;
-                flight.envelope_done = now;
                 if flight.accepted > 0 {
                     cx.mail.content(flight.ticket.sequence, Carriage::Data, &mut self.outbox);
                     flight.has_data = true;

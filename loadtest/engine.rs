@@ -5,7 +5,7 @@
 //! in the same turn, leave in one write.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::{self, IoSlice},
     mem,
     ops::Range,
@@ -17,11 +17,13 @@ use mio::{Events, Poll, Token, event::Event};
 
 use super::{
     alarm::Alarm,
+    crowd::{self, Crowd},
     dialogue::{Context, Dialogue, Extensions, Fault, Nanos, Style, Ticket},
     ledger::Ledger,
     mail::{Mail, Sequence},
     measure::Measure,
     outbox::SLICES_MAX,
+    scenario::{Misfit, Tally},
     schedule::Schedule,
     socket::{ClientNet, Connection},
     target::Address,
@@ -32,6 +34,8 @@ const READ_BYTES: usize = 64 << 10;
 const ALARM: Token = Token(usize::MAX);
 /// How often time-outs are looked at, and the view is drawn at most.
 const TICK: Nanos = 250_000_000;
+/// The same for the deeds of misbehaving clients.
+const CROWD_TICK: Nanos = 5_000_000;
 /// Before a failed connection is tried again; doubles up to a second.
 const RETRY_MIN: Nanos = 50_000_000;
 const RETRY_MAX: Nanos = 1_000_000_000;
@@ -58,6 +62,10 @@ pub(super) struct Plan {
     /// How long messages in flight are waited for at the end.
     pub(super) drain: Nanos,
     pub(super) keep_ledger: bool,
+    /// A histogram of each second.
+    pub(super) keep_histograms: bool,
+    /// Misbehaving clients beside the connections.
+    pub(super) misfits: Vec<(Misfit, Mail)>,
 }
 
 /// What a run gave.
@@ -68,10 +76,8 @@ pub(super) struct Outcome {
     pub(super) seconds: f64,
     /// Of the measured window.
     pub(super) usage: Usage,
-    /// Of the whole run, and the messages it sent.
-    pub(super) usage_all: Usage,
-    pub(super) messages_all: u64,
     pub(super) extensions: Extensions,
+    pub(super) tallies: Option<BTreeMap<String, Tally>>,
 }
 
 /// Told how far the run is, at most four times a second.
@@ -114,6 +120,7 @@ struct Engine<'a> {
     /// Nothing is due any more: connections quit.
     is_closing: bool,
     last_error: Option<io::Error>,
+    crowd: Option<Crowd<'a>>,
 }
 
 /// Runs the load.
@@ -126,6 +133,8 @@ pub(super) fn run(
     progress: &mut dyn Progress,
 ) -> io::Result<Outcome> {
     let poll = Poll::new()?;
+    let crowd = (!plan.misfits.is_empty())
+        .then(|| Crowd::new(&plan.misfits, &plan.address, plan.from, &plan.style));
     let ledger = plan.keep_ledger.then(Ledger::default);
     let engine = Engine {
         plan,
@@ -140,13 +149,14 @@ pub(super) fn run(
         next_sequence: 0,
         opened: 0,
         buffer: vec![0; READ_BYTES],
-        measure: Measure::new(Rc::clone(mail), ledger),
+        measure: Measure::new(Rc::clone(mail), ledger, plan.keep_histograms),
         extensions: None,
         window: None,
         load_start: 0,
         has_ended: false,
         is_closing: false,
         last_error: None,
+        crowd,
     };
     engine.drive(progress)
 }
@@ -183,12 +193,19 @@ impl Engine<'_> {
                 _ => {}
             }
             for event in &events {
-                if event.token() != ALARM {
-                    self.handle(event);
+                match (event.token(), &mut self.crowd) {
+                    (ALARM, _) => {}
+                    (Token(token), Some(crowd)) if token >= crowd::FIRST_TOKEN => {
+                        crowd.handle(event, self.base.elapsed().as_nanos() as Nanos);
+                    }
+                    _ => self.handle(event),
                 }
             }
             let now = self.now();
             self.take_due(now);
+            if let (Some(crowd), Some(_)) = (&mut self.crowd, &self.window) {
+                crowd.tick(now, self.poll.registry());
+            }
             let tick = if self.window.is_some() { TICK } else { TICK / 50 };
             if now >= ticked + tick {
                 ticked = now;
@@ -240,9 +257,8 @@ impl Engine<'_> {
         Ok(Outcome {
             seconds: (end - window.start) as f64 / 1e9,
             usage: usage.since(usage_window.unwrap_or(usage_start)),
-            usage_all: Usage::now().since(usage_start),
-            messages_all: self.next_sequence,
             extensions: self.extensions.unwrap_or_default(),
+            tallies: self.crowd.map(|crowd| crowd.tallies()),
             measure: self.measure,
         })
     }
@@ -496,7 +512,7 @@ impl Engine<'_> {
 
     /// Sets the alarm to the next message; returns how long the loop may sleep besides.
     fn sleep_until_due(&self) -> io::Result<Duration> {
-        let tick = Duration::from_nanos(TICK);
+        let tick = Duration::from_nanos(if self.crowd.is_some() { CROWD_TICK } else { TICK });
         if self.window.is_none() {
             return Ok(tick / 50);
         }

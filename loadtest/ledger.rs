@@ -34,6 +34,11 @@ impl Ledger {
         self.set(sequence, Fate::Failed);
     }
 
+    /// Messages that were ever taken on, and the gaps between them.
+    pub(super) fn len(&self) -> usize {
+        self.fates.len()
+    }
+
     pub(super) fn fate(&self, sequence: Sequence) -> Fate {
         let at = usize::try_from(sequence).unwrap_or(usize::MAX);
         self.fates.get(at).copied().unwrap_or_default()

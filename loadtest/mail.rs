@@ -98,11 +98,6 @@ impl Mail {
         Self { options, run: hex(run), text }
     }
 
-    /// The run's mark in each message.
-    pub(super) fn run(&self) -> &str {
-        str::from_utf8(&self.run).expect("hexadecimal digits are ASCII")
-    }
-
     /// How many recipients a message has.
     pub(super) fn recipients(&self, sequence: Sequence) -> usize {
         let (least, most) = self.options.recipients;

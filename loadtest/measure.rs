@@ -2,7 +2,11 @@
 
 use std::{ops::Range, rc::Rc};
 
-use hdrhistogram::Histogram;
+use base64::Engine as _;
+use hdrhistogram::{
+    Histogram,
+    serialization::{Serializer, V2DeflateSerializer},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -108,6 +112,9 @@ pub(super) struct Measure {
     replies: Vec<u64>,
     pub(super) samples: Vec<(u16, String)>,
     pub(super) intervals: Vec<Interval>,
+    /// Compressed, base64, one an interval; empty where nobody wants them.
+    pub(super) interval_histograms: Vec<String>,
+    keeps_histograms: bool,
     interval: Interval,
     interval_start: Nanos,
     interval_response: Histogram<u64>,
@@ -116,7 +123,7 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    pub(super) fn new(mail: Rc<Mail>, ledger: Option<Ledger>) -> Self {
+    pub(super) fn new(mail: Rc<Mail>, ledger: Option<Ledger>, keeps_histograms: bool) -> Self {
         Self {
             mail,
             window: Nanos::MAX..Nanos::MAX,
@@ -134,6 +141,8 @@ impl Measure {
             replies: vec![0; 400],
             samples: Vec::new(),
             intervals: Vec::new(),
+            interval_histograms: Vec::new(),
+            keeps_histograms,
             interval: Interval::default(),
             interval_start: Nanos::MAX,
             interval_response: histogram(),
@@ -175,9 +184,13 @@ impl Measure {
         self.connection_faults.count(fault);
     }
 
-    /// Closes the intervals that end before `now`.
+    /// Closes the intervals that end before `now`. What comes behind the window counts in its last.
     pub(super) fn roll(&mut self, now: Nanos) {
-        while now >= self.interval_start.saturating_add(SECOND) {
+        loop {
+            let end = self.interval_start.saturating_add(SECOND);
+            if now < end || end >= self.window.end {
+                return;
+            }
             self.close_interval(SECOND);
         }
     }
@@ -185,9 +198,8 @@ impl Measure {
     /// Closes the last interval.
     pub(super) fn finish(&mut self, now: Nanos) {
         self.roll(now);
-        let length = now.saturating_sub(self.interval_start);
-        if self.interval.acked + self.interval.failed > 0 {
-            self.close_interval(length.max(1));
+        if now > self.interval_start {
+            self.close_interval(now - self.interval_start);
         }
     }
 
@@ -199,11 +211,22 @@ impl Measure {
         self.interval.p50 = seconds(histogram.value_at_quantile(0.5));
         self.interval.p99 = seconds(histogram.value_at_quantile(0.99));
         self.interval.max = seconds(histogram.max());
+        if self.keeps_histograms {
+            self.interval_histograms.push(compress(histogram));
+        }
         histogram.reset();
         self.intervals.push(self.interval);
         self.interval = Interval::default();
         self.interval_start += length;
     }
+}
+
+fn compress(histogram: &Histogram<u64>) -> String {
+    let mut octets = Vec::new();
+    V2DeflateSerializer::new()
+        .serialize(histogram, &mut octets)
+        .expect("a histogram of our bounds fits its form, and memory takes it");
+    base64::engine::general_purpose::STANDARD.encode(octets)
 }
 
 impl Observer for Measure {

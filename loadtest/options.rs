@@ -6,12 +6,15 @@ use serde_json::{Value, json};
 
 use super::{
     args::{RunArgs, Switch},
+    condition::Condition,
     corpus::Corpus,
     dialogue::Style,
     engine::Plan,
-    mail::{MailOptions, SIZE_MIN, Sizes},
-    random::Weighted,
-    schedule::{Schedule, Stage},
+    mail::{Mail, MailOptions, SIZE_MIN, Sizes},
+    random::{Weighted, mix},
+    run::run_number,
+    scenario::{self, Misfit},
+    schedule::{Arrivals, Schedule, Stage},
     socket::ClientNet,
     target::Target,
     units,
@@ -29,6 +32,11 @@ pub(super) struct Options {
     pub(super) target: Target,
     pub(super) plan: Plan,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) fail_if: Vec<Condition>,
+    /// What a search keeps.
+    pub(super) search: Option<Condition>,
+    pub(super) arrivals: Arrivals,
+    pub(super) seed: u64,
     /// As the report tells them.
     pub(super) told: Value,
 }
@@ -80,6 +88,11 @@ impl Options {
         let schedule =
             (!stages.is_empty()).then(|| Schedule::new(stages.clone(), args.arrivals, args.seed));
         let from = args.client_net.as_deref().map(ClientNet::parse).transpose()?;
+        let misfits = match &args.scenario {
+            Some(path) => scenario::load(path, args.connections)?,
+            None => Vec::new(),
+        };
+        let misbehaving: usize = misfits.iter().map(|misfit| misfit.connections).sum();
         let plan = Plan {
             address: target.address.clone(),
             from,
@@ -91,7 +104,7 @@ impl Options {
                 in_flight: args.in_flight,
                 messages_max: args.messages_per_connection,
             },
-            connections: args.connections,
+            connections: args.connections - misbehaving,
             schedule,
             warmup: nanos(warmup),
             length: if args.messages.is_some() { u64::MAX } else { nanos(length) },
@@ -100,10 +113,45 @@ impl Options {
             reply_wait: nanos(args.timeout),
             drain: nanos(args.drain),
             keep_ledger: args.verify,
+            keep_histograms: args.hdr_log.is_some(),
+            misfits: misfits.into_iter().map(|misfit| with_mail(misfit, args)).collect(),
         };
         let told = tell(args, &plan, warmup, length);
-        Ok((Self { target, plan, tags: tags(&args.tag)?, told }, mail(args)?))
+        let condition = |text: &String| text.parse::<Condition>();
+        let options = Self {
+            target,
+            plan,
+            tags: tags(&args.tag)?,
+            fail_if: args.fail_if.iter().map(condition).collect::<Result<_, _>>()?,
+            search: args.search.as_ref().map(condition).transpose()?,
+            arrivals: args.arrivals,
+            seed: args.seed,
+            told,
+        };
+        Ok((options, mail(args)?))
     }
+
+    /// Another rate, for the next try of a search.
+    pub(super) fn set_rate(&mut self, rate: f64, schedule: Schedule) {
+        self.plan.schedule = Some(schedule);
+        self.told["loop"] = json!("open");
+        self.told["arrivals"] = json!(format!("{:?}", self.arrivals).to_lowercase());
+        self.told["rate_per_second"] = json!(rate);
+    }
+}
+
+/// Its mail, under a run number of its own.
+fn with_mail(misfit: Misfit, args: &RunArgs) -> (Misfit, Mail) {
+    let options = MailOptions {
+        sizes: Sizes::Between(misfit.size, misfit.size),
+        corpus: None,
+        recipients: (1, 1),
+        from: args.from.clone(),
+        to: args.to.clone(),
+        domains: None,
+        seed: args.seed,
+    };
+    (misfit, Mail::new(options, mix(run_number(), 1)))
 }
 
 fn unsupported(args: &RunArgs) -> Result<(), String> {
@@ -112,8 +160,6 @@ fn unsupported(args: &RunArgs) -> Result<(), String> {
         (args.insecure, "--insecure"),
         (args.auth_file.is_some(), "--auth-file"),
         (args.proxy_protocol.is_some(), "--proxy-protocol"),
-        (args.scenario.is_some(), "--scenario"),
-        (args.search.is_some(), "--search"),
     ];
     match later.iter().find(|(is_set, _)| *is_set) {
         Some((_, name)) => Err(format!("{name} is not supported yet")),
@@ -234,6 +280,8 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "pipelining": args.pipelining == Switch::On,
         "chunking": args.chunking,
         "client_net": args.client_net,
+        "scenario": args.scenario,
+        "search": args.search,
     })
 }
 
@@ -245,8 +293,9 @@ mod tests {
     fn sizes_are_read() {
         assert_eq!(sizes("10k"), Ok(Sizes::Between(10_240, 10_240)));
         assert_eq!(sizes("1k..100k"), Ok(Sizes::Between(1024, 102_400)));
-        let Ok(Sizes::Mix(mix)) = sizes("mix:2k=70,50k=25,5m=5") else { panic!() };
-        assert_eq!(mix.iter().copied().collect::<Vec<_>>(), [2048, 51_200, 5 << 20]);
+        let mix = [(2048, 70.0), (51_200, 25.0), (5 << 20, 5.0)];
+        let mix = Sizes::Mix(Weighted::new(mix).unwrap());
+        assert_eq!(sizes("mix:2k=70,50k=25,5m=5"), Ok(mix));
         for bad in ["", "1", "100k..1k", "mix:", "mix:2k=x", "mix:2k=0", "2g"] {
             assert!(sizes(bad).is_err(), "{bad}");
         }

@@ -47,10 +47,6 @@ impl<T> Weighted<T> {
         let index = self.items.partition_point(|(_, sum)| *sum <= at);
         &self.items[index.min(last)].0
     }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.items.iter().map(|(item, _)| item)
-    }
 }
 
 #[cfg(test)]

@@ -139,6 +139,11 @@ fn connect(peer: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(peer), Type::STREAM.nonblocking(), None)?;
     // Each turn is one write: Nagle's algorithm would only hold the next one back.
     socket.set_tcp_nodelay(true)?;
+    if peer.ip().is_loopback() {
+        // On loopback there is no congestion, but BBR, where it is the default, would pace the
+        // generator by timers. Where the kernel refuses, its default stays.
+        let _ = socket.set_tcp_congestion(b"reno");
+    }
     if let Some(ip) = from {
         // The port is chosen at connect, for the pair of addresses, not from one range for all.
         bind_address_no_port(&socket)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::{
     Histogram,
-    serialization::{Serializer, V2Serializer},
+    serialization::{Deserializer, Serializer, V2Serializer},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,12 +14,19 @@ use super::{
     engine::Outcome,
     measure::{Faults, Interval},
     options::Options,
+    scenario::Tally,
 };
 
+mod csv;
 mod environment;
+mod hdr;
+mod html;
 mod text;
 
+pub(super) use csv::csv;
 pub(super) use environment::Environment;
+pub(super) use hdr::{full_percentiles, hdr_log};
+pub(super) use html::html;
 pub(super) use text::text;
 
 /// Of the JSON document. Fields are added under the same name; anything else is a new number.
@@ -47,6 +54,19 @@ pub(super) struct Report {
     pub(super) generator: Generator,
     /// `null` where it was not asked for.
     pub(super) verify: Option<Verify>,
+    /// What misbehaving clients met, by their names; `null` without a scenario.
+    pub(super) scenario: Option<BTreeMap<String, Tally>>,
+    /// The tries of a search; `null` without one.
+    pub(super) search: Option<Vec<Try>>,
+}
+
+/// One rate tried by a search.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Try {
+    pub(super) asked_per_second: f64,
+    pub(super) got_per_second: f64,
+    pub(super) p99: f64,
+    pub(super) holds: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,6 +116,11 @@ pub(super) struct Distribution {
 }
 
 impl Distribution {
+    /// The whole distribution, nanoseconds; `None` where a saved report was tampered with.
+    pub(super) fn histogram(&self) -> Option<Histogram<u64>> {
+        decode(&self.hdr)
+    }
+
     pub(super) fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self { hdr: encode(histogram), ..Self::default() };
@@ -115,6 +140,12 @@ impl Distribution {
             hdr: encode(histogram),
         }
     }
+}
+
+fn decode(text: &str) -> Option<Histogram<u64>> {
+    use base64::Engine as _;
+    let octets = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    Deserializer::new().deserialize(&mut &octets[..]).ok()
 }
 
 fn encode(histogram: &Histogram<u64>) -> String {
@@ -183,11 +214,16 @@ impl Report {
         let per_second = |count: u64| count as f64 / outcome.seconds.max(1e-9);
         let rate = per_second(measure.acked);
         let phases = Phase::ALL.iter().zip(&measure.phases);
+        let mut told = options.told.clone();
+        told["server_offers"] = serde_json::json!({
+            "pipelining": outcome.extensions.pipelining,
+            "chunking": outcome.extensions.chunking,
+        });
         Self {
             schema: SCHEMA.to_owned(),
             target: options.target.to_string(),
             tags: options.tags.clone(),
-            options: options.told.clone(),
+            options: told,
             environment: Environment::detect(&options.told),
             totals: Totals {
                 seconds: outcome.seconds,
@@ -219,6 +255,8 @@ impl Report {
             },
             generator: generator(options, outcome),
             verify: None,
+            scenario: outcome.tallies.clone(),
+            search: None,
         }
     }
 }
@@ -253,5 +291,95 @@ fn generator(options: &Options, outcome: &Outcome) -> Generator {
         schedule_lag: lag,
         valid: invalid_because.is_empty(),
         invalid_because,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A response p99 of 7 ms, a service p99 of 6 ms, 2 errors, 1,000 messages a second.
+    pub(in super::super) fn sample() -> Report {
+        let times = |p99: u64| {
+            let mut histogram = super::super::measure::histogram();
+            histogram.record_n(p99 * 1_000_000, 100).unwrap();
+            let mut times = Distribution::of(&histogram);
+            times.p99 = p99 as f64 / 1e3;
+            times
+        };
+        let second = |seconds| Interval {
+            seconds,
+            length: 1.0,
+            acked: 1_000,
+            p50: 0.005,
+            p99: 0.007,
+            max: 0.008,
+            ..Interval::default()
+        };
+        Report {
+            schema: SCHEMA.to_owned(),
+            target: "smtp://127.0.0.1:25".to_owned(),
+            tags: BTreeMap::new(),
+            options: serde_json::json!({"loop": "closed", "connections": 1}),
+            environment: Environment::detect(&Value::Null),
+            totals: Totals {
+                seconds: 2.0,
+                acked: 2_000,
+                failed: 1,
+                late_skipped: 0,
+                bytes: 2_000_000,
+                connections: 1,
+            },
+            rate: Rate {
+                messages_per_second: 1_000.0,
+                messages_per_hour: 3_600_000.0,
+                bytes_per_second: 1e6,
+            },
+            latency: Latency { response: times(7), service: times(6), phases: BTreeMap::new() },
+            intervals: vec![second(0.0), second(1.0)],
+            replies: BTreeMap::from([(250, 2_000)]),
+            errors: Errors {
+                total: 2,
+                messages: BTreeMap::from([("rejected".to_owned(), 2)]),
+                connections: BTreeMap::new(),
+                samples: BTreeMap::new(),
+            },
+            generator: Generator {
+                cpu_user_seconds: 0.1,
+                cpu_system_seconds: 0.1,
+                cpu_share: 0.1,
+                cpu_us_per_message: 100.0,
+                schedule_lag: None,
+                valid: true,
+                invalid_because: Vec::new(),
+            },
+            verify: None,
+            scenario: None,
+            search: None,
+        }
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_is_written() {
+        let report = sample();
+        let json = serde_json::to_string(&report).unwrap();
+        let again: Report = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&again).unwrap(), json);
+        let histogram = again.latency.response.histogram().unwrap();
+        assert_eq!(histogram.len(), 100);
+        assert_eq!(Distribution { hdr: "x".into(), ..Distribution::default() }.histogram(), None);
+    }
+
+    #[test]
+    fn the_text_says_what_is_wrong() {
+        let mut report = sample();
+        report.generator.invalid_because = vec!["it was busy".to_owned()];
+        report.verify = Some(Verify { found: 1_999, lost: 1, ..Verify::default() });
+        assert!(!report.verify.as_ref().unwrap().holds());
+        let text = text(&report);
+        assert!(text.contains("INVALID    it was busy"), "{text}");
+        assert!(text.contains("verify: 1,999 found, 1 lost, 0 duplicated, 0 corrupt"), "{text}");
+        assert!(text.contains("messages rejected 2"), "{text}");
+        assert!(text.contains("3.6 M/h"), "{text}");
     }
 }
