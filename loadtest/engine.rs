@@ -516,18 +516,18 @@ impl Engine<'_> {
         if self.window.is_none() {
             return Ok(tick / 50);
         }
-        if let (Some(alarm), Some(schedule), false) = (&self.alarm, &self.schedule, self.has_ended)
+        if let Some(alarm) = &self.alarm
+            && !self.has_ended
+            && let Some(due) = self.schedule.as_ref().and_then(Schedule::peek)
         {
-            if let Some(due) = schedule.peek() {
-                let due = self.load_start + due;
-                let now = self.now();
-                if due <= now {
-                    return Ok(Duration::ZERO);
-                }
-                let wait = Duration::from_nanos(due - now);
-                if wait < tick {
-                    alarm.set(wait)?;
-                }
+            let due = self.load_start + due;
+            let now = self.now();
+            if due <= now {
+                return Ok(Duration::ZERO);
+            }
+            let wait = Duration::from_nanos(due - now);
+            if wait < tick {
+                alarm.set(wait)?;
             }
         }
         Ok(if self.has_ended { tick / 50 } else { tick })
@@ -541,10 +541,10 @@ impl Engine<'_> {
                 if now >= slot.retry_at && !self.is_closing {
                     self.connect(index, now);
                 }
-            } else if let Some(since) = slot.dialogue.waiting_since() {
-                if now.saturating_sub(since) > self.plan.reply_wait {
-                    self.lose(index, Fault::Timeout, now);
-                }
+            } else if let Some(since) = slot.dialogue.waiting_since()
+                && now.saturating_sub(since) > self.plan.reply_wait
+            {
+                self.lose(index, Fault::Timeout, now);
             }
         }
     }

@@ -91,7 +91,11 @@ impl Mail {
             text.push(if line == 0 { b'.' } else { b'L' });
             for column in 1..LINE_BYTES as u64 - 2 {
                 let random = mix(line, column);
-                text.push(if random % 7 == 0 { b' ' } else { b'a' + (random >> 32) as u8 % 26 });
+                text.push(if random.is_multiple_of(7) {
+                    b' '
+                } else {
+                    b'a' + (random >> 32) as u8 % 26
+                });
             }
             text.extend_from_slice(b"\r\n");
         }

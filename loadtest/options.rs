@@ -265,7 +265,7 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "stages": args.stages,
         "arrivals": is_open.then(|| format!("{:?}", args.arrivals).to_lowercase()),
         "connections": args.connections,
-        "duration_seconds": args.messages.is_none().then(|| length.as_secs_f64()),
+        "duration_seconds": args.messages.is_none().then_some(length.as_secs_f64()),
         "messages": args.messages,
         "warmup_seconds": warmup.as_secs_f64(),
         "messages_per_connection": args.messages_per_connection,

@@ -48,11 +48,11 @@ impl Outbox {
         let start = self.scratch.len();
         write(&mut self.scratch);
         let end = self.scratch.len();
-        if let Some(Piece::Scratch { end: last, .. }) = self.pieces.back_mut() {
-            if *last == start {
-                *last = end;
-                return;
-            }
+        if let Some(Piece::Scratch { end: last, .. }) = self.pieces.back_mut()
+            && *last == start
+        {
+            *last = end;
+            return;
         }
         if end > start {
             self.pieces.push_back(Piece::Scratch { start, end });

@@ -49,6 +49,10 @@ struct Sink(Child, SocketAddr);
 
 impl Sink {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(options: &[&str]) -> Self {
         // It cannot be told to choose a port itself: one that was free a moment ago will do.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("smtp-sink");
@@ -56,7 +60,12 @@ impl Sink {
         if unsafe { libc::geteuid() } == 0 {
             command.args(["-u", "nobody"]);
         }
-        let child = command.args([&port.to_string(), "100"]).stderr(Stdio::null()).spawn().unwrap();
+        let child = command
+            .args(options)
+            .args([&port.to_string(), "100"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(port).is_err() {
             assert!(Instant::now() < end, "smtp-sink does not listen");
@@ -95,6 +104,19 @@ fn every_way_to_send_is_verified() {
             assert_eq!(count(&report, &format!("/verify/{none}")), 0, "{arguments:?} {none}");
         }
     }
+}
+
+#[test]
+fn lmtp_is_spoken() {
+    let sink = Sink::start_with(&["-L"]);
+    let target = format!("lmtp://{}", sink.1);
+    let output = bench(&[&target, "-n", "50", "-c", "2", "--recipients", "3", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(count(&report, "/totals/acked"), 50);
+    assert_eq!(count(&report, "/errors/total"), 0);
+    // LHLO, MAIL, three RCPT and three final replies each.
+    assert_eq!(count(&report, "/replies/250"), 2 + 50 * 7);
 }
 
 #[test]

@@ -276,11 +276,12 @@ fn generator(options: &Options, outcome: &Outcome) -> Generator {
         let percent = share * 100.0;
         invalid_because.push(format!("the generator's thread was busy for {percent:.0} %"));
     }
-    if let Some(lag) = &lag {
-        if lag.p99 > LAG_MAX * response_p99 && lag.count > 0 {
-            let percent = lag.p99 / response_p99.max(1e-9) * 100.0;
-            invalid_because.push(format!("schedule lag p99 is {percent:.0} % of response p99"));
-        }
+    if let Some(lag) = &lag
+        && lag.count > 0
+        && lag.p99 > LAG_MAX * response_p99
+    {
+        let percent = lag.p99 / response_p99.max(1e-9) * 100.0;
+        invalid_because.push(format!("schedule lag p99 is {percent:.0} % of response p99"));
     }
     let messages = (measure.acked + measure.failed).max(1);
     Generator {

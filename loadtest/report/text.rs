@@ -39,10 +39,10 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, " service    {}    (from actual send)", spread(&report.latency.service))?;
     write!(out, " by phase ")?;
     for phase in Phase::ALL {
-        if let Some(times) = report.latency.phases.get(phase.name()) {
-            if times.count > 0 {
-                write!(out, "  {} {}", phase.name(), show_seconds(times.p50))?;
-            }
+        if let Some(times) = report.latency.phases.get(phase.name())
+            && times.count > 0
+        {
+            write!(out, "  {} {}", phase.name(), show_seconds(times.p50))?;
         }
     }
     writeln!(out, "    (p50)")?;
