@@ -1,0 +1,81 @@
+//! The load tester: SMTP and LMTP clients by the thousand on one thread.
+//!
+//! The architecture page tells how the parts hang together.
+
+mod alarm;
+mod args;
+mod compare;
+mod condition;
+mod corpus;
+mod crowd;
+mod dialogue;
+mod engine;
+mod ledger;
+mod mail;
+mod measure;
+mod options;
+mod outbox;
+mod random;
+mod reply;
+mod report;
+mod run;
+mod scenario;
+mod schedule;
+mod search;
+mod socket;
+mod target;
+mod template;
+mod units;
+mod usage;
+mod verify;
+mod view;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+use args::{Format, RunArgs};
+
+/// Arguments of the load tester: a run without a word of its own, or a subcommand.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LoadtestArgs {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a server (the default)
+    Run(Box<RunArgs>),
+    /// Compare saved runs with the first of them
+    Compare {
+        /// Files of --save
+        #[arg(num_args = 2.., required = true, value_name = "RUN.json")]
+        runs: Vec<PathBuf>,
+    },
+    /// Show a saved run
+    Report {
+        /// File of --save
+        #[arg(value_name = "RUN.json")]
+        run: PathBuf,
+        /// Form of the report
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Write it there instead of stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Runs the load tester. Exit codes: 0 ok, 1 failed, 2 usage, 3 threshold missed or mail lost.
+pub fn run(args: &LoadtestArgs) -> ExitCode {
+    match &args.command {
+        None => run::run(&args.run),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Compare { runs }) => run::compare(runs),
+        Some(Command::Report { run, format, output }) => run::show(run, *format, output.as_deref()),
+    }
+}

@@ -1,0 +1,131 @@
+//! While the run goes on: a line on the terminal, and metrics over HTTP.
+
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    engine::Progress,
+    measure::Measure,
+    units::{show_count, show_seconds},
+};
+
+/// A scraper that sends nothing for so long is dropped.
+const SCRAPE_WAIT: Duration = Duration::from_secs(5);
+
+/// Shows how far the run is. Drawn on stderr, so a report on stdout stays clean.
+#[derive(Debug)]
+pub(super) struct View {
+    draws: bool,
+    is_dirty: bool,
+    last: (f64, u64),
+    /// What `/metrics` answers.
+    page: Option<Arc<Mutex<String>>>,
+}
+
+impl View {
+    /// # Errors
+    /// Where the metrics' address cannot be bound.
+    pub(super) fn new(no_tui: bool, metrics: Option<SocketAddr>) -> io::Result<Self> {
+        let page = metrics.map(serve).transpose()?;
+        let draws = !no_tui && io::stderr().is_terminal();
+        Ok(Self { draws, is_dirty: false, last: (0.0, 0), page })
+    }
+
+    /// Wipes the line.
+    pub(super) fn close(&mut self) {
+        if self.is_dirty {
+            eprint!("\r\x1b[K");
+            self.is_dirty = false;
+        }
+        self.last = (0.0, 0);
+    }
+
+    fn draw(&mut self, measure: &Measure, now: f64) {
+        let (before, acked) = self.last;
+        self.last = (now, measure.acked);
+        let rate = (measure.acked.saturating_sub(acked)) as f64 / (now - before).max(1e-9);
+        let quantile = |at| show_seconds(measure.response.value_at_quantile(at) as f64 / 1e9);
+        let line = if now < 0.0 {
+            format!("warm-up {:.0} s", -now)
+        } else {
+            format!(
+                "{now:.0} s   {} acked   {}/s   {} failed   p50 {}   p99 {}   max {}",
+                show_count(measure.acked),
+                show_count(rate as u64),
+                show_count(measure.failed),
+                quantile(0.5),
+                quantile(0.99),
+                show_seconds(measure.response.max() as f64 / 1e9),
+            )
+        };
+        eprint!("\r\x1b[K{line}");
+        // A terminal that is gone is no reason to stop.
+        let _ = io::stderr().flush();
+        self.is_dirty = true;
+    }
+}
+
+impl Progress for View {
+    fn tell(&mut self, measure: &Measure, now: f64) {
+        if self.draws {
+            self.draw(measure, now);
+        }
+        if let Some(page) = &self.page {
+            *page.lock().unwrap_or_else(PoisonError::into_inner) = render(measure);
+        }
+    }
+}
+
+/// Text format 0.0.4 of Prometheus.
+fn render(measure: &Measure) -> String {
+    let counters = [
+        ("messages_acked_total", measure.acked),
+        ("messages_failed_total", measure.failed),
+        ("messages_late_skipped_total", measure.late_skipped),
+        ("acked_bytes_total", measure.bytes),
+        ("connections_total", measure.connections),
+        ("connection_errors_total", measure.connection_faults.total()),
+    ];
+    let mut out = String::new();
+    for (name, value) in counters {
+        out += &format!("# TYPE mailrace_bench_{name} counter\nmailrace_bench_{name} {value}\n");
+    }
+    let family = "mailrace_bench_response_seconds";
+    out += &format!("# TYPE {family} summary\n");
+    for quantile in [0.5, 0.9, 0.99, 0.999] {
+        let value = measure.response.value_at_quantile(quantile) as f64 / 1e9;
+        out += &format!("{family}{{quantile=\"{quantile}\"}} {value}\n");
+    }
+    let sum = measure.response.mean() * measure.response.len() as f64 / 1e9;
+    out + &format!("{family}_sum {sum}\n{family}_count {}\n", measure.response.len())
+}
+
+/// One request a connection, any path; the thread ends with the process.
+fn serve(address: SocketAddr) -> io::Result<Arc<Mutex<String>>> {
+    let listener = TcpListener::bind(address).map_err(|error| {
+        io::Error::new(error.kind(), format!("--metrics-addr {address}: {error}"))
+    })?;
+    let page = Arc::new(Mutex::new(String::new()));
+    let shown = Arc::clone(&page);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.set_read_timeout(Some(SCRAPE_WAIT));
+            let _ = stream.set_write_timeout(Some(SCRAPE_WAIT));
+            let _ = stream.read(&mut [0; 4096]);
+            let body = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // Whoever asked may be gone.
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    Ok(page)
+}
