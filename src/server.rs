@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     admin::{self, AdminState, Readiness},
-    config::{Config, DEFAULT_DIR, LineEnds, ListenerConfig, SyncMode},
+    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, LineEnds, ListenerConfig, SyncMode},
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, Published},
     shard::{self, Exempt, SharedState},
@@ -195,6 +195,11 @@ fn greet(
             _ => format!("mailrace log --dir {dir} tail -f"),
         };
         let _ = writeln!(out, "        {tail:<55} watch it arrive");
+        let bench = match address.to_string().as_str() {
+            DEFAULT_LISTEN => "mailrace bench".to_owned(),
+            address => format!("mailrace bench smtp://{address}"),
+        };
+        let _ = writeln!(out, "        {bench:<55} 10 s load test against this server");
     }
     if config.log.sync == SyncMode::None {
         let _ = writeln!(out, "NOT DURABLE: log.sync = \"none\"; a crash loses acknowledged mail");

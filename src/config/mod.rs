@@ -18,6 +18,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Address of the first listener where none is configured.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
+
 /// Data directory where none is configured.
 pub const DEFAULT_DIR: &str = "./mailrace-data";
 

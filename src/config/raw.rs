@@ -25,7 +25,7 @@ const KEYS: [(&str, &str); 14] = [
 
 /// Fields of one listener, with the defaults of the first.
 const LISTENER_FIELDS: [(&str, &str); 3] =
-    [("name", "smtp"), ("listen", "127.0.0.1:2525"), ("line_ends", "reject")];
+    [("name", "smtp"), ("listen", super::DEFAULT_LISTEN), ("line_ends", "reject")];
 
 /// Most listeners; each costs a socket on every shard and a set of metric series.
 const LISTENERS_MAX: usize = 16;

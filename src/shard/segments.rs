@@ -5,6 +5,12 @@
 //! directory entry is durable and its blocks are zero-filled: a sync in it is then a flush of the
 //! device and not a commit of the file system's journal.
 //!
+//! Write and fdatasync of a 16 KiB group, p50 / p99 in microseconds (`cargo bench --bench
+//! segment_choice`, ext4 on virtio): growing file 207 / 448, allocated only 204 / 264, zero-filled
+//! 130 / 203, written over an old one 147 / 311. By way, zero-filled: linked on the shard's ring
+//! 183 / 345, glommio's `DmaFile` 220 / 370; two blocking calls would be the fastest and hold the
+//! shard.
+//!
 //! Where the appender would run out before the filling is through, the segment is handed over
 //! part-filled: a sync then costs a journal commit, and loses nothing.
 

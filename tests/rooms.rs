@@ -1,0 +1,81 @@
+//! The rule between the planes, read off the sources: who may name which runtime, and who may
+//! import whom.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Files of src/ whose code, comments aside, holds a word.
+fn naming(word: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for path in sources(&root) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        if code.into_iter().any(|line| line.contains(word)) {
+            found.push(path.strip_prefix(&root).unwrap().display().to_string());
+        }
+    }
+    found
+}
+
+#[track_caller]
+fn only_in(word: &str, rooms: &[&str]) {
+    let found = naming(word);
+    assert!(!found.is_empty(), "{word} is named somewhere");
+    for file in found {
+        assert!(rooms.iter().any(|room| file.starts_with(room)), "{file} names {word}");
+    }
+}
+
+#[test]
+fn each_runtime_has_its_rooms() {
+    only_in("glommio::", &["shard/"]);
+    only_in("io_uring::", &["shard/", "cli/doctor.rs"]);
+    only_in("tokio::", &["admin/", "server.rs"]);
+    only_in("axum::", &["admin/"]);
+}
+
+#[test]
+fn leaves_import_nothing_and_nobody_imports_upwards() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (room, allowed) in [
+        ("smtp", &[][..]),
+        ("log", &[]),
+        ("metrics", &[]),
+        ("shard", &["smtp", "log", "metrics", "shard"]),
+        ("admin", &["metrics", "log"]),
+    ] {
+        for path in sources(&root.join(room)) {
+            let text = fs::read_to_string(&path).unwrap();
+            // `use crate::{a, b}` spans lines: looked at as one text without white space.
+            let code: String = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .flat_map(|line| line.split_whitespace())
+                .collect();
+            for other in ["smtp", "log", "metrics", "shard", "admin", "config", "cli", "server"] {
+                let named = code.contains(&format!("crate::{other}"))
+                    || code.contains(&format!("crate::{{{other}"));
+                let fine = other == room || allowed.contains(&other);
+                assert!(!named || fine, "{} imports {other}", path.display());
+            }
+        }
+    }
+}
