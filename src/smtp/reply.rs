@@ -151,6 +151,9 @@ pub struct Replies {
 /// Capacity an empty queue keeps; what a pipelined burst needed beyond it is given back.
 const KEPT_BYTES: usize = 1024;
 
+/// Holds an empty queue keeps room for: as many messages in flight cost no allocation.
+const KEPT_HOLDS: usize = 16;
+
 impl Replies {
     /// An empty queue; takes no memory until the first reply.
     pub fn new() -> Self {
@@ -173,7 +176,7 @@ impl Replies {
         }
         if self.octets.is_empty() {
             self.octets.shrink_to(KEPT_BYTES);
-            self.holds.shrink_to(4);
+            self.holds.shrink_to(KEPT_HOLDS);
         }
     }
 

@@ -1,0 +1,223 @@
+//! In steady state a message costs no allocation: what it needs was kept from the one before.
+//! Counted over the whole process, so this file holds one test.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use mailrace::{
+    config::{Config, Machine},
+    log::{Appender, Identity, LogEvent, Mail, Offset, Op, Options, Spare},
+    smtp::{self, Admission, Context, Event, Replies, Session, Stats},
+};
+
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(at, layout, bytes) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Sends messages from another process; returns how often this one allocated meanwhile.
+fn load(port: u16, messages: u64, options: &[&str]) -> u64 {
+    let before = COUNT.load(Ordering::Relaxed);
+    let status = Command::new(env!("CARGO_BIN_EXE_mailrace"))
+        .args(["bench", &format!("smtp://127.0.0.1:{port}"), "-n", &messages.to_string()])
+        .args(["-c", "20", "--messages-per-connection", "1000000", "--no-tui"])
+        .args(options)
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    COUNT.load(Ordering::Relaxed) - before
+}
+
+/// Session, replies and log as the shard uses them, without its sockets and files.
+struct Core {
+    config: smtp::Config,
+    session: Session,
+    replies: Replies,
+    stats: Stats,
+    appender: Appender,
+    sent: Vec<u8>,
+}
+
+impl Core {
+    fn new() -> Self {
+        let mut config = smtp::Config::default();
+        config.limits.junk_max = u32::MAX;
+        let identity = Identity { node: [1; 6], shard: 0 };
+        let mut appender = Appender::new(identity, Options::default(), Offset::new(0));
+        appender.handle_segment(Spare { number: 1, nonce: [1; 16], bytes: 1 << 40 });
+        let session = Session::new(Duration::ZERO, true, &config);
+        let (replies, stats, sent) = (Replies::new(), Stats::default(), Vec::new());
+        let mut core = Self { config, session, replies, stats, appender, sent };
+        let open = core.call(|session, context| session.handle_open(context));
+        assert_eq!(open, Event::NeedInput);
+        core.turn(b"EHLO client.test\r\n");
+        core
+    }
+
+    fn call<T>(&mut self, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let mut context = Context {
+            now: Duration::ZERO,
+            config: &self.config,
+            replies: &mut self.replies,
+            stats: &mut self.stats,
+            admission: Admission::Open,
+            room_bytes: u64::MAX,
+        };
+        work(&mut self.session, &mut context)
+    }
+
+    /// One receive: everything in it is answered, every message in it is committed.
+    fn turn(&mut self, input: &[u8]) {
+        let mut rest = input;
+        let mut data = 0..0;
+        loop {
+            let step = self.call(|session, context| session.handle_input(context, rest));
+            let at = input.len() - rest.len();
+            rest = &rest[step.consumed..];
+            match step.event {
+                Event::NeedInput => break,
+                Event::MailData(range) => data = at + range.start..at + range.end,
+                Event::EndOfMail => {
+                    let envelope = self.session.envelope();
+                    let mail = Mail {
+                        mail_from: envelope.mail_from,
+                        rcpts: envelope.forward_paths().next().unwrap(),
+                        helo: envelope.helo,
+                        client: (Ipv4Addr::LOCALHOST, 25).into(),
+                        received_at: 0,
+                        listener: "mx",
+                        esmtp: true,
+                        smtputf8: false,
+                        body_type: 0,
+                        flags: 0,
+                        size_declared: None,
+                    };
+                    let offset = self.appender.append(&mail, &[&input[data.clone()]], &[]).unwrap();
+                    let id = self.appender.identity().record_id(offset);
+                    self.call(|s, context| s.resolve_accepted(context, offset.get(), &id));
+                }
+                event => panic!("{event:?}"),
+            }
+        }
+        self.commit();
+        self.sent.clear();
+        self.replies.take_ready(&mut self.sent);
+        assert!(self.replies.is_empty());
+    }
+
+    fn commit(&mut self) {
+        while let Some(op) = self.appender.poll_op() {
+            match op {
+                Op::Write { op, len, then_sync, .. } => {
+                    self.appender.handle_write(op, Ok(len), Duration::ZERO);
+                    if let Some(sync) = then_sync {
+                        self.appender.handle_sync(sync, Ok(()), Duration::ZERO);
+                    }
+                }
+                Op::Sync { op, .. } => self.appender.handle_sync(op, Ok(()), Duration::ZERO),
+            }
+        }
+        while let Some(event) = self.appender.poll_event() {
+            if let LogEvent::Advanced(mark) = event {
+                self.replies.release(mark.get());
+            }
+        }
+    }
+}
+
+fn core_allocates_nothing() {
+    let body = "x".repeat(62) + "\r\n";
+    let body = body.repeat(64);
+    let envelope = "MAIL FROM:<a@client.test>\r\nRCPT TO:<b@server.test>\r\n";
+    let bdat = format!("{envelope}BDAT {} LAST\r\n{body}", body.len());
+    let window = bdat.repeat(8);
+    let (open, data) = (format!("{envelope}DATA\r\n"), format!("{body}.\r\n"));
+    let mut core = Core::new();
+    for round in 0..2 {
+        let before = COUNT.load(Ordering::Relaxed);
+        for _ in 0..1_000 {
+            core.turn(bdat.as_bytes());
+            core.turn(open.as_bytes());
+            core.turn(data.as_bytes());
+            core.turn(window.as_bytes());
+        }
+        let count = COUNT.load(Ordering::Relaxed) - before;
+        assert!(round == 0 || count == 0, "{count} allocations for 10,000 messages");
+    }
+    assert_eq!(core.appender.high_water_mark().get(), 20_000);
+}
+
+#[test]
+fn a_message_costs_no_allocation() {
+    core_allocates_nothing();
+    // With sockets and files around it there are the shard's timers, by time, and the index, by
+    // MiB: less than one a message even where a debug build takes its time.
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let sets = [
+        format!("log.dir={}", dir.path().display()),
+        "log.segment_size=256MiB".to_owned(),
+        format!("listener.0.listen=127.0.0.1:{port}"),
+        "server.admin.listen=".to_owned(),
+        "server.shards=1".to_owned(),
+    ];
+    let config = Config::from_sources([], &sets, &Machine::detect()).unwrap();
+    let server =
+        std::thread::spawn(move || mailrace::server::run(config).map_err(|e| e.to_string()));
+    let began = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it listens");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for options in [
+        &["--size", "4k", "--pipelining", "off"][..],
+        &["--size", "1k", "--chunking"],
+        &["--size", "1k", "--chunking", "--in-flight", "8"],
+    ] {
+        // Connections, buffers and tables grow to what this load needs.
+        load(port, 4_000, options);
+        let few = load(port, 4_000, options);
+        let many = load(port, 24_000, options);
+        let each = (many.saturating_sub(few)) as f64 / 20_000.0;
+        println!("{options:?}: {each:.4} allocations a message");
+        assert!(each < 1.0, "{options:?}: {each} allocations a message");
+    }
+    // SAFETY: the server of this process takes the signal for the end.
+    unsafe { libc::raise(libc::SIGTERM) };
+    assert_eq!(server.join().unwrap(), Ok(()));
+}
