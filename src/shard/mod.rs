@@ -11,6 +11,8 @@ mod executor;
 mod listener;
 mod ring;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod watch;
 

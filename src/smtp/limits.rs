@@ -15,6 +15,9 @@ pub struct Config {
     pub line_ends: LineEnds,
     /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
     pub greet_check: bool,
+    /// `NOOP panic` panics, so that tests see what becomes of such a session.
+    #[cfg(test)]
+    pub panics: bool,
 }
 
 impl Default for Config {
@@ -24,6 +27,8 @@ impl Default for Config {
             limits: Limits::default(),
             line_ends: LineEnds::default(),
             greet_check: false,
+            #[cfg(test)]
+            panics: false,
         }
     }
 }
