@@ -1,13 +1,15 @@
 //! The command line: a file per subcommand.
 //!
 //! Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 corruption
-//! found (`log verify`), 78 bad configuration.
+//! found (`log verify`) or a threshold missed (`bench`), 78 bad configuration.
 
+mod bench;
 mod check;
 mod doctor;
 mod log;
 mod serve;
 
+pub use bench::run_loadtest;
 pub use serve::{Serve, ServeError};
 
 use crate::config::{Config, ConfigErrors};
@@ -39,6 +41,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Read the log
     Log(log::LogArgs),
+    /// Load a server and measure it
+    Bench(Box<bench::BenchArgs>),
     /// Ask the system whether it lets the server run well
     Doctor(doctor::DoctorArgs),
 }
@@ -88,6 +92,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Serve(args) => serve::run(&args, serve),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }
 }

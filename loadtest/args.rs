@@ -1,0 +1,177 @@
+//! The options as written.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{schedule::Arrivals, template::Template, units};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+    Csv,
+    Html,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Percentiles {
+    /// p50 to p99.99
+    Short,
+    /// The whole distribution
+    Full,
+}
+
+/// Options of a run.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunArgs {
+    /// smtp://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH
+    #[arg(default_value = "smtp://127.0.0.1:2525")]
+    pub(super) target: String,
+
+    /// Open loop: messages at this rate, 500, 20k/s, 72M/h; without it each connection sends
+    /// its next message as soon as the one before is answered
+    #[arg(short, long, value_parser = units::rate, help_heading = "Load")]
+    pub(super) rate: Option<f64>,
+    /// How the open loop spreads messages
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant, help_heading = "Load")]
+    pub(super) arrivals: Arrivals,
+    /// Open loop in steps of constant rate: 30s:1k,60s:20k,30s:1k
+    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["rate", "duration", "messages"], help_heading = "Load")]
+    pub(super) stages: Option<String>,
+    /// Find the highest rate that keeps a threshold, 'p99<50ms'; each try takes one duration
+    #[arg(long, value_name = "THRESHOLD", conflicts_with_all = ["stages", "messages"], help_heading = "Load")]
+    pub(super) search: Option<String>,
+    /// Connections
+    #[arg(short, long, default_value_t = 50, value_name = "N", help_heading = "Load")]
+    pub(super) connections: usize,
+    /// How long to measure [default: 10s]
+    #[arg(short = 'z', long, value_parser = units::duration, help_heading = "Load")]
+    pub(super) duration: Option<Duration>,
+    /// Send so many messages instead
+    #[arg(short = 'n', long, value_parser = units::count, value_name = "N", conflicts_with = "duration", help_heading = "Load")]
+    pub(super) messages: Option<u64>,
+    /// Load before the measured time [default: 3s, with -n 0s]
+    #[arg(long, value_parser = units::duration, value_name = "TIME", help_heading = "Load")]
+    pub(super) warmup: Option<Duration>,
+    /// Then QUIT and a new connection
+    #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Load")]
+    pub(super) messages_per_connection: u64,
+    /// Skip and count a message that waited so long for a free connection (open loop)
+    #[arg(long, value_parser = units::duration, default_value = "5s", value_name = "TIME", help_heading = "Load")]
+    pub(super) late_limit: Duration,
+    /// Messages sent and not yet answered on one connection; above 1 needs pipelining
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Load")]
+    pub(super) in_flight: usize,
+    /// Give a connection up that gets no reply for so long
+    #[arg(long, value_parser = units::duration, default_value = "60s", value_name = "TIME", help_heading = "Load")]
+    pub(super) timeout: Duration,
+    /// Wait so long for outstanding replies at the end
+    #[arg(long, value_parser = units::duration, default_value = "10s", value_name = "TIME", help_heading = "Load")]
+    pub(super) drain: Duration,
+
+    /// 10k, 1k..100k (uniform) or mix:2k=70,50k=25,5m=5
+    #[arg(long, default_value = "10k", help_heading = "Mail")]
+    pub(super) size: String,
+    /// Send these messages: a directory of them, or an mbox file
+    #[arg(long, value_name = "DIR|MBOX", conflicts_with = "size", help_heading = "Mail")]
+    pub(super) corpus: Option<PathBuf>,
+    /// Recipients of each message: 3 or 1..5
+    #[arg(long, default_value = "1", value_name = "N|N..M", help_heading = "Mail")]
+    pub(super) recipients: String,
+    /// Reverse-path; {seq} is the message's number, {rand} random
+    #[arg(
+        long,
+        default_value = "loadtest@client.test",
+        value_name = "TEMPLATE",
+        help_heading = "Mail"
+    )]
+    pub(super) from: Template,
+    /// Forward-path
+    #[arg(
+        long,
+        default_value = "user@server.test",
+        value_name = "TEMPLATE",
+        help_heading = "Mail"
+    )]
+    pub(super) to: Template,
+    /// Recipient domains by weight: a.test:75,b.test:25
+    #[arg(long, value_name = "DOMAIN:WEIGHT,...", help_heading = "Mail")]
+    pub(super) domains: Option<String>,
+    /// Of all that is random
+    #[arg(long, default_value_t = 1, help_heading = "Mail")]
+    pub(super) seed: u64,
+
+    /// Send commands in groups where the server offers it
+    #[arg(long, value_enum, default_value_t = Switch::On, help_heading = "SMTP")]
+    pub(super) pipelining: Switch,
+    /// Send mail data by BDAT
+    #[arg(long, help_heading = "SMTP")]
+    pub(super) chunking: bool,
+    /// Name in EHLO
+    #[arg(long, default_value = "client.test", value_name = "NAME", help_heading = "SMTP")]
+    pub(super) helo: String,
+    /// TLS by STARTTLS (not supported yet)
+    #[arg(long, help_heading = "SMTP")]
+    pub(super) starttls: bool,
+    /// Take any certificate (not supported yet)
+    #[arg(long, help_heading = "SMTP")]
+    pub(super) insecure: bool,
+    /// Names and passwords (not supported yet)
+    #[arg(long, value_name = "FILE", help_heading = "SMTP")]
+    pub(super) auth_file: Option<PathBuf>,
+    /// Say that connections were relayed: v2
+    #[arg(long, value_name = "VERSION", value_parser = ["v2"], help_heading = "SMTP")]
+    pub(super) proxy_protocol: Option<String>,
+    /// Connect from the addresses of this network in turn: 127.0.0.0/8; with --proxy-protocol
+    /// only say so
+    #[arg(long, value_name = "NETWORK", help_heading = "SMTP")]
+    pub(super) client_net: Option<String>,
+    /// Let a share of the connections misbehave as this TOML file says
+    #[arg(long, value_name = "FILE", help_heading = "SMTP")]
+    pub(super) scenario: Option<PathBuf>,
+    /// Allow a target outside loopback and private networks
+    #[arg(long, help_heading = "SMTP")]
+    pub(super) allow_public_target: bool,
+
+    /// Read the log back: each 250 exactly once, octets equal; needs --log-dir
+    #[arg(long, requires = "log_dir", help_heading = "Check")]
+    pub(super) verify: bool,
+    /// Data directory of the loaded server
+    #[arg(long, value_name = "DIR", help_heading = "Check")]
+    pub(super) log_dir: Option<PathBuf>,
+    /// Exit with 3 where it holds: 'p99>50ms', 'errors>0'
+    #[arg(long, value_name = "CONDITION", help_heading = "Check")]
+    pub(super) fail_if: Vec<String>,
+
+    /// No live view
+    #[arg(long, help_heading = "Output")]
+    pub(super) no_tui: bool,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
+    pub(super) format: Format,
+    /// Write the report there instead of stdout
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub(super) output: Option<PathBuf>,
+    /// Also keep the report as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) save: Option<PathBuf>,
+    /// Keep the response times of each second as an HdrHistogram log
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(super) hdr_log: Option<PathBuf>,
+    /// How much of the distribution the text shows
+    #[arg(long, value_enum, default_value_t = Percentiles::Short, help_heading = "Output")]
+    pub(super) percentiles: Percentiles,
+    /// Note in the report, KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Output")]
+    pub(super) tag: Vec<String>,
+    /// Serve metrics while running: http://ADDR/metrics
+    #[arg(long, value_name = "ADDR", help_heading = "Output")]
+    pub(super) metrics_addr: Option<std::net::SocketAddr>,
+}

@@ -1,0 +1,11 @@
+//! `mailrace-loadtest`: the load tester without the server; the same as `mailrace bench`.
+
+use std::process::ExitCode;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    mailrace::cli::run_loadtest(std::env::args_os())
+}

@@ -1,0 +1,273 @@
+//! The options, checked.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    args::{RunArgs, Switch},
+    corpus::Corpus,
+    dialogue::Style,
+    engine::Plan,
+    mail::{MailOptions, SIZE_MIN, Sizes},
+    random::Weighted,
+    schedule::{Schedule, Stage},
+    socket::ClientNet,
+    target::Target,
+    units,
+};
+
+/// Largest message: beyond it servers refuse anyway.
+const SIZE_MAX: usize = 1 << 30;
+const CONNECTIONS_MAX: usize = 100_000;
+/// RFC 5321 §4.5.3.1.8 promises 100; servers take more.
+const RECIPIENTS_MAX: usize = 10_000;
+
+/// A run, ready to start.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) target: Target,
+    pub(super) plan: Plan,
+    pub(super) tags: BTreeMap<String, String>,
+    /// As the report tells them.
+    pub(super) told: Value,
+}
+
+impl Options {
+    /// # Errors
+    /// A text for the user: which option is wrong, and why.
+    pub(super) fn check(args: &RunArgs) -> Result<(Self, MailOptions), String> {
+        unsupported(args)?;
+        let target = Target::parse(&args.target)?;
+        if target.is_public() && !args.allow_public_target {
+            return Err(format!(
+                "{target} lies outside loopback and private networks; a load test there needs \
+                 --allow-public-target and its owner's consent"
+            ));
+        }
+        let within = |what: &str, number: usize, most: usize| {
+            if (1..=most).contains(&number) {
+                return Ok(());
+            }
+            Err(format!("--{what} {number} is out of range: 1 to {most}"))
+        };
+        within("connections", args.connections, CONNECTIONS_MAX)?;
+        within("in-flight", args.in_flight, 1000)?;
+        within("messages-per-connection", args.messages_per_connection as usize, usize::MAX)?;
+        if args.in_flight > 1 && args.pipelining == Switch::Off {
+            return Err("--in-flight above 1 needs --pipelining on".to_owned());
+        }
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let warmup = args.warmup.unwrap_or(match args.messages {
+            Some(_) => Duration::ZERO,
+            None => Duration::from_secs(3),
+        });
+        let mut length = args.duration.unwrap_or(Duration::from_secs(10));
+        let mut stages = match args.rate {
+            Some(rate) => vec![Stage { length: f64::INFINITY, rate }],
+            None => Vec::new(),
+        };
+        if let Some(text) = &args.stages {
+            stages = parse_stages(text)?;
+            length =
+                Duration::from_nanos(stages.iter().map(|stage| stage.length).sum::<f64>() as u64);
+            // The warm-up runs at the rate of the first stage.
+            stages[0].length += warmup.as_nanos() as f64;
+        }
+        if length.is_zero() {
+            return Err("--duration must not be zero".to_owned());
+        }
+        let schedule =
+            (!stages.is_empty()).then(|| Schedule::new(stages.clone(), args.arrivals, args.seed));
+        let from = args.client_net.as_deref().map(ClientNet::parse).transpose()?;
+        let plan = Plan {
+            address: target.address.clone(),
+            from,
+            style: Style {
+                protocol: target.protocol,
+                helo: args.helo.clone(),
+                pipelining: args.pipelining == Switch::On,
+                chunking: args.chunking,
+                in_flight: args.in_flight,
+                messages_max: args.messages_per_connection,
+            },
+            connections: args.connections,
+            schedule,
+            warmup: nanos(warmup),
+            length: if args.messages.is_some() { u64::MAX } else { nanos(length) },
+            messages: args.messages,
+            late_limit: nanos(args.late_limit),
+            reply_wait: nanos(args.timeout),
+            drain: nanos(args.drain),
+            keep_ledger: args.verify,
+        };
+        let told = tell(args, &plan, warmup, length);
+        Ok((Self { target, plan, tags: tags(&args.tag)?, told }, mail(args)?))
+    }
+}
+
+fn unsupported(args: &RunArgs) -> Result<(), String> {
+    let later = [
+        (args.starttls, "--starttls"),
+        (args.insecure, "--insecure"),
+        (args.auth_file.is_some(), "--auth-file"),
+        (args.proxy_protocol.is_some(), "--proxy-protocol"),
+        (args.scenario.is_some(), "--scenario"),
+        (args.search.is_some(), "--search"),
+    ];
+    match later.iter().find(|(is_set, _)| *is_set) {
+        Some((_, name)) => Err(format!("{name} is not supported yet")),
+        None => Ok(()),
+    }
+}
+
+fn mail(args: &RunArgs) -> Result<MailOptions, String> {
+    let corpus = args.corpus.as_deref().map(Corpus::load).transpose();
+    let domains = args.domains.as_deref().map(|text| {
+        weights(text, ':', |domain| Ok(domain.to_owned()))
+            .map_err(|what| format!("--domains {text}: {what}; an example is a.test:75,b.test:25"))
+    });
+    Ok(MailOptions {
+        sizes: sizes(&args.size).map_err(|what| format!("--size {}: {what}", args.size))?,
+        corpus: corpus.map_err(|error| format!("--corpus: {error}"))?,
+        recipients: recipients(&args.recipients)?,
+        from: args.from.clone(),
+        to: args.to.clone(),
+        domains: domains.transpose()?,
+        seed: args.seed,
+    })
+}
+
+fn sizes(text: &str) -> Result<Sizes, String> {
+    let size = |text: &str| {
+        let bytes = units::size(text)?;
+        if (SIZE_MIN..=SIZE_MAX).contains(&bytes) {
+            return Ok(bytes);
+        }
+        Err(format!("{bytes} octets are out of range: {SIZE_MIN} to {SIZE_MAX}"))
+    };
+    if let Some(mix) = text.strip_prefix("mix:") {
+        return weights(mix, '=', size).map(Sizes::Mix);
+    }
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    let (least, most) = (size(least)?, size(most)?);
+    if least > most {
+        return Err("the bounds are in the wrong order".to_owned());
+    }
+    Ok(Sizes::Between(least, most))
+}
+
+fn recipients(text: &str) -> Result<(usize, usize), String> {
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    match (least.parse(), most.parse()) {
+        (Ok(least), Ok(most)) if 1 <= least && least <= most && most <= RECIPIENTS_MAX => {
+            Ok((least, most))
+        }
+        _ => Err(format!("--recipients {text}: write N or N..M, 1 to {RECIPIENTS_MAX}")),
+    }
+}
+
+fn weights<T>(
+    text: &str,
+    mark: char,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Weighted<T>, String> {
+    let mut items = Vec::new();
+    for item in text.split(',') {
+        let (name, weight) = item.split_once(mark).unwrap_or((item, "1"));
+        let weight: f64 = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
+        if !(0.0..1e9).contains(&weight) || name.is_empty() {
+            return Err(format!("{item:?} makes no sense"));
+        }
+        items.push((read(name)?, weight));
+    }
+    Weighted::new(items).ok_or_else(|| "all weights are zero".to_owned())
+}
+
+fn parse_stages(text: &str) -> Result<Vec<Stage>, String> {
+    let stage = |item: &str| {
+        let (time, rate) = item.split_once(':')?;
+        let length = units::duration(time).ok()?.as_nanos() as f64;
+        let rate = units::rate(rate).ok()?;
+        (length > 0.0).then_some(Stage { length, rate })
+    };
+    text.split(',')
+        .map(|item| {
+            stage(item).ok_or_else(|| {
+                format!("--stages: {item:?} is not TIME:RATE; an example is 30s:1k,60s:20k")
+            })
+        })
+        .collect()
+}
+
+fn tags(written: &[String]) -> Result<BTreeMap<String, String>, String> {
+    let tag = |text: &String| {
+        let (key, value) = text.split_once('=')?;
+        (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
+    };
+    written
+        .iter()
+        .map(|text| tag(text).ok_or_else(|| format!("--tag {text}: write KEY=VALUE")))
+        .collect()
+}
+
+fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Value {
+    let is_open = plan.schedule.is_some();
+    json!({
+        "loop": if is_open { "open" } else { "closed" },
+        "rate_per_second": args.rate,
+        "stages": args.stages,
+        "arrivals": is_open.then(|| format!("{:?}", args.arrivals).to_lowercase()),
+        "connections": args.connections,
+        "duration_seconds": args.messages.is_none().then(|| length.as_secs_f64()),
+        "messages": args.messages,
+        "warmup_seconds": warmup.as_secs_f64(),
+        "messages_per_connection": args.messages_per_connection,
+        "late_limit_seconds": args.late_limit.as_secs_f64(),
+        "in_flight": args.in_flight,
+        "timeout_seconds": args.timeout.as_secs_f64(),
+        "size": args.corpus.is_none().then_some(&args.size),
+        "corpus": args.corpus,
+        "recipients": args.recipients,
+        "domains": args.domains,
+        "seed": args.seed,
+        "pipelining": args.pipelining == Switch::On,
+        "chunking": args.chunking,
+        "client_net": args.client_net,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(sizes("10k"), Ok(Sizes::Between(10_240, 10_240)));
+        assert_eq!(sizes("1k..100k"), Ok(Sizes::Between(1024, 102_400)));
+        let Ok(Sizes::Mix(mix)) = sizes("mix:2k=70,50k=25,5m=5") else { panic!() };
+        assert_eq!(mix.iter().copied().collect::<Vec<_>>(), [2048, 51_200, 5 << 20]);
+        for bad in ["", "1", "100k..1k", "mix:", "mix:2k=x", "mix:2k=0", "2g"] {
+            assert!(sizes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn stages_are_read() {
+        let stages = parse_stages("30s:1k,1m:20k/s").unwrap();
+        assert_eq!(stages[0], Stage { length: 3e10, rate: 1_000.0 });
+        assert_eq!(stages[1], Stage { length: 6e10, rate: 20_000.0 });
+        for bad in ["", "30s", "0s:1k", "30s:0", "x:1"] {
+            assert!(parse_stages(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn recipients_are_read() {
+        assert_eq!(recipients("3"), Ok((3, 3)));
+        assert_eq!(recipients("1..5"), Ok((1, 5)));
+        for bad in ["", "0", "5..1", "1..x", "10001"] {
+            assert!(recipients(bad).is_err(), "{bad}");
+        }
+    }
+}

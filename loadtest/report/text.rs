@@ -1,0 +1,138 @@
+//! The report for people.
+
+use std::fmt::Write;
+
+use super::{Distribution, Report};
+use crate::cli::bench::loadtest::{
+    dialogue::Phase,
+    units::{show_bytes, show_count, show_seconds},
+};
+
+/// The report in lines.
+pub(in super::super) fn text(report: &Report) -> String {
+    let mut out = String::new();
+    // Writing into a String cannot fail.
+    let _ = write(&mut out, report);
+    out
+}
+
+fn write(out: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(out, "mailrace bench  {}", headline(report))?;
+    let totals = &report.totals;
+    let rate = &report.rate;
+    let per_hour = rate.messages_per_hour;
+    let per_hour = match per_hour {
+        rate if rate >= 1e6 => format!("{:.1} M/h", rate / 1e6),
+        rate => format!("{}/h", show_count(rate as u64)),
+    };
+    writeln!(
+        out,
+        " messages   {} acked   {} failed   {} late-skipped       {}/s   {}   {}/s",
+        show_count(totals.acked),
+        show_count(totals.failed),
+        show_count(totals.late_skipped),
+        show_count(rate.messages_per_second.round() as u64),
+        per_hour,
+        show_bytes(rate.bytes_per_second),
+    )?;
+    writeln!(out, " response   {}    (from scheduled time)", spread(&report.latency.response))?;
+    writeln!(out, " service    {}    (from actual send)", spread(&report.latency.service))?;
+    write!(out, " by phase ")?;
+    for phase in Phase::ALL {
+        if let Some(times) = report.latency.phases.get(phase.name()) {
+            if times.count > 0 {
+                write!(out, "  {} {}", phase.name(), show_seconds(times.p50))?;
+            }
+        }
+    }
+    writeln!(out, "    (p50)")?;
+    let generator = &report.generator;
+    write!(
+        out,
+        " generator  cpu {:.0} %   {:.1} us a message",
+        generator.cpu_share * 100.0,
+        generator.cpu_us_per_message,
+    )?;
+    if let Some(lag) = &generator.schedule_lag {
+        let (mean, max) = (show_seconds(lag.mean), show_seconds(lag.max));
+        write!(out, "   schedule lag avg {mean} max {max}")?;
+    }
+    if let Some(verify) = &report.verify {
+        write!(
+            out,
+            "    verify: {} found, {} lost, {} duplicated, {} corrupt",
+            show_count(verify.found),
+            show_count(verify.lost),
+            show_count(verify.duplicated),
+            show_count(verify.corrupt),
+        )?;
+        if verify.invented > 0 {
+            write!(out, ", {} invented", show_count(verify.invented))?;
+        }
+        if verify.damaged_segments > 0 {
+            write!(out, ", {} damaged segments", verify.damaged_segments)?;
+        }
+    }
+    writeln!(out)?;
+    if report.errors.total > 0 {
+        write!(out, " errors    ")?;
+        let kinds =
+            [("messages", &report.errors.messages), ("connections", &report.errors.connections)];
+        for (what, kind) in kinds {
+            for (name, count) in kind {
+                write!(out, "  {what} {name} {}", show_count(*count))?;
+            }
+        }
+        writeln!(out)?;
+        for (code, text) in &report.errors.samples {
+            writeln!(out, "            {code} {text}")?;
+        }
+    }
+    for reason in &generator.invalid_because {
+        writeln!(
+            out,
+            " INVALID    {reason}: the figures tell of the generator, not of the server"
+        )?;
+    }
+    Ok(())
+}
+
+fn headline(report: &Report) -> String {
+    let options = &report.options;
+    let number = |key: &str| options[key].as_f64();
+    let mut parts = vec![report.target.clone()];
+    parts.push(match (options["loop"].as_str(), number("rate_per_second")) {
+        (Some("open"), Some(rate)) => {
+            let arrivals = options["arrivals"].as_str().unwrap_or_default();
+            format!("open loop {}/s {arrivals}", show_count(rate.round() as u64))
+        }
+        (Some("open"), None) => {
+            format!("open loop {}", options["stages"].as_str().unwrap_or_default())
+        }
+        _ => "closed loop".to_owned(),
+    });
+    let connections = options["connections"].as_u64().unwrap_or(0);
+    parts.push(format!("{} connections", show_count(connections)));
+    parts.push(match number("duration_seconds") {
+        Some(seconds) => {
+            let warmup = number("warmup_seconds").unwrap_or(0.0);
+            format!("{seconds} s (+{warmup} s warm-up)")
+        }
+        None => format!("{:.2} s", report.totals.seconds),
+    });
+    parts.push(options["size"].as_str().unwrap_or("corpus").to_owned());
+    parts.join("   ")
+}
+
+fn spread(times: &Distribution) -> String {
+    let shown = [
+        ("p50", times.p50),
+        ("p90", times.p90),
+        ("p99", times.p99),
+        ("p99.9", times.p999),
+        ("p99.99", times.p9999),
+        ("max", times.max),
+    ];
+    let shown = shown.map(|(name, value)| format!("{name} {}", show_seconds(value)));
+    shown.join("  ")
+}

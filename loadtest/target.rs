@@ -1,0 +1,142 @@
+//! Whom to load: `smtp://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
+
+/// Port of `mailrace serve` without a configuration file.
+const PORT: u16 = 2525;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Smtp,
+    /// RFC 2033: LHLO, and after the mail data a reply for each accepted recipient.
+    Lmtp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    url: String,
+    pub(super) protocol: Protocol,
+    pub(super) address: Address,
+}
+
+impl Target {
+    /// Reads a URL and looks its host up.
+    ///
+    /// # Errors
+    /// A text for the user: what is wrong with the URL, or that the host has no address.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let bad = |what: &str| {
+            format!(
+                "{url}: {what}; a target is smtp://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH"
+            )
+        };
+        if let Some(path) = url.strip_prefix("lmtp+unix:") {
+            if path.is_empty() {
+                return Err(bad("no path"));
+            }
+            return Ok(Self {
+                url: url.to_owned(),
+                protocol: Protocol::Lmtp,
+                address: Address::Unix(PathBuf::from(path)),
+            });
+        }
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("no scheme"))?;
+        let protocol = match scheme {
+            "smtp" => Protocol::Smtp,
+            "lmtp" => Protocol::Lmtp,
+            "smtps" => return Err(format!("{url}: TLS is not supported yet")),
+            _ => return Err(bad("unknown scheme")),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = split_port(authority).ok_or_else(|| bad("bad port"))?;
+        if host.is_empty() || host.contains(['/', '@', '?', '#']) {
+            return Err(bad("bad host"));
+        }
+        let address = (host, port)
+            .to_socket_addrs()
+            .map_err(|error| format!("{url}: {error}"))?
+            .next()
+            .ok_or_else(|| format!("{url}: the host has no address"))?;
+        Ok(Self { url: url.to_owned(), protocol, address: Address::Tcp(address) })
+    }
+
+    /// Whether it lies beyond loopback and private networks, where a load test is an attack
+    /// unless its owner agreed.
+    pub(super) fn is_public(&self) -> bool {
+        match &self.address {
+            Address::Unix(_) => false,
+            Address::Tcp(address) => !is_private(address.ip()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// `[::1]:25`, `host:25`, `host`.
+fn split_port(authority: &str) -> Option<(&str, u16)> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, port.parse().ok()?)),
+            None => rest.is_empty().then_some((host, PORT)),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) => Some((host, port.parse().ok()?)),
+        None => Some((authority, PORT)),
+    }
+}
+
+/// Loopback, private (RFC 1918, RFC 4193) and link-local addresses (RFC 3927, RFC 4291 §2.5.6).
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read() {
+        let target = Target::parse("smtp://127.0.0.1:25").unwrap();
+        assert_eq!(target.address, Address::Tcp("127.0.0.1:25".parse().unwrap()));
+        assert_eq!(target.protocol, Protocol::Smtp);
+        let target = Target::parse("lmtp://[::1]:24/").unwrap();
+        assert_eq!(target.address, Address::Tcp("[::1]:24".parse().unwrap()));
+        let target = Target::parse("smtp://127.0.0.1").unwrap();
+        assert_eq!(target.address, Address::Tcp("127.0.0.1:2525".parse().unwrap()));
+        let target = Target::parse("lmtp+unix:/run/lmtp").unwrap();
+        assert_eq!(target.address, Address::Unix("/run/lmtp".into()));
+        for bad in ["", "127.0.0.1:25", "http://a", "smtp://", "smtp://127.0.0.1:x", "lmtp+unix:"] {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Target::parse("smtps://127.0.0.1").unwrap_err().contains("not supported yet"));
+    }
+
+    #[test]
+    fn only_near_targets_are_private() {
+        for near in ["127.9.9.9", "10.1.2.3", "172.16.0.1", "192.168.1.1", "[::1]", "[fd00::1]"] {
+            assert!(!Target::parse(&format!("smtp://{near}:25")).unwrap().is_public(), "{near}");
+        }
+        for far in ["192.0.2.1", "8.8.8.8", "172.32.0.1", "[2001:db8::1]", "[::ffff:8.8.8.8]"] {
+            assert!(Target::parse(&format!("smtp://{far}:25")).unwrap().is_public(), "{far}");
+        }
+    }
+}
