@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use crate::pattern::Pattern;
 
+/// A minute, in nanoseconds; longer times count as this.
+const TIME_MAX: u64 = 60_000_000_000;
+
 /// What to ask, and how often.
 pub(crate) struct Drive {
     pub(crate) pattern: Pattern,
@@ -60,7 +63,7 @@ pub(crate) fn run(drive: &Drive) -> io::Result<Value> {
         buffer: vec![0; 64 << 10],
         started: 0,
         done: 0,
-        times: Histogram::new(3).map_err(io::Error::other)?,
+        times: Histogram::new_with_bounds(1, TIME_MAX, 3).map_err(io::Error::other)?,
     };
     let began = Instant::now();
     for index in 0..drive.connections {

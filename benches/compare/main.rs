@@ -165,7 +165,8 @@ fn run_round(round: usize, site: &Site, effort: Effort, report: &mut Report) {
                 }
                 Err(Left::Failed(why)) => {
                     eprintln!("failed: {why}");
-                    report.failures.push(format!("{} {}: {why}", case.id, peer.name()));
+                    let brief = why.lines().next().unwrap_or_default();
+                    report.failures.push(format!("{} {}: {brief}", case.id, peer.name()));
                 }
             }
         }

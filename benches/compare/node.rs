@@ -58,6 +58,12 @@ pub(crate) fn haraka(installed: &Path, dir: &Path, port: u16) -> io::Result<Comm
     let (config, plugins) = (dir.join("config"), dir.join("plugins"));
     fs::create_dir_all(&config)?;
     fs::create_dir_all(&plugins)?;
+    // As it is delivered; without these files it does not run.
+    for entry in fs::read_dir(module(installed, "Haraka").join("config"))?.flatten() {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), config.join(entry.file_name()))?;
+        }
+    }
     fs::write(plugins.join("accept.js"), ACCEPT)?;
     fs::write(config.join("plugins"), "accept\n")?;
     fs::write(config.join("me"), "mx.test\n")?;
