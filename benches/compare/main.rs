@@ -115,6 +115,11 @@ fn compare(options: &Options) -> Result<(), String> {
             procfs::tick()
         ),
     ));
+    report.facts.push((
+        "fdatasync",
+        "mailrace_log_sync_duration_seconds of the same run, straight line within a bucket"
+            .to_owned(),
+    ));
     for peer in options.peers()? {
         match peers::missing(peer, &site) {
             None => report.peers.push(peer),

@@ -34,11 +34,11 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // SIGTERM first: Postfix's master then ends its children itself.
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            if !self.has_ended() {
-                // SAFETY: numbers only; the child is not waited for yet, so the number is its own.
-                unsafe { libc::kill(pid, libc::SIGTERM) };
-            }
+        if let Ok(pid) = i32::try_from(self.child.id())
+            && !self.has_ended()
+        {
+            // SAFETY: numbers only; the child is not waited for yet, so the number is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
         }
         let began = Instant::now();
         while !self.has_ended() && began.elapsed() < Duration::from_secs(3) {

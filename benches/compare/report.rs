@@ -102,14 +102,7 @@ impl Report {
 
     fn table(&self, case: &Case) -> Table {
         match case.kind {
-            Kind::Idle => self.extra_table(
-                case,
-                &[
-                    ("connections", "connections", number),
-                    ("octets each", "bytes_each", number),
-                    ("CPU ms/s", "cpu_ms_per_second", number),
-                ],
-            ),
+            Kind::Idle => self.idle_table(case),
             Kind::HalfPeak => self.half_table(case),
             Kind::Load | Kind::Shards => self.load_table(case),
         }
@@ -179,19 +172,11 @@ impl Report {
         table
     }
 
-    fn extra_table(
-        &self,
-        case: &Case,
-        columns: &[(&'static str, &'static str, fn(f64) -> String)],
-    ) -> Table {
-        let mut header = vec![""];
-        header.extend(columns.iter().map(|(title, ..)| *title));
-        let mut table = Table::new(&header);
+    fn idle_table(&self, case: &Case) -> Table {
+        let mut table = Table::new(&["", "connections", "octets each", "CPU ms/s"]);
         self.fill(&mut table, case, |f| {
-            let shown = |&(_, name, show): &(_, &str, fn(f64) -> String)| {
-                f.more(name).map_or_else(|| "-".to_owned(), show)
-            };
-            columns.iter().map(shown).collect()
+            let more = |name| number(f.more(name).unwrap_or(f64::NAN));
+            vec![more("connections"), more("bytes_each"), more("cpu_ms_per_second")]
         });
         table
     }
