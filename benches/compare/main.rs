@@ -130,6 +130,8 @@ fn compare(options: &Options) -> Result<(), String> {
         run_round(round, &site, effort, &mut report);
     }
     report.close();
+    // Empty by now; a run that was killed leaves it to the next.
+    let _ = fs::remove_dir(&site.scratch);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     report.facts.push(("load average after", load.trim().to_owned()));
     print!("{}", report.text());
