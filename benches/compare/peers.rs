@@ -1,0 +1,213 @@
+//! The servers that are compared, and how each is started.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::process::{self, Running, Scratch};
+use crate::smtp::{self, Offer};
+use crate::{node, postfix, python};
+
+/// Slow starters are Postfix and node.
+const START_MAX: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Peer {
+    Mailrace,
+    /// Mailrace with two shards on both cores; in one case only.
+    MailraceTwo,
+    SmtpSink,
+    Postfix,
+    Aiosmtpd,
+    Haraka,
+    SmtpServer,
+    /// The limit, no server of mail.
+    Echo,
+}
+
+impl Peer {
+    /// Those that can be asked for.
+    pub(crate) const SERVERS: [Peer; 6] = [
+        Peer::Mailrace,
+        Peer::SmtpSink,
+        Peer::Postfix,
+        Peer::Haraka,
+        Peer::SmtpServer,
+        Peer::Aiosmtpd,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Peer::Mailrace => "mailrace",
+            Peer::MailraceTwo => "mailrace, 2 shards",
+            Peer::SmtpSink => "smtp-sink",
+            Peer::Postfix => "postfix",
+            Peer::Aiosmtpd => "aiosmtpd",
+            Peer::Haraka => "haraka",
+            Peer::SmtpServer => "smtp-server",
+            Peer::Echo => "echo",
+        }
+    }
+
+    /// What it had on disk before it answered 250.
+    pub(crate) fn synced(self) -> &'static str {
+        match self {
+            Peer::Mailrace | Peer::MailraceTwo => {
+                "record written and synced (fdatasync, in groups)"
+            }
+            Peer::SmtpSink => "nothing: discards",
+            Peer::Postfix => "queue file written and synced (fsync, each); left in the hold queue",
+            Peer::Aiosmtpd => "nothing: handler Sink discards",
+            Peer::Haraka => "nothing: a plugin of two lines accepts and discards",
+            Peer::SmtpServer => "nothing: the callback reads the stream and discards",
+            Peer::Echo => "nothing: no SMTP, answers fixed octets",
+        }
+    }
+}
+
+/// Where things are, and what may be done.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Data of servers, on a real disk.
+    pub(crate) scratch: PathBuf,
+    /// What `--install` put there.
+    pub(crate) installed: PathBuf,
+    pub(crate) server_core: usize,
+    pub(crate) loader_core: usize,
+}
+
+/// A server that greets.
+#[derive(Debug)]
+pub(crate) struct Server {
+    // Dropped in this order: the process before its data.
+    pub(crate) process: Running,
+    pub(crate) port: u16,
+    /// Of Mailrace alone.
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) offer: Offer,
+    _scratch: Scratch,
+}
+
+/// Why a peer cannot run here; `None` if it can.
+pub(crate) fn missing(peer: Peer, site: &Site) -> Option<String> {
+    match peer {
+        Peer::Mailrace | Peer::MailraceTwo | Peer::Echo => None,
+        Peer::SmtpSink => match find("smtp-sink") {
+            Some(_) => None,
+            None => Some("smtp-sink is not in PATH (Debian: package postfix)".to_owned()),
+        },
+        Peer::Postfix => postfix::missing(),
+        Peer::Aiosmtpd => python::missing(&site.installed),
+        Peer::Haraka => node::missing(&site.installed, "Haraka"),
+        Peer::SmtpServer => node::missing(&site.installed, "smtp-server"),
+    }
+}
+
+/// Starts a peer with fresh data and waits for its greeting.
+///
+/// # Errors
+/// Where it does not come up; a text for the user.
+pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
+    let told = |what: &str, error: &dyn std::fmt::Display| {
+        format!("{} does not start: {what}: {error}", peer.name())
+    };
+    let scratch = Scratch::new(&site.scratch, "server").map_err(|e| told("its directory", &e))?;
+    let dir = scratch.path().to_owned();
+    let port = process::free_port().map_err(|e| told("a port", &e))?;
+    let mut admin = None;
+    let mut command = match peer {
+        Peer::Mailrace | Peer::MailraceTwo => {
+            let at = process::free_port().map_err(|e| told("a port", &e))?;
+            admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, at)));
+            mailrace(peer, &dir, port, at)
+        }
+        Peer::SmtpSink => smtp_sink(port),
+        Peer::Postfix => postfix::command(&dir, port).map_err(|e| told("its files", &e))?,
+        Peer::Aiosmtpd => python::command(&site.installed, port),
+        Peer::Haraka => {
+            node::haraka(&site.installed, &dir, port).map_err(|e| told("its files", &e))?
+        }
+        Peer::SmtpServer => {
+            node::smtp_server(&site.installed, &dir, port).map_err(|e| told("its files", &e))?
+        }
+        Peer::Echo => return Err("echo takes a pattern".to_owned()),
+    };
+    let log = dir.join("stderr");
+    let open = || -> io::Result<(File, File)> {
+        let file = File::create(&log)?;
+        Ok((file.try_clone()?, file))
+    };
+    let (out, err) = open().map_err(|e| told("its log", &e))?;
+    command.stdout(out).stderr(err);
+    let both = [site.server_core, site.loader_core];
+    let cores = if peer == Peer::MailraceTwo { &both[..] } else { &both[..1] };
+    let mut process = process::start(&mut command, cores).map_err(|e| told("the program", &e))?;
+    let offer = smtp::wait_for(port, START_MAX).map_err(|error| {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let ended = if process.has_ended() { " (it has ended)" } else { "" };
+        told("no greeting", &format!("{error}{ended}\n{said}"))
+    })?;
+    Ok(Server { process, port, admin, offer, _scratch: scratch })
+}
+
+/// Starts the echo with a pattern.
+///
+/// # Errors
+/// Where it does not come up.
+pub(crate) fn start_echo(pattern: &str, site: &Site) -> io::Result<(Running, u16)> {
+    let port = process::free_port()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["echo", pattern, &port.to_string()]).stdout(Stdio::null());
+    let process = process::start(&mut command, &[site.server_core])?;
+    Ok((process, port))
+}
+
+/// A program's place in PATH or where Debian keeps programs of root.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let root = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+    std::env::split_paths(&path)
+        .chain(root)
+        .map(|dir| dir.join(program))
+        .find(|place| place.is_file())
+}
+
+pub(crate) fn is_root() -> bool {
+    // SAFETY: it cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn mailrace(peer: Peer, dir: &Path, port: u16, admin: u16) -> Command {
+    let shards = if peer == Peer::MailraceTwo { 2 } else { 1 };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace"));
+    command.arg("serve");
+    for setting in [
+        format!("server.shards={shards}"),
+        format!("server.admin.listen=127.0.0.1:{admin}"),
+        format!("listener.0.listen=127.0.0.1:{port}"),
+        format!("log.dir={}", dir.join("log").display()),
+        "log.sync=group".to_owned(),
+    ] {
+        command.args(["--set", &setting]);
+    }
+    // Settings of whoever runs this are none of the benchmark's.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn smtp_sink(port: u16) -> Command {
+    let mut command = Command::new(find("smtp-sink").unwrap_or_else(|| "smtp-sink".into()));
+    if is_root() {
+        command.args(["-u", "nobody"]);
+    }
+    // Without -m it takes 256 sessions.
+    command.args(["-m", "1000000", &format!("127.0.0.1:{port}"), "4096"]);
+    command
+}
