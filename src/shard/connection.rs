@@ -75,7 +75,6 @@ pub(crate) struct Connection {
     /// when reading was stopped.
     pub(crate) unread: Vec<u8>,
     pub(crate) mail: Collected,
-    pub(crate) opened: Duration,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.

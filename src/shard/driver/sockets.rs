@@ -77,7 +77,6 @@ impl Driver {
             kept: Vec::new(),
             unread: Vec::new(),
             mail: Collected::default(),
-            opened: self.now,
             sent_at: self.now,
             due: Duration::MAX,
         });
@@ -130,7 +129,7 @@ impl Driver {
             self.counters.closed(
                 usize::from(connection.listener),
                 connection.reason,
-                self.now.saturating_sub(connection.opened),
+                self.now.saturating_sub(connection.session.opened()),
             );
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");

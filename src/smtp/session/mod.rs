@@ -352,6 +352,11 @@ impl Session {
         transaction.envelope(&self.helo, self.esmtp, flags, self.bytes)
     }
 
+    /// When its connection was accepted.
+    pub fn opened(&self) -> Duration {
+        self.started
+    }
+
     /// When the present transaction's MAIL came.
     pub fn transaction_began(&self) -> Duration {
         self.mail_since
