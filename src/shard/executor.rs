@@ -13,7 +13,7 @@ use super::{
     driver::{Driver, Parts, TICK},
     ring::Ring,
     segments::{Segments, background, settle_glommio},
-    watch::be_woken,
+    watch::{Watch, be_woken},
 };
 use crate::log::{self, Appender, Recovery};
 
@@ -81,6 +81,9 @@ pub fn spawn(
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
     let join = builder
         .spawn(move || async move {
+            // Before anything is awaited: the start may fall asleep like all that follows.
+            heartbeat(state.clone());
+            be_woken(state.clone());
             let ring = match Ring::new() {
                 Ok(ring) => ring,
                 Err(source) => {
@@ -110,8 +113,6 @@ pub fn spawn(
                 options.disk_low,
                 state.clone(),
             );
-            heartbeat(state.clone());
-            be_woken(state.clone());
             let mut driver = Driver::new(Parts {
                 ring,
                 listeners,
@@ -148,7 +149,7 @@ pub fn spawn(
             doing: "start a glommio executor",
             source: io::Error::other(error.to_string()),
         })?;
-    match told.recv() {
+    match wait_for(&told, &shared) {
         Ok(Ok(())) => Ok(Handle { shared, join }),
         Ok(Err(error)) => {
             let _ = join.join();
@@ -161,6 +162,19 @@ pub fn spawn(
                 Err(error) => io::Error::other(error.to_string()),
             };
             Err(StartError { doing: "start a shard", source: ended })
+        }
+    }
+}
+
+/// Waits for a shard's word of its start, and wakes it meanwhile.
+fn wait_for<T>(
+    told: &crossbeam::channel::Receiver<T>,
+    shared: &SharedState,
+) -> Result<T, crossbeam::channel::RecvTimeoutError> {
+    loop {
+        match told.recv_timeout(Watch::LOOK) {
+            Err(crossbeam::channel::RecvTimeoutError::Timeout) => shared.waker.wake(),
+            told => return told,
         }
     }
 }

@@ -18,9 +18,6 @@ use std::{
 
 use super::{SharedState, segments::background};
 
-/// How often heartbeats are looked at: a shard beats each 5 ms, so a nap ends within two looks.
-const LOOK: Duration = Duration::from_millis(20);
-
 /// The watching thread; ends when dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -29,6 +26,9 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// How often heartbeats are looked at: a shard beats each 5 ms, so a nap ends within two looks.
+    pub(super) const LOOK: Duration = Duration::from_millis(20);
+
     /// Watches these shards.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Watch {
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
             let mut seen = vec![0; shards.len()];
             while !told.load(Ordering::Relaxed) {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(Self::LOOK);
                 for (shard, seen) in shards.iter().zip(&mut seen) {
                     let beats = shard.published.heartbeats();
                     if beats == *seen {
