@@ -350,20 +350,9 @@ fn probe_direct_io(dir: &Path) -> Result<(), String> {
 }
 
 fn disk_facts(dir: &Path, full: bool) -> Option<DiskFacts> {
-    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes()).ok()?;
-    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: a terminated path and room for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) } != 0 {
-        return None;
-    }
-    // SAFETY: the call succeeded; all-zero is a valid value besides.
-    let facts = unsafe { facts.assume_init() };
+    let space = log::free_space(dir).ok()?;
     let state = if full { DiskState::Full } else { DiskState::Ok };
-    Some(DiskFacts {
-        free_bytes: facts.f_bavail * facts.f_frsize,
-        size_bytes: facts.f_blocks * facts.f_frsize,
-        state,
-    })
+    Some(DiskFacts { free_bytes: space.free, size_bytes: space.size, state })
 }
 
 /// Raises the soft descriptor limit to the hard one: connections are descriptors.

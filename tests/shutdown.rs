@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, body, eventually, id_of, signal};
+use common::{Client, Server, body, eventually, id_of, signal};
 
 /// Longest that a server with nothing left to do may take to end.
 const SOON: Duration = Duration::from_secs(5);
@@ -99,18 +99,27 @@ fn an_idle_server_ends_at_once() {
     assert_eq!(common::verified(dir.path()), 0);
 }
 
-/// Whoever signals twice does not want to wait: the message in progress gets its 421 at once.
-#[test]
-fn a_second_signal_ends_the_drain() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
+/// A server that was told to drain while a client is in the middle of a message.
+fn draining(dir: &std::path::Path) -> (Server, Client, Instant) {
+    let server = Server::start(dir);
     let mut client = server.client();
     client.ehlo();
     client.begin_data();
     client.send(b"Subject: never ends\r\n");
+    eventually("the octets arrive", SOON, || {
+        server.metric("mailrace_shard_inflight_bytes", &[]) > 0.0
+    });
     let began = Instant::now();
     signal(&server.child, libc::SIGTERM);
     eventually("new connections are refused", SOON, || refused(&server));
+    (server, client, began)
+}
+
+/// Whoever signals twice does not want to wait: the message in progress gets its 421 at once.
+#[test]
+fn a_second_signal_ends_the_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut client, began) = draining(dir.path());
     signal(&server.child, libc::SIGTERM);
     let reply = client.reply();
     assert!(reply.starts_with("421 4.3.2 "), "{reply}");
@@ -123,17 +132,7 @@ fn a_second_signal_ends_the_drain() {
 #[test]
 fn a_drain_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
-    let mut client = server.client();
-    client.ehlo();
-    client.begin_data();
-    client.send(b"Subject: never ends\r\n");
-    eventually("the octets arrive", SOON, || {
-        server.metric("mailrace_shard_inflight_bytes", &[]) > 0.0
-    });
-    let began = Instant::now();
-    signal(&server.child, libc::SIGTERM);
-    eventually("new connections are refused", SOON, || refused(&server));
+    let (mut server, mut client, began) = draining(dir.path());
     client.stream.get_ref().set_read_timeout(Some(Duration::from_secs(40))).unwrap();
     let reply = client.reply();
     assert!(reply.starts_with("421 4.3.2 "), "{reply}");

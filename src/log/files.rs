@@ -15,6 +15,7 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::LazyLock,
+    time::SystemTime,
 };
 
 use super::{
@@ -173,6 +174,44 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
         return Err(error);
     }
     Ok(Spare { number, nonce: random()?, bytes })
+}
+
+/// Microseconds since 1970, by the wall clock: for people, nothing in the log depends on it (D14).
+#[must_use]
+pub fn unix_micros() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Room on the file system of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// Octets that this process may still use.
+    pub free: u64,
+    /// Octets in all.
+    pub size: u64,
+    /// Less than one inode in a hundred is free.
+    pub inodes_low: bool,
+}
+
+/// Asks for the room on a directory's file system. Blocks.
+///
+/// # Errors
+/// What the file system says.
+pub fn free_space(dir: &Path) -> io::Result<FreeSpace> {
+    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes())?;
+    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: a terminated path and room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded; all-zero is a valid value besides.
+    let facts = unsafe { facts.assume_init() };
+    Ok(FreeSpace {
+        free: facts.f_bavail * facts.f_frsize,
+        size: facts.f_blocks * facts.f_frsize,
+        inodes_low: facts.f_files > 0 && facts.f_favail < facts.f_files / 100,
+    })
 }
 
 /// Octets of one write of zeros: enough for the device's sequential rate.

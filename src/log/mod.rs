@@ -14,6 +14,7 @@ mod follow;
 mod frame;
 mod lookup;
 mod offset;
+mod operation;
 mod range;
 mod reader;
 mod record;
@@ -24,15 +25,16 @@ mod sim;
 mod tests;
 mod verify;
 
-pub use appender::{
-    AppendError, Appender, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
-};
+pub use appender::Appender;
 pub use files::{
-    DataDir, Manifest, Seal, append_index, fill_zeros, prepare_segment, read_node, segment_path,
-    shard_dir,
+    DataDir, FreeSpace, Manifest, Seal, append_index, fill_zeros, free_space, prepare_segment,
+    read_node, segment_path, shard_dir, unix_micros,
 };
 pub use follow::{Damage, Follower};
 pub use offset::{BadRecordId, Identity, Offset, RecordId};
+pub use operation::{
+    AppendError, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
+};
 pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView};

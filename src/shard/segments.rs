@@ -35,7 +35,7 @@ use futures_util::FutureExt;
 use glommio::io::DmaFile;
 
 use super::SharedState;
-use crate::log::{self, IndexEntry, Manifest, Seal, Spare};
+use crate::log::{self, FreeSpace, IndexEntry, Manifest, Seal, Spare};
 
 /// One step of zero-filling on the blocking pool: after each it is asked whether the segment is
 /// wanted as it is.
@@ -297,8 +297,9 @@ impl Space {
     /// Judges it, with hysteresis.
     async fn look(&self, inbox: &RefCell<Inbox>) {
         let at = self.dir.clone();
-        let Ok((free, total, inodes_low)) = blocking(move || free_space(&at)).await else { return };
-        let low = self.low.max((total / 20).min(4 << 30));
+        let Ok(space) = blocking(move || log::free_space(&at)).await else { return };
+        let FreeSpace { free, size, inodes_low } = space;
+        let low = self.low.max((size / 20).min(4 << 30));
         let mut inbox = inbox.borrow_mut();
         let full = inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
         if full != inbox.disk_full {
@@ -308,19 +309,6 @@ impl Space {
         inbox.room = free.saturating_sub(low);
         self.shared.disk(full);
     }
-}
-
-fn free_space(dir: &Path) -> io::Result<(u64, u64, bool)> {
-    let path = std::ffi::CString::new(dir.as_os_str().as_encoded_bytes())?;
-    let mut facts = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: a terminated path and room for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), facts.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call succeeded; all-zero is a valid value besides.
-    let facts = unsafe { facts.assume_init() };
-    let inodes_low = facts.f_files > 0 && facts.f_favail < facts.f_files / 100;
-    Ok((facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize, inodes_low))
 }
 
 /// Runs a closure on the blocking pool. A panic there would hang the caller for ever: it ends the

@@ -8,10 +8,10 @@ use std::{
 use clap::Args;
 
 use super::{
-    select::{Selection, ShardArgs, now},
+    select::{Selection, ShardArgs},
     text::{human_age, human_size},
 };
-use crate::log::{Extent, Log, SegmentFacts};
+use crate::log::{Extent, Log, SegmentFacts, unix_micros};
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
@@ -48,7 +48,7 @@ fn line(
     json: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let age = extent.written.map(|(first, _)| now() - first);
+    let age = extent.written.map(|(first, _)| unix_micros() - first);
     if json {
         let line = serde_json::json!({
             "shard": segment.shard,

@@ -1,13 +1,10 @@
 //! Which records a command means: shards, a range, envelope addresses.
 
-use std::{
-    io,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::io;
 
 use clap::Args;
 
-use crate::log::{Bound, Log, Range, RecordView};
+use crate::log::{Bound, Log, Range, RecordView, unix_micros};
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ShardArgs {
@@ -98,14 +95,8 @@ fn resolve(log: &Log, shard: u16, bound: Bound) -> io::Result<u64> {
             end.saturating_sub(count).max(start)
         }
         Bound::Time(time) => log.offset_at(shard, time)?,
-        Bound::Ago(ago) => log.offset_at(shard, now().saturating_sub(ago))?,
+        Bound::Ago(ago) => log.offset_at(shard, unix_micros().saturating_sub(ago))?,
     })
-}
-
-/// Microseconds since 1970.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

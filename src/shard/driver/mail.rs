@@ -1,10 +1,10 @@
 //! Mail data: kept, discarded, made a record.
 
-use std::{mem, time::SystemTime};
+use std::mem;
 
 use super::{Driver, Waiting};
 use crate::{
-    log::{AppendError, Mail},
+    log::{AppendError, Mail, unix_micros},
     shard::connection::{Collected, Connection, Key},
     smtp::{Admission, MailFlags, Refusal},
 };
@@ -203,9 +203,4 @@ fn flags_of(flags: &MailFlags) -> u32 {
         | u32::from(flags.nul) << 4
         | u32::from(flags.no_final_crlf) << 5
         | u32::from(flags.chunked) << 6
-}
-
-fn unix_micros() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
