@@ -3,6 +3,8 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod consumer;
+pub mod export;
 pub mod log;
 pub mod metrics;
 pub mod server;

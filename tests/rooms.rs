@@ -48,7 +48,7 @@ fn only_in(word: &str, rooms: &[&str]) {
 fn each_runtime_has_its_rooms() {
     only_in("glommio::", &["shard/"]);
     only_in("io_uring::", &["shard/", "cli/doctor.rs"]);
-    only_in("tokio::", &["admin/", "server.rs"]);
+    only_in("tokio::", &["admin/", "export/", "server.rs"]);
     only_in("axum::", &["admin/"]);
 }
 
@@ -60,7 +60,9 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("log", &[]),
         ("metrics", &[]),
         ("shard", &["smtp", "log", "metrics", "shard"]),
-        ("admin", &["metrics", "log"]),
+        ("consumer", &["log"]),
+        ("export", &["consumer", "log", "metrics"]),
+        ("admin", &["metrics", "log", "consumer", "export"]),
     ] {
         for path in sources(&root.join(room)) {
             let text = fs::read_to_string(&path).unwrap();
@@ -70,7 +72,10 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
                 .filter(|line| !line.trim_start().starts_with("//"))
                 .flat_map(|line| line.split_whitespace())
                 .collect();
-            for other in ["smtp", "log", "metrics", "shard", "admin", "config", "cli", "server"] {
+            for other in [
+                "smtp", "log", "metrics", "shard", "admin", "config", "cli", "server", "consumer",
+                "export",
+            ] {
                 let named = code.contains(&format!("crate::{other}"))
                     || code.contains(&format!("crate::{{{other}"));
                 let fine = other == room || allowed.contains(&other);

@@ -24,8 +24,8 @@ const STAMP_GRAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// See the module's page. Lives as long as a tail.
 #[derive(Debug)]
-pub struct Follower<'a> {
-    log: &'a Log,
+pub struct Follower {
+    log: Log,
     shard: u16,
     next: u64,
     number: u64,
@@ -46,14 +46,25 @@ pub struct Damage {
     pub position: u64,
 }
 
-impl<'a> Follower<'a> {
+/// What a visitor wants after a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// The next one.
+    More,
+    /// This one, and no more for now.
+    Enough,
+    /// Not even this one: the next poll shows it again.
+    Later,
+}
+
+impl Follower {
     /// Begins at an offset.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn new(log: &'a Log, shard: u16, from: u64) -> io::Result<Self> {
+    pub fn new(log: &Log, shard: u16, from: u64) -> io::Result<Self> {
         let mut follower = Self {
-            log,
+            log: log.clone(),
             shard,
             next: from,
             number: 0,
@@ -74,6 +85,18 @@ impl<'a> Follower<'a> {
     #[must_use]
     pub fn shard(&self) -> u16 {
         self.shard
+    }
+
+    /// The log it reads.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The next offset wanted.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.next
     }
 
     fn open(&mut self, segment: &SegmentFacts) -> io::Result<()> {
@@ -102,26 +125,44 @@ impl<'a> Follower<'a> {
         &mut self,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<()>,
     ) -> io::Result<Vec<Damage>> {
+        self.poll_below(u64::MAX, &mut |_, offset, record| {
+            visit(offset, record).map(|()| Visit::More)
+        })
+    }
+
+    /// Shows the records that came since, below `limit`, until the visitor has enough. A visitor
+    /// gets the log as well, for [`Log::mail_data`].
+    ///
+    /// # Errors
+    /// What the file system or the visitor says; a record whose visit failed is shown again.
+    pub fn poll_below(
+        &mut self,
+        limit: u64,
+        visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
+    ) -> io::Result<Vec<Damage>> {
         let mut damage = Vec::new();
-        loop {
-            self.drain(visit, &mut damage)?;
+        while self.next < limit && self.drain(limit, visit, &mut damage)? {
             let Some(successor) = self.successor()? else { break };
             if !self.settled()? {
                 break;
             }
             // What came between the look at the end and the look at the seal.
-            self.drain(visit, &mut damage)?;
+            if !self.drain(limit, visit, &mut damage)? {
+                break;
+            }
             self.open(&successor)?;
         }
         Ok(damage)
     }
 
+    /// Shows what the segment holds; true where all of it was shown.
     fn drain(
         &mut self,
-        visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<()>,
+        limit: u64,
+        visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
         damage: &mut Vec<Damage>,
-    ) -> io::Result<()> {
-        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+    ) -> io::Result<bool> {
+        let Some(cursor) = &mut self.cursor else { return Ok(true) };
         if !self.sealed {
             cursor.refresh();
         }
@@ -130,27 +171,46 @@ impl<'a> Follower<'a> {
             let segment = self.number;
             let frame = match cursor.peek()? {
                 Step::Group(frame) => frame,
-                Step::End => return Ok(()),
+                Step::End => return Ok(true),
                 Step::Corrupt => {
                     damage.push(Damage { segment, offset, position });
                     if cursor.resync()? {
                         continue;
                     }
                     self.cursor = None;
-                    return Ok(());
+                    return Ok(true);
                 }
             };
             let behind = frame.first_offset + u64::from(frame.records);
             if frame.records > 0 && behind > self.next {
+                if frame.first_offset >= limit {
+                    return Ok(false);
+                }
                 let (payload, good) = cursor.payload(&frame)?;
                 if !good && !self.sealed {
-                    return Ok(());
+                    return Ok(true);
                 }
-                let end = visit_group(&frame, payload, self.next, &mut |offset, record| {
-                    visit(offset, record).map(|()| true)
+                let (log, next) = (&self.log, &mut self.next);
+                let end = visit_group(&frame, payload, *next, &mut |offset, record| {
+                    let wish = match offset < limit {
+                        true => visit(log, offset, record)?,
+                        false => Visit::Later,
+                    };
+                    if wish != Visit::Later {
+                        *next = offset + 1;
+                    }
+                    Ok(wish == Visit::More)
                 })?;
-                if let GroupEnd::Bad { offset, at } | GroupEnd::Last { offset, at } = end {
-                    damage.push(Damage { segment, offset, position: position + at });
+                match end {
+                    GroupEnd::Stopped => return Ok(false),
+                    GroupEnd::Last { offset, at } => {
+                        damage.push(Damage { segment, offset, position: position + at });
+                        return Ok(false);
+                    }
+                    GroupEnd::Bad { offset, at } => {
+                        damage.push(Damage { segment, offset, position: position + at });
+                    }
+                    GroupEnd::Good => {}
                 }
                 self.next = behind;
             }

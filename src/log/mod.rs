@@ -8,11 +8,14 @@
 mod appender;
 mod buffer;
 mod chunk;
+mod committed;
 mod cursor;
+mod dead_letters;
 mod files;
 mod follow;
 mod frame;
 mod lookup;
+mod marks;
 mod offset;
 mod operation;
 mod range;
@@ -26,11 +29,14 @@ mod tests;
 mod verify;
 
 pub use appender::Appender;
+pub use committed::{Committed, CommittedOffset, Found, Saved};
+pub use dead_letters::{DeadLetter, DeadLetters, Fate};
 pub use files::{
     DataDir, FreeSpace, Manifest, Seal, append_index, fill_zeros, free_space, prepare_segment,
-    read_node, segment_path, shard_dir, unix_micros,
+    read_node, segment_path, shard_dir, sync_dir, unix_micros,
 };
-pub use follow::{Damage, Follower};
+pub use follow::{Damage, Follower, Visit};
+pub use marks::{HighWaterMarks, Listener as MarkListener};
 pub use offset::{BadRecordId, Identity, Offset, RecordId};
 pub use operation::{
     AppendError, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,

@@ -29,6 +29,13 @@ pub struct Log {
     fragment: Cell<Vec<u8>>,
 }
 
+impl Clone for Log {
+    fn clone(&self) -> Self {
+        let (buffer, fragment) = (Cell::default(), Cell::default());
+        Self { dir: self.dir.clone(), node: self.node, buffer, fragment }
+    }
+}
+
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Log({})", self.dir.display())
@@ -103,6 +110,12 @@ impl Log {
             io::Error::new(error.kind(), what)
         })?;
         Ok(Self { dir: dir.to_owned(), node, buffer: Cell::default(), fragment: Cell::default() })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The node's id.

@@ -1,0 +1,254 @@
+//! Consumer groups: where the consumers of a name are, shard by shard (D11).
+//!
+//! ```text
+//! DIR/groups/NAME/active             locked, shared, by each consumer that is at work
+//! DIR/groups/NAME/shard-000.offset   committed offset, see `log::CommittedOffset`
+//! DIR/groups/NAME/shard-000.dead     dead letters, see `log::DeadLetters`
+//! ```
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use crate::log::{Committed, CommittedOffset, DeadLetters, Found, Log, sync_dir};
+
+/// A consumer group of one data directory. Cheap: it names files, and opens none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    dir: PathBuf,
+    name: String,
+}
+
+/// What goes wrong with a group.
+#[derive(Debug)]
+pub enum GroupError {
+    /// The name cannot be one.
+    BadName(String),
+    /// There is no group of this name.
+    Missing(String),
+    /// A consumer of it is at work.
+    Active(String),
+    /// The file system's answer.
+    Io(io::Error),
+}
+
+impl fmt::Display for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadName(name) => {
+                write!(f, "{name:?} is no group name: 1 to 64 letters, digits, '-', '_' or '.'")
+            }
+            Self::Missing(name) => {
+                write!(f, "there is no group {name}; `mailrace group ls` lists them")
+            }
+            Self::Active(name) => write!(f, "group {name} has a consumer at work: stop it first"),
+            Self::Io(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for GroupError {}
+
+impl From<io::Error> for GroupError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A group's place in one shard's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardGroup {
+    /// The shard.
+    pub shard: u16,
+    /// Log start offset.
+    pub start: u64,
+    /// The next record wanted; `None`: nothing was committed yet.
+    pub committed: Option<u64>,
+    /// Log end offset.
+    pub end: u64,
+    /// Offsets between the place and the end.
+    pub lag: u64,
+    /// When the next record was received, microseconds since 1970; `None`: none is pending.
+    pub oldest_pending: Option<i64>,
+    /// Dead letters that nobody has dealt with.
+    pub dead: u64,
+}
+
+/// Marks the group as having a consumer at work, for as long as it lives.
+#[derive(Debug)]
+pub struct Active {
+    _lock: File,
+}
+
+impl Group {
+    /// The group of a name, whether it exists or not.
+    ///
+    /// # Errors
+    /// [`GroupError::BadName`].
+    pub fn new(data_dir: &Path, name: &str) -> Result<Self, GroupError> {
+        let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
+        if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) || name.starts_with('.') {
+            return Err(GroupError::BadName(name.to_owned()));
+        }
+        Ok(Self { dir: data_dir.join("groups").join(name), name: name.to_owned() })
+    }
+
+    /// The group of a name that must exist.
+    ///
+    /// # Errors
+    /// [`GroupError::BadName`], [`GroupError::Missing`].
+    pub fn existing(data_dir: &Path, name: &str) -> Result<Self, GroupError> {
+        let group = Self::new(data_dir, name)?;
+        match group.dir.is_dir() {
+            true => Ok(group),
+            false => Err(GroupError::Missing(name.to_owned())),
+        }
+    }
+
+    /// All groups, by name.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn list(data_dir: &Path) -> io::Result<Vec<Self>> {
+        let entries = match fs::read_dir(data_dir.join("groups")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut groups = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            groups.extend(name.to_str().and_then(|name| Self::new(data_dir, name).ok()));
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(groups)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// File of the committed offset of a shard.
+    #[must_use]
+    pub fn offset_path(&self, shard: u16) -> PathBuf {
+        self.dir.join(format!("shard-{shard:03}.offset"))
+    }
+
+    /// Opens the committed offset of a shard; makes it where it is missing.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn offset(&self, shard: u16) -> io::Result<(CommittedOffset, Found)> {
+        CommittedOffset::open(&self.offset_path(shard))
+    }
+
+    /// The durable committed offset of a shard.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn committed(&self, shard: u16) -> io::Result<Option<Committed>> {
+        CommittedOffset::read(&self.offset_path(shard))
+    }
+
+    /// Opens the dead letters of a shard.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn dead_letters(&self, shard: u16) -> io::Result<DeadLetters> {
+        DeadLetters::open(&self.dir.join(format!("shard-{shard:03}.dead")))
+    }
+
+    /// Tells others that a consumer is at work.
+    ///
+    /// # Errors
+    /// [`GroupError::Active`] where the group is being removed; what the file system says.
+    pub fn activate(&self) -> Result<Active, GroupError> {
+        fs::create_dir_all(&self.dir)?;
+        Ok(Active { _lock: self.lock(libc::LOCK_SH)? })
+    }
+
+    /// Whether a consumer is at work.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn is_active(&self) -> Result<bool, GroupError> {
+        match self.lock(libc::LOCK_EX) {
+            Ok(_) => Ok(false),
+            Err(GroupError::Active(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn lock(&self, how: i32) -> Result<File, GroupError> {
+        let path = self.dir.join("active");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        // SAFETY: a descriptor of ours; the lock goes with it.
+        if unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) } == 0 {
+            return Ok(file);
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(GroupError::Active(self.name.clone()))
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Moves the group in one shard. Records below where it was count as replayed from now on. A
+    /// consumer at work goes on from there within a second or so.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn seek(&self, shard: u16, offset: u64) -> io::Result<()> {
+        let (mut file, _) = self.offset(shard)?;
+        file.seek(|now| {
+            let before = now.unwrap_or_default();
+            let replayed_until = before.replayed_until.max(before.offset);
+            Committed { offset, replayed_until, ..Committed::default() }
+        })
+    }
+
+    /// Removes the group: it keeps nothing from deletion any more.
+    ///
+    /// # Errors
+    /// [`GroupError::Active`] where a consumer is at work; what the file system says.
+    pub fn remove(self) -> Result<(), GroupError> {
+        let lock = self.lock(libc::LOCK_EX)?;
+        fs::remove_dir_all(&self.dir)?;
+        if let Some(above) = self.dir.parent() {
+            sync_dir(above)?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    /// Where it is, shard by shard.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn describe(&self, log: &Log) -> io::Result<Vec<ShardGroup>> {
+        let mut facts = Vec::new();
+        for shard in log.shards()? {
+            let (start, end) = log.ends(shard)?;
+            let committed = self.committed(shard)?.map(|committed| committed.offset);
+            let at = committed.unwrap_or(start).max(start);
+            let mut oldest_pending = None;
+            if at < end {
+                log.walk(shard, at, u64::MAX, &mut |_, record| {
+                    oldest_pending = Some(record.received_at());
+                    Ok(false)
+                })?;
+            }
+            let dead = self.dead_letters(shard)?.pending().count() as u64;
+            let lag = end.saturating_sub(at);
+            facts.push(ShardGroup { shard, start, committed, end, lag, oldest_pending, dead });
+        }
+        Ok(facts)
+    }
+}

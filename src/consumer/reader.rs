@@ -1,0 +1,77 @@
+//! Follows one shard's log.
+
+use std::{io, path::Path, sync::Arc};
+
+use crate::log::{Damage, Follower, HighWaterMarks, Log, RecordView, Visit};
+
+/// Shows the records of one shard in order, each once, for as long as it is asked.
+///
+/// Its methods block. Where a record lies in damage, the reader goes on behind it and says so; it
+/// never repairs.
+#[derive(Debug)]
+pub struct Reader {
+    follower: Follower,
+    shard: u16,
+    marks: Option<Arc<HighWaterMarks>>,
+}
+
+impl Reader {
+    /// Begins at an offset of a shard's log. An offset below the log start begins there.
+    ///
+    /// # Errors
+    /// `NotFound` where `dir` is no data directory; what the file system says.
+    pub fn open(dir: &Path, shard: u16, from: u64) -> io::Result<Self> {
+        let log = Log::open(dir)?;
+        Ok(Self { follower: Follower::new(&log, shard, from)?, shard, marks: None })
+    }
+
+    /// Within the server: shows nothing at or above the shard's high-water mark.
+    #[must_use]
+    pub fn below(mut self, marks: Arc<HighWaterMarks>) -> Self {
+        self.marks = Some(marks);
+        self
+    }
+
+    /// The shard.
+    #[must_use]
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    /// The next offset it will look for. Offsets have gaps: those a failed write had taken.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.follower.next_offset()
+    }
+
+    /// The log it reads.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        self.follower.log()
+    }
+
+    /// Moves to another offset.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn seek(&mut self, offset: u64) -> io::Result<()> {
+        self.follower = Follower::new(&self.follower.log().clone(), self.shard, offset)?;
+        Ok(())
+    }
+
+    /// Shows what is there and not yet shown, until the visitor has enough. Damage met on the way is
+    /// told once.
+    ///
+    /// The visitor gets the log, the offset and the record; [`Log::mail_data`] shows the mail data
+    /// of large records.
+    ///
+    /// # Errors
+    /// What the file system or the visitor says; a record whose visit failed is shown again.
+    pub fn poll(
+        &mut self,
+        visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
+    ) -> io::Result<Vec<Damage>> {
+        let limit = self.marks.as_ref().map_or(u64::MAX, |marks| marks.get(self.shard));
+        self.follower.poll_below(limit, visit)
+    }
+}

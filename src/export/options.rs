@@ -1,0 +1,317 @@
+//! What an exporter is told. `config` fills these from `[[export]]` tables; tests by hand.
+//!
+//! Secrets are read from their files when the exporter starts, so that a changed one is taken up by
+//! the next start and none is held in the configuration.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// One `[[export]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// Its name, also that of its consumer group; unique.
+    pub name: String,
+    /// Where the records go.
+    pub sink: SinkOptions,
+    /// What a record looks like there.
+    pub document: DocumentOptions,
+    /// Where an exporter without a committed offset begins, or that this start moves it.
+    pub start: Start,
+    /// How much goes at once.
+    pub batch: BatchOptions,
+    /// What happens when the sink does not take it.
+    pub retry: RetryOptions,
+    /// Batches of one shard that are under way at once, 1 to 64. With more than 1 the order within a
+    /// shard (D13) is that of the attempts, not of the successes.
+    pub in_flight: usize,
+    /// Longest that one attempt may take.
+    pub timeout: Duration,
+    /// Which records are meant; the others are passed over and count as exported.
+    pub filter: Filter,
+    /// Records a second while records are sent again after a seek (replay); `None`: no limit.
+    pub replay_rate: Option<u32>,
+}
+
+/// `type` of an exporter, with what is particular to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkOptions {
+    /// `nats`
+    Nats(NatsOptions),
+    /// `kafka`
+    Kafka(KafkaOptions),
+    /// `s3`, and `folder` for a local one.
+    Store(StoreOptions),
+    /// `webhook`
+    Webhook(WebhookOptions),
+    /// `lmtp` and `smtp`
+    Relay(RelayOptions),
+    /// `files`
+    Files(FilesOptions),
+    /// `blackhole`: takes all and keeps nothing, for measuring.
+    Blackhole,
+}
+
+/// How a record becomes octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentOptions {
+    /// `encoding`
+    pub encoding: Encoding,
+    /// Largest mail data that goes within the document; larger goes by reference (claim check).
+    pub inline_max: u64,
+    /// In front of `/v1/messages/<id>/raw` in a reference; the admin listener's address as consumers
+    /// reach it. No `/` at the end.
+    pub reference_url: String,
+    /// `digest = "sha256"`: the document tells the mail data's SHA-256.
+    pub sha256: bool,
+    /// `key`: what decides the partition.
+    pub key: Key,
+}
+
+/// `encoding` of an exporter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// A CloudEvent in JSON.
+    Json,
+    /// The same in protobuf.
+    Protobuf,
+    /// The mail data itself, its envelope in headers.
+    Raw,
+}
+
+/// What decides the partition, or the order within one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// No key.
+    None,
+    /// First forward-path.
+    Rcpt,
+    /// Its domain, in lower case.
+    RcptDomain,
+    /// Reverse-path.
+    MailFrom,
+    /// The record's id.
+    Id,
+}
+
+/// Where an exporter begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At its committed offset; at the log start where there is none.
+    Committed,
+    /// As `Committed`, but at the log start of now where there is none.
+    Start,
+    /// As `Committed`, but at the log end where there is none.
+    End,
+    /// As `Committed`, but at this time (microseconds since 1970) where there is none.
+    Time(i64),
+}
+
+/// `batch` of an exporter: whichever is reached first sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// Records, 1 to 100,000.
+    pub records: usize,
+    /// Octets of mail data; a larger record goes alone.
+    pub bytes: u64,
+    /// How long a batch waits for more.
+    pub delay: Duration,
+}
+
+/// `retry` of an exporter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOptions {
+    /// Wait before the second attempt; doubled each time, with jitter.
+    pub initial: Duration,
+    /// Longest wait.
+    pub max: Duration,
+    /// After this long a record becomes a dead letter; `None`: never.
+    pub give_up_after: Option<Duration>,
+}
+
+/// Which records are meant; an empty list means any. Domains in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Names of listeners.
+    pub listener: Vec<String>,
+    /// Domains of forward-paths: one is enough.
+    pub rcpt_domain: Vec<String>,
+    /// Domains of the reverse-path.
+    pub from_domain: Vec<String>,
+}
+
+/// TLS towards a sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// Use it. Without `ca_file` the system's roots are believed.
+    pub enabled: bool,
+    /// PEM file of the authorities to believe, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `nats`: JetStream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsOptions {
+    /// `nats://HOST:PORT`, at least one.
+    pub servers: Vec<String>,
+    /// Name of the stream.
+    pub stream: String,
+    /// Make the stream where it is missing; otherwise that is an error.
+    pub create: bool,
+    /// Copies of the stream that is made.
+    pub replicas: usize,
+    /// Subject with `{listener}`, `{rcpt_domain}`, `{shard}`; dots of a value become `_`.
+    pub subject: String,
+    /// User.
+    pub user: String,
+    /// File with the password, or with a token where there is no user.
+    pub password_file: Option<PathBuf>,
+    /// NATS credentials file.
+    pub credentials_file: Option<PathBuf>,
+    /// TLS.
+    pub tls: TlsOptions,
+}
+
+/// `kafka`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// `HOST:PORT`, at least one.
+    pub brokers: Vec<String>,
+    /// Topic.
+    pub topic: String,
+    /// Make the topic where it is missing with so many partitions; 0: that is an error.
+    pub create_partitions: i32,
+    /// `none`, `gzip`, `lz4`, `snappy`.
+    pub compression: Compression,
+    /// SASL PLAIN user; empty: none.
+    pub user: String,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// TLS.
+    pub tls: TlsOptions,
+}
+
+/// Of record batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// None.
+    None,
+    /// gzip
+    Gzip,
+    /// LZ4
+    Lz4,
+    /// Snappy
+    Snappy,
+}
+
+/// `s3`, or `folder`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Where the bucket is.
+    pub place: StorePlace,
+    /// In front of each object's name.
+    pub prefix: String,
+    /// What an object holds.
+    pub layout: StoreLayout,
+    /// Requests under way at once, 1 to 64.
+    pub requests: usize,
+}
+
+/// Where a bucket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePlace {
+    /// A local folder.
+    Folder(PathBuf),
+    /// S3.
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// `http(s)://HOST[:PORT]`; empty: Amazon's of the region.
+        endpoint: String,
+        /// Region.
+        region: String,
+        /// Access key id; empty: from the environment or the machine's role.
+        access_key: String,
+        /// File with the secret key.
+        secret_key_file: Option<PathBuf>,
+    },
+}
+
+/// What an object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreLayout {
+    /// One message, as `<id>.eml`.
+    Eml,
+    /// A batch of CloudEvents, one a line.
+    Jsonl,
+    /// A batch, as a Parquet table.
+    Parquet,
+}
+
+/// `webhook`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookOptions {
+    /// `http(s)://…`
+    pub url: String,
+    /// File with the signing secret (`whsec_…` or plain); none: requests are not signed.
+    pub secret_file: Option<PathBuf>,
+    /// File with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Requests under way at once, 1 to 64; with more than 1 the order is that of the attempts.
+    pub requests: usize,
+    /// TLS; `enabled` follows the URL.
+    pub tls: TlsOptions,
+}
+
+/// `lmtp` and `smtp`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayOptions {
+    /// RFC 2033 instead of RFC 5321.
+    pub lmtp: bool,
+    /// `HOST:PORT` or the path of a unix socket.
+    pub server: String,
+    /// What this side calls itself.
+    pub helo: String,
+    /// Connections, 1 to 64.
+    pub connections: usize,
+    /// STARTTLS: use it and fail where it is not offered. Implicit TLS: `implicit_tls`.
+    pub tls: TlsOptions,
+    /// TLS from the first octet on.
+    pub implicit_tls: bool,
+    /// AUTH PLAIN user, under TLS only; empty: none.
+    pub user: String,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `files`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesOptions {
+    /// Folder.
+    pub dir: PathBuf,
+    /// What is written there.
+    pub layout: FilesLayout,
+}
+
+/// What a `files` exporter, or `log export`, writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesLayout {
+    /// `<id>.eml`
+    Eml,
+    /// Maildir, the id in the file's name.
+    Maildir,
+    /// One mbox (mboxrd) a shard and range.
+    Mbox,
+    /// CloudEvents, one a line.
+    Jsonl,
+    /// Parquet tables.
+    Parquet,
+}
+
+/// Where the admin listener answers, as a reference (claim check) names it.
+#[must_use]
+pub fn reference_url(admin: Option<SocketAddr>) -> String {
+    admin.map(|address| format!("http://{address}")).unwrap_or_default()
+}

@@ -1,0 +1,85 @@
+//! A record as sinks get it: owned, its mail data put together.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::log::{RecordId, RecordView};
+
+/// One accepted message with its envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its name for ever: the idempotency key.
+    pub id: RecordId,
+    /// Microseconds since 1970.
+    pub received_at: i64,
+    /// Name of the listener.
+    pub listener: String,
+    /// Reverse-path without brackets; empty for the null one.
+    pub mail_from: String,
+    /// Forward-paths without brackets, at least one.
+    pub rcpt_to: Vec<String>,
+    /// Argument of HELO or EHLO.
+    pub helo: String,
+    /// Where the connection came from.
+    pub client: SocketAddr,
+    /// EHLO was used.
+    pub esmtp: bool,
+    /// SMTPUTF8 was asked for.
+    pub smtputf8: bool,
+    /// 0 7BIT, 1 8BITMIME, 2 BINARYMIME.
+    pub body_type: u8,
+    /// SIZE= of MAIL.
+    pub size_declared: Option<u64>,
+    /// Facts about the mail data, a bit each.
+    pub flags: u32,
+    /// It was sent before, and is sent again because the group was moved back.
+    pub replay: bool,
+    /// The mail data, exact.
+    pub data: Bytes,
+}
+
+impl Record {
+    /// Takes over a record of the log; `data` is its mail data.
+    #[must_use]
+    pub fn new(id: RecordId, view: RecordView<'_>, data: Bytes) -> Self {
+        Self {
+            id,
+            received_at: view.received_at(),
+            listener: view.listener().to_owned(),
+            mail_from: view.mail_from().to_owned(),
+            rcpt_to: view.forward_paths().map(str::to_owned).collect(),
+            helo: view.helo().to_owned(),
+            client: view.client(),
+            esmtp: view.esmtp(),
+            smtputf8: view.smtputf8(),
+            body_type: view.body_type(),
+            size_declared: view.size_declared(),
+            flags: view.flags(),
+            replay: false,
+            data,
+        }
+    }
+
+    /// Domain of the first forward-path, in lower case; empty where it has none (`Postmaster`).
+    #[must_use]
+    pub fn rcpt_domain(&self) -> String {
+        self.rcpt_to.first().map(|path| domain(path)).unwrap_or_default()
+    }
+
+    /// `7BIT`, `8BITMIME` or `BINARYMIME`.
+    #[must_use]
+    pub fn body(&self) -> &'static str {
+        match self.body_type {
+            0 => "7BIT",
+            1 => "8BITMIME",
+            _ => "BINARYMIME",
+        }
+    }
+}
+
+/// Domain of a mailbox, in lower case; empty where it has none.
+#[must_use]
+pub fn domain(mailbox: &str) -> String {
+    mailbox.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()).unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! Dead letters of a consumer group in one shard: records its sink refuses for good, and records
+//! that the disk has lost (D10). A journal of names and causes; the mail stays in its segment.
+//!
+//! ```text
+//! DIR/groups/NAME/shard-000.dead
+//!   a line each:  CRC-32C of what follows, 8 hexadecimal digits; a space; a JSON object; LF
+//! ```
+//!
+//! An entry is durable before the committed offset passes its record. An operator asks for another
+//! try by an entry of their own; the consumer takes it up and writes how it ended. A torn line at
+//! the end was never acknowledged and is cut by the next append.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::{fd::AsRawFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    files::{sync_dir, unix_micros},
+    frame::crc,
+};
+
+/// A record that was not exported, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Offset of the record.
+    pub offset: u64,
+    /// When, microseconds since 1970.
+    pub at: i64,
+    /// Closed set: the exporter's error classes, and `corrupt`.
+    pub class: String,
+    /// For people.
+    pub text: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// What has become of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// An operator wants another try.
+    Requeued,
+    /// It was delivered after all.
+    Delivered,
+    /// An operator gave it up.
+    Dropped,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Entry {
+    Dead(DeadLetter),
+    Fate { offset: u64, fate: Fate },
+}
+
+/// See the module's page. Its methods block.
+#[derive(Debug)]
+pub struct DeadLetters {
+    path: PathBuf,
+    /// Octets read.
+    read: u64,
+    /// By offset: those nobody has dealt with; `true` for those to be tried again.
+    pending: BTreeMap<u64, (DeadLetter, bool)>,
+}
+
+impl DeadLetters {
+    /// Opens a journal; a missing one is empty, and made by the first entry.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut letters = Self { path: path.to_owned(), read: 0, pending: BTreeMap::new() };
+        letters.refresh()?;
+        Ok(letters)
+    }
+
+    /// Those nobody has dealt with, by offset.
+    pub fn pending(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.pending.values().map(|(letter, _)| letter)
+    }
+
+    /// Offsets that are to be tried again.
+    #[must_use]
+    pub fn requeued(&self) -> Vec<u64> {
+        let wanted = self.pending.iter().filter(|(_, (_, requeued))| *requeued);
+        wanted.map(|(offset, _)| *offset).collect()
+    }
+
+    /// Takes notice of what others have appended.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        match File::open(&self.path) {
+            Ok(file) => self.read_on(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read_on(&mut self, file: &File) -> io::Result<()> {
+        let len = file.metadata()?.len();
+        let mut octets = vec![0; usize::try_from(len.saturating_sub(self.read)).unwrap_or(0)];
+        file.read_exact_at(&mut octets, self.read)?;
+        for line in octets.split_inclusive(|&octet| octet == b'\n') {
+            // Torn, or being written: looked at again next time.
+            let Some(entry) = decode(line) else { break };
+            self.read += line.len() as u64;
+            match entry {
+                Entry::Dead(letter) => {
+                    self.pending.insert(letter.offset, (letter, false));
+                }
+                Entry::Fate { offset, fate: Fate::Requeued } => {
+                    if let Some((_, requeued)) = self.pending.get_mut(&offset) {
+                        *requeued = true;
+                    }
+                }
+                Entry::Fate { offset, .. } => {
+                    self.pending.remove(&offset);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds dead letters, durably. `at` is set here.
+    ///
+    /// # Errors
+    /// What the file system says; the entries may or may not be there.
+    pub fn add(&mut self, letters: impl IntoIterator<Item = DeadLetter>) -> io::Result<()> {
+        let at = unix_micros();
+        let letters = letters.into_iter().map(|letter| Entry::Dead(DeadLetter { at, ..letter }));
+        self.append(letters.collect())
+    }
+
+    /// Notes what has become of some, durably.
+    ///
+    /// # Errors
+    /// What the file system says; the entries may or may not be there.
+    pub fn settle(&mut self, offsets: &[u64], fate: Fate) -> io::Result<()> {
+        self.append(offsets.iter().map(|&offset| Entry::Fate { offset, fate }).collect())
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        std::fs::create_dir_all(dir)?;
+        let options = OpenOptions::new();
+        let fresh = !self.path.exists();
+        let mut file = options.clone().create(true).append(true).read(true).open(&self.path)?;
+        // SAFETY: a descriptor of ours; the lock goes with it.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.read_on(&file)?;
+        if file.metadata()?.len() > self.read {
+            file.set_len(self.read)?;
+        }
+        let mut lines = Vec::new();
+        for entry in &entries {
+            encode(entry, &mut lines)?;
+        }
+        file.write_all(&lines)?;
+        file.sync_data()?;
+        if fresh {
+            sync_dir(dir)?;
+        }
+        self.read_on(&file)
+    }
+}
+
+fn encode(entry: &Entry, lines: &mut Vec<u8>) -> io::Result<()> {
+    let text = serde_json::to_string(entry)?;
+    writeln!(lines, "{:08x} {text}", crc(text.as_bytes()))
+}
+
+fn decode(line: &[u8]) -> Option<Entry> {
+    let line = line.strip_suffix(b"\n")?;
+    let (sum, text) = (line.get(..8)?, line.get(9..)?);
+    let sum = u32::from_str_radix(str::from_utf8(sum).ok()?, 16).ok()?;
+    (crc(text) == sum).then(|| serde_json::from_slice(text).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(offset: u64) -> DeadLetter {
+        let (class, text) = ("refused".to_owned(), "550\nno \"such\" user".to_owned());
+        DeadLetter { offset, at: 0, class, text, attempts: 3 }
+    }
+
+    fn offsets(letters: &DeadLetters) -> Vec<u64> {
+        letters.pending().map(|letter| letter.offset).collect()
+    }
+
+    #[test]
+    fn a_letter_is_tried_again_and_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("g/shard-000.dead");
+        let mut consumer = DeadLetters::open(&path).unwrap();
+        consumer.add([letter(9), letter(4), letter(7)]).unwrap();
+        let mut operator = DeadLetters::open(&path).unwrap();
+        assert_eq!(offsets(&operator), [4, 7, 9]);
+        assert_eq!(operator.pending().next().unwrap().text, letter(4).text);
+        operator.settle(&[4, 9], Fate::Requeued).unwrap();
+        operator.settle(&[7], Fate::Dropped).unwrap();
+        assert!(consumer.requeued().is_empty());
+        consumer.refresh().unwrap();
+        assert_eq!(consumer.requeued(), [4, 9]);
+        consumer.settle(&[4], Fate::Delivered).unwrap();
+        consumer.add([letter(9)]).unwrap();
+        assert!(consumer.requeued().is_empty(), "it died once more");
+        assert_eq!(offsets(&DeadLetters::open(&path).unwrap()), [9]);
+    }
+
+    #[test]
+    fn a_torn_line_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard-000.dead");
+        DeadLetters::open(&path).unwrap().add([letter(1), letter(2)]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let first = whole.iter().position(|&octet| octet == b'\n').unwrap() + 1;
+        for cut in first..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut letters = DeadLetters::open(&path).unwrap();
+            assert_eq!(offsets(&letters), [1], "cut at {cut}");
+            letters.add([letter(3)]).unwrap();
+            assert_eq!(offsets(&DeadLetters::open(&path).unwrap()), [1, 3], "cut at {cut}");
+        }
+    }
+}
