@@ -196,7 +196,7 @@ impl Slots {
 
 fn read(file: &File) -> io::Result<Slots> {
     let mut octets = [0; 2 * BLOCK];
-    file.read_at(0, &mut octets)?;
+    Octets::read_at(file, 0, &mut octets)?;
     let (first, second) = octets.split_at(BLOCK);
     let blank = octets.iter().all(|&octet| octet == 0);
     Ok(Slots { slots: [decode(first, 0), decode(second, 1)], blank })
@@ -219,10 +219,10 @@ fn decode(block: &[u8], place: u64) -> Option<(u64, Committed)> {
 }
 
 /// The lock of an open file; goes with its value.
-struct Lock<'a>(&'a File);
+struct Lock(File);
 
-impl<'a> Lock<'a> {
-    fn take(file: &'a File) -> io::Result<Self> {
+impl Lock {
+    fn take(file: &File) -> io::Result<Self> {
         // SAFETY: a descriptor of ours.
         while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
             let error = io::Error::last_os_error();
@@ -230,11 +230,12 @@ impl<'a> Lock<'a> {
                 return Err(error);
             }
         }
-        Ok(Self(file))
+        // Another descriptor of the same open file: the lock belongs to both.
+        Ok(Self(file.try_clone()?))
     }
 }
 
-impl Drop for Lock<'_> {
+impl Drop for Lock {
     fn drop(&mut self) {
         // SAFETY: a descriptor of ours.
         let _ = unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };

@@ -151,11 +151,10 @@ impl DeadLetters {
         if entries.is_empty() {
             return Ok(());
         }
-        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        std::fs::create_dir_all(dir)?;
-        let options = OpenOptions::new();
+        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        std::fs::create_dir_all(&dir)?;
         let fresh = !self.path.exists();
-        let mut file = options.clone().create(true).append(true).read(true).open(&self.path)?;
+        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&self.path)?;
         // SAFETY: a descriptor of ours; the lock goes with it.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
             return Err(io::Error::last_os_error());
@@ -171,7 +170,7 @@ impl DeadLetters {
         file.write_all(&lines)?;
         file.sync_data()?;
         if fresh {
-            sync_dir(dir)?;
+            sync_dir(&dir)?;
         }
         self.read_on(&file)
     }

@@ -330,6 +330,12 @@ impl Manifest {
         self.seals.iter().rev().find(|seal| seal.number == number)
     }
 
+    /// Every seal, those of deleted segments as well, in the order they were made.
+    #[must_use]
+    pub fn seals(&self) -> &[Seal] {
+        &self.seals
+    }
+
     /// Adds a seal and makes it durable. Blocks.
     ///
     /// # Errors

@@ -309,11 +309,12 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         manifest.append(seal)?;
     }
     sync_dir(dir)?;
-    let mut next_offset = 0;
+    // Retention may have deleted every segment: the manifest remembers what was given out.
+    let next_offset = manifest.seals().iter().map(Seal::next_offset).max().unwrap_or(0);
+    let last_sealed = manifest.seals().iter().map(|seal| seal.number).max();
     let mut damage = Vec::new();
     let mut lost_records = 0;
     for seal in numbers.iter().filter_map(|&number| manifest.find(number)) {
-        next_offset = next_offset.max(seal.next_offset());
         if seal.damaged {
             lost_records += u64::from(seal.skipped);
             damage.push(format!(
@@ -326,7 +327,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
             ));
         }
     }
-    let next_segment = numbers.last().map_or(1, |last| last + 1);
+    let next_segment = numbers.last().copied().max(last_sealed).map_or(1, |last| last + 1);
     let next_offset = Offset::new(next_offset);
     Ok(Recovery { next_offset, next_segment, truncated_bytes, lost_records, damage, manifest })
 }
