@@ -17,8 +17,9 @@ use std::{
 use crate::{
     admin::{self, AdminState, Readiness},
     config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, LineEnds, ListenerConfig, SyncMode},
+    export,
     log::{self, DataDir, SyncPolicy},
-    metrics::{DiskFacts, DiskState, Published},
+    metrics::{DiskFacts, DiskState, ExportMetrics, Published},
     shard::{self, Exempt, SharedState},
     smtp,
 };
@@ -52,6 +53,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let addresses = bind_addresses(&config)?;
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
+    let (marks, mark_listener) = log::HighWaterMarks::new(config.server.shards);
+    let marks = Arc::new(marks);
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -64,7 +67,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             tracing::error!("{damage}");
         }
         let slot = Published::new();
-        let shared = Arc::new(SharedState::new(slot.clone()));
+        marks.publish(shard, recovery.next_offset.get());
+        let shared = Arc::new(SharedState::with_marks(slot.clone(), marks.clone(), shard));
         let options = shard::Options {
             log_dir: data.path.clone(),
             shard,
@@ -112,6 +116,15 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     drop(addresses.held);
     ready.set_recovery(began.elapsed());
     ready.set_listening();
+    let metrics = ExportMetrics::new();
+    let exporters = export::start(export::PlaneOptions {
+        log: log::Log::open(&data.path)?,
+        shards: u16::try_from(shards.len())?,
+        marks,
+        listener: mark_listener,
+        exporters: config.exports.clone(),
+        metrics: metrics.clone(),
+    })?;
     let admin = match config.server.admin_listen {
         Some(address) => {
             let dir = data.path.clone();
@@ -122,6 +135,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: REVISION.to_owned(),
                 disk: Box::new(move || disk_facts(&dir, shared.iter().any(|s| s.disk_full()))),
+                export: metrics,
             };
             Some(admin::start(address, state)?)
         }
@@ -155,6 +169,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         }
     }
     drop(watch);
+    exporters.shut_down();
     if let Some(admin) = admin {
         admin.shut_down();
     }

@@ -5,7 +5,7 @@
 
 mod pages;
 
-use crate::metrics::{DiskFacts, Published};
+use crate::metrics::{DiskFacts, ExportMetrics, Published};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub struct AdminState {
     pub revision: String,
     /// State of the log's disk.
     pub disk: DiskProbe,
+    /// What exporters and retention count.
+    pub export: ExportMetrics,
 }
 
 /// Facts the server sets and the admin plane reads.

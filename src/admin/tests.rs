@@ -29,6 +29,7 @@ impl Server {
                 let state = if full { DiskState::Full } else { DiskState::Ok };
                 Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
             }),
+            export: ExportMetrics::new(),
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
         let stop_shard = Arc::new(AtomicBool::new(false));
@@ -122,6 +123,7 @@ fn a_taken_address_is_a_clear_error() {
         version: String::new(),
         revision: String::new(),
         disk: Box::new(|| None),
+        export: ExportMetrics::new(),
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
@@ -135,6 +137,7 @@ fn shutting_down_frees_the_address() {
         version: String::new(),
         revision: String::new(),
         disk: Box::new(|| None),
+        export: ExportMetrics::new(),
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
     let address = admin.address();

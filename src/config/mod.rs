@@ -12,6 +12,7 @@ pub use machine::Machine;
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
 pub use units::{Network, format_duration, format_size};
 
+use crate::export::ExportOptions;
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -37,6 +38,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[[listener]]`, at least one, names unique.
     pub listeners: Vec<ListenerConfig>,
+    /// `[[export]]`, names unique.
+    pub exports: Vec<ExportOptions>,
     settings: Vec<Setting>,
 }
 
@@ -253,7 +256,7 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         }
     }
     let settings = settings.finish()?;
-    Ok(Config { server, log, limits, listeners, settings })
+    Ok(Config { server, log, limits, listeners, exports: Vec::new(), settings })
 }
 
 fn listener(settings: &mut Settings, index: usize) -> ListenerConfig {

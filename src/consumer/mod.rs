@@ -8,5 +8,5 @@
 mod group;
 mod reader;
 
-pub use group::{Group, GroupError, ShardGroup};
+pub use group::{Active, Group, GroupError, ShardGroup};
 pub use reader::Reader;

@@ -5,10 +5,15 @@
 //! the sink has acknowledged (D11). Everything here runs on the tokio plane; it shares the segment
 //! files and the shards' high-water marks with the other one, and nothing else.
 
+mod batch;
 mod blackhole;
 pub mod document;
+mod exporter;
+mod lane;
 mod options;
+mod plane;
 mod record;
+mod settle;
 mod sink;
 
 pub use blackhole::Blackhole;
@@ -18,5 +23,6 @@ pub use options::{
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,
     StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
+pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use record::{Record, domain};
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};

@@ -72,6 +72,19 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Every name, as the metrics spell it.
+    pub const NAMES: [&'static str; 9] = [
+        "connect",
+        "auth",
+        "missing",
+        "timeout",
+        "throttled",
+        "too_large",
+        "refused",
+        "gone",
+        "other",
+    ];
+
     /// As the metrics spell it.
     #[must_use]
     pub fn name(self) -> &'static str {

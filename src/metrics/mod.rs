@@ -5,6 +5,7 @@
 //! the copies into text, so a scrape costs the hot path one copy and nothing else.
 
 mod distribution;
+mod export;
 mod labels;
 mod process;
 mod published;
@@ -12,6 +13,7 @@ mod render;
 mod stats;
 
 pub use distribution::Distribution;
+pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
     BackpressureCause, CloseReason, CorruptStage, Label, LogOp, RefuseReason, RejectClass,
     RejectReason, Tally,

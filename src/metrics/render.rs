@@ -76,6 +76,13 @@ pub struct Extra {
     pub scrape_started: Option<Instant>,
     /// Which families carry the `shard` label.
     pub detail: Detail,
+    /// Families of exporters, groups and retention, complete.
+    pub more: Vec<MetricFamily>,
+}
+
+/// Upper bounds of a duration's buckets, in seconds.
+pub(super) fn duration_buckets() -> Vec<f64> {
+    DURATION_BOUNDS_US.iter().map(|&bound| bound as f64 / 1e6).collect()
 }
 
 /// Renders all shards as one exposition.
@@ -89,6 +96,7 @@ pub fn render(shards: &[ShardStats], extra: &Extra) -> String {
     families.shard();
     families.log();
     families.process(&extra.process);
+    families.list.extend(extra.more.iter().cloned());
     if let Some(started) = extra.scrape_started {
         let name = "mailrace_metrics_scrape_duration_seconds";
         families.plain_gauge(name, "Duration of this scrape.", started.elapsed().as_secs_f64());

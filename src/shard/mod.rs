@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -32,7 +32,11 @@ pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
 pub use watch::Watch;
 
-use crate::{log::SyncPolicy, metrics::Published, smtp};
+use crate::{
+    log::{HighWaterMarks, SyncPolicy},
+    metrics::Published,
+    smtp,
+};
 
 /// What a shard needs to know.
 #[derive(Clone, Debug)]
@@ -98,21 +102,29 @@ pub struct SharedState {
     drain: AtomicU8,
     finished: AtomicBool,
     disk_full: AtomicBool,
-    high_water_mark: AtomicU64,
+    marks: Arc<HighWaterMarks>,
+    shard: u16,
     waker: AtomicWaker,
 }
 
 impl SharedState {
-    /// For a shard about to start.
+    /// For a shard about to start that nobody reads.
     #[must_use]
     pub fn new(published: Arc<Published>) -> Self {
+        Self::with_marks(published, Arc::new(HighWaterMarks::new(1).0), 0)
+    }
+
+    /// For a shard about to start whose high-water mark is published.
+    #[must_use]
+    pub fn with_marks(published: Arc<Published>, marks: Arc<HighWaterMarks>, shard: u16) -> Self {
         Self {
             published,
+            marks,
+            shard,
             drain: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             finished: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
-            high_water_mark: AtomicU64::new(0),
         }
     }
 
@@ -129,7 +141,7 @@ impl SharedState {
     /// First offset not yet synced.
     #[must_use]
     pub fn high_water_mark(&self) -> u64 {
-        self.high_water_mark.load(Ordering::Acquire)
+        self.marks.get(self.shard)
     }
 
     /// Whether new mail is refused for want of space.
@@ -152,10 +164,9 @@ impl SharedState {
         self.drain.load(Ordering::Acquire) > 1
     }
 
-    fn heartbeat(&self, high_water_mark: u64) {
-        // The mark only grows: asserted where it moves, once more where others see it.
-        let before = self.high_water_mark.swap(high_water_mark, Ordering::AcqRel);
-        assert!(before <= high_water_mark, "the high-water mark only grows");
+    /// Tells consumers how far the log is synced.
+    fn advanced(&self, high_water_mark: u64) {
+        self.marks.publish(self.shard, high_water_mark);
     }
 
     fn disk(&self, full: bool) {

@@ -94,6 +94,7 @@ impl Driver {
             self.touch(waiting.key);
         }
         self.counters.batch(records);
+        self.shared.advanced(mark.get());
     }
 
     /// Offsets `from..to` will never be acknowledged.

@@ -157,7 +157,8 @@ impl Driver {
 
     /// Shows other threads how far the shard is.
     pub(super) fn publish(&mut self) {
-        self.shared.heartbeat(self.appender.high_water_mark().get());
+        // Recovery's mark, before the first commit.
+        self.shared.advanced(self.appender.high_water_mark().get());
         let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
         shared.published.beat(|| {
             counters.snapshot(appender, segments, *collected_bytes, options.inflight_bytes)

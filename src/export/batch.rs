@@ -1,0 +1,201 @@
+//! Records read from one shard's log, a batch at a time: the mail data put together in one piece of
+//! memory, each record a slice of it.
+
+use std::{io, ops::Range};
+
+use bytes::{Bytes, BytesMut};
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::{BatchOptions, Filter, Record, record::domain};
+use crate::{
+    consumer::Reader,
+    log::{Damage, Identity, Log, Offset, RecordView, Visit},
+};
+
+/// Large records, those of more than `batch.bytes`, that an exporter holds at once.
+const LARGE_AT_ONCE: usize = 2;
+
+/// What was read in one go.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Those meant, in order.
+    pub(super) records: Vec<Record>,
+    /// The offset behind what was read, passed over or lost; `None` where nothing was.
+    pub(super) end: Option<u64>,
+    /// Records passed over.
+    pub(super) filtered: u64,
+    /// Places where records are lost.
+    pub(super) damage: Vec<Damage>,
+    /// Held while it is a large record.
+    pub(super) large: Option<Large>,
+    /// Nothing more fits in.
+    pub(super) full: bool,
+}
+
+impl Batch {
+    /// Octets of mail data.
+    pub(super) fn bytes(&self) -> u64 {
+        self.records.iter().map(|record| record.data.len() as u64).sum()
+    }
+}
+
+/// The right to hold a large record; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Large(Sender<()>);
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        // The other end may be gone at shutdown.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// Rights to hold a large record, of one exporter.
+#[derive(Clone, Debug)]
+pub(super) struct Larges {
+    free: Receiver<()>,
+    back: Sender<()>,
+}
+
+impl Larges {
+    pub(super) fn new() -> Self {
+        let (back, free) = bounded(LARGE_AT_ONCE);
+        for _ in 0..LARGE_AT_ONCE {
+            let _ = back.try_send(());
+        }
+        Self { free, back }
+    }
+
+    fn take(&self) -> Option<Large> {
+        self.free.try_recv().ok().map(|()| Large(self.back.clone()))
+    }
+}
+
+/// Reads batches of one shard. Blocks.
+#[derive(Debug)]
+pub(super) struct BatchReader {
+    reader: Reader,
+    identity: Identity,
+    options: BatchOptions,
+    filter: Filter,
+    larges: Larges,
+    /// Records below were sent before.
+    replayed_until: u64,
+}
+
+impl BatchReader {
+    pub(super) fn new(
+        reader: Reader,
+        options: BatchOptions,
+        filter: Filter,
+        larges: Larges,
+    ) -> Self {
+        let identity = Identity { node: reader.log().node(), shard: reader.shard() };
+        Self { reader, identity, options, filter, larges, replayed_until: 0 }
+    }
+
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> io::Result<()> {
+        self.replayed_until = replayed_until;
+        self.reader.seek(offset)
+    }
+
+    /// Reads on, into a batch that has room. What is there is all that is there now.
+    pub(super) fn fill(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let Self { reader, identity, options, filter, larges, replayed_until } = self;
+        let mut room = BytesMut::new();
+        let mut places: Vec<(usize, Range<usize>)> = Vec::new();
+        let mut bytes = batch.bytes();
+        let mut passed = 0_usize;
+        let damage = reader.poll(&mut |log, offset, view| {
+            if !meant(filter, view) {
+                batch.filtered += 1;
+                batch.end = Some(offset + 1);
+                passed += 1;
+                // A filter that passes over all must not keep the lane from its other work.
+                return Ok(if passed >= 100_000 { Visit::Enough } else { Visit::More });
+            }
+            let is_large = view.bytes() > options.bytes;
+            if batch.records.len() + 1 > options.records
+                || (bytes + view.bytes() > options.bytes && !batch.records.is_empty())
+            {
+                batch.full = true;
+                return Ok(Visit::Later);
+            }
+            if is_large {
+                // Without the right to hold one it is shown again.
+                batch.full = !batch.records.is_empty();
+                batch.large = larges.take();
+                if batch.large.is_none() {
+                    return Ok(Visit::Later);
+                }
+            }
+            let at = room.len();
+            if let Err(error) = copy(log, identity.shard, view, &mut room) {
+                room.truncate(at);
+                return match error.kind() {
+                    io::ErrorKind::InvalidData => {
+                        // Its fragments are damaged (D10): lost, and told as such.
+                        batch.damage.push(Damage { segment: 0, offset, position: 0 });
+                        batch.end = Some(offset + 1);
+                        Ok(Visit::More)
+                    }
+                    _ => Err(error),
+                };
+            }
+            let mut record =
+                Record::new(identity.record_id(Offset::new(offset)), view, Bytes::new());
+            record.replay = offset < *replayed_until;
+            places.push((batch.records.len(), at..room.len()));
+            batch.records.push(record);
+            batch.end = Some(offset + 1);
+            bytes += view.bytes();
+            batch.full = is_large || batch.records.len() >= options.records;
+            Ok(if batch.full { Visit::Enough } else { Visit::More })
+        })?;
+        let room = room.freeze();
+        for (at, range) in places {
+            if let Some(record) = batch.records.get_mut(at) {
+                record.data = room.slice(range);
+            }
+        }
+        if let Some(last) = damage.last() {
+            // Nothing behind the damage may have been seen yet: it is passed with the next record.
+            batch.end = batch.end.max(Some(last.offset));
+        }
+        batch.damage.extend(damage);
+        Ok(())
+    }
+
+    /// One record by its offset, as a batch of its own.
+    pub(super) fn single(&self, offset: u64) -> io::Result<Record> {
+        let id = self.identity.record_id(Offset::new(offset));
+        self.reader.log().clone().get(id, |log, view| {
+            let mut room = BytesMut::new();
+            copy(log, self.identity.shard, view, &mut room)?;
+            let mut record = Record::new(id, view, room.freeze());
+            record.replay = true;
+            Ok(record)
+        })
+    }
+}
+
+fn copy(log: &Log, shard: u16, view: RecordView<'_>, room: &mut BytesMut) -> io::Result<()> {
+    room.reserve(usize::try_from(view.bytes()).unwrap_or(0));
+    log.mail_data(shard, view, |chunk| {
+        room.extend_from_slice(chunk);
+        Ok(())
+    })
+}
+
+/// Whether the filter lets a record through.
+fn meant(filter: &Filter, view: RecordView<'_>) -> bool {
+    let among = |wanted: &[String], domain: &str| wanted.iter().any(|name| name == domain);
+    (filter.listener.is_empty() || among(&filter.listener, view.listener()))
+        && (filter.from_domain.is_empty() || among(&filter.from_domain, &domain(view.mail_from())))
+        && (filter.rcpt_domain.is_empty()
+            || view.forward_paths().any(|path| among(&filter.rcpt_domain, &domain(path))))
+}

@@ -1,0 +1,166 @@
+//! What the lanes of one exporter share: the sink, whether it is there, what is counted.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::time;
+
+use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::Larges};
+use crate::{
+    log::unix_micros,
+    metrics::{ExporterMetrics, GroupMetrics},
+};
+
+/// The same error is told again after this long.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// See the module's page. Lives as long as the exporter.
+pub(super) struct Exporter {
+    pub(super) options: ExportOptions,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) metrics: ExporterMetrics,
+    pub(super) larges: Larges,
+    group: GroupMetrics,
+    /// The sink was there when it was last asked. The lock is held while it is asked: once for all
+    /// lanes.
+    ready: AtomicBool,
+    asking: tokio::sync::Mutex<()>,
+    gone: AtomicBool,
+    told: Mutex<Option<(ErrorClass, String, Instant)>>,
+    places: Mutex<Vec<Place>>,
+    /// When the next replayed record may go, in this exporter.
+    replay_from: Mutex<Option<Instant>>,
+}
+
+/// How far a lane is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// Records not yet settled.
+    pub(super) lag: u64,
+    /// When the first of them was received, microseconds since 1970.
+    pub(super) oldest_pending: Option<i64>,
+    /// Dead letters nobody has dealt with.
+    pub(super) dead: u64,
+}
+
+impl Exporter {
+    pub(super) fn new(
+        options: ExportOptions,
+        sink: Box<dyn Sink>,
+        metrics: ExporterMetrics,
+        group: GroupMetrics,
+        shards: usize,
+    ) -> Self {
+        Self {
+            options,
+            sink,
+            metrics,
+            larges: Larges::new(),
+            group,
+            ready: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::new(()),
+            gone: AtomicBool::new(false),
+            told: Mutex::new(None),
+            places: Mutex::new(vec![Place::default(); shards]),
+            replay_from: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Makes sure that the sink is there.
+    ///
+    /// # Cancellation
+    /// Nothing is left behind: the next call asks again.
+    pub(super) async fn ready(&self) -> Result<(), SinkError> {
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = self.asking.lock().await;
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let most = self.options.timeout;
+        match time::timeout(most, self.sink.check()).await {
+            Ok(Ok(())) => {
+                self.ready.store(true, Ordering::Release);
+                self.succeeded();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SinkError::new(ErrorClass::Timeout, format!("no answer for {most:?}"))),
+        }
+    }
+
+    /// The sink is asked before the next attempt.
+    pub(super) fn unready(&self) {
+        self.ready.store(false, Ordering::Release);
+    }
+
+    /// Counts a failed attempt and tells the operator, once a minute for the same.
+    pub(super) fn failed(&self, error: &SinkError) {
+        self.metrics.error(error.class.name());
+        self.metrics.up.set(0);
+        let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let same = |(class, text, at): &(ErrorClass, String, Instant)| {
+            *class == error.class && *text == error.text && at.elapsed() < REMIND
+        };
+        if !told.as_ref().is_some_and(same) {
+            tracing::warn!(exporter = self.name(), class = error.class.name(), "{}", error.text);
+            *told = Some((error.class, error.text.clone(), Instant::now()));
+        }
+    }
+
+    pub(super) fn succeeded(&self) {
+        self.metrics.up.set(1);
+        self.metrics.last_success.set(unix_micros() as f64 / 1e6);
+        let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if told.take().is_some() {
+            tracing::info!(exporter = self.name(), "delivers again");
+        }
+    }
+
+    /// The sink wants nothing more, ever: the exporter stops and keeps its place.
+    pub(super) fn gone(&self, error: &SinkError) {
+        self.metrics.error(error.class.name());
+        self.metrics.up.set(0);
+        if !self.gone.swap(true, Ordering::AcqRel) {
+            tracing::error!(exporter = self.name(), "stopped for good: {}", error.text);
+        }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Tells how far a lane is.
+    pub(super) fn place(&self, shard: u16, place: Place) {
+        let mut places = self.places.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(slot) = places.get_mut(usize::from(shard)) {
+            *slot = place;
+        }
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.group.lag.set(signed(places.iter().map(|place| place.lag).sum()));
+        self.group.lag_max.set(signed(places.iter().map(|place| place.lag).max().unwrap_or(0)));
+        let oldest = places.iter().filter_map(|place| place.oldest_pending).min().unwrap_or(0);
+        self.group.oldest_pending.set(oldest as f64 / 1e6);
+        self.metrics.dead.set(signed(places.iter().map(|place| place.dead).sum()));
+    }
+
+    /// How long a lane waits before it sends so many replayed records.
+    pub(super) fn replay_wait(&self, records: u64) -> Duration {
+        let Some(rate) = self.options.replay_rate else { return Duration::ZERO };
+        let now = Instant::now();
+        let mut from = self.replay_from.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let at = from.map_or(now, |from| from.max(now));
+        *from = Some(at + Duration::from_secs_f64(records as f64 / f64::from(rate.max(1))));
+        at - now
+    }
+}

@@ -1,0 +1,482 @@
+//! One exporter in one shard: a thread that reads batches, has them delivered on the runtime, and
+//! commits what is settled, in order.
+//!
+//! ```text
+//!  reader --> gathering --> under way (1..in_flight) --> settled, in order --> done --> committed
+//!                            a task each on the runtime      dead letters first   each second, or
+//!                                                                                 10,000 records
+//! ```
+//!
+//! Steps of a crash: before the commit the records behind `committed` are delivered again (D4 4);
+//! between dead letter and commit the letter is written twice, which counts once.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    Start,
+    batch::{Batch, BatchReader, Large},
+    exporter::{Exporter, Place},
+    settle::{Settled, settle},
+};
+use crate::{
+    consumer::{Group, Reader},
+    log::{
+        Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
+        Saved,
+    },
+};
+
+/// A committed offset is at most this old (D11); also how often an idle lane looks around.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// Records settled and not committed at most (D11).
+const COMMIT_RECORDS: u64 = 10_000;
+
+/// After an error of the disk.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a lane is made from.
+pub(super) struct Parts {
+    pub(super) exporter: Arc<Exporter>,
+    pub(super) log: Log,
+    pub(super) group: Group,
+    pub(super) shard: u16,
+    pub(super) marks: Arc<HighWaterMarks>,
+    pub(super) runtime: Handle,
+    /// True once the exporter is to stop.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Wakes a lane: its mark has moved, or it is to stop.
+#[derive(Clone, Debug)]
+pub(super) struct Bell(Sender<()>);
+
+impl Bell {
+    pub(super) fn ring(&self) {
+        // Full: it rings already.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// See the module's page.
+pub(super) struct Lane {
+    parts: Parts,
+    reader: BatchReader,
+    offset: CommittedOffset,
+    dead: DeadLetters,
+    /// Everything below is settled.
+    done: u64,
+    /// What the offset file holds.
+    committed: Committed,
+    committed_at: Instant,
+    unsaved: u64,
+    gathering: Batch,
+    gathering_since: Option<Instant>,
+    under_way: VecDeque<UnderWay>,
+    number: u64,
+    bell: Receiver<()>,
+    settled: (Sender<(u64, Settled)>, Receiver<(u64, Settled)>),
+    halted: bool,
+}
+
+/// A batch that is being delivered.
+struct UnderWay {
+    number: u64,
+    end: u64,
+    records: u64,
+    first_received: Option<i64>,
+    settled: Option<Settled>,
+    _large: Option<Large>,
+}
+
+/// Starts a lane's thread; the second gives it a sign. It ends by `stop` alone.
+pub(super) fn start(parts: Parts) -> io::Result<(std::thread::JoinHandle<()>, Bell)> {
+    let (ring, bell) = bounded(1);
+    let name = format!("{}/{}", parts.exporter.name(), parts.shard);
+    let mut lane = Lane::new(parts, bell)?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        lower_priority();
+        lane.run();
+    })?;
+    Ok((thread, Bell(ring)))
+}
+
+/// Shards come first where there are not cores enough for all.
+pub(super) fn lower_priority() {
+    // SAFETY: numbers only; of this thread, as Linux has it.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+}
+
+impl Lane {
+    fn new(parts: Parts, bell: Receiver<()>) -> io::Result<Self> {
+        let (mut offset, found) = parts.group.offset(parts.shard)?;
+        let committed = place(&parts, found)?;
+        if !matches!(found, Found::Committed(at) if at.offset == committed.offset) {
+            offset.seek(|_| committed)?;
+        }
+        let dead = parts.group.dead_letters(parts.shard)?;
+        let reader = Reader::open(parts.log.dir(), parts.shard, committed.offset)?
+            .below(parts.marks.clone());
+        let options = &parts.exporter.options;
+        let larges = parts.exporter.larges.clone();
+        let mut reader = BatchReader::new(reader, options.batch, options.filter.clone(), larges);
+        reader.seek(committed.offset, committed.replayed_until)?;
+        Ok(Self {
+            reader,
+            offset,
+            dead,
+            done: committed.offset,
+            committed,
+            committed_at: Instant::now(),
+            unsaved: 0,
+            gathering: Batch::default(),
+            gathering_since: None,
+            under_way: VecDeque::new(),
+            number: 0,
+            bell,
+            settled: unbounded(),
+            halted: false,
+            parts,
+        })
+    }
+
+    fn stopping(&self) -> bool {
+        *self.parts.stop.borrow()
+    }
+
+    fn run(&mut self) {
+        while !self.stopping() {
+            if let Err(error) = self.turn() {
+                let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
+                tracing::error!(exporter, shard, %error, "the exporter cannot go on for now");
+                self.wait(DISK_PAUSE);
+            }
+        }
+        // Tasks under way see `stop` as well and end soon; what is settled by then is committed.
+        while !self.under_way.is_empty() {
+            match self.settled.1.recv_timeout(Duration::from_secs(5)) {
+                Ok((number, settled)) => self.note(number, settled),
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = self.take_settled().and_then(|()| self.commit(true)) {
+            let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
+            tracing::error!(exporter, shard, %error, "the last offset was not saved");
+        }
+    }
+
+    /// Reads, sends, commits what is due; then waits for something to happen.
+    fn turn(&mut self) -> io::Result<()> {
+        self.take_settled()?;
+        let halted = self.halted || self.parts.exporter.is_gone();
+        if !halted {
+            if !self.gathering.full {
+                self.reader.fill(&mut self.gathering)?;
+            }
+            self.pass_empty()?;
+            let gathered = !self.gathering.records.is_empty();
+            if gathered {
+                self.gathering_since.get_or_insert_with(Instant::now);
+            }
+            if gathered && self.due() {
+                self.send();
+                self.tell();
+                // There may be more at once.
+                return self.commit(false);
+            }
+        }
+        self.commit(false)?;
+        self.tell();
+        let wait = match self.gathering_since {
+            Some(since) if self.has_room() => {
+                self.parts.exporter.options.batch.delay.saturating_sub(since.elapsed())
+            }
+            _ => COMMIT_EVERY,
+        };
+        self.wait(wait.min(COMMIT_EVERY));
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < self.parts.exporter.options.in_flight.max(1)
+    }
+
+    fn due(&self) -> bool {
+        let delay = self.parts.exporter.options.batch.delay;
+        self.has_room()
+            && (self.gathering.full
+                || self.gathering_since.is_some_and(|since| since.elapsed() >= delay))
+    }
+
+    /// Nothing was meant for the sink: what was passed over is settled with the batch before.
+    fn pass_empty(&mut self) -> io::Result<()> {
+        self.note_damage()?;
+        if !self.gathering.records.is_empty() {
+            return Ok(());
+        }
+        let Some(end) = self.gathering.end.take() else { return Ok(()) };
+        let passed = std::mem::take(&mut self.gathering.filtered);
+        self.parts.exporter.metrics.filtered.inc_by(passed);
+        match self.under_way.back_mut() {
+            Some(last) => last.end = last.end.max(end),
+            None => {
+                self.done = self.done.max(end);
+                self.unsaved += passed.max(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// D10: what the disk has lost is a dead letter before the offset passes it.
+    fn note_damage(&mut self) -> io::Result<()> {
+        let damage = std::mem::take(&mut self.gathering.damage);
+        if damage.is_empty() {
+            return Ok(());
+        }
+        let letters = damage.iter().map(|damage| DeadLetter {
+            offset: damage.offset,
+            at: 0,
+            class: "corrupt".to_owned(),
+            text: format!(
+                "damaged from here on: segment {}, position {}",
+                damage.segment, damage.position
+            ),
+            attempts: 0,
+        });
+        self.dead.add(letters)?;
+        for damage in damage {
+            let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
+            let (offset, segment, position) = (damage.offset, damage.segment, damage.position);
+            tracing::error!(exporter, shard, offset, segment, position, "records are lost here");
+            self.parts.exporter.metrics.dead_lettered.inc();
+        }
+        Ok(())
+    }
+
+    /// Hands the gathered batch to the runtime.
+    fn send(&mut self) {
+        let mut batch = std::mem::take(&mut self.gathering);
+        self.gathering_since = None;
+        let replayed = batch.records.iter().filter(|record| record.replay).count() as u64;
+        let wait = self.parts.exporter.replay_wait(replayed);
+        if replayed > 0 && !wait.is_zero() {
+            self.pause(wait);
+        }
+        self.parts.exporter.metrics.filtered.inc_by(batch.filtered);
+        self.number += 1;
+        let number = self.number;
+        self.under_way.push_back(UnderWay {
+            number,
+            end: batch.end.unwrap_or(self.done),
+            records: batch.records.len() as u64 + batch.filtered,
+            first_received: batch.records.first().map(|record| record.received_at),
+            settled: None,
+            _large: batch.large.take(),
+        });
+        let (exporter, stop) = (self.parts.exporter.clone(), self.parts.stop.clone());
+        let settled = self.settled.0.clone();
+        self.parts.runtime.spawn(async move {
+            let outcome = settle(exporter, batch.records, stop).await;
+            // The lane is gone only at the end of the process.
+            let _ = settled.send((number, outcome));
+        });
+    }
+
+    fn note(&mut self, number: u64, settled: Settled) {
+        if let Some(batch) = self.under_way.iter_mut().find(|batch| batch.number == number) {
+            batch.settled = Some(settled);
+        }
+    }
+
+    /// Moves `done` over the batches that are settled, the first first.
+    fn take_settled(&mut self) -> io::Result<()> {
+        while let Ok((number, settled)) = self.settled.1.try_recv() {
+            self.note(number, settled);
+        }
+        while let Some(batch) = self.under_way.front_mut() {
+            match &mut batch.settled {
+                None => break,
+                Some(Settled::Stopped) => {
+                    // Nothing behind it may be committed; a halted lane keeps its place.
+                    self.halted = true;
+                    break;
+                }
+                Some(Settled::Done(letters)) => {
+                    if !letters.is_empty() {
+                        // Durable before the offset passes them.
+                        self.dead.add(letters.clone())?;
+                        letters.clear();
+                    }
+                    self.done = self.done.max(batch.end);
+                    self.unsaved += batch.records;
+                    self.under_way.pop_front();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves the offset where that is due, and looks whether an operator has moved the group or
+    /// wants dead letters tried again.
+    fn commit(&mut self, last: bool) -> io::Result<()> {
+        let tick = self.committed_at.elapsed() >= COMMIT_EVERY;
+        if !last && !tick && self.unsaved < COMMIT_RECORDS {
+            return Ok(());
+        }
+        self.committed_at = Instant::now();
+        let mark = self.parts.marks.get(self.parts.shard);
+        assert!(self.done <= mark.max(self.committed.offset), "committed <= high-water mark");
+        let moved = if self.done > self.committed.offset {
+            let next = Committed { offset: self.done, ..self.committed };
+            match self.offset.save(next)? {
+                Saved::Done => {
+                    self.committed = next;
+                    self.unsaved = 0;
+                    None
+                }
+                Saved::Moved(to) => Some(to),
+            }
+        } else {
+            self.offset.look()?
+        };
+        if let Some(to) = moved {
+            self.go_to(to)?;
+        }
+        if tick && !last {
+            self.dead.refresh()?;
+            let wanted = self.dead.requeued();
+            if !wanted.is_empty() {
+                self.try_again(&wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody moved the group: what is under way is finished first, so that it is not sent after
+    /// what comes from the new place.
+    fn go_to(&mut self, to: Committed) -> io::Result<()> {
+        let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
+        tracing::info!(exporter, shard, from = self.done, to = to.offset, "the group was moved");
+        self.gathering = Batch::default();
+        self.gathering_since = None;
+        while self.under_way.iter().any(|batch| batch.settled.is_none()) && !self.stopping() {
+            if let Ok((number, settled)) = self.settled.1.recv_timeout(COMMIT_EVERY) {
+                self.note(number, settled);
+            }
+        }
+        self.take_settled()?;
+        self.under_way.clear();
+        self.done = to.offset;
+        self.committed = to;
+        self.unsaved = 0;
+        self.reader.seek(to.offset, to.replayed_until)
+    }
+
+    /// Dead letters an operator wants delivered after all.
+    fn try_again(&mut self, offsets: &[u64]) -> io::Result<()> {
+        for &offset in offsets {
+            let record = match self.reader.single(offset) {
+                Ok(record) => record,
+                Err(error) => {
+                    let text = format!("cannot be read any more: {error}");
+                    let class = "corrupt".to_owned();
+                    self.dead.add([DeadLetter { offset, at: 0, class, text, attempts: 0 }])?;
+                    continue;
+                }
+            };
+            let (exporter, stop) = (self.parts.exporter.clone(), self.parts.stop.clone());
+            match self.parts.runtime.block_on(settle(exporter, vec![record], stop)) {
+                Settled::Done(letters) if letters.is_empty() => {
+                    self.dead.settle(&[offset], Fate::Delivered)?;
+                }
+                Settled::Done(letters) => self.dead.add(letters)?,
+                Settled::Stopped => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows how far the lane is.
+    fn tell(&self) {
+        let mark = self.parts.marks.get(self.parts.shard);
+        let gathered = self.gathering.records.first().map(|record| record.received_at);
+        let oldest = self.under_way.iter().filter_map(|batch| batch.first_received).next();
+        let place = Place {
+            lag: mark.saturating_sub(self.done),
+            oldest_pending: oldest.or(gathered),
+            dead: self.dead.pending().count() as u64,
+        };
+        self.parts.exporter.place(self.parts.shard, place);
+    }
+
+    /// Waits for a mark, a settled batch, or the time.
+    fn wait(&mut self, most: Duration) {
+        let mut found = None;
+        select! {
+            recv(self.bell) -> _ => {}
+            recv(self.settled.1) -> settled => found = settled.ok(),
+            default(most) => {}
+        }
+        if let Some((number, settled)) = found {
+            self.note(number, settled);
+        }
+    }
+
+    /// Waits, unless it is to stop.
+    fn pause(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while !self.stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let _ = self.bell.recv_timeout(left.min(Duration::from_millis(100)));
+        }
+    }
+}
+
+/// Where a lane begins.
+fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
+    let (shard, mark) = (parts.shard, parts.marks.get(parts.shard));
+    let name = parts.exporter.name();
+    let fresh = |offset| Committed { offset, ..Committed::default() };
+    match found {
+        Found::Committed(at) if at.offset > mark => {
+            // A log that was put back from a copy, or lost its end: what comes now is new.
+            let (offset, exporter) = (at.offset, name);
+            tracing::error!(
+                exporter,
+                shard,
+                offset,
+                mark,
+                "committed beyond the log: begins at its end"
+            );
+            Ok(fresh(mark))
+        }
+        Found::Committed(at) => Ok(at),
+        Found::Damaged => {
+            tracing::error!(
+                exporter = name,
+                shard,
+                "both slots of the offset file are damaged: begins at the log start"
+            );
+            Ok(fresh(0))
+        }
+        Found::Fresh => Ok(fresh(match parts.exporter.options.start {
+            Start::Committed | Start::Start => 0,
+            Start::End => mark,
+            Start::Time(time) => parts.log.offset_at(shard, time)?.min(mark),
+        })),
+    }
+}
+
+/// A lane's bells, by shard.
+pub(super) type Bells = Arc<Mutex<Vec<(u16, Bell)>>>;

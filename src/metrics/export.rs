@@ -1,0 +1,268 @@
+//! What exporters and retention count. Export plane: shared atomics are fine there, so the
+//! `prometheus` collectors themselves are used.
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, proto::MetricFamily,
+};
+
+/// Results of `export_records_total`.
+const RESULTS: [&str; 5] = ["delivered", "retried", "dead_lettered", "dropped", "filtered"];
+
+/// Reasons of `log_segments_deleted_total`.
+const REASONS: [&str; 4] = ["age", "size", "disk", "manual"];
+
+/// The families of all exporters, groups and of retention. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ExportMetrics {
+    registry: Registry,
+    records: IntCounterVec,
+    bytes: IntCounterVec,
+    errors: IntCounterVec,
+    requests: HistogramVec,
+    up: IntGaugeVec,
+    last_success: GaugeVec,
+    dead: IntGaugeVec,
+    lag: IntGaugeVec,
+    lag_max: IntGaugeVec,
+    members: IntGaugeVec,
+    oldest_pending: GaugeVec,
+    deleted: IntCounterVec,
+    /// `log_oldest_record_timestamp_seconds`
+    pub oldest_record: Gauge,
+    /// `log_retention_seconds`
+    pub retention: Gauge,
+    /// `log_corrupt_records_total{stage="export"}` of exporters' reads.
+    pub corrupt: IntCounter,
+}
+
+/// Those of one exporter.
+#[derive(Clone, Debug)]
+pub struct ExporterMetrics {
+    /// Records delivered.
+    pub delivered: IntCounter,
+    /// Attempts that are repeated.
+    pub retried: IntCounter,
+    /// Records among the dead letters.
+    pub dead_lettered: IntCounter,
+    /// Records the filter passed over.
+    pub filtered: IntCounter,
+    /// Octets of mail data delivered.
+    pub bytes: IntCounter,
+    /// Time of one delivery.
+    pub requests: Histogram,
+    /// 1 where the last attempt succeeded.
+    pub up: IntGauge,
+    /// When one did.
+    pub last_success: Gauge,
+    /// Dead letters nobody has dealt with.
+    pub dead: IntGauge,
+    errors: IntCounterVec,
+    name: String,
+}
+
+/// Those of one consumer group.
+#[derive(Clone, Debug)]
+pub struct GroupMetrics {
+    /// Sum over the shards.
+    pub lag: IntGauge,
+    /// The worst shard's.
+    pub lag_max: IntGauge,
+    /// Readers connected.
+    pub members: IntGauge,
+    /// When the next record was received; 0: none is pending.
+    pub oldest_pending: Gauge,
+}
+
+impl Default for ExportMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ExportMetrics {
+    /// Families without samples.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| Opts::new(format!("mailrace_{name}"), help);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(opts(name, help), labels).expect("a constant name")
+        };
+        let gauge = |name: &str, help: &str, label: &str| {
+            IntGaugeVec::new(opts(name, help), &[label]).expect("a constant name")
+        };
+        let float = |name: &str, help: &str, label: &str| {
+            GaugeVec::new(opts(name, help), &[label]).expect("a constant name")
+        };
+        let plain =
+            |name: &str, help: &str| Gauge::with_opts(opts(name, help)).expect("a constant name");
+        let metrics = Self {
+            records: counter(
+                "export_records_total",
+                "Records, by what became of them.",
+                &["exporter", "result"],
+            ),
+            bytes: counter("export_bytes_total", "Mail data delivered.", &["exporter"]),
+            errors: counter(
+                "export_errors_total",
+                "Failed attempts, by class.",
+                &["exporter", "class"],
+            ),
+            requests: HistogramVec::new(
+                HistogramOpts::new(
+                    "mailrace_export_request_duration_seconds",
+                    "One request, or batch.",
+                )
+                .buckets(super::render::duration_buckets()),
+                &["exporter"],
+            )
+            .expect("a constant name"),
+            up: gauge("export_up", "Whether the last attempt succeeded.", "exporter"),
+            last_success: float(
+                "export_last_success_timestamp_seconds",
+                "When an attempt last succeeded.",
+                "exporter",
+            ),
+            dead: gauge("export_dead_letters", "Dead letters nobody dealt with.", "exporter"),
+            lag: gauge("log_consumer_lag_records", "Records not yet committed.", "group"),
+            lag_max: gauge("log_consumer_lag_records_max", "The same of the worst shard.", "group"),
+            members: gauge("log_consumer_members", "Readers connected.", "group"),
+            oldest_pending: float(
+                "log_consumer_oldest_pending_timestamp_seconds",
+                "When the next record was received; 0: none is pending.",
+                "group",
+            ),
+            deleted: counter("log_segments_deleted_total", "Segments deleted.", &["reason"]),
+            oldest_record: plain(
+                "log_oldest_record_timestamp_seconds",
+                "When the oldest record kept was received; 0: there is none.",
+            ),
+            retention: plain(
+                "log_retention_seconds",
+                "How long records are kept by their age; 0: for ever.",
+            ),
+            corrupt: IntCounter::with_opts(opts(
+                "export_corrupt_records_total",
+                "Damaged places that exporters passed.",
+            ))
+            .expect("a constant name"),
+            registry,
+        };
+        for reason in REASONS {
+            metrics.deleted.with_label_values(&[reason]);
+        }
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
+            Box::new(self.records.clone()),
+            Box::new(self.bytes.clone()),
+            Box::new(self.errors.clone()),
+            Box::new(self.requests.clone()),
+            Box::new(self.up.clone()),
+            Box::new(self.last_success.clone()),
+            Box::new(self.dead.clone()),
+            Box::new(self.lag.clone()),
+            Box::new(self.lag_max.clone()),
+            Box::new(self.members.clone()),
+            Box::new(self.oldest_pending.clone()),
+            Box::new(self.deleted.clone()),
+            Box::new(self.oldest_record.clone()),
+            Box::new(self.retention.clone()),
+            Box::new(self.corrupt.clone()),
+        ];
+        for collector in collectors {
+            self.registry.register(collector).expect("each is registered once");
+        }
+    }
+
+    /// Those of one exporter, at 0 from now on; `classes` are those of its errors.
+    #[must_use]
+    pub fn exporter(&self, name: &str, classes: &[&str]) -> ExporterMetrics {
+        for result in RESULTS {
+            self.records.with_label_values(&[name, result]);
+        }
+        for class in classes {
+            self.errors.with_label_values(&[name, class]);
+        }
+        let records = |result| self.records.with_label_values(&[name, result]);
+        ExporterMetrics {
+            delivered: records("delivered"),
+            retried: records("retried"),
+            dead_lettered: records("dead_lettered"),
+            filtered: records("filtered"),
+            bytes: self.bytes.with_label_values(&[name]),
+            requests: self.requests.with_label_values(&[name]),
+            up: self.up.with_label_values(&[name]),
+            last_success: self.last_success.with_label_values(&[name]),
+            dead: self.dead.with_label_values(&[name]),
+            errors: self.errors.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Those of one group, at 0 from now on.
+    #[must_use]
+    pub fn group(&self, name: &str) -> GroupMetrics {
+        GroupMetrics {
+            lag: self.lag.with_label_values(&[name]),
+            lag_max: self.lag_max.with_label_values(&[name]),
+            members: self.members.with_label_values(&[name]),
+            oldest_pending: self.oldest_pending.with_label_values(&[name]),
+        }
+    }
+
+    /// Forgets a group that is gone.
+    pub fn forget_group(&self, name: &str) {
+        for family in [&self.lag, &self.lag_max, &self.members] {
+            let _ = family.remove_label_values(&[name]);
+        }
+        let _ = self.oldest_pending.remove_label_values(&[name]);
+    }
+
+    /// Counts deleted segments.
+    pub fn deleted(&self, reason: &str, segments: u64) {
+        self.deleted.with_label_values(&[reason]).inc_by(segments);
+    }
+
+    /// What there is to show.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}
+
+impl ExporterMetrics {
+    /// Counts a failed attempt.
+    pub fn error(&self, class: &str) {
+        self.errors.with_label_values(&[&self.name, class]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_exist_from_the_start_and_go_with_their_group() {
+        let metrics = ExportMetrics::new();
+        let exporter = metrics.exporter("main", &["connect"]);
+        metrics.group("main").lag.set(7);
+        exporter.error("connect");
+        let text = prometheus::TextEncoder::new().encode_to_string(&metrics.gather()).unwrap();
+        for line in [
+            "mailrace_export_records_total{exporter=\"main\",result=\"delivered\"} 0\n",
+            "mailrace_export_errors_total{class=\"connect\",exporter=\"main\"} 1\n",
+            "mailrace_log_consumer_lag_records{group=\"main\"} 7\n",
+            "mailrace_log_segments_deleted_total{reason=\"age\"} 0\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        metrics.forget_group("main");
+        let text = prometheus::TextEncoder::new().encode_to_string(&metrics.gather()).unwrap();
+        assert!(!text.contains("lag_records{"), "{text}");
+    }
+}
