@@ -94,10 +94,6 @@ impl BatchReader {
         Self { reader, identity, options, filter, larges, replayed_until: 0 }
     }
 
-    pub(super) fn reader(&self) -> &Reader {
-        &self.reader
-    }
-
     pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> io::Result<()> {
         self.replayed_until = replayed_until;
         self.reader.seek(offset)

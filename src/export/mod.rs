@@ -15,6 +15,8 @@ mod plane;
 mod record;
 mod settle;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 pub use blackhole::Blackhole;
 pub use document::{Document, encode};

@@ -84,6 +84,14 @@ impl fmt::Debug for Plane {
 /// # Errors
 /// Options that make no sense, files that cannot be opened; nothing runs then.
 pub fn start(options: PlaneOptions) -> Result<Plane, StartError> {
+    start_with(options, make_sink)
+}
+
+/// As [`start`], with other sinks.
+pub(super) fn start_with(
+    options: PlaneOptions,
+    make_sink: impl Fn(&ExportOptions) -> Result<Box<dyn Sink>, SinkError>,
+) -> Result<Plane, StartError> {
     let (stop, stopped) = watch::channel(false);
     let mut plane = Plane {
         stop,

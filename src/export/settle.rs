@@ -35,6 +35,8 @@ pub(super) async fn settle(
     while !pending.is_empty() {
         attempt += 1;
         let outcomes = tokio::select! {
+            // What was answered counts, also when the stop came meanwhile.
+            biased;
             outcomes = try_once(&exporter, &pending) => outcomes,
             () = stopped(&mut stop) => return Settled::Stopped,
         };

@@ -27,6 +27,7 @@ mod sim;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod writer;
 
 pub use appender::Appender;
 pub use committed::{Committed, CommittedOffset, Found, Saved};
@@ -46,3 +47,4 @@ pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
+pub use writer::Writer;
