@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod doctor;
+mod group;
 mod log;
 mod serve;
 
@@ -41,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Read the log
     Log(log::LogArgs),
+    /// Consumer groups: where they are, moved, removed; dead letters
+    Group(group::GroupArgs),
     /// Load a server and measure it
     Bench(Box<bench::BenchArgs>),
     /// Ask the system whether it lets the server run well
@@ -92,6 +95,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Serve(args) => serve::run(&args, serve),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Group(args) => group::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }

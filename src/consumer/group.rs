@@ -252,3 +252,19 @@ impl Group {
         Ok(facts)
     }
 }
+
+/// The lowest offset of a shard that a group or one of its dead letters still needs; `None` where
+/// there is no group. A group that has committed nothing needs all.
+///
+/// # Errors
+/// What the file system says.
+pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
+    let mut lowest = None::<u64>;
+    for group in Group::list(data_dir)? {
+        let committed = group.committed(shard)?.map_or(0, |committed| committed.offset);
+        let dead = group.dead_letters(shard)?.pending().next().map(|letter| letter.offset);
+        let needed = committed.min(dead.unwrap_or(u64::MAX));
+        lowest = Some(lowest.map_or(needed, |lowest| lowest.min(needed)));
+    }
+    Ok(lowest)
+}

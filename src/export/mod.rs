@@ -9,6 +9,7 @@ mod batch;
 mod blackhole;
 pub mod document;
 mod exporter;
+mod keep;
 mod lane;
 mod options;
 mod plane;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use blackhole::Blackhole;
 pub use document::{Document, encode};
+pub use keep::{Keeper, KeeperOptions};
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,

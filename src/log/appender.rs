@@ -49,6 +49,8 @@ struct Active {
     indexed: u64,
     /// What a sync has covered: behind the last record, behind its group.
     synced: (u64, u64),
+    /// First segment that holds mail data of its records.
+    reach: u64,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,8 @@ pub struct Appender {
     spare: Option<Spare>,
     gather: AlignedBuffer,
     gather_first: u64,
+    /// First segment that holds mail data of the records that gather.
+    gather_reach: u64,
     outgoing: VecDeque<Flight>,
     writing: Vec<Flight>,
     syncing: Option<Syncing>,
@@ -123,6 +127,7 @@ impl Appender {
             spare: None,
             gather: AlignedBuffer::new(64 * 1024),
             gather_first: next.get(),
+            gather_reach: u64::MAX,
             outgoing: VecDeque::new(),
             writing: Vec::new(),
             syncing: None,
@@ -181,6 +186,14 @@ impl Appender {
     #[must_use]
     pub fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// First segment that holds mail data of records whose segment has no seal yet; `u64::MAX`
+    /// where there are none. Those of unfinished messages are the driver's to know.
+    #[must_use]
+    pub fn reach(&self) -> u64 {
+        let segments = self.closing.iter().chain(&self.active);
+        segments.map(|active| active.reach).min().unwrap_or(u64::MAX).min(self.gather_reach)
     }
 
     /// Octets taken and not yet durable.
@@ -252,6 +265,8 @@ impl Appender {
         frame.encode(frame_at);
         room[bytes..frame.span() - ENTRY_FRAME].fill(0);
         self.gather.set_len(from + frame.span());
+        let reach = fragments.iter().map(|at| at.segment).min().unwrap_or(u64::MAX);
+        self.gather_reach = self.gather_reach.min(reach);
         let offset = Offset::new(self.next);
         self.next += 1;
         Ok(offset)
@@ -295,7 +310,7 @@ impl Appender {
         self.ensure_room((end.next_multiple_of(BLOCK) + gathered) as u64)?;
         buffer.extend_zeroed(end);
         frame.encode(&mut buffer.octets_mut()[GROUP_FRAME..]);
-        let (segment, position) = self.place(buffer, self.closed, 0)?;
+        let (segment, position) = self.place(buffer, self.closed, 0, u64::MAX)?;
         let position = position + GROUP_FRAME as u64;
         Ok(FragmentAt { segment, position, bytes: frame.bytes, crc: frame.crc })
     }
@@ -317,6 +332,7 @@ impl Appender {
         mut buffer: AlignedBuffer,
         first_offset: u64,
         records: u32,
+        reach: u64,
     ) -> Result<(u64, u64), AppendError> {
         let payload = buffer.len() - GROUP_FRAME;
         let padded = buffer.len().next_multiple_of(BLOCK);
@@ -344,6 +360,7 @@ impl Appender {
         active.position += padded as u64;
         active.groups += 1;
         active.end_offset = first_offset + u64::from(records);
+        active.reach = active.reach.min(reach);
         let segment = active.number;
         if position >= active.indexed + INDEX_STEP {
             active.indexed = position;
@@ -391,6 +408,7 @@ impl Appender {
             end_offset: first_offset,
             indexed: 0,
             synced: (first_offset, BLOCK as u64),
+            reach: spare.number,
         });
         self.queue(spare.number, 0, block, (first_offset, first_offset));
         Ok(())
@@ -402,7 +420,8 @@ impl Appender {
         let group = std::mem::replace(&mut self.gather, empty);
         let first = self.gather_first;
         let records = u32::try_from(self.next - first).map_err(|_| AppendError::TooLarge)?;
-        self.place(group, first, records)?;
+        let reach = std::mem::replace(&mut self.gather_reach, u64::MAX);
+        self.place(group, first, records, reach)?;
         self.closed = self.next;
         Ok(())
     }
@@ -605,6 +624,7 @@ impl Appender {
             self.events.push_back(LogEvent::Failed { from, to });
         }
         self.gather.set_len(0);
+        self.gather_reach = u64::MAX;
         for flight in self.outgoing.drain(..) {
             self.waiting_bytes -= flight.buffer.len();
         }
@@ -644,6 +664,7 @@ impl Appender {
             end_position: active.position,
             damaged: false,
             skipped: 0,
+            reach: Some(active.reach),
         }
     }
 

@@ -256,6 +256,9 @@ pub struct Seal {
     /// Offsets behind the last record that are left out for good: they were, or may have been,
     /// given to records that are not there. The next segment begins behind them.
     pub skipped: u32,
+    /// First segment that holds mail data of its records: its own number where that is all in it.
+    /// `None`: not known, as with a segment that recovery sealed.
+    pub reach: Option<u64>,
 }
 
 const SEAL_BYTES: usize = 64;
@@ -271,6 +274,10 @@ impl Seal {
         let mut at = [0; SEAL_BYTES];
         at[..4].copy_from_slice(b"MRS1");
         at[4] = u8::from(self.damaged);
+        // Segments back, plus one; what does not fit is not known.
+        let back = self.reach.map(|reach| self.number.saturating_sub(reach) + 1);
+        let back = back.filter(|&back| back < 1 << 24).unwrap_or(0);
+        at[5..8].copy_from_slice(&back.to_le_bytes()[..3]);
         at[8..16].copy_from_slice(&self.number.to_le_bytes());
         at[16..32].copy_from_slice(&self.nonce);
         at[32..40].copy_from_slice(&self.first_offset.to_le_bytes());
@@ -290,7 +297,10 @@ impl Seal {
         if &at[..4] != b"MRS1" || crc(&at[..60]) != sum {
             return None;
         }
+        let back = u64::from(u32::from_le_bytes([at[5], at[6], at[7], 0]));
+        let reach = back.checked_sub(1).and_then(|back| number(8)?.checked_sub(back));
         Some(Self {
+            reach,
             number: number(8)?,
             nonce: at[16..32].try_into().ok()?,
             first_offset: number(32)?,

@@ -9,9 +9,9 @@
 use std::io;
 
 use super::{
-    Log, RecordId, RecordView, SegmentFacts, WalkEnd,
+    Bound, Log, RecordId, RecordView, SegmentFacts, WalkEnd,
     cursor::Step,
-    files::{look_up_index, segment_numbers, shard_dir},
+    files::{look_up_index, segment_numbers, shard_dir, unix_micros},
     reader::find_seal,
 };
 
@@ -230,6 +230,42 @@ impl Log {
             Some(found) => Ok(found),
             None => Ok(self.ends(shard)?.1),
         }
+    }
+
+    /// When the oldest record kept was received, microseconds since 1970.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn oldest_received(&self) -> io::Result<Option<i64>> {
+        let mut oldest = None::<i64>;
+        for shard in self.shards()? {
+            for segment in self.segments(shard)? {
+                if let Some(at) = self.first_received(&segment)? {
+                    oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
+                    break;
+                }
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// The offset of a shard that a bound means now.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn resolve(&self, shard: u16, bound: Bound) -> io::Result<u64> {
+        Ok(match bound {
+            Bound::At(offset) => offset,
+            // Most callers mean all: no need to look for an end.
+            Bound::AfterStart(0) => 0,
+            Bound::AfterStart(count) => self.ends(shard)?.0.saturating_add(count),
+            Bound::BeforeEnd(count) => {
+                let (start, end) = self.ends(shard)?;
+                end.saturating_sub(count).max(start)
+            }
+            Bound::Time(time) => self.offset_at(shard, time)?,
+            Bound::Ago(ago) => self.offset_at(shard, unix_micros().saturating_sub(ago))?,
+        })
     }
 
     /// When the last group of a segment was written, microseconds since 1970.

@@ -22,6 +22,7 @@ mod range;
 mod reader;
 mod record;
 mod recovery;
+mod retention;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
@@ -46,5 +47,6 @@ pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
+pub use retention::{Needs, Pass, Reason, Retention, Rules};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
 pub use writer::Writer;

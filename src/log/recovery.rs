@@ -299,6 +299,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
             end_position: walked.end_position,
             damaged: verdict.lost > 0 || matches!(walked.end, End::Damaged { .. }),
             skipped: u32::try_from(verdict.skipped).unwrap_or(u32::MAX),
+            reach: None,
         });
         let acknowledged = later.map_or(0, |l| l.acknowledged).max(walked.high_water_mark);
         later = Some(Later { first_offset, acknowledged });

@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -104,6 +104,7 @@ pub struct SharedState {
     disk_full: AtomicBool,
     marks: Arc<HighWaterMarks>,
     shard: u16,
+    segments_from: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -121,6 +122,7 @@ impl SharedState {
             published,
             marks,
             shard,
+            segments_from: AtomicU64::new(0),
             drain: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             finished: AtomicBool::new(false),
@@ -142,6 +144,17 @@ impl SharedState {
     #[must_use]
     pub fn high_water_mark(&self) -> u64 {
         self.marks.get(self.shard)
+    }
+
+    /// The first segment that holds mail data of messages not yet in a sealed segment: it and those
+    /// behind it may not be deleted. `u64::MAX`: there is none.
+    #[must_use]
+    pub fn segments_from(&self) -> u64 {
+        self.segments_from.load(Ordering::Acquire)
+    }
+
+    fn needs_segments_from(&self, segment: u64) {
+        self.segments_from.store(segment, Ordering::Release);
     }
 
     /// Whether new mail is refused for want of space.

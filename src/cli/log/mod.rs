@@ -4,6 +4,7 @@
 mod cat;
 mod format;
 mod get;
+mod prune;
 mod segments;
 mod select;
 mod tail;
@@ -47,6 +48,10 @@ enum LogCommand {
     Cat(cat::CatArgs),
     /// The last records; with -f also those to come
     Tail(tail::TailArgs),
+    /// The offset that a time, or another bound, means in each shard
+    Offsets(prune::OffsetsArgs),
+    /// Delete sealed segments from the front, nothing that a group or a dead letter needs
+    Prune(prune::PruneArgs),
     /// Records, octets and rate, and the segments of each shard
     Stats(segments::StatsArgs),
     /// Check everything; exit code 3 where acknowledged mail is damaged or missing
@@ -78,6 +83,8 @@ fn answer(args: &LogArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
         LogCommand::Ls(shards) => segments::list(&log, shards, args.json, out),
         LogCommand::Cat(cat) => cat::run(&log, cat, args.json, out),
         LogCommand::Tail(tail) => tail::run(&log, tail, args.json, out),
+        LogCommand::Offsets(offsets) => prune::offsets(&log, offsets, args.json, out),
+        LogCommand::Prune(prune) => prune::prune(&log, prune, args.json, out),
         LogCommand::Stats(stats) => segments::stats(&log, stats, args.json, out),
         LogCommand::Verify(shards) => verify::run(&log, shards, args.json, out),
     }

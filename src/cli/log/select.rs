@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 
-use crate::log::{Bound, Log, Range, RecordView, unix_micros};
+use crate::log::{Log, Range, RecordView};
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ShardArgs {
@@ -78,25 +78,10 @@ impl Selection {
     /// The offsets of one shard that the range means: from, and behind the last.
     pub(super) fn resolve(&self, log: &Log, shard: u16) -> io::Result<(u64, u64)> {
         let range = self.range.unwrap_or(Range::ALL);
-        let from = resolve(log, shard, range.from)?;
-        let to = range.to.map_or(Ok(u64::MAX), |to| resolve(log, shard, to))?;
+        let from = log.resolve(shard, range.from)?;
+        let to = range.to.map_or(Ok(u64::MAX), |to| log.resolve(shard, to))?;
         Ok((from, to))
     }
-}
-
-fn resolve(log: &Log, shard: u16, bound: Bound) -> io::Result<u64> {
-    Ok(match bound {
-        Bound::At(offset) => offset,
-        // Most commands mean all: no need to look for an end.
-        Bound::AfterStart(0) => 0,
-        Bound::AfterStart(count) => log.ends(shard)?.0.saturating_add(count),
-        Bound::BeforeEnd(count) => {
-            let (start, end) = log.ends(shard)?;
-            end.saturating_sub(count).max(start)
-        }
-        Bound::Time(time) => log.offset_at(shard, time)?,
-        Bound::Ago(ago) => log.offset_at(shard, unix_micros().saturating_sub(ago))?,
-    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,12 @@ impl Driver {
     fn flush_fragment(&mut self, mail: &mut Collected) {
         if let Some(fragment) = mail.filling.take() {
             match self.appender.append_fragment(fragment) {
-                Ok(fragment) => mail.fragments.push(fragment),
+                Ok(fragment) => {
+                    if mail.fragments.is_empty() {
+                        *self.unfinished.entry(fragment.segment).or_insert(0) += 1;
+                    }
+                    mail.fragments.push(fragment);
+                }
                 Err(error) => mail.failed = Some(error),
             }
         }
@@ -60,6 +65,14 @@ impl Driver {
     pub(super) fn discard(&mut self, connection: &mut Connection) {
         if let Some(fragment) = connection.mail.filling.take() {
             self.appender.recycle(fragment);
+        }
+        if let Some(first) = connection.mail.fragments.first()
+            && let Some(count) = self.unfinished.get_mut(&first.segment)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.unfinished.remove(&first.segment);
+            }
         }
         connection.mail.clear();
         self.account(&mut connection.mail);

@@ -13,7 +13,7 @@ mod sockets;
 mod time;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io, mem,
     os::fd::AsRawFd,
     sync::Arc,
@@ -119,6 +119,8 @@ pub(super) struct Driver {
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
     collected_bytes: u64,
+    /// Messages in progress that have mail data in the log, by the segment of its first.
+    unfinished: BTreeMap<u64, u32>,
     completions: Vec<Completion>,
     due: Vec<Key>,
     packed: String,
@@ -160,6 +162,7 @@ impl Driver {
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
+            unfinished: BTreeMap::new(),
             completions: Vec::new(),
             due: Vec::new(),
             packed: String::new(),

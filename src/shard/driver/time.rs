@@ -159,6 +159,9 @@ impl Driver {
     pub(super) fn publish(&mut self) {
         // Recovery's mark, before the first commit.
         self.shared.advanced(self.appender.high_water_mark().get());
+        let unfinished =
+            self.unfinished.first_key_value().map_or(u64::MAX, |(segment, _)| *segment);
+        self.shared.needs_segments_from(unfinished.min(self.appender.reach()));
         let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
         shared.published.beat(|| {
             counters.snapshot(appender, segments, *collected_bytes, options.inflight_bytes)

@@ -1,0 +1,97 @@
+//! Retention at work: every few seconds it looks at what may go (D12), and tells how far back the
+//! log reaches.
+
+use std::{io, sync::mpsc, thread::JoinHandle, time::Duration};
+
+use super::lane::lower_priority;
+use crate::{
+    consumer::lowest_needed,
+    log::{Log, Needs, Reason, Retention, Rules},
+    metrics::ExportMetrics,
+};
+
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What keeping the log is made from.
+pub struct KeeperOptions {
+    /// The log.
+    pub log: Log,
+    /// When segments go.
+    pub rules: Rules,
+    /// Whether the disk is low.
+    pub disk_low: Box<dyn Fn() -> bool + Send>,
+    /// First segment of a shard that messages without a seal need.
+    pub segments_from: Box<dyn Fn(u16) -> u64 + Send>,
+    /// Where it counts.
+    pub metrics: ExportMetrics,
+}
+
+/// The thread. Dropping it ends it.
+#[derive(Debug)]
+pub struct Keeper {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts to look.
+    ///
+    /// # Errors
+    /// What the file system says, or the system about a thread.
+    pub fn start(options: KeeperOptions) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let mut retention = Retention::new(&options.log)?;
+        let age = options.rules.age.map_or(0.0, |age| age.as_secs_f64());
+        options.metrics.retention.set(age);
+        let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(move || {
+            lower_priority();
+            loop {
+                look(&mut retention, &options);
+                if !matches!(stopped.recv_timeout(LOOK_EVERY), Err(mpsc::RecvTimeoutError::Timeout))
+                {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the retention thread panicked");
+        }
+    }
+}
+
+struct Live<'a>(&'a KeeperOptions);
+
+impl Needs for Live<'_> {
+    fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
+        lowest_needed(self.0.log.dir(), shard)
+    }
+
+    fn segments_from(&self, shard: u16) -> u64 {
+        (self.0.segments_from)(shard)
+    }
+}
+
+fn look(retention: &mut Retention, options: &KeeperOptions) {
+    let low = (options.disk_low)();
+    match retention.pass(&options.rules, low, &Live(options)) {
+        Ok(pass) => {
+            for (reason, segments) in pass.deleted {
+                let (reason, bytes) = (Reason::name(reason), pass.bytes);
+                tracing::info!(reason, segments, bytes, "segments deleted");
+                options.metrics.deleted(reason, segments);
+            }
+        }
+        Err(error) => tracing::error!(%error, "retention cannot go on for now"),
+    }
+    match options.log.oldest_received() {
+        Ok(oldest) => options.metrics.oldest_record.set(oldest.unwrap_or(0) as f64 / 1e6),
+        Err(error) => tracing::warn!(%error, "the oldest record cannot be read"),
+    }
+}

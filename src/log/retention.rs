@@ -1,0 +1,578 @@
+//! Which sealed segments may go, and their deletion (D12).
+//!
+//! A segment goes only if a rule asks for it, every consumer group's durable offset is past it, and
+//! the grace behind that has gone by. Without a group the rule alone decides. Nobody's need of space
+//! deletes what a group still needs (D9).
+//!
+//! No wall clock decides (D14). A segment's age is the time since its seal was first seen, by the
+//! clock that counts from the machine's boot; it is kept beside the segments, with the boot's id, so
+//! a restart of the server does not begin it anew. A new boot does: kept longer, never shorter.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Log, SegmentFacts,
+    files::{segment_path, shard_dir, sync_dir},
+};
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Segments sealed for longer may go; `None`: age is no reason.
+    pub age: Option<Duration>,
+    /// Octets of all sealed segments together; the oldest beyond may go. `None`: no limit.
+    pub size: Option<u64>,
+    /// Keep what a group has not committed.
+    pub require_consumed: bool,
+    /// Wait so long after the last group has passed a segment.
+    pub retain_after_export: Duration,
+    /// Delete nothing at all.
+    pub hold: bool,
+}
+
+/// One sealed segment, as the decision sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its shard.
+    pub shard: u16,
+    /// Its number.
+    pub number: u64,
+    /// Of the file.
+    pub bytes: u64,
+    /// Since its seal was first seen.
+    pub age: Duration,
+    /// For how long nobody has needed it; `None`: somebody does.
+    pub consumed: Option<Duration>,
+    /// Groups exist at all.
+    pub grouped: bool,
+    /// First segment that holds mail data of its records: those from there on stay as long as it
+    /// does.
+    pub reach: u64,
+}
+
+/// A seal is this old before its segment may go: what the shard tells of its messages in progress
+/// is no older.
+const AGE_MIN: Duration = Duration::from_secs(5);
+
+/// Why a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It is older than the rule allows.
+    Age,
+    /// All together are larger than the rule allows.
+    Size,
+    /// The disk is low, and nobody needs it any more.
+    Disk,
+    /// An operator asked.
+    Manual,
+}
+
+impl Reason {
+    /// The metric's label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Size => "size",
+            Self::Disk => "disk",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// Decides. `disk_low`: consumed segments may go before their time. Pure; the order of the answer is
+/// that of deletion: oldest first, and a shard's log loses from its front only. `held_from` gives the
+/// first segment of a shard that messages without a seal need.
+#[must_use]
+pub fn decide(
+    rules: &Rules,
+    mut sealed: Vec<Candidate>,
+    disk_low: bool,
+    held_from: &dyn Fn(u16) -> u64,
+) -> Vec<(Candidate, Reason)> {
+    if rules.hold {
+        return Vec::new();
+    }
+    sealed.sort_by(|a, b| {
+        b.age.cmp(&a.age).then(a.number.cmp(&b.number)).then(a.shard.cmp(&b.shard))
+    });
+    let mut total: u64 = sealed.iter().map(|segment| segment.bytes).sum();
+    let mut kept = BTreeSet::new();
+    let mut gone = Vec::new();
+    for &segment in &sealed {
+        let free = match segment.consumed {
+            Some(since) => !segment.grouped || since >= rules.retain_after_export,
+            None => !rules.require_consumed,
+        };
+        let too_old = rules.age.is_some_and(|age| segment.age >= age);
+        let too_much = rules.size.is_some_and(|size| total > size);
+        let reason = match (too_old, too_much) {
+            (true, _) => Some(Reason::Age),
+            (_, true) => Some(Reason::Size),
+            _ if disk_low && segment.grouped && segment.consumed.is_some() => Some(Reason::Disk),
+            _ => None,
+        };
+        let settled = segment.age >= AGE_MIN;
+        match reason.filter(|_| free && settled && !kept.contains(&segment.shard)) {
+            Some(reason) => {
+                total -= segment.bytes;
+                gone.push((segment, reason));
+            }
+            None => {
+                kept.insert(segment.shard);
+            }
+        }
+    }
+    // A large message's mail data may lie in segments before its record's: these stay together.
+    let shards: BTreeSet<_> = gone.iter().map(|(segment, _)| segment.shard).collect();
+    for shard in shards {
+        let cut = cut(&sealed, &gone, shard, held_from(shard));
+        gone.retain(|(segment, _)| segment.shard != shard || segment.number < cut);
+    }
+    gone
+}
+
+/// The segments of a shard below this number may go, as far as they are among `gone`: nothing that
+/// stays has mail data in them.
+fn cut(sealed: &[Candidate], gone: &[(Candidate, Reason)], shard: u16, held_from: u64) -> u64 {
+    let of_shard = |segment: &&Candidate| segment.shard == shard;
+    let last = gone.iter().map(|(segment, _)| segment).filter(of_shard).map(|s| s.number).max();
+    let mut cut = last.map_or(0, |last| last + 1).min(held_from);
+    loop {
+        let staying = sealed.iter().filter(of_shard).filter(|segment| segment.number >= cut);
+        let needed = staying.map(|segment| segment.reach).min().unwrap_or(u64::MAX);
+        if needed >= cut {
+            return cut;
+        }
+        cut = needed;
+    }
+}
+
+/// What a pass did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Segments deleted, by reason.
+    pub deleted: BTreeMap<Reason, u64>,
+    /// Octets they held.
+    pub bytes: u64,
+    /// Segments a rule asked for and a group still needs.
+    pub needed: u64,
+}
+
+/// Watches the segments of a data directory. One for each directory; its methods block.
+#[derive(Debug)]
+pub struct Retention {
+    log: Log,
+    clock: Clock,
+    ages: BTreeMap<u16, Ages>,
+    /// Since when a segment is behind every group, by that clock.
+    consumed: BTreeMap<(u16, u64), Duration>,
+    /// Of segments whose seal does not tell it.
+    reaches: BTreeMap<(u16, u64), u64>,
+}
+
+/// What keeps segments, shard by shard.
+pub trait Needs {
+    /// The lowest offset that a group or a dead letter still needs; `None` where there is no group.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn offset(&self, shard: u16) -> io::Result<Option<u64>>;
+
+    /// First segment that holds mail data of messages without a seal; `u64::MAX`: there is none.
+    fn segments_from(&self, shard: u16) -> u64;
+}
+
+impl Retention {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn new(log: &Log) -> io::Result<Self> {
+        let clock = Clock::read()?;
+        Ok(Self {
+            log: log.clone(),
+            clock,
+            ages: BTreeMap::new(),
+            consumed: BTreeMap::new(),
+            reaches: BTreeMap::new(),
+        })
+    }
+
+    /// Looks at every sealed segment and deletes what may go.
+    ///
+    /// # Errors
+    /// What the file system says; what was deleted until then stays deleted.
+    pub fn pass(&mut self, rules: &Rules, disk_low: bool, needs: &dyn Needs) -> io::Result<Pass> {
+        self.clock = Clock::read()?;
+        let mut sealed = Vec::new();
+        for shard in self.log.shards()? {
+            sealed.extend(self.candidates(shard, needs.offset(shard)?)?);
+        }
+        let mut pass = Pass { needed: 0, ..Pass::default() };
+        let wanted = |segment: &&Candidate| {
+            segment.consumed.is_none() && rules.age.is_some_and(|age| segment.age >= age)
+        };
+        pass.needed = sealed.iter().filter(wanted).count() as u64;
+        for (segment, reason) in
+            decide(rules, sealed, disk_low, &|shard| needs.segments_from(shard))
+        {
+            self.delete(&segment)?;
+            *pass.deleted.entry(reason).or_default() += 1;
+            pass.bytes += segment.bytes;
+        }
+        Ok(pass)
+    }
+
+    /// Deletes the sealed segments of a shard whose records all lie below `offset`, at an operator's
+    /// word: nothing that a group needs, and nothing that a later record has mail data in.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn prune(
+        &mut self,
+        shard: u16,
+        offset: u64,
+        needs: &dyn Needs,
+        dry_run: bool,
+    ) -> io::Result<Pass> {
+        let mut pass = Pass::default();
+        let needed = needs.offset(shard)?;
+        let sealed = self.candidates(shard, needed)?;
+        let ends: BTreeMap<u64, u64> =
+            self.log.seals(shard)?.iter().map(|seal| (seal.number, seal.end_offset)).collect();
+        let meant = sealed.iter().filter(|s| ends.get(&s.number).is_some_and(|&end| end <= offset));
+        let gone: Vec<_> = meant
+            .take_while(|segment| segment.consumed.is_some())
+            .map(|&segment| (segment, Reason::Manual))
+            .collect();
+        let below = sealed.iter().filter(|s| ends.get(&s.number).is_some_and(|&end| end <= offset));
+        let below = below.count() as u64;
+        let cut = cut(&sealed, &gone, shard, needs.segments_from(shard));
+        for (segment, reason) in gone.into_iter().filter(|(segment, _)| segment.number < cut) {
+            if !dry_run {
+                self.delete(&segment)?;
+            }
+            *pass.deleted.entry(reason).or_default() += 1;
+            pass.bytes += segment.bytes;
+        }
+        pass.needed = below - pass.deleted.values().sum::<u64>();
+        Ok(pass)
+    }
+
+    fn candidates(&mut self, shard: u16, needed: Option<u64>) -> io::Result<Vec<Candidate>> {
+        let segments = self.log.segments(shard)?;
+        let dir = shard_dir(self.log.dir(), shard);
+        let ages = match self.ages.entry(shard) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(new) => new.insert(Ages::read(&dir)),
+        };
+        let sealed: Vec<_> = segments.iter().filter(|facts| facts.seal.is_some()).collect();
+        ages.update(&dir, &self.clock, sealed.iter().map(|facts| facts.number))?;
+        let mut candidates = Vec::new();
+        for facts in sealed {
+            let Some(seal) = facts.seal else { continue };
+            let age =
+                self.ages.get(&shard).map_or(Duration::ZERO, |a| a.of(facts.number, &self.clock));
+            let free = needed.is_none_or(|needed| seal.next_offset() <= needed);
+            let key = (shard, facts.number);
+            if !free {
+                self.consumed.remove(&key);
+            }
+            let since = free.then(|| *self.consumed.entry(key).or_insert(self.clock.now));
+            let consumed = since.map(|since| self.clock.now.saturating_sub(since));
+            let SegmentFacts { shard, number, bytes, .. } = *facts;
+            let reach = match seal.reach {
+                Some(reach) => reach,
+                None => self.scan(facts)?,
+            };
+            let grouped = needed.is_some();
+            candidates.push(Candidate { shard, number, bytes, age, consumed, grouped, reach });
+        }
+        Ok(candidates)
+    }
+
+    /// Reads a segment for the reach its seal does not tell.
+    fn scan(&mut self, facts: &SegmentFacts) -> io::Result<u64> {
+        let key = (facts.shard, facts.number);
+        if let Some(&known) = self.reaches.get(&key) {
+            return Ok(known);
+        }
+        let mut reach = facts.number;
+        self.log.walk_segment(facts, None, 0, &mut |_, record| {
+            reach = record.fragments().map(|at| at.segment).min().unwrap_or(reach).min(reach);
+            Ok(true)
+        })?;
+        self.reaches.insert(key, reach);
+        Ok(reach)
+    }
+
+    /// Deletes a segment and its index, then makes that durable.
+    fn delete(&mut self, segment: &Candidate) -> io::Result<()> {
+        let dir = shard_dir(self.log.dir(), segment.shard);
+        let path = segment_path(&dir, segment.number);
+        // The index is advice: it goes first, so that none is left without its segment.
+        for path in [path.with_extension("idx"), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(super::reader::at(&path, &error));
+                }
+                _ => {}
+            }
+        }
+        self.consumed.remove(&(segment.shard, segment.number));
+        sync_dir(&dir)
+    }
+}
+
+/// Time since boot, and which boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Clock {
+    boot: String,
+    now: Duration,
+}
+
+impl Clock {
+    fn read() -> io::Result<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: room for the answer.
+        if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Ok(Self { boot, now: Duration::from_secs(seconds) })
+    }
+}
+
+/// When the seals of a shard were first seen: a line each, `number boot seconds`. Lost or damaged
+/// lines begin an age anew.
+#[derive(Debug, Default)]
+struct Ages(BTreeMap<u64, (String, u64)>);
+
+impl Ages {
+    fn path(dir: &Path) -> PathBuf {
+        dir.join("ages")
+    }
+
+    fn read(dir: &Path) -> Self {
+        let text = fs::read_to_string(Self::path(dir)).unwrap_or_default();
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            let number = words.next()?.parse().ok()?;
+            let boot = words.next()?.to_owned();
+            Some((number, (boot, words.next()?.parse().ok()?)))
+        };
+        Self(text.lines().filter_map(parse).collect())
+    }
+
+    /// Adds what is new and forgets what is gone.
+    fn update(
+        &mut self,
+        dir: &Path,
+        clock: &Clock,
+        sealed: impl Iterator<Item = u64>,
+    ) -> io::Result<()> {
+        let sealed: BTreeSet<_> = sealed.collect();
+        let before = self.0.len();
+        self.0.retain(|number, (boot, _)| sealed.contains(number) && *boot == clock.boot);
+        let mut changed = self.0.len() != before;
+        for number in sealed {
+            self.0.entry(number).or_insert_with(|| {
+                changed = true;
+                (clock.boot.clone(), clock.now.as_secs())
+            });
+        }
+        if changed {
+            let lines = self.0.iter().map(|(number, (boot, at))| format!("{number} {boot} {at}\n"));
+            let new = dir.join("ages.new");
+            fs::write(&new, lines.collect::<String>())?;
+            fs::rename(new, Self::path(dir))?;
+        }
+        Ok(())
+    }
+
+    fn of(&self, number: u64, clock: &Clock) -> Duration {
+        let seen = self.0.get(&number).map_or(clock.now, |(_, at)| Duration::from_secs(*at));
+        clock.now.saturating_sub(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{DataDir, Mail, Writer, recover};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn rules() -> Rules {
+        Rules {
+            age: Some(DAY),
+            size: None,
+            require_consumed: true,
+            retain_after_export: Duration::from_secs(900),
+            hold: false,
+        }
+    }
+
+    fn candidate(number: u64, days: u32, consumed: Option<u64>) -> Candidate {
+        let consumed = consumed.map(Duration::from_secs);
+        let age = DAY * days + AGE_MIN;
+        Candidate { shard: 0, number, bytes: 100, age, consumed, grouped: true, reach: number }
+    }
+
+    fn decide(rules: &Rules, sealed: Vec<Candidate>, disk_low: bool) -> Vec<(Candidate, Reason)> {
+        super::decide(rules, sealed, disk_low, &|_| u64::MAX)
+    }
+
+    struct At(Option<u64>, u64);
+
+    impl Needs for At {
+        fn offset(&self, _: u16) -> io::Result<Option<u64>> {
+            Ok(self.0)
+        }
+
+        fn segments_from(&self, _: u16) -> u64 {
+            self.1
+        }
+    }
+
+    fn numbers(gone: &[(Candidate, Reason)]) -> Vec<u64> {
+        gone.iter().map(|(segment, _)| segment.number).collect()
+    }
+
+    #[test]
+    fn every_condition_must_hold() {
+        let decided = |rules: &Rules, one: Candidate| !decide(rules, vec![one], false).is_empty();
+        assert!(decided(&rules(), candidate(1, 2, Some(900))));
+        assert!(!decided(&rules(), candidate(1, 0, Some(900))), "too young");
+        assert!(!decided(&rules(), candidate(1, 2, Some(899))), "within the grace");
+        assert!(!decided(&rules(), candidate(1, 2, None)), "needed");
+        assert!(!decided(&Rules { hold: true, ..rules() }, candidate(1, 2, Some(900))), "held");
+        assert!(!decided(&Rules { age: None, ..rules() }, candidate(1, 2, Some(900))), "no rule");
+        let lax = Rules { require_consumed: false, ..rules() };
+        assert!(decided(&lax, candidate(1, 2, None)), "the operator said so");
+        let lone = Candidate { grouped: false, ..candidate(1, 2, Some(0)) };
+        assert!(decided(&rules(), lone), "without a group age alone decides");
+    }
+
+    #[test]
+    fn size_takes_the_oldest_first_and_only_from_the_front() {
+        let size = Rules { age: None, size: Some(250), ..rules() };
+        let all =
+            || (1..=5).map(|number| candidate(number, 6 - number as u32, Some(900))).collect();
+        assert_eq!(numbers(&decide(&size, all(), false)), [1, 2, 3]);
+        // A segment that somebody needs keeps those behind it.
+        let mut kept: Vec<Candidate> = all();
+        kept[1].consumed = None;
+        assert_eq!(numbers(&decide(&size, kept, false)), [1]);
+    }
+
+    #[test]
+    fn a_low_disk_takes_what_is_consumed_and_nothing_else() {
+        let young = |consumed| vec![candidate(1, 0, consumed)];
+        assert_eq!(numbers(&decide(&rules(), young(Some(900)), true)), [1]);
+        assert!(decide(&rules(), young(None), true).is_empty());
+        assert!(decide(&rules(), young(Some(900)), false).is_empty());
+    }
+
+    #[test]
+    fn mail_data_stays_as_long_as_its_record() {
+        let age = Rules { age: Some(DAY), ..rules() };
+        let mut all: Vec<_> = (1..=6).map(|number| candidate(number, 2, Some(900))).collect();
+        // The record in 5 has its mail data from 3 on, that in 6 from 5 on.
+        all[4].reach = 3;
+        all[5].reach = 5;
+        assert_eq!(numbers(&decide(&age, all.clone(), false)), [1, 2, 3, 4, 5, 6]);
+        all[5].age = Duration::ZERO;
+        assert_eq!(numbers(&decide(&age, all.clone(), false)), [1, 2], "5 stays with 6, 3 with 5");
+        let held = |_| 2;
+        assert_eq!(numbers(&super::decide(&age, all, false, &held)), [1]);
+    }
+
+    fn written(dir: &Path, records: usize) -> (DataDir, u64) {
+        let data = DataDir::open(dir).unwrap();
+        let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
+        let mail = Mail {
+            mail_from: "",
+            rcpts: "b@x.test",
+            helo: "h",
+            client: "127.0.0.1:1".parse().unwrap(),
+            received_at: 5,
+            listener: "mx",
+            esmtp: false,
+            smtputf8: false,
+            body_type: 0,
+            flags: 0,
+            size_declared: None,
+        };
+        for _ in 0..records {
+            writer.append(&mail, &[b'x'; 60_000]).unwrap();
+            writer.commit().unwrap();
+        }
+        (data, writer.high_water_mark())
+    }
+
+    #[test]
+    fn offsets_are_not_reused_after_all_was_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, mark) = written(dir.path(), 50);
+        let identity = crate::log::Identity { node: data.node, shard: 0 };
+        let shard = shard_dir(dir.path(), 0);
+        let before = recover(&shard, identity).unwrap();
+        assert_eq!(before.next_offset.get(), mark);
+        let log = Log::open(dir.path()).unwrap();
+        let mut retention = Retention::new(&log).unwrap();
+        // As if they had been sealed a while ago.
+        retention.pass(&rules(), false, &At(None, 0)).unwrap();
+        let ages = shard.join("ages");
+        let backdated = fs::read_to_string(&ages).unwrap();
+        let backdated =
+            backdated.lines().map(|line| format!("{} 0\n", line.rsplit_once(' ').unwrap().0));
+        fs::write(&ages, backdated.collect::<String>()).unwrap();
+        let mut retention = Retention::new(&log).unwrap();
+        let now = Rules { age: Some(Duration::ZERO), ..rules() };
+        // A group in the middle keeps its segment and those behind.
+        let pass = retention.pass(&now, false, &At(Some(20), u64::MAX)).unwrap();
+        assert!(pass.deleted.is_empty(), "within the grace: {pass:?}");
+        let no_grace = Rules { retain_after_export: Duration::ZERO, ..now };
+        let pass = retention.pass(&no_grace, false, &At(Some(20), u64::MAX)).unwrap();
+        let start = log.ends(0).unwrap().0;
+        assert!(pass.deleted[&Reason::Age] == 1 && start > 0 && start <= 20, "{pass:?} {start}");
+        assert!(pass.needed > 0);
+        let pass = retention.pass(&now, false, &At(None, u64::MAX)).unwrap();
+        assert!(pass.deleted[&Reason::Age] > 0);
+        assert!(log.segments(0).unwrap().is_empty(), "all were sealed by the recovery");
+        let after = recover(&shard, identity).unwrap();
+        assert_eq!(after.next_offset.get(), mark);
+        let manifest = crate::log::Manifest::open(&shard.join("manifest")).unwrap();
+        let sealed = manifest.seals().iter().map(|seal| seal.number).max().unwrap();
+        assert!(after.next_segment > sealed, "numbers are not used again");
+        drop(data);
+        let (_data, mark_after) = written(dir.path(), 3);
+        assert_eq!(mark_after, mark + 3);
+        assert_eq!(log.ends(0).unwrap(), (mark, mark + 3));
+    }
+
+    #[test]
+    fn ages_outlive_the_process_and_not_the_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock =
+            |boot: &str, now| Clock { boot: boot.to_owned(), now: Duration::from_secs(now) };
+        let mut ages = Ages::default();
+        ages.update(dir.path(), &clock("a", 100), [1, 2].into_iter()).unwrap();
+        let mut ages = Ages::read(dir.path());
+        ages.update(dir.path(), &clock("a", 160), [2, 3].into_iter()).unwrap();
+        let of = |ages: &Ages, number, clock: &Clock| ages.of(number, clock).as_secs();
+        assert_eq!(of(&ages, 2, &clock("a", 160)), 60);
+        assert_eq!(of(&ages, 3, &clock("a", 160)), 0);
+        let mut ages = Ages::read(dir.path());
+        ages.update(dir.path(), &clock("b", 5), [2, 3].into_iter()).unwrap();
+        assert_eq!(of(&ages, 2, &clock("b", 5)), 0);
+    }
+}
