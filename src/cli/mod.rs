@@ -124,5 +124,9 @@ mod tests {
         assert_eq!(outcome("mailrace serve --set a=b"), code(EXIT_CONFIG));
         assert_eq!(outcome("mailrace serve -c x.toml"), code(EXIT_CONFIG));
         assert_eq!(outcome("mailrace check --set log.sync=x"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace check --json --set log.sync=x"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace config default"), code(0));
+        assert_eq!(outcome("mailrace config"), code(EXIT_USAGE));
+        assert_eq!(outcome("mailrace config defaults"), code(EXIT_USAGE));
     }
 }
