@@ -195,7 +195,10 @@ fn greet(
         if data.fresh { " (new)" } else { "" },
     );
     for Bound { address, .. } in listeners {
-        let what = "any recipient accepted (no config file: development defaults)";
+        let what = match config.file() {
+            Some(_) => "any recipient accepted",
+            None => "any recipient accepted (no config file: development defaults)",
+        };
         let _ = writeln!(out, "  smtp    {address}             {what}");
     }
     if let Some(admin) = admin {
@@ -215,6 +218,10 @@ fn greet(
             address => format!("mailrace bench smtp://{address}"),
         };
         let _ = writeln!(out, "        {bench:<55} 10 s load test against this server");
+    }
+    if config.file().is_none() {
+        let init = "mailrace config init > mailrace.toml";
+        let _ = writeln!(out, "        {init:<55} start a real configuration");
     }
     if config.log.sync == SyncMode::None {
         let _ = writeln!(out, "NOT DURABLE: log.sync = \"none\"; a crash loses acknowledged mail");

@@ -1,8 +1,9 @@
 //! `mailrace check`
 
-use super::{ConfigArgs, EXIT_FAILED};
-use crate::config::Config;
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
+use crate::config::{Config, ConfigErrors, Origin};
 use clap::Args;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -13,47 +14,77 @@ pub(super) struct CheckArgs {
     /// Print every key with its value and origin
     #[arg(long)]
     effective: bool,
-    /// Print JSON (with --effective)
-    #[arg(long, requires = "effective")]
+    /// Print JSON, mistakes too
+    #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let config = match args.config.load() {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    let printed = match (args.effective, args.json) {
-        (false, _) => writeln!(io::stdout(), "configuration ok"),
-        (true, false) => print_text(&config),
-        (true, true) => print_json(&config),
+    let loaded = args.config.load_or_errors();
+    let code = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) };
+    let printed = match (&loaded, args.json) {
+        (Ok(config), false) => print_text(config, args.effective),
+        (Err(errors), false) => {
+            super::print_errors(errors);
+            Ok(())
+        }
+        (loaded, true) => print_json(loaded, args.effective),
     };
     match printed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(EXIT_FAILED),
+        Ok(()) => code,
+        Err(error) => {
+            eprintln!("mailrace: stdout: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 
-fn print_text(config: &Config) -> io::Result<()> {
+fn print_text(config: &Config, effective: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    if !effective {
+        let file = config.file().map_or("no file".into(), |file| file.display().to_string());
+        return writeln!(out, "configuration ok ({file})");
+    }
     for setting in config.settings() {
-        let assignment = format!("{} = {:?}", setting.key, setting.value);
+        let assignment = format!("{} = {}", setting.key, setting.value);
         writeln!(out, "{assignment:<48} # {}", setting.origin)?;
     }
     Ok(())
 }
 
-fn print_json(config: &Config) -> io::Result<()> {
-    let list: Vec<_> = config
-        .settings()
-        .iter()
-        .map(|setting| {
-            serde_json::json!({
-                "key": setting.key,
-                "value": setting.value,
-                "origin": setting.origin.to_string(),
-            })
-        })
-        .collect();
-    writeln!(io::stdout(), "{}", serde_json::Value::Array(list))
+fn print_json(loaded: &Result<Config, ConfigErrors>, effective: bool) -> io::Result<()> {
+    let told = match loaded {
+        Ok(config) => {
+            let file = config.file().map(|file| file.display().to_string());
+            let mut told = json!({"ok": true, "file": file, "errors": []});
+            if effective {
+                let settings = config.settings().iter().map(|setting| {
+                    let value = setting.value.to_json();
+                    with_origin(json!({"key": setting.key, "value": value}), &setting.origin)
+                });
+                told["settings"] = settings.collect();
+            }
+            told
+        }
+        Err(errors) => {
+            let errors = errors.0.iter().map(|error| {
+                let told = json!({"key": error.key, "message": error.message});
+                with_origin(told, &error.origin)
+            });
+            json!({"ok": false, "errors": errors.collect::<Vec<_>>()})
+        }
+    };
+    writeln!(io::stdout(), "{told}")
+}
+
+/// `origin` for people; `file` and `line` for programs, where it is a file.
+fn with_origin(mut told: Value, origin: &Origin) -> Value {
+    told["origin"] = origin.to_string().into();
+    if let Origin::File { path, line } = origin {
+        told["file"] = path.display().to_string().into();
+        if *line > 0 {
+            told["line"] = (*line).into();
+        }
+    }
+    told
 }

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod config;
 mod doctor;
 mod group;
 mod log;
@@ -40,6 +41,8 @@ enum Command {
     Serve(ConfigArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
+    /// Print configurations to start from, or the schema
+    Config(config::ConfigCommandArgs),
     /// Read the log
     Log(log::LogArgs),
     /// Consumer groups: where they are, moved, removed; dead letters
@@ -53,7 +56,7 @@ enum Command {
 /// Where the configuration comes from.
 #[derive(Args, Clone, Debug)]
 struct ConfigArgs {
-    /// Configuration file (not supported yet)
+    /// Configuration file; else ./mailrace.toml, else /etc/mailrace/mailrace.toml
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
     /// Set one key, for example --set log.dir=/var/lib/mailrace
@@ -64,20 +67,20 @@ struct ConfigArgs {
 impl ConfigArgs {
     /// The checked configuration; what is wrong is told on stderr.
     fn load(&self) -> Result<Config, ExitCode> {
-        if let Some(file) = &self.file {
-            eprintln!(
-                "mailrace: {}: configuration files are not supported yet; use --set KEY=VALUE or \
-                 MAILRACE_* variables (a double underscore stands for the dot)",
-                file.display()
-            );
-            return Err(ExitCode::from(EXIT_CONFIG));
-        }
-        Config::load(&self.sets).map_err(|errors: ConfigErrors| {
-            for error in &errors.0 {
-                eprintln!("mailrace: {error}");
-            }
+        self.load_or_errors().map_err(|errors| {
+            print_errors(&errors);
             ExitCode::from(EXIT_CONFIG)
         })
+    }
+
+    fn load_or_errors(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.file.as_deref(), &self.sets)
+    }
+}
+
+fn print_errors(errors: &ConfigErrors) {
+    for error in &errors.0 {
+        eprintln!("mailrace: {error}");
     }
 }
 
@@ -94,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
     match cli.command {
         Command::Serve(args) => serve::run(&args, serve),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Group(args) => group::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -124,5 +128,9 @@ mod tests {
         assert_eq!(outcome("mailrace serve --set a=b"), code(EXIT_CONFIG));
         assert_eq!(outcome("mailrace serve -c x.toml"), code(EXIT_CONFIG));
         assert_eq!(outcome("mailrace check --set log.sync=x"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace check --json --set log.sync=x"), code(EXIT_CONFIG));
+        assert_eq!(outcome("mailrace config default"), code(0));
+        assert_eq!(outcome("mailrace config"), code(EXIT_USAGE));
+        assert_eq!(outcome("mailrace config defaults"), code(EXIT_USAGE));
     }
 }

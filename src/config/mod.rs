@@ -1,31 +1,51 @@
 //! Configuration: as written, then checked, with the origin of every value.
 //!
-//! Later sources win: defaults, then `MAILRACE_*` variables (a double underscore stands for the
+//! Later sources win: defaults, the file, `MAILRACE_*` variables (a double underscore stands for the
 //! dot), then `--set key=value`. An unknown key, a value out of range or an address that would
 //! open a catch-all to the Internet is an error that names where the value was written.
+//!
+//! ```text
+//! keys, export_keys   every key: kind, default, doc ----> defaults (config default), schema
+//!        |
+//! file --+-> raw: Settings, values with origins ---> mod, exports: checked options of the rooms
+//! environment, flags                            \-> reload: what differs, what needs a restart
+//! ```
 
+mod address;
+mod defaults;
+mod export_keys;
+mod exports;
+mod file;
+mod keys;
 mod machine;
 mod raw;
+mod reload;
+mod schema;
 mod units;
+mod value;
 
+pub use defaults::{STARTER, every_default};
+pub use file::{ConfigFile, DEFAULT_FILES};
 pub use machine::Machine;
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
+pub use reload::Change;
+pub use schema::schema;
 pub use units::{Network, format_duration, format_size};
+pub use value::Value;
 
 use crate::export::ExportOptions;
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use value::Amount;
 
 /// Address of the first listener where none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:2525";
 
 /// Data directory where none is configured.
 pub const DEFAULT_DIR: &str = "./mailrace-data";
-
-const MIB: u64 = 1 << 20;
 
 /// The checked configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +60,7 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// `[[export]]`, names unique.
     pub exports: Vec<ExportOptions>,
+    file: Option<PathBuf>,
     settings: Vec<Setting>,
 }
 
@@ -67,6 +88,45 @@ pub struct LogConfig {
     pub segment_size: u64,
     /// A failed write or sync ends the process; otherwise it ends the segment.
     pub abort_on_io_error: bool,
+    /// What is deleted when.
+    pub retention: RetentionConfig,
+    /// Free space below which it warns and deletes what is consumed earlier.
+    pub disk_low: DiskLow,
+}
+
+/// `log.retention`: a segment goes when age or size ask for it and nothing below forbids it (D12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// Age at which a sealed segment may go; `None`: never for its age.
+    pub age: Option<Duration>,
+    /// Bytes of all shards beyond which the oldest segments may go; `None`: no limit.
+    pub size: Option<u64>,
+    /// What a configured exporter or a group has not committed stays.
+    pub require_consumed: bool,
+    /// A segment stays this long after its last consumer has passed it.
+    pub retain_after_export: Duration,
+    /// Nothing is deleted at all.
+    pub hold: bool,
+}
+
+/// `log.disk.low`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskLow {
+    /// Of the file system's size, 1 to 99.
+    Percent(u8),
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl DiskLow {
+    /// In bytes, on a file system of this size.
+    pub fn bytes(self, size: u64) -> u64 {
+        match self {
+            // Divided first: the product might not fit.
+            DiskLow::Percent(percent) => size / 100 * u64::from(percent),
+            DiskLow::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// What precedes a 250.
@@ -144,16 +204,18 @@ impl LineEnds {
 }
 
 impl Config {
-    /// Merges this process's environment and the `--set` flags over the defaults.
+    /// Merges the file (the named one, or the first of [`DEFAULT_FILES`] that exists), this
+    /// process's environment and the `--set` flags over the defaults.
     ///
     /// # Errors
     ///
-    /// Every mistake found, each with the place where it was written.
-    pub fn load(sets: &[String]) -> Result<Config, ConfigErrors> {
-        Config::from_sources(std::env::vars_os(), sets, &Machine::detect())
+    /// Every mistake found, each with the place where it was written; a file that cannot be read.
+    pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
+        let file = ConfigFile::find(named)?;
+        Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())
     }
 
-    /// As [`Config::load`], from the given environment and machine.
+    /// As [`Config::load`], without a file and from the given environment and machine.
     ///
     /// # Errors
     ///
@@ -163,91 +225,59 @@ impl Config {
         sets: &[String],
         machine: &Machine,
     ) -> Result<Config, ConfigErrors> {
-        let mut settings = Settings::defaults(&machine.hostname);
+        Config::merge(None, environment, sets, machine)
+    }
+
+    /// As [`Config::load`], from the given file, environment and machine.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake found, each with the place where it was written.
+    pub fn merge(
+        file: Option<&ConfigFile>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        sets: &[String],
+        machine: &Machine,
+    ) -> Result<Config, ConfigErrors> {
+        let mut settings = Settings::default();
+        if let Some(file) = file {
+            settings.add_file(file);
+        }
         settings.add_environment(environment);
         settings.add_flags(sets);
-        settings.complete_listeners();
-        check(settings, machine)
+        settings.complete(&machine.hostname);
+        let mut config = check(settings, machine)?;
+        config.file = file.map(|file| file.path.clone());
+        Ok(config)
     }
 
     /// Every key with its value as written and its origin, in the order of the documentation.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
     }
+
+    /// The file it was read from, as it was named; `None` if there was none.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
 }
 
 fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErrors> {
     let s = &mut settings;
     let server = ServerConfig {
-        hostname: s.parse("server.hostname", units::hostname),
-        shards: s.parse("server.shards", |text| match text {
-            "auto" => Ok(machine.cpus.len().max(1)),
-            _ => units::integer(text, 1, 1024).map_err(|error| format!("{error}, or \"auto\"")),
+        hostname: s.parse("server.hostname", |text| match text {
+            "" => units::hostname(&machine.hostname),
+            _ => units::hostname(text),
         }),
+        shards: s.integer("server.shards").unwrap_or(machine.cpus.len()).max(1),
         cpus: machine.cpus.clone(),
         admin_listen: s.parse("server.admin.listen", |text| match text {
             "" => Ok(None),
             _ => loopback(text, "the admin listener has no token yet").map(Some),
         }),
     };
-    let log = LogConfig {
-        dir: s
-            .parse("log.dir", |text| match text {
-                "" => Err("a directory is needed".to_owned()),
-                _ => Ok(Some(PathBuf::from(text))),
-            })
-            .unwrap_or_default(),
-        sync: s
-            .parse("log.sync", |text| {
-                choice(text, &[SyncMode::Group, SyncMode::Each, SyncMode::None], SyncMode::name)
-                    .map(Some)
-            })
-            .unwrap_or(SyncMode::Group),
-        segment_size: s.parse("log.segment_size", |text| units::size_within(text, MIB, 4096 * MIB)),
-        abort_on_io_error: s.parse("log.on_io_error", |text| match text {
-            "continue" => Ok(false),
-            "abort" => Ok(true),
-            _ => Err("one of continue, abort is needed".to_owned()),
-        }),
-    };
-    // RFC 5321 §4.5.3.1.7: 64K octets must be taken; §4.5.3.1.8: and 100 recipients.
-    let message_size =
-        s.parse("limits.message_size", |text| units::size_within(text, 1 << 16, 1024 * MIB));
-    let inflight_bytes = s.parse("limits.inflight_bytes", |text| {
-        let bytes = match text.strip_suffix('%') {
-            Some(percent) => {
-                machine.memory_bytes / 100 * units::integer(percent.trim(), 1, 90)? as u64
-            }
-            None => units::size(text)?,
-        };
-        if bytes < message_size {
-            let (bytes, least) = (format_size(bytes), format_size(message_size));
-            return Err(format!(
-                "{bytes} do not hold one message of limits.message_size ({least})"
-            ));
-        }
-        Ok(bytes)
-    });
-    let limits = LimitsConfig {
-        message_size,
-        recipients: s.parse("limits.recipients", |text| units::integer(text, 100, 100_000)),
-        connections_total: s.parse("limits.connections.total", |text| match text {
-            // 0.8 of the descriptors leaves room for segments; 64 KiB is a session's input buffer.
-            "auto" => {
-                let by_memory = usize::try_from(inflight_bytes >> 16).unwrap_or(usize::MAX);
-                Ok((machine.descriptors_max / 5 * 4).min(by_memory).max(1))
-            }
-            _ => {
-                units::integer(text, 1, 10_000_000).map_err(|error| format!("{error}, or \"auto\""))
-            }
-        }),
-        inflight_bytes,
-        timeout_command: s.parse("limits.timeout.command", timeout),
-        timeout_data: s.parse("limits.timeout.data", timeout),
-        exempt: s.parse("limits.exempt", |text| {
-            units::list(text).iter().map(|item| item.parse()).collect::<Result<Vec<Network>, _>>()
-        }),
-    };
+    let log = log(s);
+    let limits = limits(s, machine);
     let listeners: Vec<ListenerConfig> =
         (0..s.listener_count()).map(|index| listener(s, index)).collect();
     for (index, listener) in listeners.iter().enumerate() {
@@ -255,29 +285,91 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
             s.blame(&format!("listener.{index}.name"), "another listener has this name".to_owned());
         }
     }
+    let context = exports::Context {
+        hostname: &server.hostname,
+        admin: server.admin_listen,
+        listeners: listeners.iter().map(|listener| listener.name.as_str()).collect(),
+    };
+    let exports = exports::exports(s, &context);
     let settings = settings.finish()?;
-    Ok(Config { server, log, limits, listeners, exports: Vec::new(), settings })
+    Ok(Config { server, log, limits, listeners, exports, file: None, settings })
+}
+
+fn log(s: &mut Settings) -> LogConfig {
+    LogConfig {
+        dir: s.parse("log.dir", |text| match text {
+            "" => Err("a directory is needed".to_owned()),
+            _ => Ok(PathBuf::from(text)),
+        }),
+        sync: match s.choice("log.sync") {
+            "each" => SyncMode::Each,
+            "none" => SyncMode::None,
+            _ => SyncMode::Group,
+        },
+        segment_size: s.size("log.segment_size").unwrap_or_default(),
+        abort_on_io_error: s.choice("log.on_io_error") == "abort",
+        retention: RetentionConfig {
+            age: s.duration("log.retention.age"),
+            size: s.size("log.retention.size"),
+            require_consumed: s.boolean("log.retention.require_consumed"),
+            retain_after_export: s
+                .duration("log.retention.retain_after_export")
+                .unwrap_or_default(),
+            hold: s.boolean("log.retention.hold"),
+        },
+        disk_low: match s.amount("log.disk.low") {
+            Amount::Percent(percent) => DiskLow::Percent(u8::try_from(percent).unwrap_or(99)),
+            Amount::Bytes(bytes) => DiskLow::Bytes(bytes),
+            Amount::Word => DiskLow::Bytes(0),
+        },
+    }
+}
+
+fn limits(s: &mut Settings, machine: &Machine) -> LimitsConfig {
+    let message_size = s.size("limits.message_size").unwrap_or_default();
+    let inflight = s.amount("limits.inflight_bytes");
+    let inflight_bytes = match inflight {
+        Amount::Percent(percent) => machine.memory_bytes / 100 * percent as u64,
+        Amount::Bytes(bytes) => bytes,
+        Amount::Word => 0,
+    };
+    if inflight_bytes < message_size && inflight != Amount::Word {
+        let (bytes, least) = (format_size(inflight_bytes), format_size(message_size));
+        let message = format!("{bytes} do not hold one message of limits.message_size ({least})");
+        s.blame("limits.inflight_bytes", message);
+    }
+    // 0.8 of the descriptors leaves room for segments; 64 KiB is a session's input buffer.
+    let by_memory = usize::try_from(inflight_bytes >> 16).unwrap_or(usize::MAX);
+    let automatic = (machine.descriptors_max / 5 * 4).min(by_memory).max(1);
+    LimitsConfig {
+        message_size,
+        recipients: s.integer("limits.recipients").unwrap_or_default(),
+        connections_total: s.integer("limits.connections.total").unwrap_or(automatic),
+        inflight_bytes,
+        timeout_command: s.duration("limits.timeout.command").unwrap_or_default(),
+        timeout_data: s.duration("limits.timeout.data").unwrap_or_default(),
+        exempt: s.list("limits.exempt", str::parse),
+    }
 }
 
 fn listener(settings: &mut Settings, index: usize) -> ListenerConfig {
     let key = |field: &str| format!("listener.{index}.{field}");
+    let reason = "a recipient policy (`accept`), which does not exist yet, is needed there, or the \
+                  server would be a catch-all for the Internet";
+    let errors = settings.error_count();
+    let listen = settings.list(&key("listen"), |text| loopback(text, reason));
+    if listen.is_empty() && settings.error_count() == errors {
+        let message = "at least one address is needed, for example 127.0.0.1:2525".to_owned();
+        settings.blame(&key("listen"), message);
+    }
     ListenerConfig {
         name: settings.parse(&key("name"), units::label),
-        listen: settings.parse(&key("listen"), |text| {
-            let addresses = units::list(text);
-            if addresses.is_empty() {
-                return Err("at least one address is needed, for example 127.0.0.1:2525".to_owned());
-            }
-            let reason = "a recipient policy (`accept`), which does not exist yet, is needed \
-                          there, or the server would be a catch-all for the Internet";
-            addresses.iter().map(|text| loopback(text, reason)).collect::<Result<Vec<_>, _>>()
-        }),
-        line_ends: settings
-            .parse(&key("line_ends"), |text| {
-                let all = [LineEnds::Reject, LineEnds::Normalize, LineEnds::Allow];
-                choice(text, &all, LineEnds::name).map(Some)
-            })
-            .unwrap_or(LineEnds::Reject),
+        listen,
+        line_ends: match settings.choice(&key("line_ends")) {
+            "normalize" => LineEnds::Normalize,
+            "allow" => LineEnds::Allow,
+            _ => LineEnds::Reject,
+        },
     }
 }
 
@@ -288,17 +380,6 @@ fn loopback(text: &str, reason: &str) -> Result<SocketAddr, String> {
         return Ok(address);
     }
     Err(format!("{text} listens beyond loopback: {reason}"))
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    units::duration_within(text, Duration::from_secs(1), Duration::from_secs(86_400))
-}
-
-fn choice<T: Copy>(text: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, String> {
-    all.iter().copied().find(|value| name(*value) == text).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
-        format!("one of {} is needed", names.join(", "))
-    })
 }
 
 #[cfg(test)]

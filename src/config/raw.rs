@@ -1,43 +1,32 @@
-//! Settings as written: text under dotted keys, each with its origin.
+//! Settings as written: values under dotted keys, each with its origin.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-/// Keys in the order of the documentation, with their defaults. Empty listener fields are filled by
-/// [`Settings::complete_listeners`].
-const KEYS: [(&str, &str); 14] = [
-    ("server.hostname", ""),
-    ("server.shards", "auto"),
-    ("server.admin.listen", "127.0.0.1:2580"),
-    ("log.dir", super::DEFAULT_DIR),
-    ("log.sync", "group"),
-    ("log.segment_size", "64MiB"),
-    ("log.on_io_error", "continue"),
-    ("limits.message_size", "25MiB"),
-    ("limits.recipients", "1000"),
-    ("limits.connections.total", "auto"),
-    ("limits.inflight_bytes", "50%"),
-    ("limits.timeout.command", "5m"),
-    ("limits.timeout.data", "30m"),
-    ("limits.exempt", "127.0.0.0/8, ::1"),
-];
-
-/// Fields of one listener, with the defaults of the first.
-const LISTENER_FIELDS: [(&str, &str); 3] =
-    [("name", "smtp"), ("listen", super::DEFAULT_LISTEN), ("line_ends", "reject")];
-
-/// Most listeners; each costs a socket on every shard and a set of metric series.
-const LISTENERS_MAX: usize = 16;
+use super::keys::{self, Key, Table};
+use super::value::{Amount, Kind, Value};
 
 /// Prefix of the variables that are settings.
 const PREFIX: &str = "MAILRACE_";
 
-/// Where a value was written.
+/// Last names of keys that would hold a secret; there are none, but people will try.
+const SECRETS: [&str; 5] = ["password", "secret", "token", "secret_key", "credentials"];
+
+/// Where a value was written. Later ones win.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Nowhere: the built-in default.
     Default,
+    /// The configuration file.
+    File {
+        /// As it was named.
+        path: PathBuf,
+        /// From 1; 0: the file as a whole.
+        line: usize,
+    },
     /// This environment variable.
     Environment(String),
     /// A `--set` flag.
@@ -48,6 +37,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
+            Origin::File { path, line: 0 } => write!(f, "{}", path.display()),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::Flag => f.write_str("--set"),
         }
@@ -60,7 +51,7 @@ pub struct Setting {
     /// Dotted key.
     pub key: String,
     /// Value as written.
-    pub value: String,
+    pub value: Value,
     /// Where it was written.
     pub origin: Origin,
 }
@@ -68,7 +59,7 @@ pub struct Setting {
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The key, as written.
+    /// The key, as written; empty where it is the file that is wrong.
     pub key: String,
     /// Where it was written.
     pub origin: Origin,
@@ -78,7 +69,11 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.key, self.origin, self.message)
+        let Self { key, origin, message } = self;
+        match key.as_str() {
+            "" => write!(f, "{origin}: {message}"),
+            _ => write!(f, "{key} ({origin}): {message}"),
+        }
     }
 }
 
@@ -101,35 +96,34 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// The merged sources and the mistakes found in them so far.
+#[derive(Default)]
 pub(super) struct Settings {
-    values: BTreeMap<String, (String, Origin)>,
+    values: BTreeMap<String, (Value, Origin)>,
     errors: Vec<ConfigError>,
+    /// `$CREDENTIALS_DIRECTORY`: where a service manager puts what `credential:` names.
+    credentials: Option<PathBuf>,
 }
 
 impl Settings {
-    /// The defaults, with the system's host name.
-    pub(super) fn defaults(hostname: &str) -> Self {
-        let mut values = BTreeMap::new();
-        for (key, value) in KEYS {
-            let value = if key == "server.hostname" { hostname } else { value };
-            values.insert(key.to_owned(), (value.to_owned(), Origin::Default));
-        }
-        Settings { values, errors: Vec::new() }
-    }
-
     /// Lays `MAILRACE_*` over what is there.
     pub(super) fn add_environment(
         &mut self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) {
         for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            let Some(name) = name.to_str() else { continue };
+            if name == "CREDENTIALS_DIRECTORY" {
+                self.credentials = Some(PathBuf::from(value));
                 continue;
-            };
-            let key = name[PREFIX.len()..].replace("__", ".").to_ascii_lowercase();
+            }
+            let Some(key) = name.strip_prefix(PREFIX) else { continue };
+            if is_service_link(name) {
+                continue;
+            }
+            let key = key.replace("__", ".").to_ascii_lowercase();
             let origin = Origin::Environment(name.to_owned());
             match value.into_string() {
-                Ok(value) => self.add(key, value, origin),
+                Ok(value) => self.add_text(&key, &value, origin),
                 Err(_) => self.error(&key, origin, "the value is not UTF-8".to_owned()),
             }
         }
@@ -139,78 +133,263 @@ impl Settings {
     pub(super) fn add_flags(&mut self, sets: &[String]) {
         for text in sets {
             match text.split_once('=') {
-                Some((key, value)) => {
-                    self.add(key.trim().to_owned(), value.trim().to_owned(), Origin::Flag);
-                }
+                Some((key, value)) => self.add_text(key.trim(), value.trim(), Origin::Flag),
                 None => self.error(text, Origin::Flag, "key=value is needed".to_owned()),
             }
         }
     }
 
-    fn add(&mut self, key: String, value: String, origin: Origin) {
-        if is_known(&key) {
-            self.values.insert(key, (value, origin));
-        } else {
-            let message = match suggestion(&key) {
-                Some(known) => format!("unknown key; did you mean {known}?"),
-                None => "unknown key; `mailrace check --effective` lists all".to_owned(),
-            };
-            self.error(&key, origin, message);
+    fn add_text(&mut self, key: &str, text: &str, origin: Origin) {
+        match keys::find(key) {
+            Some(known) => self.add(key, known.kind.read(text), origin),
+            None => self.unknown(key, origin),
         }
     }
 
-    /// Gives every listener all its fields.
-    pub(super) fn complete_listeners(&mut self) {
+    /// Lays the value of a known key over what is there.
+    pub(super) fn add(&mut self, key: &str, value: Value, origin: Origin) {
+        self.values.insert(key.to_owned(), (value, origin));
+    }
+
+    /// Notes a key that does not exist.
+    pub(super) fn unknown(&mut self, key: &str, origin: Origin) {
+        let message = match (secret_file(key), keys::suggestion(key)) {
+            (Some(file), _) => format!(
+                "secrets are not taken here: write it to a file that {file} names, or give it to \
+                 the service manager and write {file} = \"credential:NAME\""
+            ),
+            (None, Some(known)) => format!("unknown key; did you mean {known}?"),
+            (None, None) => "unknown key; `mailrace config default` lists all".to_owned(),
+        };
+        self.error(key, origin, message);
+    }
+
+    /// Gives every table all its keys. What the other keys of an exporter mean depends on its type,
+    /// so it is looked at here.
+    pub(super) fn complete(&mut self, hostname: &str) {
+        let hostname = Value::Text(hostname.to_owned());
+        self.values.entry("server.hostname".to_owned()).or_insert((hostname, Origin::Default));
+        self.add_defaults(Table::Root, |_| true);
         for index in 0..self.listener_count() {
-            for (field, default) in LISTENER_FIELDS {
-                let default = match (index, field) {
-                    (0, _) | (_, "line_ends") => default.to_owned(),
-                    (_, "name") => format!("{default}{index}"),
-                    _ => String::new(),
-                };
-                self.values
-                    .entry(format!("listener.{index}.{field}"))
-                    .or_insert((default, Origin::Default));
+            self.add_defaults(Table::Listener(index), |_| true);
+        }
+        for index in 0..self.export_count() {
+            self.complete_export(index);
+        }
+    }
+
+    fn add_defaults(&mut self, table: Table, is_meant: impl Fn(&Key) -> bool) {
+        for key in table.keys().iter().filter(|key| key.example.is_none() && is_meant(key)) {
+            let default = match (table, key.name) {
+                (Table::Listener(index @ 1..), "name") => format!("{}{index}", key.default),
+                (Table::Listener(1..), "listen") => String::new(),
+                _ => key.default.to_owned(),
+            };
+            self.values
+                .entry(format!("{}{}", table.prefix(), key.name))
+                .or_insert((key.kind.read(&default), Origin::Default));
+        }
+    }
+
+    fn complete_export(&mut self, index: usize) {
+        let table = Table::Export(index);
+        let prefix = table.prefix();
+        let written: Vec<String> =
+            self.values.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let first = written.first().and_then(|key| self.values.get(key));
+        let somewhere = first.map_or(Origin::Default, |(_, origin)| origin.clone());
+        let Some(kind) = self.values.get(&format!("{prefix}type")).map(|(value, _)| value.text())
+        else {
+            let message = format!("is needed: one of {}", super::export_keys::TYPES.join(", "));
+            self.error(&format!("{prefix}type"), somewhere, message);
+            return;
+        };
+        if !super::export_keys::TYPES.contains(&kind.as_str()) {
+            // Told where the type is read.
+            return;
+        }
+        for key in written {
+            if keys::find_of(&key, &kind).is_none() {
+                let owners = keys::owners(&key);
+                let message =
+                    format!("a key of type {}; this exporter is of type {kind}", owners.join(", "));
+                self.blame(&key, message);
+                self.values.remove(&key);
             }
         }
+        for key in table.keys().iter().filter(|key| key.is_of(&kind)) {
+            let name = format!("{prefix}{}", key.name);
+            if let Some(example) = key.example.filter(|_| !self.values.contains_key(&name)) {
+                let origin = self.origin(&format!("{prefix}type"));
+                let example = key.kind.read(example);
+                let message = format!("is needed for type {kind}, for example {example}");
+                self.error(&name, origin, message);
+            }
+        }
+        self.add_defaults(table, |key| key.is_of(&kind));
     }
 
     /// Listeners: one more than the highest index, at least one.
     pub(super) fn listener_count(&self) -> usize {
-        let indices =
-            self.values.keys().filter_map(|key| listener_key(key)).map(|(index, _)| index);
-        indices.max().map_or(1, |highest| highest + 1)
+        self.count(|table| match table {
+            Table::Listener(index) => index + 1,
+            _ => 1,
+        })
+        .max(1)
     }
 
-    /// Parses one value; a mistake is noted and the type's default stands in until `finish`.
+    /// Exporters: one more than the highest index.
+    pub(super) fn export_count(&self) -> usize {
+        self.count(|table| match table {
+            Table::Export(index) => index + 1,
+            _ => 0,
+        })
+    }
+
+    fn count(&self, count: impl Fn(Table) -> usize) -> usize {
+        self.values.keys().map(|key| count(keys::locate(key).0)).max().unwrap_or(0)
+    }
+
+    /// Reads one value; a mistake is noted and the type's default stands in until `finish`. A key
+    /// that is not there was told by `complete`.
+    fn take<T: Default>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(Kind, &Value) -> Result<T, String>,
+    ) -> T {
+        let (Some((value, _)), Some(known)) = (self.values.get(key), self.known(key)) else {
+            return T::default();
+        };
+        let read = match value {
+            Value::Text(text) if text.is_empty() && known.example.is_some() => {
+                Err("must not be empty".to_owned())
+            }
+            Value::List(items) if items.is_empty() && known.example.is_some() => {
+                Err("must not be empty".to_owned())
+            }
+            value => read(known.kind, value),
+        };
+        read.unwrap_or_else(|message| {
+            self.blame(key, message);
+            T::default()
+        })
+    }
+
+    fn known(&self, key: &str) -> Option<&'static Key> {
+        let kind = match keys::locate(key).0 {
+            Table::Export(index) => self.values.get(&format!("export.{index}.type")),
+            _ => None,
+        };
+        kind.and_then(|(kind, _)| keys::find_of(key, &kind.text())).or_else(|| keys::find(key))
+    }
+
+    /// Parses a string.
     pub(super) fn parse<T: Default>(
         &mut self,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> T {
-        let (value, _) = self.values.get(key).expect("only known keys, all of which have defaults");
-        match parse(value) {
-            Ok(value) => value,
-            Err(message) => {
-                self.blame(key, message);
-                T::default()
-            }
+        self.take(key, |_, value| parse(&value.text()))
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> String {
+        self.parse(key, |text| Ok(text.to_owned()))
+    }
+
+    /// Parses each string of an array.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        self.take(key, |_, value| match value {
+            Value::List(items) => items.iter().map(|item| parse(item)).collect(),
+            _ => Err("an array of strings is needed".to_owned()),
+        })
+    }
+
+    pub(super) fn boolean(&mut self, key: &str) -> bool {
+        self.take(key, |kind, value| kind.boolean(value))
+    }
+
+    pub(super) fn choice(&mut self, key: &str) -> &'static str {
+        self.take(key, |kind, value| kind.choice(value))
+    }
+
+    /// `None`: the word that stands in place of a number.
+    pub(super) fn integer(&mut self, key: &str) -> Option<usize> {
+        self.take(key, |kind, value| kind.integer(value))
+    }
+
+    pub(super) fn amount(&mut self, key: &str) -> Amount {
+        self.take(key, |kind, value| kind.amount(value))
+    }
+
+    /// A size in bytes; `None`: the word that stands in place of one.
+    pub(super) fn size(&mut self, key: &str) -> Option<u64> {
+        match self.amount(key) {
+            Amount::Bytes(bytes) => Some(bytes),
+            Amount::Word | Amount::Percent(_) => None,
         }
+    }
+
+    /// `None`: the word that stands in place of a duration.
+    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
+        self.take(key, |kind, value| kind.duration(value))
+    }
+
+    pub(super) fn rate(&mut self, key: &str) -> Option<u32> {
+        self.take(key, |kind, value| kind.rate(value))
+    }
+
+    /// A path; `credential:NAME` is one below `$CREDENTIALS_DIRECTORY`.
+    pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
+        let credentials = self.credentials.clone();
+        self.parse(key, |text| {
+            let Some(name) = text.strip_prefix("credential:") else {
+                return Ok((!text.is_empty()).then(|| PathBuf::from(text)));
+            };
+            if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+                return Err(format!("{name:?} is not the name of a credential"));
+            }
+            match credentials {
+                Some(dir) => Ok(Some(dir.join(name))),
+                None => Err(format!(
+                    "{text}: CREDENTIALS_DIRECTORY is not set; the service manager sets it where \
+                     the unit has LoadCredential={name}:FILE"
+                )),
+            }
+        })
     }
 
     /// Notes a mistake in the value of `key`.
     pub(super) fn blame(&mut self, key: &str, message: String) {
-        let origin = self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone());
+        let origin = self.origin(key);
         self.error(key, origin, message);
     }
 
-    fn error(&mut self, key: &str, origin: Origin, message: String) {
+    fn origin(&self, key: &str) -> Origin {
+        self.values.get(key).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// Notes a mistake.
+    pub(super) fn error(&mut self, key: &str, origin: Origin, message: String) {
         self.errors.push(ConfigError { key: key.to_owned(), origin, message });
     }
 
+    pub(super) fn error_count(&self) -> usize {
+        self.errors.len()
+    }
+
+    /// Whether it is another kind of file altogether, so that more mistakes help nobody.
+    pub(super) fn has_too_many_errors(&self) -> bool {
+        self.errors.len() >= 100
+    }
+
     /// All settings, or all mistakes.
-    pub(super) fn finish(self) -> Result<Vec<Setting>, ConfigErrors> {
+    pub(super) fn finish(mut self) -> Result<Vec<Setting>, ConfigErrors> {
         if !self.errors.is_empty() {
+            self.errors.sort_by_key(|error| error.origin.clone());
             return Err(ConfigErrors(self.errors));
         }
         let mut settings: Vec<Setting> = self
@@ -218,67 +397,29 @@ impl Settings {
             .into_iter()
             .map(|(key, (value, origin))| Setting { key, value, origin })
             .collect();
-        settings.sort_by_key(|setting| rank(&setting.key));
+        settings.sort_by_key(|setting| keys::rank(&setting.key));
         Ok(settings)
     }
 }
 
-/// Splits `listener.<index>.<field>`.
-fn listener_key(key: &str) -> Option<(usize, &str)> {
-    let (index, field) = key.strip_prefix("listener.")?.split_once('.')?;
-    let canonical = index == "0" || !index.starts_with(['0', '+']);
-    let index = index.parse().ok().filter(|index| canonical && *index < LISTENERS_MAX)?;
-    Some((index, field))
+/// The key of the file in which the secret of this key belongs.
+fn secret_file(key: &str) -> Option<String> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let file = format!("{key}_file");
+    (SECRETS.contains(&last) && keys::find(&file).is_some()).then_some(file)
 }
 
-fn is_known(key: &str) -> bool {
-    KEYS.iter().any(|(known, _)| *known == key)
-        || listener_key(key)
-            .is_some_and(|(_, field)| LISTENER_FIELDS.iter().any(|(known, _)| *known == field))
-}
-
-/// Place in the documentation: the fixed keys, then the listeners.
-fn rank(key: &str) -> (usize, usize) {
-    let fixed = KEYS.iter().position(|(known, _)| *known == key).map(|place| (place, 0));
-    fixed.unwrap_or_else(|| {
-        let (index, field) = listener_key(key).unwrap_or((0, ""));
-        let place = LISTENER_FIELDS.iter().position(|(known, _)| *known == field);
-        (KEYS.len() + index, place.unwrap_or(0))
-    })
-}
-
-/// The known key nearest to `key`, unless it is too far to be meant.
-fn suggestion(key: &str) -> Option<String> {
-    let listeners = LISTENER_FIELDS.iter().map(|(field, _)| {
-        let index = listener_key(key).map_or(0, |(index, _)| index);
-        format!("listener.{index}.{field}")
-    });
-    KEYS.iter()
-        .map(|(known, _)| (*known).to_owned())
-        .chain(listeners)
-        .map(|known| (distance(key, &known), known))
-        .filter(|(distance, known)| *distance <= known.len() / 3)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// Levenshtein distance, one row at a time.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let above = *cell;
-            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
-            diagonal = above;
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
+/// Whether Kubernetes has set this variable, as it does for each service of a namespace: one named
+/// `mailrace` makes `MAILRACE_SERVICE_HOST` and `MAILRACE_PORT_25_TCP`. Settings have `__` in them.
+fn is_service_link(name: &str) -> bool {
+    let ends_as_port = |(_, rest): (&str, &str)| {
+        rest.is_empty()
+            || rest.starts_with("_") && rest[1..].starts_with(|c: char| c.is_ascii_digit())
+    };
+    !name.contains("__")
+        && (name.ends_with("_SERVICE_HOST")
+            || name.contains("_SERVICE_PORT")
+            || name.split_once("_PORT").is_some_and(ends_as_port))
 }
 
 #[cfg(test)]
@@ -286,18 +427,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances() {
-        for (a, b, expected) in
-            [("", "abc", 3), ("abc", "", 3), ("log.dri", "log.dir", 2), ("same", "same", 0)]
-        {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
+    fn variables_of_kubernetes_are_no_settings() {
+        for name in [
+            "MAILRACE_SERVICE_HOST",
+            "MAILRACE_SERVICE_PORT",
+            "MAILRACE_SERVICE_PORT_SMTP",
+            "MAILRACE_PORT",
+            "MAILRACE_PORT_25_TCP",
+            "MAILRACE_PORT_25_TCP_PORT",
+            "MAILRACE_PORT_25_TCP_ADDR",
+            "MAILRACE_ADMIN_PORT_2580_TCP_PROTO",
+        ] {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["MAILRACE_LOG__DIR", "MAILRACE_LOG_DIR", "MAILRACE_PORTS", "MAILRACE_X"] {
+            assert!(!is_service_link(name), "{name}");
         }
     }
 
     #[test]
-    fn suggestions() {
-        assert_eq!(suggestion("log.dirr").as_deref(), Some("log.dir"));
-        assert_eq!(suggestion("listener.2.lisen").as_deref(), Some("listener.2.listen"));
-        assert_eq!(suggestion("completely.other"), None);
+    fn origins_rank_as_the_sources_do() {
+        let file = |line| Origin::File { path: PathBuf::from("a.toml"), line };
+        let origins =
+            [Origin::Default, file(2), file(10), Origin::Environment("A".to_owned()), Origin::Flag];
+        assert!(origins.is_sorted());
+        assert_eq!(file(10).to_string(), "a.toml:10");
+        assert_eq!(file(0).to_string(), "a.toml");
     }
 }

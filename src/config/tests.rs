@@ -16,6 +16,29 @@ fn load(environment: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigErr
     Config::from_sources(environment, &sets, &machine())
 }
 
+/// Of a file named `m.toml`, without environment and flags.
+pub(super) fn from_text(text: &str) -> Result<Config, ConfigErrors> {
+    merged(text, &[], &[])
+}
+
+pub(super) fn merged(
+    text: &str,
+    environment: &[(&str, &str)],
+    sets: &[&str],
+) -> Result<Config, ConfigErrors> {
+    let file = ConfigFile { path: PathBuf::from("m.toml"), text: text.to_owned() };
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+    let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+    Config::merge(Some(&file), environment, &sets, &machine())
+}
+
+/// Asserts that the file is refused with exactly these lines.
+#[track_caller]
+pub(super) fn wrong(text: &str, lines: &[&str]) {
+    let error = from_text(text).expect_err("should be refused").to_string();
+    assert_eq!(error.lines().collect::<Vec<_>>(), lines);
+}
+
 #[track_caller]
 fn refused(environment: &[(&str, &str)], sets: &[&str], text: &str) {
     let error = load(environment, sets).expect_err("should be refused").to_string();
@@ -30,7 +53,7 @@ fn defaults() {
     assert_eq!(config.server.admin_listen, Some("127.0.0.1:2580".parse().unwrap()));
     assert_eq!(config.log.dir, PathBuf::from("./mailrace-data"));
     assert_eq!(config.log.sync, SyncMode::Group);
-    assert_eq!(config.log.segment_size, 64 * MIB);
+    assert_eq!(config.log.segment_size, 64 << 20);
     assert_eq!(config.limits.message_size, 26_214_400);
     assert_eq!(config.limits.recipients, 1000);
     assert_eq!(config.limits.connections_total, 800);
@@ -42,6 +65,18 @@ fn defaults() {
     assert_eq!(listener.name, "smtp");
     assert_eq!(listener.listen, ["127.0.0.1:2525".parse::<SocketAddr>().unwrap()]);
     assert_eq!(listener.line_ends, LineEnds::Reject);
+    assert_eq!(
+        config.log.retention,
+        RetentionConfig {
+            age: Some(Duration::from_secs(7 * 86_400)),
+            size: None,
+            require_consumed: true,
+            retain_after_export: Duration::from_secs(900),
+            hold: false,
+        }
+    );
+    assert_eq!(config.log.disk_low, DiskLow::Percent(10));
+    assert!(config.exports.is_empty() && config.file().is_none());
     assert!(config.settings().iter().all(|setting| setting.origin == Origin::Default));
 }
 
@@ -99,6 +134,10 @@ fn values_out_of_range() {
         ("limits.exempt=example.com", "not a network"),
         ("log.segment_size=1KiB", "1MiB to 4GiB"),
         ("log.sync=fast", "one of group, each, none"),
+        ("log.retention.age=never", "not a duration"),
+        ("log.retention.size=1KiB", "1MiB to"),
+        ("log.retention.hold=yes", "true or false is needed, not \"yes\""),
+        ("log.disk.low=100%", "1 to 99"),
         ("log.dir=", "a directory is needed"),
         ("server.shards=0", "from 1 to 1024, or \"auto\""),
         ("server.hostname=a b", "not a host name"),
@@ -122,4 +161,86 @@ fn no_catch_all_beyond_loopback() {
     refused(&[], &["server.admin.listen=192.0.2.1:80"], "no token");
     assert!(load(&[], &["listener.0.listen=[::1]:25"]).is_ok());
     assert_eq!(load(&[], &["server.admin.listen="]).unwrap().server.admin_listen, None);
+}
+
+#[test]
+fn retention() {
+    let sets = [
+        "log.retention.age=",
+        "log.retention.size=500GiB",
+        "log.retention.require_consumed=false",
+        "log.retention.retain_after_export=0s",
+        "log.retention.hold=true",
+        "log.disk.low=20GiB",
+    ];
+    let log = load(&[], &sets).unwrap().log;
+    assert_eq!(
+        log.retention,
+        RetentionConfig {
+            age: None,
+            size: Some(500 << 30),
+            require_consumed: false,
+            retain_after_export: Duration::ZERO,
+            hold: true,
+        }
+    );
+    assert_eq!(log.disk_low, DiskLow::Bytes(20 << 30));
+    assert_eq!(log.disk_low.bytes(1 << 40), 20 << 30);
+    assert_eq!(DiskLow::Percent(10).bytes(1000), 100);
+    assert!(DiskLow::Percent(99).bytes(u64::MAX) < u64::MAX);
+}
+
+#[test]
+fn variables_and_flags_win_over_the_file() {
+    let text = "[log]\ndir = \"/file\"\nsync = \"each\"\n[limits]\nrecipients = 200\n";
+    let environment = [("MAILRACE_LOG__DIR", "/env"), ("MAILRACE_LOG__SYNC", "none")];
+    let config = merged(text, &environment, &["log.dir=/flag"]).unwrap();
+    let (dir, sync) = (&config.log.dir, config.log.sync);
+    assert_eq!((dir.to_str(), sync), (Some("/flag"), SyncMode::None));
+    assert_eq!(config.limits.recipients, 200);
+    assert_eq!(config.file(), Some(Path::new("m.toml")));
+    let origin = |key: &str| {
+        config.settings().iter().find(|setting| setting.key == key).unwrap().origin.to_string()
+    };
+    assert_eq!(origin("log.dir"), "--set");
+    assert_eq!(origin("log.sync"), "environment MAILRACE_LOG__SYNC");
+    assert_eq!(origin("limits.recipients"), "m.toml:5");
+}
+
+/// What a table lists is taken, and nothing of it by accident: each word gives another value.
+#[test]
+fn every_choice_of_the_tables_is_taken() {
+    let minimal: Vec<(&str, String)> = export_keys::TYPES
+        .iter()
+        .map(|kind| {
+            let needed = keys::Table::Export(0).keys().iter().filter(|key| key.is_of(kind));
+            let lines = needed.filter_map(|key| {
+                let value = key.kind.read(key.example?);
+                Some(format!("{} = {value}\n", key.name))
+            });
+            let text = lines.collect::<String>().replace("\"blackhole\"", &format!("{kind:?}"));
+            (*kind, format!("[[export]]\n{text}"))
+        })
+        .collect();
+    let mut count = 0;
+    let mut walk = |table: keys::Table, kind: &str, text: &str| {
+        for key in table.keys().iter().filter(|key| key.is_of(kind) && key.name != "type") {
+            let value::Kind::Choice(words) = key.kind else { continue };
+            let mut seen = Vec::new();
+            for word in words {
+                let set = format!("{}{}={word}", table.prefix(), key.name);
+                let config = merged(text, &[], &[&set]).unwrap();
+                let told = format!("{:?} {:?} {:?}", config.log, config.listeners, config.exports);
+                assert!(!seen.contains(&told), "{set} does nothing");
+                seen.push(told);
+                count += 1;
+            }
+        }
+    };
+    walk(keys::Table::Root, "", "");
+    walk(keys::Table::Listener(0), "", "");
+    for (kind, text) in &minimal {
+        walk(keys::Table::Export(0), kind, text);
+    }
+    assert!(count > 80, "{count}");
 }

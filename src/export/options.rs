@@ -270,13 +270,14 @@ pub struct WebhookOptions {
 pub struct RelayOptions {
     /// RFC 2033 instead of RFC 5321.
     pub lmtp: bool,
-    /// `HOST:PORT` or the path of a unix socket.
+    /// `HOST:PORT`, or the path of a unix socket: that has a `/`.
     pub server: String,
     /// What this side calls itself.
     pub helo: String,
     /// Connections, 1 to 64.
     pub connections: usize,
-    /// STARTTLS: use it and fail where it is not offered. Implicit TLS: `implicit_tls`.
+    /// `enabled`: TLS is used, and what does not offer it gets nothing. By STARTTLS, unless
+    /// `implicit_tls`.
     pub tls: TlsOptions,
     /// TLS from the first octet on.
     pub implicit_tls: bool,

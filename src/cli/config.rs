@@ -1,0 +1,38 @@
+//! `mailrace config`
+
+use super::EXIT_FAILED;
+use crate::config::{STARTER, every_default, schema};
+use clap::{Args, Subcommand};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+#[derive(Args, Debug)]
+pub(super) struct ConfigCommandArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print an annotated file to start from
+    Init,
+    /// Print every key with its default
+    Default,
+    /// Print a JSON Schema of the file, for editors
+    Schema,
+}
+
+pub(super) fn run(args: &ConfigCommandArgs) -> ExitCode {
+    let text = match args.what {
+        What::Init => STARTER.to_owned(),
+        What::Default => every_default(),
+        What::Schema => format!("{:#}\n", schema()),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mailrace: stdout: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Keys of one `[[export]]`. A name may stand here twice with different types of exporters, where
+//! these differ in what it takes or in the default.
+
+use super::keys::Key;
+use super::value::Kind;
+
+/// Types of exporters.
+pub(super) const TYPES: &[&str] =
+    &["kafka", "nats", "s3", "folder", "webhook", "lmtp", "smtp", "files", "blackhole"];
+
+const KAFKA: &[&str] = &["kafka"];
+const NATS: &[&str] = &["nats"];
+const S3: &[&str] = &["s3"];
+const FOLDER: &[&str] = &["folder"];
+const STORES: &[&str] = &["s3", "folder"];
+const WEBHOOK: &[&str] = &["webhook"];
+const RELAYS: &[&str] = &["lmtp", "smtp"];
+const FILES: &[&str] = &["files"];
+const BROKERS: &[&str] = &["kafka", "nats"];
+const WITH_USER: &[&str] = &["kafka", "nats", "lmtp", "smtp"];
+const WITH_TLS: &[&str] = &["kafka", "nats", "webhook", "lmtp", "smtp"];
+const BUT_RELAYS: &[&str] = &["kafka", "nats", "s3", "folder", "webhook", "files", "blackhole"];
+const BUT_WEBHOOK: &[&str] =
+    &["kafka", "nats", "s3", "folder", "lmtp", "smtp", "files", "blackhole"];
+
+const HOUR: u64 = 3_600_000;
+const MIB: u64 = 1 << 20;
+const TIMEOUT: Kind = Kind::Duration { least: 100, most: HOUR, word: None };
+const AT_ONCE: Kind = Kind::Integer { least: 1, most: 64, word: None };
+
+/// In the order of the documentation; `name` and `type` first.
+pub(super) const EXPORT: &[Key] = &[
+    Key::new(
+        "name",
+        Kind::Text,
+        "",
+        "Label in the metrics and name of its consumer group; unique.",
+    )
+    .needed("main"),
+    Key::new("type", Kind::Choice(TYPES), "", "Where the records go.").needed("blackhole"),
+    // kafka
+    Key::new("brokers", Kind::List, "", "HOST:PORT of one broker or more.")
+        .of(KAFKA)
+        .needed("127.0.0.1:9092"),
+    Key::new("topic", Kind::Text, "", "Topic.").of(KAFKA).needed("mail.inbound"),
+    Key::new(
+        "create_partitions",
+        Kind::Integer { least: 0, most: 10_000, word: None },
+        "0",
+        "Make a missing topic with so many partitions; 0: a missing topic is an error.",
+    )
+    .of(KAFKA),
+    Key::new(
+        "compression",
+        Kind::Choice(&["none", "gzip", "lz4", "snappy"]),
+        "none",
+        "Of record batches.",
+    )
+    .of(KAFKA),
+    // nats
+    Key::new("servers", Kind::List, "", "nats://HOST:PORT of one server or more.")
+        .of(NATS)
+        .needed("nats://127.0.0.1:4222"),
+    Key::new("stream", Kind::Text, "MAIL", "JetStream stream.").of(NATS),
+    Key::new("create", Kind::Boolean, "true", "Make a missing stream; otherwise it is an error.")
+        .of(NATS),
+    Key::new(
+        "replicas",
+        Kind::Integer { least: 1, most: 5, word: None },
+        "1",
+        "Copies of a stream that is made.",
+    )
+    .of(NATS),
+    Key::new(
+        "subject",
+        Kind::Text,
+        "mail.{listener}.{rcpt_domain}",
+        "Subject; {listener}, {rcpt_domain}, {shard} are filled in, their dots become _.",
+    )
+    .of(NATS),
+    // s3, folder
+    Key::new("bucket", Kind::Text, "", "Bucket.").of(S3).needed("mail"),
+    Key::new("endpoint", Kind::Text, "", "http(s)://HOST[:PORT]; \"\": Amazon's of the region.")
+        .of(S3),
+    Key::new("region", Kind::Text, "us-east-1", "Region.").of(S3),
+    Key::new("access_key", Kind::Text, "", "Key id; \"\": of the environment or machine's role.")
+        .of(S3),
+    Key::new("secret_key_file", Kind::File, "", "File with the secret key.").of(S3),
+    Key::new("dir", Kind::Text, "", "Folder.").of(FOLDER).needed("./mailrace-export"),
+    Key::new("prefix", Kind::Text, "", "In front of each object's name.").of(STORES),
+    Key::new(
+        "layout",
+        Kind::Choice(&["eml", "jsonl", "parquet"]),
+        "jsonl",
+        "An object holds: eml: one message; jsonl: a batch of events; parquet: a table.",
+    )
+    .of(STORES),
+    Key::new("requests", AT_ONCE, "8", "Requests under way at once.").of(STORES),
+    // webhook
+    Key::new("url", Kind::Text, "", "http(s)://...").of(WEBHOOK).needed("http://127.0.0.1:8080/"),
+    Key::new("secret_file", Kind::File, "", "File with the signing secret; \"\": not signed.")
+        .of(WEBHOOK),
+    Key::new("token_file", Kind::File, "", "File with a bearer token.").of(WEBHOOK),
+    Key::new("requests", AT_ONCE, "1", "Requests under way at once; beyond 1 they may overtake.")
+        .of(WEBHOOK),
+    // lmtp, smtp
+    Key::new("server", Kind::Text, "", "HOST:PORT, or the path of a unix socket.")
+        .of(RELAYS)
+        .needed("127.0.0.1:24"),
+    Key::new("helo", Kind::Text, "", "What this side calls itself; \"\": server.hostname.")
+        .of(RELAYS),
+    Key::new("connections", AT_ONCE, "4", "Connections.").of(RELAYS),
+    Key::new("starttls", Kind::Boolean, "false", "Use STARTTLS; without it nothing is sent.")
+        .of(RELAYS),
+    Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first octet on.").of(RELAYS),
+    // files
+    Key::new("dir", Kind::Text, "", "Folder.").of(FILES).needed("./mailrace-export"),
+    Key::new(
+        "layout",
+        Kind::Choice(&["eml", "maildir", "mbox", "jsonl", "parquet"]),
+        "eml",
+        "What is written there.",
+    )
+    .of(FILES),
+    // Of several types.
+    Key::new("user", Kind::Text, "", "User; \"\": none.").of(WITH_USER),
+    Key::new("password_file", Kind::File, "", "File with the password (nats: or token).")
+        .of(WITH_USER),
+    Key::new("credentials_file", Kind::File, "", "NATS credentials file.").of(NATS),
+    Key::new("tls.enabled", Kind::Boolean, "false", "Use TLS.").of(BROKERS),
+    Key::new("tls.ca_file", Kind::File, "", "PEM of the authorities; \"\": the system's.")
+        .of(WITH_TLS),
+    Key::new("tls.cert_file", Kind::File, "", "PEM of the client certificate.").of(WITH_TLS),
+    Key::new("tls.key_file", Kind::File, "", "PEM of its key.").of(WITH_TLS),
+    // Of all.
+    Key::new(
+        "encoding",
+        Kind::Choice(&["json", "protobuf", "raw"]),
+        "json",
+        "A CloudEvent as json or protobuf, or the mail data itself (raw).",
+    )
+    .of(BUT_RELAYS),
+    Key::new("encoding", Kind::Choice(&["raw"]), "raw", "The mail data itself.").of(RELAYS),
+    Key::new(
+        "inline_max",
+        Kind::Size { least: 0, most: 1024 * MIB, word: None, percent: None },
+        "512KiB",
+        "Larger mail data goes by reference.",
+    ),
+    Key::new(
+        "reference_url",
+        Kind::Text,
+        "",
+        "In front of /v1/messages/ID/raw in references; \"\": server.admin.listen.",
+    ),
+    Key::new("digest", Kind::Choice(&["", "sha256"]), "", "Tell the mail data's SHA-256."),
+    Key::new(
+        "key",
+        Kind::Choice(&["none", "rcpt", "rcpt_domain", "mail_from", "id"]),
+        "rcpt_domain",
+        "What decides the partition; rcpt_domain is that of the first recipient.",
+    ),
+    Key::new(
+        "start",
+        Kind::Text,
+        "committed",
+        "Where it begins without a committed offset: committed, start, end or @TIME.",
+    ),
+    Key::new(
+        "batch.records",
+        Kind::Integer { least: 1, most: 100_000, word: None },
+        "500",
+        "Records of a batch.",
+    ),
+    Key::new(
+        "batch.bytes",
+        Kind::Size { least: 1 << 10, most: 256 * MIB, word: None, percent: None },
+        "1MiB",
+        "Mail data of a batch; a larger message goes alone.",
+    ),
+    Key::new(
+        "batch.delay",
+        Kind::Duration { least: 0, most: HOUR, word: None },
+        "20ms",
+        "How long a batch waits for more.",
+    ),
+    Key::new(
+        "retry.initial",
+        Kind::Duration { least: 1, most: HOUR, word: None },
+        "500ms",
+        "Wait before the second attempt; then doubled each time.",
+    ),
+    Key::new(
+        "retry.max",
+        Kind::Duration { least: 1, most: 24 * HOUR, word: None },
+        "5m",
+        "Longest wait.",
+    ),
+    Key::new(
+        "retry.give_up_after",
+        Kind::Duration { least: 1_000, most: 365 * 24 * HOUR, word: Some("never") },
+        "never",
+        "A record not taken for so long becomes a dead letter.",
+    ),
+    Key::new("in_flight", AT_ONCE, "1", "Batches of a shard at once; beyond 1 they may overtake."),
+    Key::new("timeout", TIMEOUT, "30s", "Longest attempt.").of(BUT_WEBHOOK),
+    Key::new("timeout", TIMEOUT, "15s", "Longest attempt.").of(WEBHOOK),
+    Key::new("filter.listener", Kind::List, "", "Only of these listeners; []: any."),
+    Key::new("filter.rcpt_domain", Kind::List, "", "Only with a recipient of these; []: any."),
+    Key::new("filter.from_domain", Kind::List, "", "Only with a sender of these; []: any."),
+    Key::new(
+        "replay_rate",
+        Kind::Rate,
+        "",
+        "Records sent again after a seek, as 1000/s; \"\": any.",
+    ),
+];

@@ -1,0 +1,358 @@
+//! `[[export]]`: from settings to what the export room is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::raw::Settings;
+use super::{address, units};
+use crate::export::{
+    self, BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout,
+    FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
+    Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions,
+};
+use crate::log::{self, Bound};
+
+/// What exporters refer to in the rest of the configuration.
+pub(super) struct Context<'a> {
+    pub(super) hostname: &'a str,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) listeners: Vec<&'a str>,
+}
+
+/// All exporters; mistakes are noted in `settings`.
+pub(super) fn exports(settings: &mut Settings, context: &Context<'_>) -> Vec<ExportOptions> {
+    let mut exports: Vec<ExportOptions> = Vec::new();
+    for index in 0..settings.export_count() {
+        let mut table = Table { settings, prefix: format!("export.{index}.") };
+        let name = table.parse("name", group_name);
+        if exports.iter().any(|earlier| earlier.name == name && !name.is_empty()) {
+            table.blame("name", "another exporter has this name");
+        }
+        exports.push(table.export(name, context));
+    }
+    exports
+}
+
+/// One `[[export]]`.
+struct Table<'a> {
+    settings: &'a mut Settings,
+    prefix: String,
+}
+
+impl Table<'_> {
+    fn export(&mut self, name: String, context: &Context<'_>) -> ExportOptions {
+        let kind = self.choice("type");
+        let sink = match kind {
+            "kafka" => SinkOptions::Kafka(self.kafka()),
+            "nats" => SinkOptions::Nats(self.nats()),
+            "s3" | "folder" => SinkOptions::Store(self.store(kind)),
+            "webhook" => SinkOptions::Webhook(self.webhook()),
+            "lmtp" | "smtp" => SinkOptions::Relay(self.relay(kind, context.hostname)),
+            "files" => SinkOptions::Files(self.files()),
+            _ => SinkOptions::Blackhole,
+        };
+        let retry = RetryOptions {
+            initial: self.time("retry.initial"),
+            max: self.time("retry.max"),
+            give_up_after: self.settings.duration(&self.key("retry.give_up_after")),
+        };
+        if retry.max < retry.initial {
+            self.blame("retry.max", "is less than retry.initial");
+        }
+        ExportOptions {
+            name,
+            document: self.document(&sink, context),
+            sink,
+            start: self.parse("start", |text| start(text).map(Some)).unwrap_or(Start::Committed),
+            batch: BatchOptions {
+                records: self.number("batch.records"),
+                bytes: self.size("batch.bytes"),
+                delay: self.time("batch.delay"),
+            },
+            retry,
+            in_flight: self.number("in_flight"),
+            timeout: self.time("timeout"),
+            filter: Filter {
+                listener: self.list("filter.listener", |name| {
+                    if context.listeners.contains(&name) {
+                        return Ok(name.to_owned());
+                    }
+                    Err(format!("no listener is named {name:?}: {}", context.listeners.join(", ")))
+                }),
+                rcpt_domain: self.list("filter.rcpt_domain", address::domain),
+                from_domain: self.list("filter.from_domain", address::domain),
+            },
+            replay_rate: self.settings.rate(&self.key("replay_rate")),
+        }
+    }
+
+    fn document(&mut self, sink: &SinkOptions, context: &Context<'_>) -> DocumentOptions {
+        let encoding = match self.choice("encoding") {
+            "protobuf" => Encoding::Protobuf,
+            "raw" => Encoding::Raw,
+            _ => Encoding::Json,
+        };
+        let written = self.parse("reference_url", |text| match text {
+            "" => Ok(String::new()),
+            _ => address::base_url(text),
+        });
+        let refers = encoding != Encoding::Raw && !matches!(sink, SinkOptions::Blackhole);
+        if written.is_empty() && context.admin.is_none() && refers {
+            let message = "is needed where server.admin.listen is off: mail data larger than \
+                           inline_max goes by reference";
+            self.blame("reference_url", message);
+        }
+        DocumentOptions {
+            encoding,
+            inline_max: self.size("inline_max"),
+            reference_url: match written.as_str() {
+                "" => export::reference_url(context.admin),
+                _ => written,
+            },
+            sha256: self.choice("digest") == "sha256",
+            key: match self.choice("key") {
+                "none" => Key::None,
+                "rcpt" => Key::Rcpt,
+                "mail_from" => Key::MailFrom,
+                "id" => Key::Id,
+                _ => Key::RcptDomain,
+            },
+        }
+    }
+
+    fn kafka(&mut self) -> KafkaOptions {
+        let (user, password_file) = self.login(true);
+        KafkaOptions {
+            brokers: self.list("brokers", address::host_port),
+            topic: self.parse("topic", address::topic),
+            create_partitions: i32::try_from(self.number("create_partitions")).unwrap_or(0),
+            compression: match self.choice("compression") {
+                "gzip" => Compression::Gzip,
+                "lz4" => Compression::Lz4,
+                "snappy" => Compression::Snappy,
+                _ => Compression::None,
+            },
+            user,
+            password_file,
+            tls: self.switched_tls(),
+        }
+    }
+
+    fn nats(&mut self) -> NatsOptions {
+        // A password without a user is a token.
+        let (user, password_file) = self.login(false);
+        let credentials_file = self.file("credentials_file");
+        if credentials_file.is_some() && password_file.is_some() {
+            self.blame("credentials_file", "password_file is there already: one of them");
+        }
+        NatsOptions {
+            servers: self.list("servers", address::nats_server),
+            stream: self.parse("stream", address::stream),
+            create: self.settings.boolean(&self.key("create")),
+            replicas: self.number("replicas"),
+            subject: self.parse("subject", address::subject),
+            user,
+            password_file,
+            credentials_file,
+            tls: self.switched_tls(),
+        }
+    }
+
+    fn store(&mut self, kind: &str) -> StoreOptions {
+        let place = if kind == "folder" {
+            StorePlace::Folder(PathBuf::from(self.text("dir")))
+        } else {
+            let access_key = self.text("access_key");
+            let secret_key_file = self.file("secret_key_file");
+            if access_key.is_empty() && secret_key_file.is_some() {
+                self.blame("secret_key_file", "access_key is needed with it");
+            } else if !access_key.is_empty() && secret_key_file.is_none() {
+                self.blame("access_key", "secret_key_file is needed with it");
+            }
+            StorePlace::S3 {
+                bucket: self.parse("bucket", address::bucket),
+                endpoint: self.parse("endpoint", |text| match text {
+                    "" => Ok(String::new()),
+                    _ => address::base_url(text),
+                }),
+                region: self.parse("region", |text| match text {
+                    "" => Err("a region is needed, such as us-east-1".to_owned()),
+                    _ => Ok(text.to_owned()),
+                }),
+                access_key,
+                secret_key_file,
+            }
+        };
+        StoreOptions {
+            place,
+            prefix: self.parse("prefix", address::prefix),
+            layout: match self.choice("layout") {
+                "eml" => StoreLayout::Eml,
+                "parquet" => StoreLayout::Parquet,
+                _ => StoreLayout::Jsonl,
+            },
+            requests: self.number("requests"),
+        }
+    }
+
+    fn webhook(&mut self) -> WebhookOptions {
+        let url = self.parse("url", address::url);
+        let enabled = url.starts_with("https:");
+        WebhookOptions {
+            secret_file: self.file("secret_file"),
+            token_file: self.file("token_file"),
+            requests: self.number("requests"),
+            tls: self.tls(enabled, "the URL is not https"),
+            url,
+        }
+    }
+
+    fn relay(&mut self, kind: &str, hostname: &str) -> RelayOptions {
+        let starttls = self.settings.boolean(&self.key("starttls"));
+        let implicit_tls = self.settings.boolean(&self.key("implicit_tls"));
+        if starttls && implicit_tls {
+            self.blame("implicit_tls", "starttls is there already: one of them");
+        }
+        let (user, password_file) = self.login(true);
+        if !user.is_empty() && !starttls && !implicit_tls {
+            // RFC 4954 §4: PLAIN is for encrypted connections.
+            self.blame("user", "is sent under TLS only: starttls or implicit_tls is needed");
+        }
+        let tls = self.tls(starttls || implicit_tls, "neither starttls nor implicit_tls is on");
+        RelayOptions {
+            lmtp: kind == "lmtp",
+            server: self.parse("server", address::relay_server),
+            helo: self.parse("helo", |text| match text {
+                "" => Ok(hostname.to_owned()),
+                _ => units::hostname(text),
+            }),
+            connections: self.number("connections"),
+            tls,
+            implicit_tls,
+            user,
+            password_file,
+        }
+    }
+
+    fn files(&mut self) -> FilesOptions {
+        FilesOptions {
+            dir: PathBuf::from(self.text("dir")),
+            layout: match self.choice("layout") {
+                "maildir" => FilesLayout::Maildir,
+                "mbox" => FilesLayout::Mbox,
+                "jsonl" => FilesLayout::Jsonl,
+                "parquet" => FilesLayout::Parquet,
+                _ => FilesLayout::Eml,
+            },
+        }
+    }
+
+    fn login(&mut self, needs_user: bool) -> (String, Option<PathBuf>) {
+        let user = self.text("user");
+        let password_file = self.file("password_file");
+        if !user.is_empty() && password_file.is_none() {
+            self.blame("user", "password_file is needed with it");
+        } else if user.is_empty() && password_file.is_some() && needs_user {
+            self.blame("password_file", "user is needed with it");
+        }
+        (user, password_file)
+    }
+
+    fn switched_tls(&mut self) -> TlsOptions {
+        let enabled = self.settings.boolean(&self.key("tls.enabled"));
+        self.tls(enabled, "tls.enabled is not true")
+    }
+
+    /// Files that would not be used are a mistake: the mail would travel in the clear.
+    fn tls(&mut self, enabled: bool, why_not: &str) -> TlsOptions {
+        let mut files = ["tls.ca_file", "tls.cert_file", "tls.key_file"].map(|field| {
+            let file = self.file(field);
+            if file.is_some() && !enabled {
+                self.blame(field, &format!("TLS is not used: {why_not}"));
+            }
+            file
+        });
+        let [ca_file, cert_file, key_file] = files.each_mut().map(Option::take);
+        match (&cert_file, &key_file) {
+            (Some(_), None) => self.blame("tls.cert_file", "tls.key_file is needed with it"),
+            (None, Some(_)) => self.blame("tls.key_file", "tls.cert_file is needed with it"),
+            _ => {}
+        }
+        TlsOptions { enabled, ca_file, cert_file, key_file }
+    }
+
+    fn key(&self, field: &str) -> String {
+        format!("{}{field}", self.prefix)
+    }
+
+    fn blame(&mut self, field: &str, message: &str) {
+        self.settings.blame(&self.key(field), message.to_owned());
+    }
+
+    fn parse<T: Default>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        self.settings.parse(&self.key(field), parse)
+    }
+
+    fn list(&mut self, field: &str, parse: impl Fn(&str) -> Result<String, String>) -> Vec<String> {
+        self.settings.list(&self.key(field), parse)
+    }
+
+    fn text(&mut self, field: &str) -> String {
+        self.settings.text(&self.key(field))
+    }
+
+    fn choice(&mut self, field: &str) -> &'static str {
+        self.settings.choice(&self.key(field))
+    }
+
+    fn file(&mut self, field: &str) -> Option<PathBuf> {
+        self.settings.file(&self.key(field))
+    }
+
+    /// Of keys without a word in place of a number.
+    fn number(&mut self, field: &str) -> usize {
+        self.settings.integer(&self.key(field)).unwrap_or_default()
+    }
+
+    fn size(&mut self, field: &str) -> u64 {
+        self.settings.size(&self.key(field)).unwrap_or_default()
+    }
+
+    fn time(&mut self, field: &str) -> Duration {
+        self.settings.duration(&self.key(field)).unwrap_or_default()
+    }
+}
+
+/// It becomes a folder's name, too.
+fn group_name(text: &str) -> Result<String, String> {
+    if text.starts_with('.') {
+        return Err(format!("{text:?} starts with a dot"));
+    }
+    units::label(text)
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "committed" => return Ok(Start::Committed),
+        "start" => return Ok(Start::Start),
+        "end" => return Ok(Start::End),
+        _ => {}
+    }
+    let range = text.parse::<log::Range>().ok().filter(|range| range.to.is_none());
+    match range.map(|range| range.from) {
+        Some(Bound::Time(micros)) => Ok(Start::Time(micros)),
+        Some(Bound::Ago(micros)) => Ok(Start::Time(log::unix_micros() - micros)),
+        _ => Err(format!(
+            "{text:?} is none of committed, start, end and a time such as @2026-11-22 or @-1h"
+        )),
+    }
+}
+
+#[cfg(test)]
+#[path = "export_tests.rs"]
+mod tests;

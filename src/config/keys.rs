@@ -1,0 +1,390 @@
+//! Every key: its name, what it takes, its default, what it does. The checks, `config default` and
+//! `config schema` all go by these tables, so that they cannot drift apart.
+
+use super::export_keys::EXPORT;
+use super::value::Kind;
+
+/// Most listeners; each costs a socket on every shard and a set of metric series.
+pub(super) const LISTENERS_MAX: usize = 16;
+
+/// Most exporters; each costs a reader and a batch on every shard.
+pub(super) const EXPORTS_MAX: usize = 32;
+
+/// One key of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// Dotted, within its table.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As an environment variable would hold it.
+    pub(super) default: &'static str,
+    /// One line for people.
+    pub(super) doc: &'static str,
+    /// A change takes effect with the next start only.
+    pub(super) restart: bool,
+    /// It has no default and must be given; such a value.
+    pub(super) example: Option<&'static str>,
+    /// Types of exporters that have it; empty: all.
+    pub(super) types: &'static [&'static str],
+}
+
+impl Key {
+    pub(super) const fn new(
+        name: &'static str,
+        kind: Kind,
+        default: &'static str,
+        doc: &'static str,
+    ) -> Key {
+        Key { name, kind, default, doc, restart: false, example: None, types: &[] }
+    }
+
+    pub(super) const fn restart(self) -> Key {
+        Key { restart: true, ..self }
+    }
+
+    pub(super) const fn needed(self, example: &'static str) -> Key {
+        Key { example: Some(example), ..self }
+    }
+
+    pub(super) const fn of(self, types: &'static [&'static str]) -> Key {
+        Key { types, ..self }
+    }
+
+    /// Whether exporters of this type have it.
+    pub(super) fn is_of(&self, kind: &str) -> bool {
+        self.types.is_empty() || self.types.contains(&kind)
+    }
+}
+
+const MIB: u64 = 1 << 20;
+const DAY: u64 = 86_400_000;
+
+/// Of waits for a peer.
+const TIMEOUT: Kind = Kind::Duration { least: 1_000, most: DAY, word: None };
+
+/// Keys of `[server]`, `[log]` and `[limits]`, in the order of the documentation.
+pub(super) const ROOT: &[Key] = &[
+    Key::new(
+        "server.hostname",
+        Kind::Text,
+        "",
+        "Name in the greeting and in Received; \"\": the system's host name.",
+    )
+    .restart(),
+    Key::new(
+        "server.shards",
+        Kind::Integer { least: 1, most: 1024, word: Some("auto") },
+        "auto",
+        "Worker shards; \"auto\": one for each CPU this process may run on.",
+    )
+    .restart(),
+    Key::new(
+        "server.admin.listen",
+        Kind::Text,
+        "127.0.0.1:2580",
+        "Address of /metrics, /healthz and /readyz; \"\": off.",
+    )
+    .restart(),
+    Key::new("log.dir", Kind::Text, super::DEFAULT_DIR, "Data directory.").restart(),
+    Key::new(
+        "log.sync",
+        Kind::Choice(&["group", "each", "none"]),
+        "group",
+        "group: one sync for each batch; each: for each message; none: NOT durable.",
+    )
+    .restart(),
+    Key::new(
+        "log.segment_size",
+        Kind::Size { least: MIB, most: 4096 * MIB, word: None, percent: None },
+        "64MiB",
+        "Size at which a segment is sealed.",
+    )
+    .restart(),
+    Key::new(
+        "log.on_io_error",
+        Kind::Choice(&["continue", "abort"]),
+        "continue",
+        "A failed write or sync ends its segment (continue) or the process (abort).",
+    )
+    .restart(),
+    Key::new(
+        "log.retention.age",
+        Kind::Duration { least: 1_000, most: 36_500 * DAY, word: Some("") },
+        "7d",
+        "Delete sealed segments older than this; \"\": never for their age.",
+    ),
+    Key::new(
+        "log.retention.size",
+        Kind::Size { least: MIB, most: u64::MAX, word: Some(""), percent: None },
+        "",
+        "Delete the oldest segments beyond this size of all shards; \"\": no limit.",
+    ),
+    Key::new(
+        "log.retention.require_consumed",
+        Kind::Boolean,
+        "true",
+        "Keep what a configured exporter or a group has not committed.",
+    ),
+    Key::new(
+        "log.retention.retain_after_export",
+        Kind::Duration { least: 0, most: 365 * DAY, word: None },
+        "15m",
+        "Keep a segment this long after its last consumer has passed it.",
+    ),
+    Key::new("log.retention.hold", Kind::Boolean, "false", "Delete nothing at all for now."),
+    Key::new(
+        "log.disk.low",
+        Kind::Size { least: MIB, most: u64::MAX, word: None, percent: Some(99) },
+        "10%",
+        "Free space below which it warns and deletes what is consumed earlier.",
+    ),
+    Key::new(
+        "limits.message_size",
+        // RFC 5321 §4.5.3.1.7: 64K octets must be taken.
+        Kind::Size { least: 1 << 16, most: 1024 * MIB, word: None, percent: None },
+        "25MiB",
+        "Largest message, advertised as SIZE.",
+    ),
+    Key::new(
+        "limits.recipients",
+        // RFC 5321 §4.5.3.1.8: at least 100.
+        Kind::Integer { least: 100, most: 100_000, word: None },
+        "1000",
+        "Recipients of one message.",
+    ),
+    Key::new(
+        "limits.connections.total",
+        Kind::Integer { least: 1, most: 10_000_000, word: Some("auto") },
+        "auto",
+        "Sessions of the whole process; \"auto\": by descriptors and memory.",
+    ),
+    Key::new(
+        "limits.inflight_bytes",
+        Kind::Size { least: 0, most: u64::MAX, word: None, percent: Some(90) },
+        "50%",
+        "Memory for what is received and not yet durable; a percentage is of RAM or cgroup.",
+    ),
+    Key::new("limits.timeout.command", TIMEOUT, "5m", "Longest wait for a command."),
+    Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest DATA or BDAT."),
+    Key::new(
+        "limits.exempt",
+        Kind::List,
+        "127.0.0.0/8, ::1",
+        "Networks spared the limits that guard against abuse.",
+    ),
+];
+
+/// Keys of one `[[listener]]`, with the defaults of the first.
+pub(super) const LISTENER: &[Key] = &[
+    Key::new("name", Kind::Text, "smtp", "Label in the metrics; unique.").restart(),
+    Key::new(
+        "listen",
+        Kind::List,
+        super::DEFAULT_LISTEN,
+        "Addresses; port 0 lets the system choose.",
+    )
+    .restart(),
+    Key::new(
+        "line_ends",
+        Kind::Choice(&["reject", "normalize", "allow"]),
+        "reject",
+        "Bare CR or LF and NUL in mail data.",
+    )
+    .restart(),
+];
+
+/// Which table a key stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Root,
+    Listener(usize),
+    Export(usize),
+}
+
+impl Table {
+    pub(super) fn keys(self) -> &'static [Key] {
+        match self {
+            Table::Root => ROOT,
+            Table::Listener(_) => LISTENER,
+            Table::Export(_) => EXPORT,
+        }
+    }
+
+    /// In front of its keys' names.
+    pub(super) fn prefix(self) -> String {
+        match self {
+            Table::Root => String::new(),
+            Table::Listener(index) => format!("listener.{index}."),
+            Table::Export(index) => format!("export.{index}."),
+        }
+    }
+}
+
+/// Names of the arrays of tables, with their most.
+pub(super) const ARRAYS: [(&str, usize); 2] =
+    [("listener", LISTENERS_MAX), ("export", EXPORTS_MAX)];
+
+/// Splits a dotted key into its table and its name there.
+pub(super) fn locate(key: &str) -> (Table, &str) {
+    let within = |name: &str, most: usize| {
+        let (index, field) = key.strip_prefix(name)?.strip_prefix('.')?.split_once('.')?;
+        let canonical = index == "0" || !index.starts_with(['0', '+']);
+        let index = index.parse().ok().filter(|index| canonical && *index < most)?;
+        Some((index, field))
+    };
+    if let Some((index, field)) = within("listener", LISTENERS_MAX) {
+        return (Table::Listener(index), field);
+    }
+    if let Some((index, field)) = within("export", EXPORTS_MAX) {
+        return (Table::Export(index), field);
+    }
+    (Table::Root, key)
+}
+
+/// The key of this dotted name; of an exporter's that types share, the first.
+pub(super) fn find(key: &str) -> Option<&'static Key> {
+    let (table, name) = locate(key);
+    table.keys().iter().find(|known| known.name == name)
+}
+
+/// The key of this dotted name in an exporter of this type.
+pub(super) fn find_of(key: &str, kind: &str) -> Option<&'static Key> {
+    let (table, name) = locate(key);
+    table.keys().iter().find(|known| known.name == name && known.is_of(kind))
+}
+
+/// The types of exporters that have this key.
+pub(super) fn owners(key: &str) -> Vec<&'static str> {
+    let types = super::export_keys::TYPES.iter().copied();
+    types.filter(|kind| find_of(key, kind).is_some()).collect()
+}
+
+/// Whether keys lie below this dotted name.
+pub(super) fn is_table(key: &str) -> bool {
+    let below = format!("{key}.x");
+    if let (Table::Listener(_) | Table::Export(_), "x") = locate(&below) {
+        return true;
+    }
+    let (table, name) = locate(key);
+    table
+        .keys()
+        .iter()
+        .any(|known| known.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Place in the documentation: the fixed keys, then listeners, then exporters.
+pub(super) fn rank(key: &str) -> (usize, usize, usize) {
+    let (table, name) = locate(key);
+    let place = table.keys().iter().position(|known| known.name == name).unwrap_or(0);
+    match table {
+        Table::Root => (0, 0, place),
+        Table::Listener(index) => (1, index, place),
+        Table::Export(index) => (2, index, place),
+    }
+}
+
+/// The known key nearest to `key`, unless it is too far to be meant.
+pub(super) fn suggestion(key: &str) -> Option<String> {
+    let (listener, export) = match locate(key).0 {
+        Table::Root => (0, 0),
+        Table::Listener(index) | Table::Export(index) => (index, index),
+    };
+    let tables = [Table::Root, Table::Listener(listener), Table::Export(export)];
+    let mut known: Vec<String> = ARRAYS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for table in tables {
+        for entry in table.keys() {
+            let name = format!("{}{}", table.prefix(), entry.name);
+            // The tables on the way are names that may be misspelled, too.
+            known.extend(name.match_indices('.').map(|(at, _)| name[..at].to_owned()));
+            known.push(name);
+        }
+    }
+    known.sort();
+    known.dedup();
+    let near = known
+        .iter()
+        .map(|known| (distance(key, known), known))
+        .filter(|(distance, known)| *distance <= locate(known).1.len() / 3)
+        .min();
+    // The right name in the wrong table.
+    let last = format!(".{}", key.rsplit('.').next().unwrap_or(key));
+    let elsewhere = || known.iter().find(|known| known.ends_with(&last));
+    near.map(|(_, known)| known).or_else(elsewhere).cloned()
+}
+
+/// Levenshtein distance, one row at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let above = *cell;
+            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in
+            [("", "abc", 3), ("abc", "", 3), ("log.dri", "log.dir", 2), ("same", "same", 0)]
+        {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn suggestions() {
+        for (key, known) in [
+            ("log.dirr", "log.dir"),
+            ("listener.2.lisen", "listener.2.listen"),
+            ("export.3.retry.intial", "export.3.retry.initial"),
+            ("lisener", "listener"),
+            ("limit", "limits"),
+            ("log.retension", "log.retention"),
+            ("message_size", "limits.message_size"),
+            ("log.shards", "server.shards"),
+        ] {
+            assert_eq!(suggestion(key).as_deref(), Some(known), "{key}");
+        }
+        assert_eq!(suggestion("completely.other"), None);
+    }
+
+    #[test]
+    fn keys_are_found_where_they_are() {
+        assert_eq!(locate("export.7.tls.ca_file"), (Table::Export(7), "tls.ca_file"));
+        for key in ["listener.01.name", "listener.16.name", "export.+1.name", "export.name"] {
+            assert_eq!(locate(key).0, Table::Root, "{key}");
+            assert!(find(key).is_none(), "{key}");
+        }
+        for table in ["log", "log.retention", "listener.0", "export.31", "export.0.tls"] {
+            assert!(is_table(table), "{table}");
+        }
+        for other in ["lo", "log.dir", "listener", "listener.16", "export.0.tl", "export.0.x"] {
+            assert!(!is_table(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_for_each_type() {
+        for kind in super::super::export_keys::TYPES {
+            let mut names: Vec<_> =
+                EXPORT.iter().filter(|key| key.is_of(kind)).map(|key| key.name).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), count, "{kind}");
+        }
+    }
+}
