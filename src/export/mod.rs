@@ -10,9 +10,10 @@ pub mod document;
 mod options;
 mod record;
 mod sink;
+mod tls;
 
 pub use blackhole::Blackhole;
-pub use document::{Document, encode};
+pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,
@@ -20,3 +21,4 @@ pub use options::{
 };
 pub use record::{Record, domain};
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
+pub use tls::install_crypto;
