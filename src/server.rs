@@ -16,7 +16,10 @@ use std::{
 
 use crate::{
     admin::{self, AdminState, Readiness},
-    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, LineEnds, ListenerConfig, SyncMode},
+    config::{
+        Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, LineEnds, ListenerConfig, RetentionConfig,
+        SyncMode,
+    },
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, ExportMetrics, Published},
@@ -125,16 +128,17 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         exporters: config.exports.clone(),
         metrics: metrics.clone(),
     })?;
+    let keeper = keep(&config, &data.path, &shared, &metrics)?;
     let admin = match config.server.admin_listen {
         Some(address) => {
-            let dir = data.path.clone();
+            let (dir, low) = (data.path.clone(), config.log.disk_low);
             let shared = shared.clone();
             let state = AdminState {
                 published,
                 ready: ready.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: REVISION.to_owned(),
-                disk: Box::new(move || disk_facts(&dir, shared.iter().any(|s| s.disk_full()))),
+                disk: Box::new(move || disk_facts(&dir, low, shared.iter().any(|s| s.disk_full()))),
                 export: metrics,
             };
             Some(admin::start(address, state)?)
@@ -170,10 +174,35 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     drop(watch);
     exporters.shut_down();
+    drop(keeper);
     if let Some(admin) = admin {
         admin.shut_down();
     }
     failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
+}
+
+/// Starts retention.
+fn keep(
+    config: &Config,
+    dir: &Path,
+    shared: &[Arc<SharedState>],
+    metrics: &ExportMetrics,
+) -> io::Result<export::Keeper> {
+    let RetentionConfig { age, size, require_consumed, retain_after_export, hold } =
+        config.log.retention;
+    let (path, low, shared) = (dir.to_owned(), config.log.disk_low, shared.to_vec());
+    export::Keeper::start(export::KeeperOptions {
+        log: log::Log::open(dir)?,
+        rules: log::Rules { age, size, require_consumed, retain_after_export, hold },
+        disk_low: Box::new(move || {
+            disk_facts(&path, low, false).is_some_and(|disk| disk.state == DiskState::Low)
+        }),
+        segments_from: Box::new(move |shard| {
+            // A shard that is not there: an earlier start had more of them.
+            shared.get(usize::from(shard)).map_or(u64::MAX, |shard| shard.segments_from())
+        }),
+        metrics: metrics.clone(),
+    })
 }
 
 fn greet(
@@ -371,9 +400,17 @@ fn probe_direct_io(dir: &Path) -> Result<(), String> {
     })
 }
 
-fn disk_facts(dir: &Path, full: bool) -> Option<DiskFacts> {
+fn disk_facts(dir: &Path, low: DiskLow, full: bool) -> Option<DiskFacts> {
     let space = log::free_space(dir).ok()?;
-    let state = if full { DiskState::Full } else { DiskState::Ok };
+    let least = match low {
+        DiskLow::Percent(percent) => space.size / 100 * u64::from(percent),
+        DiskLow::Bytes(bytes) => bytes,
+    };
+    let state = match full {
+        true => DiskState::Full,
+        false if space.free < least => DiskState::Low,
+        false => DiskState::Ok,
+    };
     Some(DiskFacts { free_bytes: space.free, size_bytes: space.size, state })
 }
 

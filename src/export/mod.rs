@@ -18,9 +18,10 @@ mod settle;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use blackhole::Blackhole;
-pub use document::{Document, encode};
+pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
 pub use keep::{Keeper, KeeperOptions};
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
@@ -30,3 +31,4 @@ pub use options::{
 pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use record::{Record, domain};
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
+pub use tls::install_crypto;

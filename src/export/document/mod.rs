@@ -1,7 +1,18 @@
 //! A record as consumers see it: a CloudEvent in JSON or protobuf, or the mail data with its
 //! envelope in attributes. The schema is in `config/schema`.
 
+mod attributes;
+mod header;
+mod json;
+pub mod protobuf;
+
+use std::fmt::Write as _;
+
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+pub use attributes::percent_encode;
+pub use header::{FIELDS_BYTES_MAX, FIELDS_MAX};
 
 use super::{DocumentOptions, Encoding, Key, Record};
 use crate::log::format_time_micros;
@@ -12,35 +23,97 @@ pub struct Document {
     /// Media type of the body.
     pub content_type: &'static str,
     /// CloudEvents attributes and, with [`Encoding::Raw`], those of the envelope, as name and
-    /// value. A sink writes the former as `ce_id` or `ce-id`, the latter (`mailrace_…`) likewise.
+    /// value. A sink writes the former as `ce_id` or `ce-id`, the latter (`mailrace_…`) as they
+    /// are; beside a body in JSON, which holds them too, none is needed. Values are any text:
+    /// [`percent_encode`] makes them fit for HTTP and NATS.
     pub attributes: Vec<(String, String)>,
-    /// What is sent.
+    /// What is sent. Empty where mail data beyond `inline_max` would be sent raw: then `dataref`
+    /// among the attributes tells where it is.
     pub body: Bytes,
-    /// Partition key.
+    /// Partition key; never empty.
     pub key: Option<String>,
-}
-
-/// Encodes a record.
-#[must_use]
-pub fn encode(record: &Record, options: &DocumentOptions) -> Document {
-    let attributes = vec![
-        ("specversion".to_owned(), "1.0".to_owned()),
-        ("type".to_owned(), EVENT_TYPE.to_owned()),
-        ("id".to_owned(), record.id.to_string()),
-        ("time".to_owned(), format_time_micros(record.received_at)),
-    ];
-    let (content_type, body) = match options.encoding {
-        Encoding::Raw => ("message/rfc822", record.data.clone()),
-        Encoding::Json | Encoding::Protobuf => (
-            "application/cloudevents+json",
-            Bytes::from(serde_json::json!({ "id": record.id.to_string() }).to_string()),
-        ),
-    };
-    Document { content_type, attributes, body, key: key(record, options.key) }
 }
 
 /// `type` of the event.
 pub const EVENT_TYPE: &str = "mailrace.message.received.v1";
+
+/// Encodes a record.
+#[must_use]
+pub fn encode(record: &Record, options: &DocumentOptions) -> Document {
+    let names = Names::new(record, options);
+    let (content_type, body) = match options.encoding {
+        Encoding::Json => {
+            ("application/cloudevents+json", json::encode(record, options, &names).into())
+        }
+        Encoding::Protobuf => {
+            ("application/protobuf", protobuf::encode(record, options, &names).into())
+        }
+        Encoding::Raw if names.reference.is_some() => ("message/rfc822", Bytes::new()),
+        Encoding::Raw => ("message/rfc822", record.data.clone()),
+    };
+    let attributes = attributes::attributes(record, options, &names);
+    Document { content_type, attributes, body, key: names.key }
+}
+
+/// The CloudEvent in JSON alone, whatever `encoding` says: one line without an end.
+#[must_use]
+pub fn event_line(record: &Record, options: &DocumentOptions) -> Vec<u8> {
+    json::encode(record, options, &Names::new(record, options))
+}
+
+/// `mailrace.v1.MessageReceived` alone, whatever `encoding` says; no length in front.
+#[must_use]
+pub fn event_protobuf(record: &Record, options: &DocumentOptions) -> Vec<u8> {
+    protobuf::encode(record, options, &Names::new(record, options))
+}
+
+/// As [`event_line`], to look into.
+#[must_use]
+pub fn event_json(record: &Record, options: &DocumentOptions) -> serde_json::Value {
+    serde_json::from_slice(&event_line(record, options)).expect("what was just written is JSON")
+}
+
+/// Subject, decoded, and Message-ID of a mail.
+pub(super) fn header_texts(data: &[u8]) -> (Option<String>, Option<String>) {
+    let header = header::Header::read(data);
+    (header.subject, header.message_id)
+}
+
+/// What a record is called in every form.
+struct Names {
+    id: String,
+    source: String,
+    time: String,
+    sequence: String,
+    key: Option<String>,
+    /// Where the mail data is, if not within the document.
+    reference: Option<String>,
+}
+
+impl Names {
+    fn new(record: &Record, options: &DocumentOptions) -> Self {
+        let id = record.id.to_string();
+        let node = id.get(..NODE_DIGITS).unwrap_or_default();
+        let reference = (record.data.len() as u64 > options.inline_max)
+            .then(|| format!("{}/v1/messages/{id}/raw", options.reference_url));
+        Self {
+            source: format!("/mailrace/{node}/{}", record.id.shard),
+            time: format_time_micros(record.received_at),
+            sequence: format!("{:020}", record.id.offset.get()),
+            // The partitioning extension of CloudEvents wants a non-empty one.
+            key: key(record, options.key).filter(|key| !key.is_empty()),
+            reference,
+            id,
+        }
+    }
+
+    fn node(&self) -> &str {
+        self.id.get(..NODE_DIGITS).unwrap_or_default()
+    }
+}
+
+/// Of a node's id.
+const NODE_DIGITS: usize = 12;
 
 /// The partition key.
 fn key(record: &Record, key: Key) -> Option<String> {
@@ -51,4 +124,13 @@ fn key(record: &Record, key: Key) -> Option<String> {
         Key::MailFrom => Some(record.mail_from.clone()),
         Key::Id => Some(record.id.to_string()),
     }
+}
+
+fn sha256(data: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for octet in Sha256::digest(data) {
+        // Writing into a String cannot fail.
+        let _ = write!(hex, "{octet:02x}");
+    }
+    hex
 }

@@ -1,0 +1,157 @@
+//! A CloudEvent in the JSON event format (CloudEvents 1.0), `datacontenttype: application/json`.
+//!
+//! Serialised straight into one buffer; the mail data, which is most of it, comes last and past the
+//! serialiser, which would look at each octet of the base64 for something to escape.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::Serialize;
+
+use super::{
+    EVENT_TYPE, Names,
+    header::{Field, Header},
+};
+use crate::export::{DocumentOptions, Record};
+
+#[derive(Serialize)]
+struct Event<'a> {
+    specversion: &'static str,
+    r#type: &'static str,
+    source: &'a str,
+    id: &'a str,
+    time: &'a str,
+    sequence: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partitionkey: Option<&'a str>,
+    datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataref: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    mailracereplay: bool,
+    data: Data<'a>,
+}
+
+/// `raw` follows, see [`encode`].
+#[derive(Serialize)]
+struct Data<'a> {
+    received_at: &'a str,
+    listener: &'a str,
+    log: Place<'a>,
+    envelope: Envelope<'a>,
+    client: Client<'a>,
+    tls: Option<()>,
+    auth: Option<()>,
+    headers: &'a [Field<'a>],
+    headers_truncated: bool,
+    message_id: Option<&'a str>,
+    subject: Option<&'a str>,
+    size: usize,
+    sha256: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    node: &'a str,
+    shard: u16,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    mail_from: &'a str,
+    rcpt_to: &'a [String],
+    smtputf8: bool,
+    body: &'static str,
+}
+
+#[derive(Serialize)]
+struct Client<'a> {
+    ip: std::net::IpAddr,
+    port: u16,
+    helo: &'a str,
+    rdns: Option<()>,
+    proxy_ip: Option<()>,
+    auth_user: Option<()>,
+}
+
+/// The event as one line without an end.
+pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) -> Vec<u8> {
+    let header = Header::read(&record.data);
+    let sha256 = options.sha256.then(|| super::sha256(&record.data));
+    let event = Event {
+        specversion: "1.0",
+        r#type: EVENT_TYPE,
+        source: &names.source,
+        id: &names.id,
+        time: &names.time,
+        sequence: &names.sequence,
+        partitionkey: names.key.as_deref(),
+        datacontenttype: "application/json",
+        dataref: names.reference.as_deref(),
+        mailracereplay: record.replay,
+        data: Data {
+            received_at: &names.time,
+            listener: &record.listener,
+            log: Place {
+                node: names.node(),
+                shard: record.id.shard,
+                offset: record.id.offset.get(),
+            },
+            envelope: Envelope {
+                mail_from: &record.mail_from,
+                rcpt_to: &record.rcpt_to,
+                smtputf8: record.smtputf8,
+                body: record.body(),
+            },
+            client: Client {
+                ip: record.client.ip(),
+                port: record.client.port(),
+                helo: &record.helo,
+                rdns: None,
+                proxy_ip: None,
+                auth_user: None,
+            },
+            tls: None,
+            auth: None,
+            headers: &header.fields,
+            headers_truncated: header.truncated,
+            message_id: header.message_id.as_deref(),
+            subject: header.subject.as_deref(),
+            size: record.data.len(),
+            sha256: sha256.as_deref(),
+        },
+    };
+    let inline = if names.reference.is_some() { 0 } else { record.data.len().div_ceil(3) * 4 };
+    let mut out = Vec::with_capacity(3_072 + inline + 32 * record.rcpt_to.len());
+    write_value(&mut out, &event);
+    // The event and its data are the last to be closed: `raw` is put in front of that.
+    out.truncate(out.len() - CLOSING.len());
+    match &names.reference {
+        None => {
+            out.extend_from_slice(br#","raw":{"encoding":"base64","data":""#);
+            push_base64(&mut out, &record.data);
+            out.push(b'"');
+        }
+        Some(reference) => {
+            out.extend_from_slice(br#","raw":{"ref":"#);
+            write_value(&mut out, reference);
+            out.extend_from_slice(format!(r#","size":{}"#, record.data.len()).as_bytes());
+        }
+    }
+    out.push(b'}');
+    out.extend_from_slice(CLOSING);
+    out
+}
+
+/// Of data and event.
+const CLOSING: &[u8] = b"}}";
+
+fn write_value(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).expect("a Vec takes all, and every key is a string");
+}
+
+fn push_base64(out: &mut Vec<u8>, data: &[u8]) {
+    let at = out.len();
+    out.resize(at + data.len().div_ceil(3) * 4, 0);
+    let room = out.get_mut(at..).unwrap_or_default();
+    STANDARD.encode_slice(data, room).expect("base64 with padding takes 4 octets for each 3");
+}
