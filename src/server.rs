@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    admin::{self, AdminState, Readiness},
+    admin::{self, AdminState, LogState, Readiness},
     config::{
         Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, LineEnds, ListenerConfig, RetentionConfig,
         SyncMode,
@@ -119,14 +119,15 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     drop(addresses.held);
     ready.set_recovery(began.elapsed());
     ready.set_listening();
-    let metrics = ExportMetrics::new();
+    let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
     let exporters = export::start(export::PlaneOptions {
         log: log::Log::open(&data.path)?,
         shards: u16::try_from(shards.len())?,
-        marks,
+        marks: marks.clone(),
         listener: mark_listener,
         exporters: config.exports.clone(),
         metrics: metrics.clone(),
+        bells: bells.clone(),
     })?;
     let keeper = keep(&config, &data.path, &shared, &metrics)?;
     let admin = match config.server.admin_listen {
@@ -139,6 +140,13 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: REVISION.to_owned(),
                 disk: Box::new(move || disk_facts(&dir, low, shared.iter().any(|s| s.disk_full()))),
+                log: LogState {
+                    dir: data.path.clone(),
+                    marks,
+                    bells,
+                    metrics: metrics.clone(),
+                    reference_url: export::reference_url(Some(address)),
+                },
                 export: metrics,
             };
             Some(admin::start(address, state)?)

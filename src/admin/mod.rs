@@ -4,6 +4,9 @@
 //! for long: a shard that does not answer is shown as it was last seen.
 
 mod pages;
+mod v1;
+
+pub use v1::LogState;
 
 use crate::metrics::{DiskFacts, ExportMetrics, Published};
 use std::fmt;
@@ -33,6 +36,8 @@ pub struct AdminState {
     pub disk: DiskProbe,
     /// What exporters and retention count.
     pub export: ExportMetrics,
+    /// The log, for the stream API.
+    pub log: LogState,
 }
 
 /// Facts the server sets and the admin plane reads.

@@ -127,12 +127,15 @@ impl Pages {
 }
 
 pub(super) fn router(pages: Arc<Pages>) -> Router {
+    let v1 = super::v1::router(pages.state.log.clone());
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/v1/status", get(status))
         .with_state(pages)
+        .merge(v1)
 }
 
 /// Keeps the times of the heartbeats' moves right between probes. Runs until aborted.
@@ -148,8 +151,24 @@ async fn index(State(pages): State<Arc<Pages>>) -> Response {
     let mut text = format!("mailrace {version} ({revision})   {} shards\n\n", published.len());
     text.push_str("/metrics   counters for Prometheus; /metrics?detail=shard splits by shard\n");
     text.push_str("/healthz   200 while every shard answers\n");
+    text.push_str(
+        "/v1/stream  records as they come; also /v1/messages/ID, /v1/groups, /v1/status\n",
+    );
     text.push_str("/readyz    200 while mail should be sent here\n");
     reply(StatusCode::OK, TEXT, text)
+}
+
+async fn status(State(pages): State<Arc<Pages>>) -> Response {
+    let AdminState { version, revision, published, .. } = &pages.state;
+    let obstacles = pages.obstacles();
+    let status = serde_json::json!({
+        "version": version,
+        "revision": revision,
+        "shards": published.len(),
+        "ready": obstacles.is_empty(),
+        "obstacles": obstacles,
+    });
+    reply(StatusCode::OK, "application/json", format!("{status}\n"))
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {

@@ -30,6 +30,7 @@ impl Server {
                 Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
             }),
             export: ExportMetrics::new(),
+            log: no_log(),
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
         let stop_shard = Arc::new(AtomicBool::new(false));
@@ -65,6 +66,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_shard();
+    }
+}
+
+fn no_log() -> LogState {
+    LogState {
+        dir: std::path::PathBuf::from("/nonexistent"),
+        marks: Arc::new(crate::log::HighWaterMarks::new(1).0),
+        bells: crate::export::Bells::default(),
+        metrics: ExportMetrics::new(),
+        reference_url: String::new(),
     }
 }
 
@@ -124,6 +135,7 @@ fn a_taken_address_is_a_clear_error() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
+        log: no_log(),
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
@@ -138,6 +150,7 @@ fn shutting_down_frees_the_address() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
+        log: no_log(),
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
     let address = admin.address();

@@ -13,16 +13,17 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, select, unbounded};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     Start,
     batch::{Batch, BatchReader, Large},
+    bells::{Bells, Ear},
     exporter::{Exporter, Place},
     settle::{Settled, settle},
 };
@@ -55,17 +56,6 @@ pub(super) struct Parts {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Wakes a lane: its mark has moved, or it is to stop.
-#[derive(Clone, Debug)]
-pub(super) struct Bell(Sender<()>);
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        // Full: it rings already.
-        let _ = self.0.try_send(());
-    }
-}
-
 /// See the module's page.
 pub(super) struct Lane {
     parts: Parts,
@@ -82,7 +72,7 @@ pub(super) struct Lane {
     gathering_since: Option<Instant>,
     under_way: VecDeque<UnderWay>,
     number: u64,
-    bell: Receiver<()>,
+    ear: Ear,
     settled: (Sender<(u64, Settled)>, Receiver<(u64, Settled)>),
     halted: bool,
 }
@@ -97,16 +87,15 @@ struct UnderWay {
     _large: Option<Large>,
 }
 
-/// Starts a lane's thread; the second gives it a sign. It ends by `stop` alone.
-pub(super) fn start(parts: Parts) -> io::Result<(std::thread::JoinHandle<()>, Bell)> {
-    let (ring, bell) = bounded(1);
+/// Starts a lane's thread. It ends by `stop` alone.
+pub(super) fn start(parts: Parts, bells: &Bells) -> io::Result<std::thread::JoinHandle<()>> {
     let name = format!("{}/{}", parts.exporter.name(), parts.shard);
-    let mut lane = Lane::new(parts, bell)?;
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
+    let ear = bells.listen(&[parts.shard]);
+    let mut lane = Lane::new(parts, ear)?;
+    std::thread::Builder::new().name(name).spawn(move || {
         lower_priority();
         lane.run();
-    })?;
-    Ok((thread, Bell(ring)))
+    })
 }
 
 /// Shards come first where there are not cores enough for all.
@@ -116,7 +105,7 @@ pub(super) fn lower_priority() {
 }
 
 impl Lane {
-    fn new(parts: Parts, bell: Receiver<()>) -> io::Result<Self> {
+    fn new(parts: Parts, ear: Ear) -> io::Result<Self> {
         let (mut offset, found) = parts.group.offset(parts.shard)?;
         let committed = place(&parts, found)?;
         if !matches!(found, Found::Committed(at) if at.offset == committed.offset) {
@@ -141,7 +130,7 @@ impl Lane {
             gathering_since: None,
             under_way: VecDeque::new(),
             number: 0,
-            bell,
+            ear,
             settled: unbounded(),
             halted: false,
             parts,
@@ -421,7 +410,7 @@ impl Lane {
     fn wait(&mut self, most: Duration) {
         let mut found = None;
         select! {
-            recv(self.bell) -> _ => {}
+            recv(self.ear.sign) -> _ => {}
             recv(self.settled.1) -> settled => found = settled.ok(),
             default(most) => {}
         }
@@ -438,7 +427,7 @@ impl Lane {
             if left.is_zero() {
                 return;
             }
-            let _ = self.bell.recv_timeout(left.min(Duration::from_millis(100)));
+            let _ = self.ear.sign.recv_timeout(left.min(Duration::from_millis(100)));
         }
     }
 }
@@ -477,6 +466,3 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
         })),
     }
 }
-
-/// A lane's bells, by shard.
-pub(super) type Bells = Arc<Mutex<Vec<(u16, Bell)>>>;

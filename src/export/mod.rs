@@ -6,6 +6,7 @@
 //! files and the shards' high-water marks with the other one, and nothing else.
 
 mod batch;
+mod bells;
 mod blackhole;
 pub mod document;
 mod exporter;
@@ -20,6 +21,7 @@ mod sink;
 mod tests;
 mod tls;
 
+pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
 pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
 pub use keep::{Keeper, KeeperOptions};

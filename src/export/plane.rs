@@ -1,18 +1,14 @@
 //! The export plane: a runtime for each exporter, its lanes, and the thread that tells them of marks.
 
-use std::{
-    fmt, io,
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     Blackhole, ErrorClass, ExportOptions, Sink, SinkError, SinkOptions,
+    bells::Bells,
     exporter::Exporter,
-    lane::{self, Bell, Bells, Parts, lower_priority},
+    lane::{self, Parts, lower_priority},
 };
 use crate::{
     consumer::{Active, Group, GroupError},
@@ -40,6 +36,8 @@ pub struct PlaneOptions {
     pub exporters: Vec<ExportOptions>,
     /// Where they count.
     pub metrics: ExportMetrics,
+    /// Who else is to be told of marks.
+    pub bells: Bells,
 }
 
 /// Why the plane did not start.
@@ -96,7 +94,7 @@ pub(super) fn start_with(
     let mut plane = Plane {
         stop,
         marks: options.marks.clone(),
-        bells: Arc::new(Mutex::new(Vec::new())),
+        bells: options.bells.clone(),
         lanes: Vec::new(),
         crier: None,
         runtimes: Vec::new(),
@@ -133,9 +131,8 @@ pub(super) fn start_with(
                 runtime: runtime.clone(),
                 stop: stopped.clone(),
             };
-            let (thread, bell) = lane::start(parts).map_err(|error| bad(error.to_string()))?;
-            plane.lanes.push(thread);
-            plane.bells.lock().unwrap_or_else(PoisonError::into_inner).push((shard, bell));
+            let lane = lane::start(parts, &plane.bells).map_err(|error| bad(error.to_string()))?;
+            plane.lanes.push(lane);
         }
     }
     let (bells, marks) = (plane.bells.clone(), options.marks.clone());
@@ -195,14 +192,11 @@ fn tell(
         if !listener.wait(marks, &mut seen, Duration::from_secs(1)) {
             continue;
         }
-        let bells = bells.lock().unwrap_or_else(PoisonError::into_inner);
-        for (shard, bell) in bells.iter() {
-            let at = usize::from(*shard);
-            if seen.get(at) != before.get(at) {
-                bell.ring();
-            }
-        }
-        drop(bells);
+        let moved = |shard: u16| {
+            let at = usize::from(shard);
+            seen.get(at) != before.get(at)
+        };
+        bells.ring(moved, true);
         before.clone_from(&seen);
         std::thread::sleep(TELL_EVERY);
     }
@@ -217,10 +211,7 @@ impl Plane {
     fn stop(&mut self) {
         self.stop.send_replace(true);
         self.marks.wake();
-        for (_, bell) in self.bells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let bell: &Bell = bell;
-            bell.ring();
-        }
+        self.bells.ring(|_| true, true);
         for thread in self.lanes.drain(..).chain(self.crier.take()) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the export plane panicked");

@@ -80,6 +80,7 @@ impl Stand {
             listener,
             exporters: vec![options],
             metrics: self.metrics.clone(),
+            bells: Bells::default(),
         };
         let sink = sink.clone();
         let make = move |_: &ExportOptions| Ok(Box::new(Handle(sink.clone())) as Box<dyn Sink>);

@@ -1,0 +1,147 @@
+//! The stream API: the log for consumers in any language, over HTTP.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/stream` | records as newline-delimited CloudEvents, or length-delimited protobuf |
+//! | `POST /v1/groups/G/commit` | `{"3":726}`: the next offset wanted, by shard; durable when answered |
+//! | `GET /v1/groups`, `/v1/groups/G` | where groups are |
+//! | `GET /v1/messages/ID`, `…/raw` | one message, as JSON or as it was sent (with Range) |
+//! | `GET /v1/shards`, `/v1/status` | marks; version and state |
+//!
+//! Reading blocks, so it is done on the blocking pool; a slow reader holds a few chunks of memory
+//! and nothing else (D11). Mail is private: a request whose Host is a name, and not localhost, is
+//! refused, or a web page could have its visitor's browser read it (DNS rebinding).
+
+mod groups;
+mod messages;
+mod stream;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+
+use crate::{
+    consumer::GroupError,
+    export::{Bells, DocumentOptions, Encoding, Key},
+    log::HighWaterMarks,
+    metrics::ExportMetrics,
+};
+
+/// What the stream API reads.
+#[derive(Clone)]
+pub struct LogState {
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Its shards' marks.
+    pub marks: Arc<HighWaterMarks>,
+    /// Tells of them.
+    pub bells: Bells,
+    /// Where readers are counted.
+    pub metrics: ExportMetrics,
+    /// In front of `/v1/messages/…` in references.
+    pub reference_url: String,
+}
+
+impl LogState {
+    fn document(&self, inline_max: u64) -> DocumentOptions {
+        DocumentOptions {
+            encoding: Encoding::Json,
+            inline_max,
+            reference_url: self.reference_url.clone(),
+            sha256: false,
+            key: Key::RcptDomain,
+        }
+    }
+}
+
+pub(super) fn router(state: LogState) -> Router {
+    Router::new()
+        .route("/v1/stream", get(stream::stream))
+        .route("/v1/groups", get(groups::list))
+        .route("/v1/groups/{group}", get(groups::describe))
+        .route("/v1/groups/{group}/commit", post(groups::commit))
+        .route("/v1/messages/{id}", get(messages::event))
+        .route("/v1/messages/{id}/raw", get(messages::raw))
+        .route("/v1/shards", get(groups::shards))
+        .layer(middleware::from_fn(refuse_names))
+        .with_state(state)
+}
+
+/// See the module's page.
+async fn refuse_names(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if host.is_none_or(is_address) {
+        return next.run(request).await;
+    }
+    error(StatusCode::MISDIRECTED_REQUEST, "this API answers to an IP address or localhost only")
+}
+
+/// Whether a Host names an address, or localhost.
+fn is_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{value}\n")).into_response()
+}
+
+fn error(status: StatusCode, what: impl ToString) -> Response {
+    json(status, &serde_json::json!({ "error": what.to_string() }))
+}
+
+/// The answer to an error of the log or the disk.
+fn io_error(failed: &io::Error) -> Response {
+    let status = match failed.kind() {
+        io::ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        io::ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    error(status, failed)
+}
+
+fn group_error(failed: &GroupError) -> Response {
+    match failed {
+        GroupError::BadName(_) => error(StatusCode::BAD_REQUEST, failed),
+        GroupError::Missing(_) => error(StatusCode::NOT_FOUND, failed),
+        GroupError::Active(_) => error(StatusCode::CONFLICT, failed),
+        GroupError::Io(failed) => io_error(failed),
+    }
+}
+
+/// Runs what blocks on the blocking pool.
+async fn blocking(work: impl FnOnce() -> Response + Send + 'static) -> Response {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|failed| error(StatusCode::INTERNAL_SERVER_ERROR, failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_are_answered() {
+        for good in
+            ["127.0.0.1:2580", "127.0.0.1", "[::1]:2580", "[::1]", "localhost:1", "LocalHost"]
+        {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in ["evil.test", "evil.test:2580", "127.0.0.1.evil.test", "", "localhost.evil.test"]
+        {
+            assert!(!is_address(bad), "{bad}");
+        }
+    }
+}
