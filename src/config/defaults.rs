@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::export_keys::TYPES;
 use super::keys::{Key, Table};
+use super::value::Kind;
 
 /// The annotated starter file, shipped as `config/mailrace.toml`.
 pub const STARTER: &str = include_str!("../../config/mailrace.toml");
@@ -55,6 +56,11 @@ pub fn every_default() -> String {
 
 fn entry(text: &mut String, key: &Key, name: &str, off: &str) {
     let value = key.kind.read(key.example.unwrap_or(key.default));
-    let _ = writeln!(text, "# {}", key.doc);
+    let _ = match key.kind {
+        Kind::Choice(words) if words.iter().any(|word| !key.doc.contains(word)) => {
+            writeln!(text, "# {} One of {words:?}.", key.doc)
+        }
+        _ => writeln!(text, "# {}", key.doc),
+    };
     let _ = writeln!(text, "{off}{name} = {value}");
 }

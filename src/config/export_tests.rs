@@ -309,6 +309,22 @@ fn values_that_cannot_work() {
     );
 }
 
+/// What follows from a mistake is none of its own.
+#[test]
+fn one_mistake_is_told_once() {
+    for text in [
+        format!("{KAFKA}user = \"u\"\npassword_file = \"credential:x\"\n"),
+        format!("{KAFKA}retry.max = \"5\"\n"),
+        format!("{}tls.ca_file = \"/ca\"\n", HOOK.replace("https", "ftp")),
+        "[[export]]\nname = \"a\"\ntype = \"pigeon\"\nretry.initial = \"1s\"\n".to_owned(),
+        "[[export]]\nname = \"a\"\nretry.initial = \"1s\"\n".to_owned(),
+        format!("[[listener]]\nname = \"a b\"\n{KAFKA}filter.listener = [\"a\"]\n"),
+    ] {
+        let errors = from_text(&text).unwrap_err();
+        assert_eq!(errors.0.len(), 1, "{errors}");
+    }
+}
+
 #[test]
 fn without_an_admin_listener_references_need_a_url() {
     let set = ["server.admin.listen="];

@@ -29,7 +29,11 @@ pub(super) fn exports(settings: &mut Settings, context: &Context<'_>) -> Vec<Exp
         if exports.iter().any(|earlier| earlier.name == name && !name.is_empty()) {
             table.blame("name", "another exporter has this name");
         }
-        exports.push(table.export(name, context));
+        let kind = table.choice("type");
+        // Without a type nobody knows what the other keys mean; that was told.
+        if !kind.is_empty() {
+            exports.push(table.export(name, kind, context));
+        }
     }
     exports
 }
@@ -41,8 +45,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn export(&mut self, name: String, context: &Context<'_>) -> ExportOptions {
-        let kind = self.choice("type");
+    fn export(&mut self, name: String, kind: &str, context: &Context<'_>) -> ExportOptions {
         let sink = match kind {
             "kafka" => SinkOptions::Kafka(self.kafka()),
             "nats" => SinkOptions::Nats(self.nats()),
@@ -57,7 +60,8 @@ impl Table<'_> {
             max: self.time("retry.max"),
             give_up_after: self.settings.duration(&self.key("retry.give_up_after")),
         };
-        if retry.max < retry.initial {
+        // Zero is no value of it, but what stands in for a mistake.
+        if retry.max < retry.initial && !retry.max.is_zero() {
             self.blame("retry.max", "is less than retry.initial");
         }
         ExportOptions {
@@ -75,7 +79,7 @@ impl Table<'_> {
             timeout: self.time("timeout"),
             filter: Filter {
                 listener: self.list("filter.listener", |name| {
-                    if context.listeners.contains(&name) {
+                    if context.listeners.contains(&name) || context.listeners.contains(&"") {
                         return Ok(name.to_owned());
                     }
                     Err(format!("no listener is named {name:?}: {}", context.listeners.join(", ")))
@@ -143,7 +147,7 @@ impl Table<'_> {
         // A password without a user is a token.
         let (user, password_file) = self.login(false);
         let credentials_file = self.file("credentials_file");
-        if credentials_file.is_some() && password_file.is_some() {
+        if self.has("credentials_file") && self.has("password_file") {
             self.blame("credentials_file", "password_file is there already: one of them");
         }
         NatsOptions {
@@ -165,11 +169,8 @@ impl Table<'_> {
         } else {
             let access_key = self.text("access_key");
             let secret_key_file = self.file("secret_key_file");
-            if access_key.is_empty() && secret_key_file.is_some() {
-                self.blame("secret_key_file", "access_key is needed with it");
-            } else if !access_key.is_empty() && secret_key_file.is_none() {
-                self.blame("access_key", "secret_key_file is needed with it");
-            }
+            self.needs("secret_key_file", "access_key");
+            self.needs("access_key", "secret_key_file");
             StorePlace::S3 {
                 bucket: self.parse("bucket", address::bucket),
                 endpoint: self.parse("endpoint", |text| match text {
@@ -198,7 +199,8 @@ impl Table<'_> {
 
     fn webhook(&mut self) -> WebhookOptions {
         let url = self.parse("url", address::url);
-        let enabled = url.starts_with("https:");
+        // An empty one stands in for a mistake.
+        let enabled = url.starts_with("https:") || url.is_empty();
         WebhookOptions {
             secret_file: self.file("secret_file"),
             token_file: self.file("token_file"),
@@ -251,10 +253,9 @@ impl Table<'_> {
     fn login(&mut self, needs_user: bool) -> (String, Option<PathBuf>) {
         let user = self.text("user");
         let password_file = self.file("password_file");
-        if !user.is_empty() && password_file.is_none() {
-            self.blame("user", "password_file is needed with it");
-        } else if user.is_empty() && password_file.is_some() && needs_user {
-            self.blame("password_file", "user is needed with it");
+        self.needs("user", "password_file");
+        if needs_user {
+            self.needs("password_file", "user");
         }
         (user, password_file)
     }
@@ -266,20 +267,28 @@ impl Table<'_> {
 
     /// Files that would not be used are a mistake: the mail would travel in the clear.
     fn tls(&mut self, enabled: bool, why_not: &str) -> TlsOptions {
-        let mut files = ["tls.ca_file", "tls.cert_file", "tls.key_file"].map(|field| {
-            let file = self.file(field);
-            if file.is_some() && !enabled {
-                self.blame(field, &format!("TLS is not used: {why_not}"));
-            }
-            file
-        });
-        let [ca_file, cert_file, key_file] = files.each_mut().map(Option::take);
-        match (&cert_file, &key_file) {
-            (Some(_), None) => self.blame("tls.cert_file", "tls.key_file is needed with it"),
-            (None, Some(_)) => self.blame("tls.key_file", "tls.cert_file is needed with it"),
-            _ => {}
-        }
+        let [ca_file, cert_file, key_file] =
+            ["tls.ca_file", "tls.cert_file", "tls.key_file"].map(|field| {
+                if self.has(field) && !enabled {
+                    self.blame(field, &format!("TLS is not used: {why_not}"));
+                }
+                self.file(field)
+            });
+        self.needs("tls.cert_file", "tls.key_file");
+        self.needs("tls.key_file", "tls.cert_file");
         TlsOptions { enabled, ca_file, cert_file, key_file }
+    }
+
+    /// Whether something was written there, right or wrong.
+    fn has(&self, field: &str) -> bool {
+        self.settings.is_written(&self.key(field))
+    }
+
+    /// Of two keys that make sense together only.
+    fn needs(&mut self, field: &str, other: &str) {
+        if self.has(field) && !self.has(other) {
+            self.blame(field, &format!("{other} is needed with it"));
+        }
     }
 
     fn key(&self, field: &str) -> String {

@@ -362,6 +362,11 @@ impl Settings {
         })
     }
 
+    /// Whether its value is not empty.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|(value, _)| !value.text().is_empty())
+    }
+
     /// Notes a mistake in the value of `key`.
     pub(super) fn blame(&mut self, key: &str, message: String) {
         let origin = self.origin(key);
