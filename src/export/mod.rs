@@ -7,16 +7,26 @@
 
 mod blackhole;
 pub mod document;
+#[cfg(test)]
+mod fixture;
+mod kafka;
+mod nats;
 mod options;
 mod record;
+mod secret;
 mod sink;
+mod tls_client;
 
 pub use blackhole::Blackhole;
 pub use document::{Document, encode};
+pub use kafka::Kafka;
+pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,
     StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
 pub use record::{Record, domain};
+pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
+pub use tls_client::client_config;
