@@ -12,6 +12,10 @@ pub mod document;
 mod exporter;
 mod keep;
 mod lane;
+#[cfg(test)]
+mod fixture;
+mod kafka;
+mod nats;
 mod options;
 mod plane;
 mod record;
@@ -20,11 +24,16 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod secret;
+mod sink;
+mod tls_client;
 
 pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
 pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
 pub use keep::{Keeper, KeeperOptions};
+pub use kafka::Kafka;
+pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,
@@ -32,5 +41,7 @@ pub use options::{
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use record::{Record, domain};
+pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
 pub use tls::install_crypto;
+pub use tls_client::client_config;

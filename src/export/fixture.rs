@@ -1,0 +1,26 @@
+//! A record for unit tests of sinks.
+
+use bytes::Bytes;
+
+use super::Record;
+use crate::log::{Identity, Offset};
+
+/// A small message of one shard.
+pub fn record(shard: u16, offset: u64) -> Record {
+    Record {
+        id: Identity { node: [1, 2, 3, 4, 5, 6], shard }.record_id(Offset::new(offset)),
+        received_at: 1_795_370_645_123_456,
+        listener: "smtp".into(),
+        mail_from: "alice@example.org".into(),
+        rcpt_to: vec!["sales@example.com".into()],
+        helo: "client.example.org".into(),
+        client: ([192, 0, 2, 10], 51_234).into(),
+        esmtp: true,
+        smtputf8: false,
+        body_type: 1,
+        size_declared: None,
+        flags: 0,
+        replay: false,
+        data: Bytes::from(format!("Subject: {offset}\r\n\r\nHello\r\n")),
+    }
+}
