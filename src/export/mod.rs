@@ -9,7 +9,9 @@ mod blackhole;
 pub mod document;
 mod options;
 mod record;
+mod relay;
 mod sink;
+mod webhook;
 
 pub use blackhole::Blackhole;
 pub use document::{Document, encode};
@@ -19,4 +21,6 @@ pub use options::{
     StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
 pub use record::{Record, domain};
+pub use relay::Relay;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
+pub use webhook::Webhook;
