@@ -693,7 +693,7 @@ fn rfc3030_binary_mail_goes_in_one_chunk_or_not_at_all() {
         dialogue.poll_output(&mut more);
         out.extend(more);
     }
-    assert_eq!(out, b"BDAT 21 LAST\r\nT: 1\r\nS: x\r\n\r\n\0\n.\n\r.");
+    assert_eq!(out, b"BDAT 20 LAST\r\nT: 1\r\nS: x\r\n\r\n\0\n.\n\r.");
     dialogue.handle_input(b"250 a\r\n550 b\r\n", true);
     assert_eq!(told(&dialogue.poll_event().unwrap()), "0 ok, 1 never 550 b (refused)");
 }
