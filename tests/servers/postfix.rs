@@ -114,6 +114,7 @@ virtual_uid_maps = static:65534
 virtual_gid_maps = static:65534
 smtpd_recipient_restrictions = check_recipient_access inline:{{ {{ later@d.test = 450 4.2.1 later }} }}
 smtpd_peername_lookup = no
+local_header_rewrite_clients =
 smtpd_client_connection_count_limit = 0
 smtpd_error_sleep_time = 0
 in_flow_delay = 0

@@ -219,12 +219,14 @@ impl Dialogue {
         Ok(())
     }
 
-    /// Says goodbye.
-    pub(super) fn handle_quit(&mut self) {
-        if self.state == State::Ready {
+    /// Says goodbye, where the session is in a state for that.
+    pub(super) fn handle_quit(&mut self) -> bool {
+        let is_time = self.state == State::Ready;
+        if is_time {
             self.out.extend_from_slice(b"QUIT\r\n");
             self.state = State::Quit;
         }
+        is_time
     }
 
     /// Takes octets of the server. `flushed`: all that was polled has been written.

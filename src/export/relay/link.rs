@@ -141,8 +141,7 @@ impl Link {
 
     /// Says goodbye and waits shortly for the answer.
     pub(super) async fn quit(mut self) {
-        if self.is_usable() {
-            self.dialogue.handle_quit();
+        if self.dialogue.handle_quit() {
             while !matches!(self.next_event().await, Event::Closed(_)) {}
         }
     }

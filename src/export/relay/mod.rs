@@ -120,7 +120,15 @@ impl Relay {
                 Ok(sent) => sent,
                 Err(error) => {
                     self.pool.give_back(lent);
-                    return (Outcome::Refused(error), None);
+                    open.extend(later);
+                    if open.len() == record.rcpt_to.len() {
+                        return (Outcome::Refused(error), None);
+                    }
+                    // Others of its recipients have had a fate already.
+                    let refused = |at| (at, Fate::Refused(error.clone()));
+                    let fates: Vec<_> = open.drain(..).map(refused).collect();
+                    self.ledger.settle(record, &fates);
+                    break;
                 }
             };
             // The server had closed the idle connection, as it may: that is no attempt.

@@ -66,6 +66,7 @@ impl Pool {
     /// Takes a connection back, for the next message.
     pub(super) fn give_back(self: &Arc<Self>, mut lent: Lent<'_>) {
         if !lent.link.is_usable() {
+            tokio::spawn(lent.link.quit());
             return;
         }
         lent.link.idle_since = Instant::now();
