@@ -327,7 +327,12 @@ accounts {
   BARE { users: [ { user: bare, password: right } ] }
 }";
 
-fn with_password(options: NatsOptions, dir: &std::path::Path, user: &str, password: &str) -> NatsOptions {
+fn with_password(
+    options: NatsOptions,
+    dir: &std::path::Path,
+    user: &str,
+    password: &str,
+) -> NatsOptions {
     let path = dir.join(format!("{user}-{password}"));
     std::fs::write(&path, format!("{password}\n")).unwrap();
     NatsOptions { user: user.into(), password_file: Some(path), ..options }

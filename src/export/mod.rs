@@ -10,29 +10,30 @@ mod bells;
 mod blackhole;
 pub mod document;
 mod exporter;
-mod keep;
-mod lane;
 #[cfg(test)]
 mod fixture;
 mod kafka;
+mod keep;
+mod lane;
 mod nats;
 mod options;
 mod plane;
 mod record;
+mod relay;
+mod secret;
 mod settle;
 mod sink;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod secret;
-mod sink;
 mod tls_client;
+mod webhook;
 
 pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
 pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
-pub use keep::{Keeper, KeeperOptions};
 pub use kafka::Kafka;
+pub use keep::{Keeper, KeeperOptions};
 pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
@@ -41,7 +42,9 @@ pub use options::{
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use record::{Record, domain};
+pub use relay::Relay;
 pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
 pub use tls::install_crypto;
 pub use tls_client::client_config;
+pub use webhook::Webhook;

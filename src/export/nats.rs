@@ -26,8 +26,8 @@ use self::{
     subject::Template,
 };
 use super::{
-    Document, DocumentOptions, ErrorClass, NatsOptions, Outcome, Record, Sink, SinkError, SinkFuture,
-    document,
+    Document, DocumentOptions, ErrorClass, NatsOptions, Outcome, Record, Sink, SinkError,
+    SinkFuture, document,
 };
 
 /// Acks a lane lets be outstanding: at a millisecond there and back enough for a million a second.

@@ -5,7 +5,8 @@ use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Blackhole, ErrorClass, ExportOptions, Sink, SinkError, SinkOptions,
+    Blackhole, ErrorClass, ExportOptions, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
+    Webhook,
     bells::Bells,
     exporter::Exporter,
     lane::{self, Parts, lower_priority},
@@ -230,11 +231,16 @@ impl Drop for Plane {
 
 /// Makes the sink of an exporter.
 fn make_sink(options: &ExportOptions) -> Result<Box<dyn Sink>, SinkError> {
-    match &options.sink {
-        SinkOptions::Blackhole => Ok(Box::new(Blackhole)),
-        other => {
+    let (document, timeout) = (&options.document, options.timeout);
+    Ok(match &options.sink {
+        SinkOptions::Blackhole => Box::new(Blackhole),
+        SinkOptions::Nats(nats) => Box::new(Nats::new(nats.clone(), document.clone(), timeout)?),
+        SinkOptions::Kafka(kafka) => Box::new(Kafka::new(kafka.clone(), document.clone(), timeout)),
+        SinkOptions::Relay(relay) => Box::new(Relay::new(relay)?),
+        SinkOptions::Webhook(webhook) => Box::new(Webhook::new(webhook, document, timeout)?),
+        other @ (SinkOptions::Store(_) | SinkOptions::Files(_)) => {
             let text = format!("not built yet: {other:?}");
-            Err(SinkError::new(ErrorClass::Other, text))
+            return Err(SinkError::new(ErrorClass::Other, text));
         }
-    }
+    })
 }

@@ -122,7 +122,8 @@ impl Request<'_> {
         let (_client, _transaction) = (string(), string());
         take(2 + 4 + 4);
         let length = take(2).to_vec();
-        let name = take(usize::from(u16::from_be_bytes(length.clone().try_into().unwrap()))).to_vec();
+        let name =
+            take(usize::from(u16::from_be_bytes(length.clone().try_into().unwrap()))).to_vec();
         take(4);
         let partition = take(4).to_vec();
         let mut answer = self.correlation.to_be_bytes().to_vec();

@@ -1,0 +1,174 @@
+//! One message as it goes to a server: checked, with its trace lines, in transfer form.
+//!
+//! Nothing may be smuggled outward. Mail data that DATA carries has no NUL and no CR or LF but in
+//! CRLF: what a lenient server takes for a line end is one here too, so each dot at a line start is
+//! doubled and only ours ends the data (RFC 5321 §4.5.2). Where a record does have bare ones (its
+//! listener said `line_ends = "allow"`) it is refused and becomes a dead letter: to rewrite them
+//! would break signatures in silence, to send them would hand the harm on.
+
+use bytes::Bytes;
+
+use super::super::{ErrorClass, Record, SinkError};
+
+/// A message and its envelope, ready for any server.
+#[derive(Clone, Debug)]
+pub(super) struct Mail {
+    /// Without brackets; empty for the null one.
+    pub(super) reverse_path: String,
+    /// All of the record; a transaction names some of them.
+    pub(super) forward_paths: Vec<String>,
+    /// What the mail data holds.
+    pub(super) body: Body,
+    /// SMTPUTF8 was asked for on the way in.
+    pub(super) smtputf8: bool,
+    /// A path has characters beyond ASCII, or so has the header section and SMTPUTF8 was asked for:
+    /// without that, an 8-bit header is a mail client's old fault and goes as any 8-bit octets.
+    pub(super) beyond_ascii: bool,
+    trace: Bytes,
+    data: Bytes,
+    end: &'static [u8],
+}
+
+/// What a server must be able to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Lines of ASCII.
+    SevenBit,
+    /// Lines of octets (RFC 6152).
+    EightBit,
+    /// Any octets (RFC 3030).
+    Binary,
+}
+
+impl Mail {
+    /// Takes a record; `trace` is put in front of its mail data, lines with CRLF.
+    ///
+    /// # Errors
+    /// No server may get it: its class is `Refused`.
+    pub(super) fn new(record: &Record, trace: Vec<u8>) -> Result<Self, SinkError> {
+        let paths = || record.rcpt_to.iter().chain([&record.mail_from]);
+        // The session let none in; but what is read from a disk is believed nowhere.
+        if !paths().all(|path| is_path(path)) {
+            return Err(refused("a path with control characters or brackets"));
+        }
+        let body = match record.body_type {
+            0 | 1 => check_lines(&record.data).map_err(refused)?,
+            _ => Body::Binary,
+        };
+        // RFC 6152 §3: a client that declared 8BITMIME is passed on as it was.
+        let body =
+            if body == Body::SevenBit && record.body_type == 1 { Body::EightBit } else { body };
+        let plain_paths = paths().all(|path| path.is_ascii());
+        let plain_header = !record.smtputf8 || header_section(&record.data).is_ascii();
+        let end: &[u8] = match body {
+            Body::Binary => b"",
+            _ if record.data.is_empty() || record.data.ends_with(b"\r\n") => b"",
+            _ => b"\r\n",
+        };
+        Ok(Self {
+            reverse_path: record.mail_from.clone(),
+            forward_paths: record.rcpt_to.clone(),
+            body,
+            smtputf8: record.smtputf8,
+            beyond_ascii: !(plain_paths && plain_header),
+            trace: trace.into(),
+            data: record.data.clone(),
+            end,
+        })
+    }
+
+    /// RFC 1870 §5: octets with CRLF, without doubled dots and the end of mail data.
+    pub(super) fn size(&self) -> u64 {
+        (self.trace.len() + self.data.len() + self.end.len()) as u64
+    }
+
+    /// There is an octet beyond ASCII: a declared 8BITMIME alone may be dropped.
+    pub(super) fn has_eight_bit(&self) -> bool {
+        !self.data.is_ascii()
+    }
+
+    /// A place in its octets.
+    pub(super) fn start(&self) -> Place {
+        Place { pieces: [self.trace.clone(), self.data.clone(), Bytes::from_static(self.end)] }
+    }
+}
+
+/// Where the sending of a message stands.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pieces: [Bytes; 3],
+}
+
+impl Place {
+    /// Takes at most `octets`, none at the end.
+    pub(super) fn take(&mut self, octets: usize) -> Bytes {
+        let piece = self.pieces.iter_mut().find(|piece| !piece.is_empty());
+        piece.map(|piece| piece.split_to(octets.min(piece.len()))).unwrap_or_default()
+    }
+}
+
+/// Appends octets with each dot at a line start doubled (RFC 5321 §4.5.2).
+pub(super) fn push_transparent(octets: &[u8], line_start: &mut bool, out: &mut Vec<u8>) {
+    let mut rest = octets;
+    while let Some(first) = rest.first() {
+        if *line_start && *first == b'.' {
+            out.push(b'.');
+        }
+        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+        let (line, behind) = rest.split_at(end);
+        out.extend_from_slice(line);
+        *line_start = line.ends_with(b"\n");
+        rest = behind;
+    }
+}
+
+/// Lines of a record that DATA can carry.
+fn check_lines(data: &[u8]) -> Result<Body, &'static str> {
+    if memchr::memchr(0, data).is_some() {
+        return Err("mail data with NUL, which SMTP cannot carry (RFC 5321 §4.5.2)");
+    }
+    for at in memchr::memchr2_iter(b'\r', b'\n', data) {
+        let before = at.checked_sub(1).and_then(|before| data.get(before));
+        match data.get(at) {
+            Some(b'\r') if data.get(at + 1) != Some(&b'\n') => {
+                return Err("mail data with a bare CR (RFC 5321 §2.3.8)");
+            }
+            Some(b'\n') if before != Some(&b'\r') => {
+                return Err("mail data with a bare LF (RFC 5321 §2.3.8)");
+            }
+            _ => {}
+        }
+    }
+    Ok(if data.is_ascii() { Body::SevenBit } else { Body::EightBit })
+}
+
+/// Up to the first empty line.
+fn header_section(data: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(data, b"\r\n\r\n").unwrap_or(data.len());
+    data.get(..end).unwrap_or(data)
+}
+
+/// No control characters, and brackets within a quoted local-part only (RFC 5321 §4.1.2).
+fn is_path(path: &str) -> bool {
+    let mut quoted = false;
+    let mut escaped = false;
+    for character in path.chars() {
+        match character {
+            _ if character.is_control() => return false,
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '<' | '>' if !quoted => return false,
+            _ => {}
+        }
+    }
+    !quoted
+}
+
+fn refused(why: &str) -> SinkError {
+    SinkError::new(ErrorClass::Refused, format_args!("not sent: {why}"))
+}
+
+#[cfg(test)]
+#[path = "mail_tests.rs"]
+pub(super) mod tests;
