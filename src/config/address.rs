@@ -112,7 +112,7 @@ pub(super) fn bucket(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a bucket: 3 to 63 letters, digits, '.', '_' or '-'"))
 }
 
-/// In front of objects' names: no empty, `.` or `..` part, which stores and folders read differently.
+/// In front of objects' names. No empty, `.` or `..` part: stores and folders differ about these.
 pub(super) fn prefix(text: &str) -> Result<String, String> {
     let parts = text.strip_suffix('/').unwrap_or(text).split('/');
     let bad = |part: &str| part.is_empty() || part == "." || part == "..";

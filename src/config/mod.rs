@@ -1,6 +1,6 @@
 //! Configuration: as written, then checked, with the origin of every value.
 //!
-//! Later sources win: defaults, the file, `MAILRACE_*` variables (a double underscore stands for the
+//! Later sources win: defaults, the file, `MAILRACE_*` variables (a double underscore is the
 //! dot), then `--set key=value`. An unknown key, a value out of range or an address that would
 //! open a catch-all to the Internet is an error that names where the value was written.
 //!
