@@ -120,15 +120,6 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     ready.set_recovery(began.elapsed());
     ready.set_listening();
     let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
-    let exporters = export::start(export::PlaneOptions {
-        log: log::Log::open(&data.path)?,
-        shards: u16::try_from(shards.len())?,
-        marks: marks.clone(),
-        listener: mark_listener,
-        exporters: config.exports.clone(),
-        metrics: metrics.clone(),
-        bells: bells.clone(),
-    })?;
     let keeper = keep(&config, &data.path, &shared, &metrics)?;
     let admin = match config.server.admin_listen {
         Some(address) => {
@@ -142,17 +133,27 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 disk: Box::new(move || disk_facts(&dir, low, shared.iter().any(|s| s.disk_full()))),
                 log: LogState {
                     dir: data.path.clone(),
-                    marks,
-                    bells,
+                    marks: marks.clone(),
+                    bells: bells.clone(),
                     metrics: metrics.clone(),
-                    reference_url: export::reference_url(Some(address)),
+                    // Known once it is bound.
+                    reference_url: String::new(),
                 },
-                export: metrics,
+                export: metrics.clone(),
             };
             Some(admin::start(address, state)?)
         }
         None => None,
     };
+    let exporters = export::start(export::PlaneOptions {
+        log: log::Log::open(&data.path)?,
+        shards: u16::try_from(shards.len())?,
+        marks,
+        listener: mark_listener,
+        exporters: exports(&config, admin.as_ref().map(|admin| admin.address())),
+        metrics,
+        bells,
+    })?;
     greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
     let mut reminded = Instant::now();
     stop.wait(|| {
@@ -187,6 +188,18 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         admin.shut_down();
     }
     failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
+}
+
+/// The exporters, with the port that the admin listener has got where its own was 0.
+fn exports(config: &Config, admin: Option<SocketAddr>) -> Vec<export::ExportOptions> {
+    let written = export::reference_url(config.server.admin_listen);
+    let mut exports = config.exports.clone();
+    for export in &mut exports {
+        if export.document.reference_url == written {
+            export.document.reference_url = export::reference_url(admin);
+        }
+    }
+    exports
 }
 
 /// Starts retention.

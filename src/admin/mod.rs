@@ -165,7 +165,7 @@ impl Drop for AdminHandle {
 /// # Errors
 ///
 /// [`AdminError`]; nothing runs then.
-pub fn start(address: SocketAddr, state: AdminState) -> Result<AdminHandle, AdminError> {
+pub fn start(address: SocketAddr, mut state: AdminState) -> Result<AdminHandle, AdminError> {
     // A std listener sets SO_REUSEADDR, so a restart does not wait for TIME_WAIT.
     let bind = || {
         let listener = std::net::TcpListener::bind(address)?;
@@ -174,6 +174,9 @@ pub fn start(address: SocketAddr, state: AdminState) -> Result<AdminHandle, Admi
         Ok((listener, bound))
     };
     let (listener, bound) = bind().map_err(|error| AdminError::Bind(address, error))?;
+    if state.log.reference_url.is_empty() {
+        state.log.reference_url = format!("http://{bound}");
+    }
     let (stop, stopped) = oneshot::channel();
     let (started, outcome) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new()
