@@ -577,5 +577,4 @@ impl Dialogue {
 }
 
 #[cfg(test)]
-#[path = "dialogue_tests.rs"]
 mod tests;
