@@ -51,6 +51,9 @@ pub(super) struct RunArgs {
     /// Connections
     #[arg(short, long, default_value_t = 50, value_name = "N", help_heading = "Load")]
     pub(super) connections: usize,
+    /// Threads that share connections and rate
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Load")]
+    pub(super) threads: usize,
     /// How long to measure [default: 10s]
     #[arg(short = 'z', long, value_parser = units::duration, help_heading = "Load")]
     pub(super) duration: Option<Duration>,

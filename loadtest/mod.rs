@@ -1,4 +1,4 @@
-//! The load tester: SMTP and LMTP clients by the thousand on one thread.
+//! The load tester: SMTP and LMTP clients by the thousand on a few threads.
 //!
 //! The architecture page tells how the parts hang together.
 
@@ -22,6 +22,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod search;
+mod share;
 mod socket;
 mod target;
 mod template;

@@ -93,6 +93,7 @@ impl Options {
             None => Vec::new(),
         };
         let misbehaving: usize = misfits.iter().map(|misfit| misfit.connections).sum();
+        within("threads", args.threads, args.connections - misbehaving)?;
         let plan = Plan {
             address: target.address.clone(),
             from,
@@ -104,6 +105,7 @@ impl Options {
                 in_flight: args.in_flight,
                 messages_max: args.messages_per_connection,
             },
+            threads: args.threads,
             connections: args.connections - misbehaving,
             schedule,
             warmup: nanos(warmup),
@@ -265,6 +267,7 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "stages": args.stages,
         "arrivals": is_open.then(|| format!("{:?}", args.arrivals).to_lowercase()),
         "connections": args.connections,
+        "threads": args.threads,
         "duration_seconds": args.messages.is_none().then_some(length.as_secs_f64()),
         "messages": args.messages,
         "warmup_seconds": warmup.as_secs_f64(),

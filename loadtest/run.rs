@@ -5,7 +5,8 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
-    rc::Rc,
+    sync::Arc,
+    time::Instant,
 };
 
 use super::{
@@ -71,12 +72,12 @@ fn done(what: &str, result: io::Result<ExitCode>) -> ExitCode {
 }
 
 fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<ExitCode> {
-    let mail = Rc::new(Mail::new(mail, run_number()));
+    let mail = Arc::new(Mail::new(mail, run_number()));
     let mut view = View::new(args.no_tui, args.metrics_addr)?;
     let (mut report, outcome) = if options.search.is_some() {
         search(options, &mail, &mut view)?
     } else {
-        let outcome = engine::run(&options.plan, &mail, &mut view)?;
+        let outcome = engine::run(&options.plan, &mail, Instant::now(), &mut view)?;
         (Report::new(options, &outcome), outcome)
     };
     view.close();
@@ -118,7 +119,7 @@ fn verdict(options: &Options, report: &Report) -> ExitCode {
 /// Runs until the highest rate is found; returns the best run, or the last where none held.
 fn search(
     options: &mut Options,
-    mail: &Rc<Mail>,
+    mail: &Arc<Mail>,
     view: &mut View,
 ) -> io::Result<(Report, Outcome)> {
     let mut tries = Vec::new();
@@ -127,7 +128,7 @@ fn search(
     while let Some(rate) = search::next(&tries) {
         let stage = Stage { length: f64::INFINITY, rate };
         options.set_rate(rate, Schedule::new(vec![stage], options.arrivals, options.seed));
-        let outcome = engine::run(&options.plan, mail, view)?;
+        let outcome = engine::run(&options.plan, mail, Instant::now(), view)?;
         view.close();
         let report = Report::new(options, &outcome);
         let keeps = options.search.as_ref().is_none_or(|threshold| threshold.holds(&report));

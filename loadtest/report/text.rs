@@ -47,12 +47,11 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(out, "    (p50)")?;
     let generator = &report.generator;
-    write!(
-        out,
-        " generator  cpu {:.0} %   {:.1} us a message",
-        generator.cpu_share * 100.0,
-        generator.cpu_us_per_message,
-    )?;
+    write!(out, " generator  cpu {:.0} %", generator.cpu_share * 100.0)?;
+    if generator.cpu_shares.len() > 1 {
+        write!(out, " (busiest of {} threads)", generator.cpu_shares.len())?;
+    }
+    write!(out, "   {:.1} us a message", generator.cpu_us_per_message)?;
     if let Some(lag) = &generator.schedule_lag {
         let (mean, max) = (show_seconds(lag.mean), show_seconds(lag.max));
         write!(out, "   schedule lag avg {mean} max {max}")?;

@@ -3,7 +3,9 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod threads;
 
 use std::{
     fs,
@@ -364,6 +366,8 @@ fn nonsense_is_a_usage_error() {
         &["-n", "5", "-z", "1s"],
         &["--stages", "1s"],
         &["--in-flight", "2", "--pipelining", "off"],
+        &["--threads", "0"],
+        &["--threads", "6", "-c", "5"],
         &["--fail-if", "p98>1s"],
         &["--verify"],
         &["--recipients", "0"],
