@@ -1,107 +1,22 @@
 //! The client's side of one connection, sans-IO: replies in, commands and mail out.
 //!
 //! Messages in flight stand in a queue; replies come in the order of the commands (RFC 2920 §3.1),
-//! so each one belongs to the front of it.
+//! so each one belongs to the front of it. Here is the connection from the greeting to the QUIT;
+//! [`transaction`] is what a message goes through in between.
+
+mod terms;
+mod transaction;
 
 use std::{collections::VecDeque, io::Write};
 
 use super::{
-    mail::{Carriage, Mail, Sequence},
+    mail::Carriage,
     outbox::Outbox,
     reply::{Line, LineReader},
     target::Protocol,
 };
-
-/// Nanoseconds since the start of the run.
-pub(super) type Nanos = u64;
-
-/// Where time goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// `connect` to connected.
-    Connect,
-    /// Connected to the greeting.
-    Banner,
-    /// EHLO to its reply.
-    Helo,
-    /// Send of MAIL to the reply to the last RCPT.
-    Envelope,
-    /// From there to the last octet of mail data in the kernel's hands; where all goes out in one
-    /// write, from the send of MAIL.
-    Data,
-    /// From there to the final reply.
-    Ack,
-}
-
-impl Phase {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Connect, Self::Banner, Self::Helo, Self::Envelope, Self::Data, Self::Ack];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Banner => "banner",
-            Self::Helo => "helo",
-            Self::Envelope => "mail+rcpt",
-            Self::Data => "data",
-            Self::Ack => "ack",
-        }
-    }
-}
-
-/// A message that the schedule asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) sequence: Sequence,
-    pub(super) scheduled: Nanos,
-}
-
-/// Why a message or a connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// `connect` failed.
-    Connect,
-    /// Closed by the server before its time.
-    Closed,
-    /// Reset, or another error of the socket.
-    Socket,
-    /// No reply in time.
-    Timeout,
-    /// What came is no SMTP, or a reply nothing asked for.
-    Protocol,
-    /// A negative reply.
-    Rejected(u16),
-}
-
-/// Hears what happens.
-pub(super) trait Observer {
-    fn reply(&mut self, line: Line<'_>);
-    /// `since` is when the message was scheduled, or when the connection was begun.
-    fn phase(&mut self, phase: Phase, since: Nanos, took: Nanos);
-    /// A final 2yz to all of its recipients.
-    fn acked(&mut self, ticket: Ticket, sent: Nanos, now: Nanos);
-    fn failed(&mut self, ticket: Ticket, fault: Fault, now: Nanos);
-}
-
-/// How this client talks.
-#[derive(Clone, Debug)]
-pub(super) struct Style {
-    pub(super) protocol: Protocol,
-    pub(super) helo: String,
-    pub(super) pipelining: bool,
-    pub(super) chunking: bool,
-    /// Messages sent and not answered, at most.
-    pub(super) in_flight: usize,
-    /// Then QUIT.
-    pub(super) messages_max: u64,
-}
-
-/// What a dialogue refers to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Context<'a> {
-    pub(super) style: &'a Style,
-    pub(super) mail: &'a Mail,
-}
+pub(super) use terms::{Context, Extensions, Fault, Nanos, Observer, Phase, Style, Ticket};
+use transaction::{Flight, Step};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -115,39 +30,6 @@ enum State {
     Resetting,
     Quitting,
     Over,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Mail,
-    Recipients,
-    Data,
-    Final,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Flight {
-    ticket: Ticket,
-    sent: Nanos,
-    step: Step,
-    recipients: u16,
-    answered: u16,
-    accepted: u16,
-    /// Final replies still to come; with LMTP one for each accepted recipient.
-    finals: u16,
-    envelope_done: Nanos,
-    /// Mail data was put into the outbox.
-    has_data: bool,
-    /// Last octet of mail data gone.
-    written: Option<Nanos>,
-    fault: Option<Fault>,
-}
-
-/// Service extensions that matter here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extensions {
-    pub(super) pipelining: bool,
-    pub(super) chunking: bool,
 }
 
 /// One connection's dialogue. Call `handle_*` for what happens, then send what the outbox holds.
@@ -279,60 +161,6 @@ impl Dialogue {
         self.since = now;
     }
 
-    /// Starts a message; needs [`Self::has_room`].
-    pub(super) fn start(&mut self, ticket: Ticket, now: Nanos, cx: Context<'_>) {
-        debug_assert!(self.has_room(cx.style));
-        self.started += 1;
-        self.since = now;
-        let recipients = cx.mail.recipients(ticket.sequence) as u16;
-        let mut flight = Flight {
-            ticket,
-            sent: now,
-            step: Step::Mail,
-            recipients,
-            answered: 0,
-            accepted: 0,
-            finals: 1,
-            envelope_done: now,
-            has_data: false,
-            written: None,
-            fault: None,
-        };
-        self.outbox.write(|out| {
-            out.extend_from_slice(b"MAIL FROM:<");
-            cx.mail.reverse_path(ticket.sequence, out);
-            out.extend_from_slice(b">\r\n");
-        });
-        if self.pipelines(cx.style) {
-            for index in 0..recipients {
-                self.say_rcpt(&flight, index, cx);
-            }
-            self.say_data(&mut flight, cx);
-        }
-        self.flights.push_back(flight);
-    }
-
-    /// Takes note that so many octets of the outbox went to the kernel.
-    pub(super) fn handle_written(
-        &mut self,
-        bytes: usize,
-        now: Nanos,
-        observer: &mut impl Observer,
-    ) {
-        self.outbox.advance(bytes);
-        if !self.data_waits || !self.outbox.is_empty() {
-            return;
-        }
-        self.data_waits = false;
-        for flight in &mut self.flights {
-            if flight.has_data && flight.written.is_none() {
-                flight.written = Some(now);
-                let took = now - flight.envelope_done;
-                observer.phase(Phase::Data, flight.ticket.scheduled, took);
-            }
-        }
-    }
-
     /// The connection is no more: what was in flight has failed.
     pub(super) fn fail(&mut self, fault: Fault, now: Nanos, observer: &mut impl Observer) {
         let quitting = self.state == State::Quitting;
@@ -415,120 +243,6 @@ impl Dialogue {
         }
     }
 
-    fn handle_reply(
-        &mut self,
-        code: u16,
-        now: Nanos,
-        cx: Context<'_>,
-        observer: &mut impl Observer,
-    ) {
-        let pipelines = self.pipelines(cx.style);
-        let Some(mut flight) = self.flights.pop_front() else {
-            return self.fail(Fault::Protocol, now, observer);
-        };
-        let positive = (200..300).contains(&code);
-        let fault = flight.fault.or(Some(Fault::Rejected(code)));
-        match flight.step {
-            Step::Mail => {
-                flight.step = Step::Recipients;
-                if positive && !pipelines {
-                    self.say_rcpt(&flight, 0, cx);
-                } else if !positive {
-                    flight.fault = fault;
-                    if !pipelines {
-                        return self.finish(flight, now, cx, observer);
-                    }
-                }
-            }
-            Step::Recipients => {
-                flight.answered += 1;
-                flight.accepted += u16::from(positive);
-                if !positive {
-                    flight.fault = fault;
-                }
-                if flight.answered < flight.recipients {
-                    if !pipelines {
-                        self.say_rcpt(&flight, flight.answered, cx);
-                    }
-                } else {
-                    let since = flight.ticket.scheduled;
-                    observer.phase(Phase::Envelope, since, now - flight.sent);
-                    if !flight.has_data {
-                        flight.envelope_done = now;
-                    }
-                    if cx.style.protocol == Protocol::Lmtp {
-                        flight.finals = flight.accepted.max(1);
-                    }
-                    if pipelines {
-                        flight.step = self.step_behind_envelope(cx.style);
-                    } else if flight.accepted == 0 {
-                        return self.finish(flight, now, cx, observer);
-                    } else {
-                        self.say_data(&mut flight, cx);
-                        flight.step = self.step_behind_envelope(cx.style);
-                    }
-                }
-            }
-            Step::Data => {
-                if code != 354 {
-                    flight.fault = fault;
-                    return self.finish(flight, now, cx, observer);
-                }
-                flight.step = Step::Final;
-                if flight.accepted > 0 {
-                    cx.mail.content(flight.ticket.sequence, Carriage::Data, &mut self.outbox);
-                    flight.has_data = true;
-                    self.data_waits = true;
-                } else {
-                    // RFC 2920 §3.1: a server may say 354 though no recipient is left; the client
-                    // then sends a lone dot.
-                    self.outbox.push(b".\r\n");
-                }
-            }
-            Step::Final => {
-                flight.finals -= 1;
-                if !positive {
-                    flight.fault = fault;
-                }
-                if flight.finals == 0 {
-                    return self.finish(flight, now, cx, observer);
-                }
-            }
-        }
-        self.flights.push_front(flight);
-    }
-
-    fn step_behind_envelope(&self, style: &Style) -> Step {
-        match self.carriage(style) {
-            Carriage::Data => Step::Data,
-            Carriage::Bdat => Step::Final,
-        }
-    }
-
-    fn finish(
-        &mut self,
-        flight: Flight,
-        now: Nanos,
-        cx: Context<'_>,
-        observer: &mut impl Observer,
-    ) {
-        if let Some(fault) = flight.fault {
-            observer.failed(flight.ticket, fault, now);
-            self.needs_reset = true;
-        } else {
-            let since = flight.ticket.scheduled;
-            observer.phase(Phase::Ack, since, now - flight.written.unwrap_or(flight.sent));
-            observer.acked(flight.ticket, flight.sent, now);
-        }
-        if self.needs_reset && self.flights.is_empty() {
-            self.needs_reset = false;
-            self.state = State::Resetting;
-            self.outbox.push(b"RSET\r\n");
-        } else {
-            self.after_message(cx.style, now);
-        }
-    }
-
     fn after_message(&mut self, style: &Style, now: Nanos) {
         if self.started >= style.messages_max {
             self.quit(now);
@@ -540,31 +254,6 @@ impl Dialogue {
             // Writing into a Vec cannot fail.
             let _ = write!(out, "{verb} {}\r\n", style.helo);
         });
-    }
-
-    fn say_rcpt(&mut self, flight: &Flight, index: u16, cx: Context<'_>) {
-        self.outbox.write(|out| {
-            out.extend_from_slice(b"RCPT TO:<");
-            cx.mail.forward_path(flight.ticket.sequence, usize::from(index), out);
-            out.extend_from_slice(b">\r\n");
-        });
-    }
-
-    /// DATA, or BDAT with the mail data behind it.
-    fn say_data(&mut self, flight: &mut Flight, cx: Context<'_>) {
-        match self.carriage(cx.style) {
-            Carriage::Data => self.outbox.push(b"DATA\r\n"),
-            Carriage::Bdat => {
-                let bytes = cx.mail.bytes(flight.ticket.sequence);
-                self.outbox.write(|out| {
-                    // Writing into a Vec cannot fail.
-                    let _ = write!(out, "BDAT {bytes} LAST\r\n");
-                });
-                cx.mail.content(flight.ticket.sequence, Carriage::Bdat, &mut self.outbox);
-                flight.has_data = true;
-                self.data_waits = true;
-            }
-        }
     }
 
     fn note_keyword(&mut self, text: &[u8]) {
