@@ -144,6 +144,10 @@ impl<'a> Crowd<'a> {
         match opened {
             Ok(connection) => {
                 self.tallies[client.kind].connections += 1;
+                if let Some(proxy) = self.plan.proxy {
+                    let (local, to) = (connection.local_address(), &self.plan.address);
+                    client.dialogue.outbox.write(|out| proxy.header(number, local, to, out));
+                }
                 client.connection = Some(connection);
             }
             Err(_) => client.wake_at = now + RETRY,

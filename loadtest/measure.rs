@@ -9,6 +9,7 @@ use hdrhistogram::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    consumer::Ack,
     dialogue::{Fault, Nanos, Observer, Phase, Ticket},
     ledger::Ledger,
     mail::Mail,
@@ -92,6 +93,13 @@ pub(super) struct Interval {
     pub(super) p50: f64,
     pub(super) p99: f64,
     pub(super) max: f64,
+    /// From the 250 to a consumer, seconds; none where it was not asked for.
+    #[serde(default)]
+    pub(super) e2e_p50: Option<f64>,
+    #[serde(default)]
+    pub(super) e2e_p99: Option<f64>,
+    #[serde(default)]
+    pub(super) e2e_max: Option<f64>,
 }
 
 impl Interval {
@@ -183,6 +191,9 @@ pub(super) struct Measure {
     interval_response: Histogram<u64>,
     pub(super) last_ack: Nanos,
     pub(super) ledger: Option<Ledger>,
+    pub(super) keeps_ack_times: bool,
+    /// Of messages that count.
+    pub(super) ack_times: Vec<Ack>,
 }
 
 impl Measure {
@@ -211,6 +222,8 @@ impl Measure {
             interval_response: histogram(),
             last_ack: 0,
             ledger,
+            keeps_ack_times: false,
+            ack_times: Vec::new(),
         }
     }
 
@@ -248,6 +261,7 @@ impl Measure {
         if let (Some(ledger), Some(other)) = (&mut self.ledger, &other.ledger) {
             ledger.absorb(other);
         }
+        self.ack_times.extend(other.ack_times);
         let others = other.intervals.into_iter().zip(other.interval_histograms);
         for (at, (interval, times)) in others.enumerate() {
             match (self.intervals.get_mut(at), self.interval_histograms.get_mut(at)) {
@@ -387,6 +401,9 @@ impl Observer for Measure {
         self.acked += 1;
         self.bytes += bytes;
         self.last_ack = now;
+        if self.keeps_ack_times {
+            self.ack_times.push((ticket.sequence, now));
+        }
         self.response.saturating_record(now - ticket.scheduled);
         self.service.saturating_record(now - sent);
         self.roll(now);

@@ -12,6 +12,7 @@ use std::{
 use super::{
     args::{Format, Percentiles, RunArgs},
     compare,
+    consumer::Consumer,
     engine::{self, Outcome},
     mail::{Mail, MailOptions},
     options::Options,
@@ -77,8 +78,16 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
     let (mut report, outcome) = if options.search.is_some() {
         search(options, &mail, &mut view)?
     } else {
-        let outcome = engine::run(&options.plan, &mail, Instant::now(), &mut view)?;
-        (Report::new(options, &outcome), outcome)
+        let base = Instant::now();
+        let follow = |dir| Consumer::start(dir, Arc::clone(&mail), base);
+        let log_dir = args.log_dir.as_deref().filter(|_| args.e2e);
+        let consumer = log_dir.map(follow).transpose()?;
+        let outcome = engine::run(&options.plan, &mail, base, &mut view)?;
+        let mut report = Report::new(options, &outcome);
+        if let Some(consumer) = consumer {
+            report.tell_seen(&consumer.finish(&outcome.measure)?);
+        }
+        (report, outcome)
     };
     view.close();
     if let (Some(dir), Some(ledger)) = (&args.log_dir, &outcome.measure.ledger) {
@@ -107,6 +116,10 @@ fn verdict(options: &Options, report: &Report) -> ExitCode {
     }
     if report.verify.as_ref().is_some_and(|verify| !verify.holds()) {
         eprintln!("mailrace bench: the log does not hold what was acknowledged");
+        code = ExitCode::from(EXIT_MISSED);
+    }
+    if report.e2e.as_ref().is_some_and(|e2e| e2e.unseen > 0) {
+        eprintln!("mailrace bench: the consumer did not see all that was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {

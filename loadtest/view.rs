@@ -88,18 +88,24 @@ impl Progress for View {
 /// Text format 0.0.4 of Prometheus.
 fn render(snapshot: &Snapshot) -> String {
     let counters = [
-        ("messages_acked_total", snapshot.acked),
-        ("messages_failed_total", snapshot.failed),
-        ("messages_late_skipped_total", snapshot.late_skipped),
-        ("acked_bytes_total", snapshot.bytes),
-        ("connections_total", snapshot.connections),
-        ("connection_errors_total", snapshot.connection_errors),
+        ("messages_acked_total", "Messages that got a 2yz", snapshot.acked),
+        ("messages_failed_total", "Messages that failed", snapshot.failed),
+        (
+            "messages_late_skipped_total",
+            "Messages that waited too long for a connection",
+            snapshot.late_skipped,
+        ),
+        ("acked_bytes_total", "Mail data that got a 2yz", snapshot.bytes),
+        ("connections_total", "Connections opened", snapshot.connections),
+        ("connection_errors_total", "Connections that failed", snapshot.connection_errors),
     ];
     let mut out = String::new();
-    for (name, value) in counters {
-        out += &format!("# TYPE mailrace_bench_{name} counter\nmailrace_bench_{name} {value}\n");
+    for (name, help, value) in counters {
+        let name = format!("mailrace_bench_{name}");
+        out += &format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n");
     }
     let family = "mailrace_bench_response_seconds";
+    out += &format!("# HELP {family} From the scheduled time to the final reply\n");
     out += &format!("# TYPE {family} summary\n");
     for quantile in [0.5, 0.9, 0.99, 0.999] {
         let value = snapshot.response.value_at_quantile(quantile) as f64 / 1e9;
@@ -114,7 +120,9 @@ fn serve(address: SocketAddr) -> io::Result<Arc<Mutex<String>>> {
     let listener = TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("--metrics-addr {address}: {error}"))
     })?;
-    let page = Arc::new(Mutex::new(String::new()));
+    // The port may have been left to the system.
+    eprintln!("metrics: http://{}/metrics", listener.local_addr()?);
+    let page = Arc::new(Mutex::new(render(&Snapshot::default())));
     let shown = Arc::clone(&page);
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

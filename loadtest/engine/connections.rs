@@ -53,10 +53,17 @@ impl Worker<'_> {
         match Connection::open(address, from, number, registry, Token(index)) {
             Ok(connection) => {
                 self.measure.connections += 1;
+                if let Some(proxy) = self.plan.proxy {
+                    let local = connection.local_address();
+                    slot.dialogue.outbox.write(|out| proxy.header(number, local, address, out));
+                }
                 slot.connection = Some(connection);
             }
             Err(error) => {
-                self.last_error = Some(error);
+                // A unix socket whose backlog is full says so at once; it will have room again.
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.last_error = Some(error);
+                }
                 self.lose(index, Fault::Connect, now);
             }
         }

@@ -24,6 +24,7 @@ use super::{
     dialogue::{Extensions, Nanos, Style},
     mail::Mail,
     measure::{Measure, Snapshot},
+    proxy::Proxy,
     scenario::{Misfit, Tally},
     schedule::Schedule,
     share::Share,
@@ -41,7 +42,9 @@ const TICK: Nanos = 250_000_000;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
+    /// Where connections are bound to.
     pub(super) from: Option<ClientNet>,
+    pub(super) proxy: Option<Proxy>,
     pub(super) style: Style,
     /// Invariant: at most as many as connections.
     pub(super) threads: usize,
@@ -59,6 +62,8 @@ pub(super) struct Plan {
     /// How long messages in flight are waited for at the end.
     pub(super) drain: Nanos,
     pub(super) keep_ledger: bool,
+    /// The time of each 250.
+    pub(super) keep_ack_times: bool,
     /// A histogram of each second.
     pub(super) keep_histograms: bool,
     /// Misbehaving clients beside the connections.

@@ -103,6 +103,8 @@ impl<'a> Worker<'a> {
         // Quantiles of a second cannot be added up, its histograms can.
         let keep_histograms = plan.keep_histograms || share.of > 1;
         let connections = share.part(plan.connections);
+        let mut measure = Measure::new(Arc::clone(mail), ledger, keep_histograms);
+        measure.keeps_ack_times = plan.keep_ack_times;
         Ok(Self {
             plan,
             mail,
@@ -118,7 +120,7 @@ impl<'a> Worker<'a> {
             taken: 0,
             opened: 0,
             buffer: vec![0; READ_BYTES],
-            measure: Measure::new(Arc::clone(mail), ledger, keep_histograms),
+            measure,
             extensions: None,
             has_told: false,
             window: None,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    consumer::Seen,
     dialogue::Phase,
     engine::Outcome,
     measure::{Faults, Interval},
@@ -54,6 +55,9 @@ pub(super) struct Report {
     pub(super) generator: Generator,
     /// `null` where it was not asked for.
     pub(super) verify: Option<Verify>,
+    /// From the 250 to a consumer; `null` where it was not asked for.
+    #[serde(default)]
+    pub(super) e2e: Option<EndToEnd>,
     /// What misbehaving clients met, by their names; `null` without a scenario.
     pub(super) scenario: Option<BTreeMap<String, Tally>>,
     /// The tries of a search; `null` without one.
@@ -185,6 +189,17 @@ pub(super) struct Generator {
     pub(super) invalid_because: Vec<String>,
 }
 
+/// What a consumer of the log saw of the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct EndToEnd {
+    /// From the 250 to the consumer, seconds; zero where it saw the message before the client read
+    /// its 250.
+    pub(super) latency: Distribution,
+    pub(super) before_ack: u64,
+    /// Acknowledged messages that the consumer never saw.
+    pub(super) unseen: u64,
+}
+
 /// What the log holds of the run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Verify {
@@ -258,9 +273,25 @@ impl Report {
             },
             generator: generator(options, outcome),
             verify: None,
+            e2e: None,
             scenario: outcome.tallies.clone(),
             search: None,
         }
+    }
+
+    /// Adds what a consumer saw.
+    pub(super) fn tell_seen(&mut self, seen: &Seen) {
+        for (interval, times) in self.intervals.iter_mut().zip(&seen.intervals) {
+            let seconds = |nanos: u64| (!times.is_empty()).then_some(nanos as f64 / 1e9);
+            interval.e2e_p50 = seconds(times.value_at_quantile(0.5));
+            interval.e2e_p99 = seconds(times.value_at_quantile(0.99));
+            interval.e2e_max = seconds(times.max());
+        }
+        self.e2e = Some(EndToEnd {
+            latency: Distribution::of(&seen.latency),
+            before_ack: seen.before_ack,
+            unseen: seen.unseen,
+        });
     }
 }
 
@@ -366,6 +397,7 @@ pub(super) mod tests {
                 invalid_because: Vec::new(),
             },
             verify: None,
+            e2e: None,
             scenario: None,
             search: None,
         }

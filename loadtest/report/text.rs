@@ -37,6 +37,13 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     writeln!(out, " response   {}    (from scheduled time)", spread(&report.latency.response))?;
     writeln!(out, " service    {}    (from actual send)", spread(&report.latency.service))?;
+    if let Some(e2e) = &report.e2e {
+        write!(out, " e2e        {}    (from the 250 to a consumer", spread(&e2e.latency))?;
+        if e2e.unseen > 0 {
+            write!(out, ", {} never seen", show_count(e2e.unseen))?;
+        }
+        writeln!(out, ")")?;
+    }
     write!(out, " by phase ")?;
     for phase in Phase::ALL {
         if let Some(times) = report.latency.phases.get(phase.name())
