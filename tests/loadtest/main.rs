@@ -15,7 +15,13 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -159,6 +165,31 @@ fn lmtp_is_spoken_over_a_unix_socket() {
         (200 * 5 + 20..=200 * 5 + greeted).contains(&positive),
         "{positive}, {greeted} greeted"
     );
+}
+
+#[test]
+fn a_unix_socket_whose_backlog_is_full_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    // SAFETY: a listening socket of ours; the call only sets its backlog.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            if number == 0 {
+                // A server that is slow to begin: two more connections wait, the rest are refused.
+                thread::sleep(Duration::from_millis(300));
+            }
+            let mut out = stream.try_clone().unwrap();
+            thread::spawn(move || peer::talk(BufReader::new(stream), &mut out));
+        }
+    });
+    let target = format!("lmtp+unix:{}", path.display());
+    let output = bench(&[&target, "-n", "60", "-c", "6", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(count(&report, "/totals/acked"), 60);
+    assert!(count(&report, "/errors/connections/connect") > 0, "it was never full");
 }
 
 #[test]
