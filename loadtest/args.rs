@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{schedule::Arrivals, template::Template, units};
+use super::{proxy::Version, schedule::Arrivals, template::Template, units};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Switch {
@@ -46,11 +46,14 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["rate", "duration", "messages"], help_heading = "Load")]
     pub(super) stages: Option<String>,
     /// Find the highest rate that keeps a threshold, 'p99<50ms'; each try takes one duration
-    #[arg(long, value_name = "THRESHOLD", conflicts_with_all = ["stages", "messages"], help_heading = "Load")]
+    #[arg(long, value_name = "THRESHOLD", conflicts_with_all = ["stages", "messages", "verify", "e2e"], help_heading = "Load")]
     pub(super) search: Option<String>,
     /// Connections
     #[arg(short, long, default_value_t = 50, value_name = "N", help_heading = "Load")]
     pub(super) connections: usize,
+    /// Threads that share connections and rate
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Load")]
+    pub(super) threads: usize,
     /// How long to measure [default: 10s]
     #[arg(short = 'z', long, value_parser = units::duration, help_heading = "Load")]
     pub(super) duration: Option<Duration>,
@@ -126,11 +129,11 @@ pub(super) struct RunArgs {
     /// Names and passwords (not supported yet)
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) auth_file: Option<PathBuf>,
-    /// Say that connections were relayed: v2
-    #[arg(long, value_name = "VERSION", value_parser = ["v2"], help_heading = "SMTP")]
-    pub(super) proxy_protocol: Option<String>,
-    /// Connect from the addresses of this network in turn: 127.0.0.0/8; with --proxy-protocol
-    /// only say so
+    /// Begin each connection with a PROXY header, as a relaying proxy does
+    #[arg(long, value_enum, value_name = "VERSION", help_heading = "SMTP")]
+    pub(super) proxy_protocol: Option<Version>,
+    /// Addresses clients come from, in turn: with --proxy-protocol any network, as the header
+    /// claims; without, one of this machine that connections are bound to, such as 127.0.0.0/8
     #[arg(long, value_name = "NETWORK", help_heading = "SMTP")]
     pub(super) client_net: Option<String>,
     /// Let a share of the connections misbehave as this TOML file says
@@ -143,10 +146,14 @@ pub(super) struct RunArgs {
     /// Read the log back: each 250 exactly once, octets equal; needs --log-dir
     #[arg(long, requires = "log_dir", help_heading = "Check")]
     pub(super) verify: bool,
+    /// Follow the log as a consumer does, and tell how long after its 250 it sees each message;
+    /// needs --log-dir
+    #[arg(long, requires = "log_dir", help_heading = "Check")]
+    pub(super) e2e: bool,
     /// Data directory of the loaded server
     #[arg(long, value_name = "DIR", help_heading = "Check")]
     pub(super) log_dir: Option<PathBuf>,
-    /// Exit with 3 where it holds: 'p99>50ms', 'errors>0'
+    /// Exit with 3 where it holds: 'p99>50ms', 'e2e.p99>1s', 'errors>0'
     #[arg(long, value_name = "CONDITION", help_heading = "Check")]
     pub(super) fail_if: Vec<String>,
 

@@ -9,9 +9,9 @@ use super::{
 
 #[derive(Clone, Copy, Debug)]
 enum Quantity {
-    /// Of the response times, by name; of the service times with `service.` before it.
+    /// Of the response times, by name; of others with `service.` or `e2e.` before it.
     Latency {
-        is_service: bool,
+        times: Times,
         of: fn(&Distribution) -> f64,
     },
     Errors,
@@ -19,6 +19,13 @@ enum Quantity {
     LateSkipped,
     Rate,
     CpuShare,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Response,
+    Service,
+    EndToEnd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +49,12 @@ impl Condition {
     /// Whether it is so in this report.
     pub(super) fn holds(&self, report: &Report) -> bool {
         let value = match self.quantity {
-            Quantity::Latency { is_service: false, of } => of(&report.latency.response),
-            Quantity::Latency { is_service: true, of } => of(&report.latency.service),
+            Quantity::Latency { times: Times::Response, of } => of(&report.latency.response),
+            Quantity::Latency { times: Times::Service, of } => of(&report.latency.service),
+            // What was not measured is neither above nor below anything.
+            Quantity::Latency { times: Times::EndToEnd, of } => {
+                report.e2e.as_ref().map_or(f64::NAN, |e2e| of(&e2e.latency))
+            }
             Quantity::Errors => report.errors.total as f64,
             Quantity::Failed => report.totals.failed as f64,
             Quantity::LateSkipped => report.totals.late_skipped as f64,
@@ -72,7 +83,7 @@ impl FromStr for Condition {
         let bad = |what: &str| {
             format!(
                 "{text:?}: {what}; write NAME>VALUE with >, <, >= or <=, NAME one of p50 p90 p99 \
-                 p99.9 p99.99 max mean, the same behind service., errors, failed, late, rate, cpu"
+                 p99.9 p99.99 max mean, the same behind service. or e2e., errors, failed, late, rate, cpu"
             )
         };
         let at = text.find(['<', '>']).ok_or_else(|| bad("no comparison"))?;
@@ -104,9 +115,11 @@ impl FromStr for Condition {
 }
 
 fn quantity(name: &str) -> Option<Quantity> {
-    let (is_service, latency) = match name.strip_prefix("service.") {
-        Some(rest) => (true, rest),
-        None => (false, name.strip_prefix("response.").unwrap_or(name)),
+    let (times, latency) = match name.split_once('.') {
+        Some(("response", rest)) => (Times::Response, rest),
+        Some(("service", rest)) => (Times::Service, rest),
+        Some(("e2e", rest)) => (Times::EndToEnd, rest),
+        _ => (Times::Response, name),
     };
     let of: fn(&Distribution) -> f64 = match latency {
         "p50" => |times| times.p50,
@@ -127,7 +140,7 @@ fn quantity(name: &str) -> Option<Quantity> {
             };
         }
     };
-    Some(Quantity::Latency { is_service, of })
+    Some(Quantity::Latency { times, of })
 }
 
 #[cfg(test)]
@@ -151,6 +164,9 @@ mod tests {
             ("rate<=1000", true),
             ("cpu<50%", true),
             ("late>0", false),
+            // There was no consumer.
+            ("e2e.p99>0s", false),
+            ("e2e.p99<=1h", false),
         ] {
             assert_eq!(text.parse::<Condition>().unwrap().holds(&report), holds, "{text}");
         }

@@ -6,11 +6,12 @@ use mio::{Registry, Token, event::Event};
 
 use super::{
     dialogue::{Context, Dialogue, Fault, Nanos, Style, Ticket},
-    mail::{Mail, Sequence},
+    engine::Plan,
+    mail::Mail,
     outbox::SLICES_MAX,
     scenario::{Behaviour, Misfit, Tally},
-    socket::{ClientNet, Connection},
-    target::Address,
+    share::Share,
+    socket::Connection,
 };
 
 /// Tokens from here on are theirs.
@@ -33,29 +34,26 @@ struct Client {
     sends_max: usize,
 }
 
-/// All misbehaving clients.
+/// The misbehaving clients of a thread.
 #[derive(Debug)]
 pub(super) struct Crowd<'a> {
+    plan: &'a Plan,
+    share: Share,
     misfits: &'a [(Misfit, Mail)],
     tallies: Vec<Tally>,
     clients: Vec<Client>,
-    address: Address,
-    from: Option<ClientNet>,
     style: Style,
-    next_sequence: Sequence,
+    /// Messages that were begun, and connections.
+    sent: u64,
     opened: u64,
 }
 
 impl<'a> Crowd<'a> {
-    pub(super) fn new(
-        misfits: &'a [(Misfit, Mail)],
-        address: &Address,
-        from: Option<ClientNet>,
-        style: &Style,
-    ) -> Self {
+    pub(super) fn new(plan: &'a Plan, share: Share) -> Self {
+        let misfits = &plan.misfits[..];
         let mut clients = Vec::new();
         for (kind, (misfit, _)) in misfits.iter().enumerate() {
-            clients.extend((0..misfit.connections).map(|_| Client {
+            clients.extend((0..share.part(misfit.connections)).map(|_| Client {
                 kind,
                 connection: None,
                 dialogue: Dialogue::new(0),
@@ -65,19 +63,19 @@ impl<'a> Crowd<'a> {
             }));
         }
         Self {
+            plan,
+            share,
             misfits,
             tallies: vec![Tally::default(); misfits.len()],
             clients,
-            address: address.clone(),
-            from,
             style: Style {
                 pipelining: false,
                 chunking: false,
                 in_flight: 1,
                 messages_max: 1,
-                ..style.clone()
+                ..plan.style.clone()
             },
-            next_sequence: 0,
+            sent: 0,
             opened: 0,
         }
     }
@@ -134,9 +132,10 @@ impl<'a> Crowd<'a> {
     }
 
     fn connect(&mut self, index: usize, now: Nanos, registry: &Registry) {
+        let number = self.share.number(self.opened) + 1;
         self.opened += 1;
         let token = Token(FIRST_TOKEN + index);
-        let opened = Connection::open(&self.address, self.from, self.opened, registry, token);
+        let opened = Connection::open(&self.plan.address, self.plan.from, number, registry, token);
         let client = &mut self.clients[index];
         client.dialogue.restart(now);
         client.is_silent = false;
@@ -145,6 +144,10 @@ impl<'a> Crowd<'a> {
         match opened {
             Ok(connection) => {
                 self.tallies[client.kind].connections += 1;
+                if let Some(proxy) = self.plan.proxy {
+                    let (local, to) = (connection.local_address(), &self.plan.address);
+                    client.dialogue.outbox.write(|out| proxy.header(number, local, to, out));
+                }
                 client.connection = Some(connection);
             }
             Err(_) => client.wake_at = now + RETRY,
@@ -168,8 +171,9 @@ impl<'a> Crowd<'a> {
                 Ok(count) => {
                     client.dialogue.handle_input(&buffer[..count], now, cx, tally);
                     if client.dialogue.has_room(cx.style) {
-                        let ticket = Ticket { sequence: self.next_sequence, scheduled: now };
-                        self.next_sequence += 1;
+                        let sequence = self.share.number(self.sent);
+                        self.sent += 1;
+                        let ticket = Ticket { sequence, scheduled: now };
                         client.dialogue.start(ticket, now, cx);
                     }
                 }

@@ -49,6 +49,16 @@ impl Ledger {
         fates.filter(|(_, fate)| **fate == Fate::Acked).map(|(at, _)| at as Sequence)
     }
 
+    /// Adds what became of the messages of another thread; no message is of both.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.fates.resize(self.fates.len().max(other.fates.len()), Fate::Unsent);
+        for (fate, other) in self.fates.iter_mut().zip(&other.fates) {
+            if *other != Fate::Unsent {
+                *fate = *other;
+            }
+        }
+    }
+
     fn set(&mut self, sequence: Sequence, fate: Fate) {
         let at = usize::try_from(sequence).expect("sequence numbers count from zero");
         if at >= self.fates.len() {

@@ -1,15 +1,15 @@
 //! What is counted while the run goes on.
 
-use std::{ops::Range, rc::Rc};
+use std::{ops::Range, sync::Arc};
 
-use base64::Engine as _;
 use hdrhistogram::{
     Histogram,
-    serialization::{Serializer, V2DeflateSerializer},
+    serialization::{Deserializer, Serializer, V2Serializer},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
+    consumer::Ack,
     dialogue::{Fault, Nanos, Observer, Phase, Ticket},
     ledger::Ledger,
     mail::Mail,
@@ -42,6 +42,15 @@ pub(super) struct Faults {
 }
 
 impl Faults {
+    fn add(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.closed += other.closed;
+        self.socket += other.socket;
+        self.timeout += other.timeout;
+        self.protocol += other.protocol;
+        self.rejected += other.rejected;
+    }
+
     fn count(&mut self, fault: Fault) {
         let counter = match fault {
             Fault::Connect => &mut self.connect,
@@ -84,13 +93,75 @@ pub(super) struct Interval {
     pub(super) p50: f64,
     pub(super) p99: f64,
     pub(super) max: f64,
+    /// From the 250 to a consumer, seconds; none where it was not asked for.
+    #[serde(default)]
+    pub(super) e2e_p50: Option<f64>,
+    #[serde(default)]
+    pub(super) e2e_p99: Option<f64>,
+    #[serde(default)]
+    pub(super) e2e_max: Option<f64>,
+}
+
+impl Interval {
+    fn add(&mut self, other: &Self) {
+        self.acked += other.acked;
+        self.failed += other.failed;
+        self.late_skipped += other.late_skipped;
+        self.bytes += other.bytes;
+    }
+
+    /// Takes the quantiles over.
+    fn tell(&mut self, response: &Histogram<u64>) {
+        self.p50 = response.value_at_quantile(0.5) as f64 / 1e9;
+        self.p99 = response.value_at_quantile(0.99) as f64 / 1e9;
+        self.max = response.max() as f64 / 1e9;
+    }
+}
+
+/// What a view shows of a run that goes on.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) acked: u64,
+    pub(super) failed: u64,
+    pub(super) late_skipped: u64,
+    pub(super) bytes: u64,
+    pub(super) connections: u64,
+    pub(super) connection_errors: u64,
+    pub(super) response: Histogram<u64>,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            acked: 0,
+            failed: 0,
+            late_skipped: 0,
+            bytes: 0,
+            connections: 0,
+            connection_errors: 0,
+            response: histogram(),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Adds another thread's.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.acked += other.acked;
+        self.failed += other.failed;
+        self.late_skipped += other.late_skipped;
+        self.bytes += other.bytes;
+        self.connections += other.connections;
+        self.connection_errors += other.connection_errors;
+        self.response.add(&other.response).expect("both have the same bounds");
+    }
 }
 
 /// Counters and histograms of a run. Only messages scheduled within the window count; phases of a
 /// connection always do.
 #[derive(Debug)]
 pub(super) struct Measure {
-    mail: Rc<Mail>,
+    mail: Arc<Mail>,
     pub(super) window: Range<Nanos>,
     /// From the scheduled time to the final reply.
     pub(super) response: Histogram<u64>,
@@ -112,18 +183,21 @@ pub(super) struct Measure {
     replies: Vec<u64>,
     pub(super) samples: Vec<(u16, String)>,
     pub(super) intervals: Vec<Interval>,
-    /// Compressed, base64, one an interval; empty where nobody wants them.
-    pub(super) interval_histograms: Vec<String>,
+    /// Response times in HdrHistogram's V2 form, one an interval; empty where nobody wants them.
+    pub(super) interval_histograms: Vec<Vec<u8>>,
     keeps_histograms: bool,
     interval: Interval,
     interval_start: Nanos,
     interval_response: Histogram<u64>,
     pub(super) last_ack: Nanos,
     pub(super) ledger: Option<Ledger>,
+    pub(super) keeps_ack_times: bool,
+    /// Of messages that count.
+    pub(super) ack_times: Vec<Ack>,
 }
 
 impl Measure {
-    pub(super) fn new(mail: Rc<Mail>, ledger: Option<Ledger>, keeps_histograms: bool) -> Self {
+    pub(super) fn new(mail: Arc<Mail>, ledger: Option<Ledger>, keeps_histograms: bool) -> Self {
         Self {
             mail,
             window: Nanos::MAX..Nanos::MAX,
@@ -148,6 +222,8 @@ impl Measure {
             interval_response: histogram(),
             last_ack: 0,
             ledger,
+            keeps_ack_times: false,
+            ack_times: Vec::new(),
         }
     }
 
@@ -155,6 +231,64 @@ impl Measure {
     pub(super) fn open(&mut self, window: Range<Nanos>) {
         self.interval_start = window.start;
         self.window = window;
+    }
+
+    /// Adds what another thread measured; both are finished at the same time.
+    pub(super) fn absorb(&mut self, other: Self) {
+        let add = |into: &mut Histogram<u64>, from: &Histogram<u64>| {
+            into.add(from).expect("both have the same bounds");
+        };
+        add(&mut self.response, &other.response);
+        add(&mut self.service, &other.service);
+        add(&mut self.lag, &other.lag);
+        for (phase, other) in self.phases.iter_mut().zip(&other.phases) {
+            add(phase, other);
+        }
+        self.acked += other.acked;
+        self.failed += other.failed;
+        self.late_skipped += other.late_skipped;
+        self.bytes += other.bytes;
+        self.connections += other.connections;
+        self.faults.add(&other.faults);
+        self.connection_faults.add(&other.connection_faults);
+        self.last_ack = self.last_ack.max(other.last_ack);
+        for (count, other) in self.replies.iter_mut().zip(&other.replies) {
+            *count += other;
+        }
+        for (code, text) in other.samples {
+            self.sample(code, || text);
+        }
+        if let (Some(ledger), Some(other)) = (&mut self.ledger, &other.ledger) {
+            ledger.absorb(other);
+        }
+        self.ack_times.extend(other.ack_times);
+        let others = other.intervals.into_iter().zip(other.interval_histograms);
+        for (at, (interval, times)) in others.enumerate() {
+            match (self.intervals.get_mut(at), self.interval_histograms.get_mut(at)) {
+                (Some(own), Some(own_times)) => {
+                    let mut both = unpack(own_times);
+                    add(&mut both, &unpack(&times));
+                    *own_times = pack(&both);
+                    own.add(&interval);
+                    own.tell(&both);
+                }
+                _ => {
+                    self.intervals.push(interval);
+                    self.interval_histograms.push(times);
+                }
+            }
+        }
+    }
+
+    /// Copies what a view shows.
+    pub(super) fn snapshot(&self, into: &mut Snapshot) {
+        into.acked = self.acked;
+        into.failed = self.failed;
+        into.late_skipped = self.late_skipped;
+        into.bytes = self.bytes;
+        into.connections = self.connections;
+        into.connection_errors = self.connection_faults.total();
+        into.response.clone_from(&self.response);
     }
 
     /// Reply codes and how often each came.
@@ -203,16 +337,21 @@ impl Measure {
         }
     }
 
+    /// Keeps the first text of each code.
+    fn sample(&mut self, code: u16, text: impl FnOnce() -> String) {
+        let is_new = self.samples.iter().all(|(known, _)| *known != code);
+        if is_new && self.samples.len() < SAMPLES_MAX {
+            self.samples.push((code, text()));
+        }
+    }
+
     fn close_interval(&mut self, length: Nanos) {
         let histogram = &mut self.interval_response;
-        let seconds = |nanos: u64| nanos as f64 / 1e9;
-        self.interval.seconds = seconds(self.interval_start - self.window.start);
-        self.interval.length = seconds(length);
-        self.interval.p50 = seconds(histogram.value_at_quantile(0.5));
-        self.interval.p99 = seconds(histogram.value_at_quantile(0.99));
-        self.interval.max = seconds(histogram.max());
+        self.interval.seconds = (self.interval_start - self.window.start) as f64 / 1e9;
+        self.interval.length = length as f64 / 1e9;
+        self.interval.tell(histogram);
         if self.keeps_histograms {
-            self.interval_histograms.push(compress(histogram));
+            self.interval_histograms.push(pack(histogram));
         }
         histogram.reset();
         self.intervals.push(self.interval);
@@ -221,23 +360,26 @@ impl Measure {
     }
 }
 
-fn compress(histogram: &Histogram<u64>) -> String {
+/// HdrHistogram's V2 form: a few octets for each different latency.
+fn pack(histogram: &Histogram<u64>) -> Vec<u8> {
     let mut octets = Vec::new();
-    V2DeflateSerializer::new()
+    V2Serializer::new()
         .serialize(histogram, &mut octets)
         .expect("a histogram of our bounds fits its form, and memory takes it");
-    base64::engine::general_purpose::STANDARD.encode(octets)
+    octets
+}
+
+/// The way back from [`Measure::interval_histograms`].
+pub(super) fn unpack(octets: &[u8]) -> Histogram<u64> {
+    let mut octets = octets;
+    Deserializer::new().deserialize(&mut octets).expect("we packed it ourselves")
 }
 
 impl Observer for Measure {
     fn reply(&mut self, line: Line<'_>) {
         self.replies[usize::from(line.code) - 200] += 1;
-        if line.code >= 400
-            && self.samples.len() < SAMPLES_MAX
-            && self.samples.iter().all(|(code, _)| *code != line.code)
-        {
-            let text = String::from_utf8_lossy(line.text).into_owned();
-            self.samples.push((line.code, text));
+        if line.code >= 400 {
+            self.sample(line.code, || String::from_utf8_lossy(line.text).into_owned());
         }
     }
 
@@ -259,6 +401,9 @@ impl Observer for Measure {
         self.acked += 1;
         self.bytes += bytes;
         self.last_ack = now;
+        if self.keeps_ack_times {
+            self.ack_times.push((ticket.sequence, now));
+        }
         self.response.saturating_record(now - ticket.scheduled);
         self.service.saturating_record(now - sent);
         self.roll(now);

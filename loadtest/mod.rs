@@ -1,4 +1,4 @@
-//! The load tester: SMTP and LMTP clients by the thousand on one thread.
+//! The load tester: SMTP and LMTP clients by the thousand on a few threads.
 //!
 //! The architecture page tells how the parts hang together.
 
@@ -6,6 +6,7 @@ mod alarm;
 mod args;
 mod compare;
 mod condition;
+mod consumer;
 mod corpus;
 mod crowd;
 mod dialogue;
@@ -15,6 +16,7 @@ mod mail;
 mod measure;
 mod options;
 mod outbox;
+mod proxy;
 mod random;
 mod reply;
 mod report;
@@ -22,6 +24,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod search;
+mod share;
 mod socket;
 mod target;
 mod template;

@@ -11,6 +11,7 @@ use super::{
     dialogue::Style,
     engine::Plan,
     mail::{Mail, MailOptions, SIZE_MIN, Sizes},
+    proxy::Proxy,
     random::{Weighted, mix},
     run::run_number,
     scenario::{self, Misfit},
@@ -87,15 +88,18 @@ impl Options {
         }
         let schedule =
             (!stages.is_empty()).then(|| Schedule::new(stages.clone(), args.arrivals, args.seed));
-        let from = args.client_net.as_deref().map(ClientNet::parse).transpose()?;
+        let net = args.client_net.as_deref().map(ClientNet::parse).transpose()?;
+        let proxy = args.proxy_protocol.map(|version| Proxy { version, net });
         let misfits = match &args.scenario {
             Some(path) => scenario::load(path, args.connections)?,
             None => Vec::new(),
         };
         let misbehaving: usize = misfits.iter().map(|misfit| misfit.connections).sum();
+        within("threads", args.threads, args.connections - misbehaving)?;
         let plan = Plan {
             address: target.address.clone(),
-            from,
+            from: if proxy.is_some() { None } else { net },
+            proxy,
             style: Style {
                 protocol: target.protocol,
                 helo: args.helo.clone(),
@@ -104,6 +108,7 @@ impl Options {
                 in_flight: args.in_flight,
                 messages_max: args.messages_per_connection,
             },
+            threads: args.threads,
             connections: args.connections - misbehaving,
             schedule,
             warmup: nanos(warmup),
@@ -113,6 +118,7 @@ impl Options {
             reply_wait: nanos(args.timeout),
             drain: nanos(args.drain),
             keep_ledger: args.verify,
+            keep_ack_times: args.e2e,
             keep_histograms: args.hdr_log.is_some(),
             misfits: misfits.into_iter().map(|misfit| with_mail(misfit, args)).collect(),
         };
@@ -159,7 +165,6 @@ fn unsupported(args: &RunArgs) -> Result<(), String> {
         (args.starttls, "--starttls"),
         (args.insecure, "--insecure"),
         (args.auth_file.is_some(), "--auth-file"),
-        (args.proxy_protocol.is_some(), "--proxy-protocol"),
     ];
     match later.iter().find(|(is_set, _)| *is_set) {
         Some((_, name)) => Err(format!("{name} is not supported yet")),
@@ -265,6 +270,7 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "stages": args.stages,
         "arrivals": is_open.then(|| format!("{:?}", args.arrivals).to_lowercase()),
         "connections": args.connections,
+        "threads": args.threads,
         "duration_seconds": args.messages.is_none().then_some(length.as_secs_f64()),
         "messages": args.messages,
         "warmup_seconds": warmup.as_secs_f64(),
@@ -280,6 +286,7 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "pipelining": args.pipelining == Switch::On,
         "chunking": args.chunking,
         "client_net": args.client_net,
+        "proxy_protocol": args.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
         "scenario": args.scenario,
         "search": args.search,
     })

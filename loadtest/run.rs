@@ -5,12 +5,14 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
-    rc::Rc,
+    sync::Arc,
+    time::Instant,
 };
 
 use super::{
     args::{Format, Percentiles, RunArgs},
     compare,
+    consumer::Consumer,
     engine::{self, Outcome},
     mail::{Mail, MailOptions},
     options::Options,
@@ -71,13 +73,21 @@ fn done(what: &str, result: io::Result<ExitCode>) -> ExitCode {
 }
 
 fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<ExitCode> {
-    let mail = Rc::new(Mail::new(mail, run_number()));
+    let mail = Arc::new(Mail::new(mail, run_number()));
     let mut view = View::new(args.no_tui, args.metrics_addr)?;
     let (mut report, outcome) = if options.search.is_some() {
         search(options, &mail, &mut view)?
     } else {
-        let outcome = engine::run(&options.plan, &mail, &mut view)?;
-        (Report::new(options, &outcome), outcome)
+        let base = Instant::now();
+        let follow = |dir| Consumer::start(dir, Arc::clone(&mail), base);
+        let log_dir = args.log_dir.as_deref().filter(|_| args.e2e);
+        let consumer = log_dir.map(follow).transpose()?;
+        let outcome = engine::run(&options.plan, &mail, base, &mut view)?;
+        let mut report = Report::new(options, &outcome);
+        if let Some(consumer) = consumer {
+            report.tell_seen(&consumer.finish(&outcome.measure)?);
+        }
+        (report, outcome)
     };
     view.close();
     if let (Some(dir), Some(ledger)) = (&args.log_dir, &outcome.measure.ledger) {
@@ -108,6 +118,10 @@ fn verdict(options: &Options, report: &Report) -> ExitCode {
         eprintln!("mailrace bench: the log does not hold what was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
+    if report.e2e.as_ref().is_some_and(|e2e| e2e.unseen > 0) {
+        eprintln!("mailrace bench: the consumer did not see all that was acknowledged");
+        code = ExitCode::from(EXIT_MISSED);
+    }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
         eprintln!("mailrace bench: no rate keeps the threshold");
         code = ExitCode::from(EXIT_MISSED);
@@ -118,7 +132,7 @@ fn verdict(options: &Options, report: &Report) -> ExitCode {
 /// Runs until the highest rate is found; returns the best run, or the last where none held.
 fn search(
     options: &mut Options,
-    mail: &Rc<Mail>,
+    mail: &Arc<Mail>,
     view: &mut View,
 ) -> io::Result<(Report, Outcome)> {
     let mut tries = Vec::new();
@@ -127,7 +141,7 @@ fn search(
     while let Some(rate) = search::next(&tries) {
         let stage = Stage { length: f64::INFINITY, rate };
         options.set_rate(rate, Schedule::new(vec![stage], options.arrivals, options.seed));
-        let outcome = engine::run(&options.plan, mail, view)?;
+        let outcome = engine::run(&options.plan, mail, Instant::now(), view)?;
         view.close();
         let report = Report::new(options, &outcome);
         let keeps = options.search.as_ref().is_none_or(|threshold| threshold.holds(&report));

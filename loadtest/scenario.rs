@@ -137,6 +137,20 @@ pub(super) struct Tally {
     pub(super) replies: BTreeMap<u16, u64>,
 }
 
+impl Tally {
+    /// Adds what others of the kind met on another thread.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.acked += other.acked;
+        self.rejected += other.rejected;
+        self.closed_by_server += other.closed_by_server;
+        self.left += other.left;
+        for (code, count) in &other.replies {
+            *self.replies.entry(*code).or_default() += count;
+        }
+    }
+}
+
 impl Observer for Tally {
     fn reply(&mut self, line: Line<'_>) {
         *self.replies.entry(line.code).or_default() += 1;

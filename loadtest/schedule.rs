@@ -7,6 +7,7 @@
 use super::{
     dialogue::Nanos,
     random::{fraction, mix},
+    share::Share,
 };
 
 const SECOND: f64 = 1e9;
@@ -35,6 +36,8 @@ pub(super) struct Schedule {
     stages: Vec<Stage>,
     arrivals: Arrivals,
     seed: u64,
+    /// Every so manieth message is handed out.
+    stride: usize,
     given: u64,
     stage: usize,
     stage_start: f64,
@@ -44,13 +47,29 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(stages: Vec<Stage>, arrivals: Arrivals, seed: u64) -> Self {
-        let mut schedule =
-            Self { stages, arrivals, seed, given: 0, stage: 0, stage_start: 0.0, next: 0.0 };
+        let mut schedule = Self {
+            stages,
+            arrivals,
+            seed,
+            stride: 1,
+            given: 0,
+            stage: 0,
+            stage_start: 0.0,
+            next: 0.0,
+        };
         if arrivals == Arrivals::Poisson {
             schedule.step();
         }
         schedule.settle(0.0);
         schedule
+    }
+
+    /// One thread's share, of a schedule nothing was taken off: the threads take turns, so that
+    /// together they send each message at the time it had anyway.
+    pub(super) fn share(mut self, share: Share) -> Self {
+        self.skip(share.index);
+        self.stride = share.of;
+        self
     }
 
     /// When the next message is due.
@@ -61,9 +80,15 @@ impl Schedule {
     /// Takes the next message off the schedule.
     pub(super) fn pop(&mut self) -> Option<Nanos> {
         let due = self.peek()?;
-        self.given += 1;
-        self.step();
+        self.skip(self.stride);
         Some(due)
+    }
+
+    fn skip(&mut self, count: usize) {
+        for _ in 0..count {
+            self.given += 1;
+            self.step();
+        }
     }
 
     /// Goes on by the distance to the next message: its share of an expected message is spent
@@ -137,6 +162,26 @@ mod tests {
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         // Of an exponential distribution the deviation is the mean.
         assert!((0.9..1.1).contains(&(variance.sqrt() / mean)), "{mean} {variance}");
+    }
+
+    #[test]
+    fn shares_together_are_the_whole() {
+        for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+            let whole = times(&[(1.0, 100.0), (1.0, 1000.0)], arrivals);
+            for of in [1, 2, 3, 7] {
+                let mut shared = Vec::new();
+                for index in 0..of {
+                    let stage = |rate| Stage { length: SECOND, rate };
+                    let schedule = Schedule::new(vec![stage(100.0), stage(1000.0)], arrivals, 3);
+                    let mut schedule = schedule.share(Share { index, of });
+                    let taken: Vec<_> = std::iter::from_fn(|| schedule.pop()).collect();
+                    assert!(taken.len().abs_diff(whole.len() / of) <= 1);
+                    shared.extend(taken);
+                }
+                shared.sort_unstable();
+                assert_eq!(shared, whole, "{of} {arrivals:?}");
+            }
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl ClientNet {
     }
 
     /// The address of the `number`th connection; neither the network's own nor its last.
-    fn address(self, number: u64) -> IpAddr {
+    pub(super) fn address(self, number: u64) -> IpAddr {
         match self.address {
             IpAddr::V4(base) => {
                 let mask = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
@@ -89,6 +89,14 @@ impl Connection {
             }
         };
         Ok(Self { stream })
+    }
+
+    /// Its own address; none of a unix socket.
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) => None,
+        }
     }
 
     /// The error that ended the attempt, if one did.

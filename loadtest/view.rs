@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     engine::Progress,
-    measure::Measure,
+    measure::Snapshot,
     units::{show_count, show_seconds},
 };
 
@@ -45,22 +45,22 @@ impl View {
         self.last = (0.0, 0);
     }
 
-    fn draw(&mut self, measure: &Measure, now: f64) {
+    fn draw(&mut self, snapshot: &Snapshot, now: f64) {
         let (before, acked) = self.last;
-        self.last = (now, measure.acked);
-        let rate = (measure.acked.saturating_sub(acked)) as f64 / (now - before).max(1e-9);
-        let quantile = |at| show_seconds(measure.response.value_at_quantile(at) as f64 / 1e9);
+        self.last = (now, snapshot.acked);
+        let rate = (snapshot.acked.saturating_sub(acked)) as f64 / (now - before).max(1e-9);
+        let quantile = |at| show_seconds(snapshot.response.value_at_quantile(at) as f64 / 1e9);
         let line = if now < 0.0 {
             format!("warm-up {:.0} s", -now)
         } else {
             format!(
                 "{now:.0} s   {} acked   {}/s   {} failed   p50 {}   p99 {}   max {}",
-                show_count(measure.acked),
+                show_count(snapshot.acked),
                 show_count(rate as u64),
-                show_count(measure.failed),
+                show_count(snapshot.failed),
                 quantile(0.5),
                 quantile(0.99),
-                show_seconds(measure.response.max() as f64 / 1e9),
+                show_seconds(snapshot.response.max() as f64 / 1e9),
             )
         };
         eprint!("\r\x1b[K{line}");
@@ -71,38 +71,48 @@ impl View {
 }
 
 impl Progress for View {
-    fn tell(&mut self, measure: &Measure, now: f64) {
+    fn is_watched(&self) -> bool {
+        self.draws || self.page.is_some()
+    }
+
+    fn tell(&mut self, snapshot: &Snapshot, now: f64) {
         if self.draws {
-            self.draw(measure, now);
+            self.draw(snapshot, now);
         }
         if let Some(page) = &self.page {
-            *page.lock().unwrap_or_else(PoisonError::into_inner) = render(measure);
+            *page.lock().unwrap_or_else(PoisonError::into_inner) = render(snapshot);
         }
     }
 }
 
 /// Text format 0.0.4 of Prometheus.
-fn render(measure: &Measure) -> String {
+fn render(snapshot: &Snapshot) -> String {
     let counters = [
-        ("messages_acked_total", measure.acked),
-        ("messages_failed_total", measure.failed),
-        ("messages_late_skipped_total", measure.late_skipped),
-        ("acked_bytes_total", measure.bytes),
-        ("connections_total", measure.connections),
-        ("connection_errors_total", measure.connection_faults.total()),
+        ("messages_acked_total", "Messages that got a 2yz", snapshot.acked),
+        ("messages_failed_total", "Messages that failed", snapshot.failed),
+        (
+            "messages_late_skipped_total",
+            "Messages that waited too long for a connection",
+            snapshot.late_skipped,
+        ),
+        ("acked_bytes_total", "Mail data that got a 2yz", snapshot.bytes),
+        ("connections_total", "Connections opened", snapshot.connections),
+        ("connection_errors_total", "Connections that failed", snapshot.connection_errors),
     ];
     let mut out = String::new();
-    for (name, value) in counters {
-        out += &format!("# TYPE mailrace_bench_{name} counter\nmailrace_bench_{name} {value}\n");
+    for (name, help, value) in counters {
+        let name = format!("mailrace_bench_{name}");
+        out += &format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n");
     }
     let family = "mailrace_bench_response_seconds";
+    out += &format!("# HELP {family} From the scheduled time to the final reply\n");
     out += &format!("# TYPE {family} summary\n");
     for quantile in [0.5, 0.9, 0.99, 0.999] {
-        let value = measure.response.value_at_quantile(quantile) as f64 / 1e9;
+        let value = snapshot.response.value_at_quantile(quantile) as f64 / 1e9;
         out += &format!("{family}{{quantile=\"{quantile}\"}} {value}\n");
     }
-    let sum = measure.response.mean() * measure.response.len() as f64 / 1e9;
-    out + &format!("{family}_sum {sum}\n{family}_count {}\n", measure.response.len())
+    let sum = snapshot.response.mean() * snapshot.response.len() as f64 / 1e9;
+    out + &format!("{family}_sum {sum}\n{family}_count {}\n", snapshot.response.len())
 }
 
 /// One request a connection, any path; the thread ends with the process.
@@ -110,7 +120,9 @@ fn serve(address: SocketAddr) -> io::Result<Arc<Mutex<String>>> {
     let listener = TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("--metrics-addr {address}: {error}"))
     })?;
-    let page = Arc::new(Mutex::new(String::new()));
+    // The port may have been left to the system.
+    eprintln!("metrics: http://{}/metrics", listener.local_addr()?);
+    let page = Arc::new(Mutex::new(render(&Snapshot::default())));
     let shown = Arc::clone(&page);
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

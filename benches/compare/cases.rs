@@ -140,6 +140,12 @@ impl Case {
         }
     }
 
+    /// A connection of this case without its exchanges; `None` where connections stay.
+    pub(crate) fn close_pattern(&self) -> Option<Pattern> {
+        let pattern = Pattern { greeting: FINAL, steps: Vec::new(), closes: true };
+        (self.per_connection == 1).then_some(pattern)
+    }
+
     /// The same exchanges for the echo; `None` where it has no counterpart.
     pub(crate) fn pattern(&self) -> Option<Pattern> {
         if self.kind != Kind::Load {
@@ -186,6 +192,9 @@ mod tests {
         let connect = case("connect").pattern().unwrap();
         assert!(connect.closes && connect.greeting > 0 && connect.steps.len() == 4);
         assert_eq!(case("idle").pattern(), None);
+        let close = case("connect").close_pattern().unwrap();
+        assert!(close.closes && close.steps.is_empty() && close.octets() < connect.octets());
+        assert_eq!(case("data-4k").close_pattern(), None);
     }
 
     #[test]

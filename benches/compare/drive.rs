@@ -101,13 +101,19 @@ impl Client<'_> {
         let mut stream = TcpStream::from_std(stream);
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(index), both)?;
+        let mut begun = VecDeque::new();
+        if self.drive.pattern.steps.is_empty() {
+            // A connection is a message.
+            self.started += 1;
+            begun.push_back(Instant::now());
+        }
         self.peers[index] = Some(Peer {
             stream,
             unsent: 0,
             step: 0,
             wanted: self.drive.pattern.greeting,
             greeted: self.drive.pattern.greeting == 0,
-            begun: VecDeque::new(),
+            begun,
         });
         if self.drive.pattern.greeting == 0 {
             self.begin(index, self.drive.depth)?;
@@ -160,12 +166,22 @@ impl Client<'_> {
         }
     }
 
+    /// A message is over.
+    fn finish(&mut self, index: usize) {
+        let Some(peer) = &mut self.peers[index] else { return };
+        let begun = peer.begun.pop_front().unwrap_or_else(Instant::now);
+        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.times.saturating_record(nanos);
+        self.done += 1;
+    }
+
     /// Takes octets that came.
     fn take(&mut self, index: usize, mut count: usize) -> io::Result<()> {
-        let steps = &self.drive.pattern.steps;
+        let drive = self.drive;
+        let steps = &drive.pattern.steps;
         let mut finished = 0;
-        let Some(peer) = &mut self.peers[index] else { return Ok(()) };
         while count > 0 {
+            let Some(peer) = &mut self.peers[index] else { return Ok(()) };
             let piece = count.min(peer.wanted);
             if piece == 0 {
                 return Err(io::Error::other("the echo said more than it was asked"));
@@ -177,15 +193,18 @@ impl Client<'_> {
             }
             if !peer.greeted {
                 peer.greeted = true;
+                if steps.is_empty() {
+                    // The greeting was all there is.
+                    self.finish(index);
+                    continue;
+                }
                 return self.begin(index, 1);
             }
             peer.step = (peer.step + 1) % steps.len();
             if peer.step == 0 {
-                let begun = peer.begun.pop_front().unwrap_or_else(Instant::now);
-                let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                self.times.saturating_record(nanos);
-                self.done += 1;
+                self.finish(index);
                 finished += 1;
+                let Some(peer) = &mut self.peers[index] else { return Ok(()) };
                 peer.wanted = if peer.begun.is_empty() { 0 } else { steps[0].answer };
             } else {
                 peer.wanted = steps[peer.step].answer;

@@ -55,7 +55,8 @@ pub(crate) fn serve(pattern: &Pattern, port: u16) -> io::Result<()> {
                         peers.push(None);
                         peers.len() - 1
                     });
-                    peers[index] = welcome(stream, index, poll.registry(), pattern, &answer).ok();
+                    let peer = welcome(stream, index, poll.registry(), pattern, &answer);
+                    peers[index] = peer.ok().flatten();
                     if peers[index].is_none() {
                         free.push(index);
                     }
@@ -79,13 +80,16 @@ fn welcome(
     registry: &Registry,
     pattern: &Pattern,
     answer: &[u8],
-) -> io::Result<Peer> {
-    stream.set_nodelay(true)?;
-    registry.register(&mut stream, Token(index), Interest::READABLE)?;
+) -> io::Result<Option<Peer>> {
+    if !pattern.steps.is_empty() {
+        stream.set_nodelay(true)?;
+        registry.register(&mut stream, Token(index), Interest::READABLE)?;
+    }
     if pattern.greeting > 0 {
         stream.write_all(&answer[..pattern.greeting])?;
     }
-    Ok(Peer { stream, step: 0, come: 0 })
+    // Without an exchange all is said: dropping closes.
+    Ok((!pattern.steps.is_empty()).then_some(Peer { stream, step: 0, come: 0 }))
 }
 
 fn read(peer: &mut Peer, pattern: &Pattern, buffer: &mut [u8], answer: &[u8]) -> Fate {

@@ -69,6 +69,12 @@ pub(crate) fn all<'a>(of: impl Fn(&str, Peer) -> Option<&'a Figures>) -> Vec<Goa
             "one message per connection: CPU to the accept-reply-close echo",
             "x",
             1.5,
+            ratio("connect", Peer::EchoClose),
+        ),
+        goal(
+            "one message per connection: CPU to the echo of its whole dialogue",
+            "x",
+            1.5,
             ratio("connect", Peer::Echo),
         ),
         goal(
@@ -113,6 +119,6 @@ mod tests {
         });
         let measured: Vec<_> = goals.iter().filter_map(|goal| goal.measured).collect();
         assert_eq!(measured, [1.5]);
-        assert_eq!(goals.len(), 9);
+        assert_eq!(goals.len(), 10);
     }
 }

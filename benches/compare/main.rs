@@ -190,6 +190,10 @@ fn takers(case: &Case, asked: &[Peer]) -> Vec<Peer> {
         Kind::Shards if ours => vec![Peer::Mailrace, Peer::MailraceTwo],
         Kind::HalfPeak | Kind::Shards => Vec::new(),
     };
+    takers.retain(|peer| *peer != Peer::EchoClose);
+    if takers.contains(&Peer::Echo) && case.close_pattern().is_some() {
+        takers.push(Peer::EchoClose);
+    }
     if case.kind != Kind::Shards {
         takers.retain(|peer| *peer != Peer::MailraceTwo);
     }

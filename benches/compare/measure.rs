@@ -50,8 +50,9 @@ pub(crate) fn run(
     effort: Effort,
     rate: f64,
 ) -> Result<Figures, Left> {
-    if peer == Peer::Echo {
-        let pattern = case.pattern().ok_or(Left::Out("no counterpart"))?;
+    if matches!(peer, Peer::Echo | Peer::EchoClose) {
+        let pattern = if peer == Peer::Echo { case.pattern() } else { case.close_pattern() };
+        let pattern = pattern.ok_or(Left::Out("no counterpart"))?;
         return echo(case, &pattern, site, effort);
     }
     if peer == Peer::Postfix && case.kind == Kind::Idle {

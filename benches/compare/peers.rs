@@ -26,6 +26,8 @@ pub(crate) enum Peer {
     SmtpServer,
     /// The limit, no server of mail.
     Echo,
+    /// The limit of a connection alone: accepts, says a reply and closes; in one case only.
+    EchoClose,
 }
 
 impl Peer {
@@ -49,6 +51,7 @@ impl Peer {
             Peer::Haraka => "haraka",
             Peer::SmtpServer => "smtp-server",
             Peer::Echo => "echo",
+            Peer::EchoClose => "echo, accept-reply-close",
         }
     }
 
@@ -64,6 +67,7 @@ impl Peer {
             Peer::Haraka => "nothing: a plugin of two lines accepts and discards",
             Peer::SmtpServer => "nothing: the callback reads the stream and discards",
             Peer::Echo => "nothing: no SMTP, answers fixed octets",
+            Peer::EchoClose => "nothing: no SMTP, says a fixed reply to each connection, closes it",
         }
     }
 }
@@ -94,7 +98,7 @@ pub(crate) struct Server {
 /// Why a peer cannot run here; `None` if it can.
 pub(crate) fn missing(peer: Peer, site: &Site) -> Option<String> {
     match peer {
-        Peer::Mailrace | Peer::MailraceTwo | Peer::Echo => None,
+        Peer::Mailrace | Peer::MailraceTwo | Peer::Echo | Peer::EchoClose => None,
         Peer::SmtpSink => match find("smtp-sink") {
             Some(_) => None,
             None => Some("smtp-sink is not in PATH (Debian: package postfix)".to_owned()),
@@ -133,7 +137,7 @@ pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
         Peer::SmtpServer => {
             node::smtp_server(&site.installed, &dir, port).map_err(|e| told("its files", &e))?
         }
-        Peer::Echo => return Err("echo takes a pattern".to_owned()),
+        Peer::Echo | Peer::EchoClose => return Err("echo takes a pattern".to_owned()),
     };
     let log = dir.join("stderr");
     let open = || -> io::Result<(File, File)> {

@@ -2,8 +2,14 @@
 
 use std::fmt::Write;
 
+use base64::Engine as _;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+
 use super::Report;
-use crate::cli::bench::loadtest::{measure::Measure, units::show_seconds};
+use crate::cli::bench::loadtest::{
+    measure::{Measure, unpack},
+    units::show_seconds,
+};
 
 /// An HdrHistogram log, version 1.3: a compressed histogram of nanoseconds for each second.
 pub(in super::super) fn hdr_log(measure: &Measure) -> String {
@@ -12,6 +18,11 @@ pub(in super::super) fn hdr_log(measure: &Measure) -> String {
          \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n",
     );
     for (interval, histogram) in measure.intervals.iter().zip(&measure.interval_histograms) {
+        let mut octets = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&unpack(histogram), &mut octets)
+            .expect("a histogram of our bounds fits its form, and memory takes it");
+        let histogram = base64::engine::general_purpose::STANDARD.encode(octets);
         // Writing into a String cannot fail; the largest value is told in milliseconds.
         let _ = writeln!(
             out,

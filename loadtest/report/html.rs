@@ -51,10 +51,19 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         Series { name: "max", points: seconds(|second| second.max) },
     ];
     plot(out, "Response time", &latencies, show_seconds, axis)?;
+    let e2e = report.e2e.as_ref().map(|e2e| ("e2e", &e2e.latency));
+    if e2e.is_some() {
+        let latencies = [
+            Series { name: "p50", points: seconds(|second| second.e2e_p50.unwrap_or(0.0)) },
+            Series { name: "p99", points: seconds(|second| second.e2e_p99.unwrap_or(0.0)) },
+            Series { name: "max", points: seconds(|second| second.e2e_max.unwrap_or(0.0)) },
+        ];
+        plot(out, "From the 250 to a consumer", &latencies, show_seconds, axis)?;
+    }
     let mut curves = Vec::new();
-    for (name, times) in
-        [("response", &report.latency.response), ("service", &report.latency.service)]
-    {
+    let latency = &report.latency;
+    let measured = [("response", &latency.response), ("service", &latency.service)];
+    for (name, times) in measured.into_iter().chain(e2e) {
         if let Some(histogram) = times.histogram() {
             // One step to the right is one nine more.
             let points = (0..=50).map(|step| f64::from(step) / 10.0).map(|nines| {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    consumer::Seen,
     dialogue::Phase,
     engine::Outcome,
     measure::{Faults, Interval},
@@ -54,6 +55,9 @@ pub(super) struct Report {
     pub(super) generator: Generator,
     /// `null` where it was not asked for.
     pub(super) verify: Option<Verify>,
+    /// From the 250 to a consumer; `null` where it was not asked for.
+    #[serde(default)]
+    pub(super) e2e: Option<EndToEnd>,
     /// What misbehaving clients met, by their names; `null` without a scenario.
     pub(super) scenario: Option<BTreeMap<String, Tally>>,
     /// The tries of a search; `null` without one.
@@ -169,17 +173,31 @@ pub(super) struct Errors {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Generator {
-    /// Of the generator's thread in the measured time.
+    /// Of all of the generator's threads in the measured time.
     pub(super) cpu_user_seconds: f64,
     pub(super) cpu_system_seconds: f64,
-    /// 1 is the whole thread.
+    /// Of the busiest thread; 1 is the whole of it.
     pub(super) cpu_share: f64,
+    /// Of each thread.
+    #[serde(default)]
+    pub(super) cpu_shares: Vec<f64>,
     pub(super) cpu_us_per_message: f64,
     /// Seconds; none in a closed loop.
     pub(super) schedule_lag: Option<Distribution>,
     pub(super) valid: bool,
     /// Why the figures are the generator's and not the server's.
     pub(super) invalid_because: Vec<String>,
+}
+
+/// What a consumer of the log saw of the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct EndToEnd {
+    /// From the 250 to the consumer, seconds; zero where it saw the message before the client read
+    /// its 250.
+    pub(super) latency: Distribution,
+    pub(super) before_ack: u64,
+    /// Acknowledged messages that the consumer never saw.
+    pub(super) unseen: u64,
 }
 
 /// What the log holds of the run.
@@ -255,9 +273,25 @@ impl Report {
             },
             generator: generator(options, outcome),
             verify: None,
+            e2e: None,
             scenario: outcome.tallies.clone(),
             search: None,
         }
+    }
+
+    /// Adds what a consumer saw.
+    pub(super) fn tell_seen(&mut self, seen: &Seen) {
+        for (interval, times) in self.intervals.iter_mut().zip(&seen.intervals) {
+            let seconds = |nanos: u64| (!times.is_empty()).then_some(nanos as f64 / 1e9);
+            interval.e2e_p50 = seconds(times.value_at_quantile(0.5));
+            interval.e2e_p99 = seconds(times.value_at_quantile(0.99));
+            interval.e2e_max = seconds(times.max());
+        }
+        self.e2e = Some(EndToEnd {
+            latency: Distribution::of(&seen.latency),
+            before_ack: seen.before_ack,
+            unseen: seen.unseen,
+        });
     }
 }
 
@@ -268,13 +302,17 @@ fn named(faults: &Faults) -> BTreeMap<String, u64> {
 
 fn generator(options: &Options, outcome: &Outcome) -> Generator {
     let measure = &outcome.measure;
-    let share = outcome.usage.total() / outcome.seconds.max(1e-9);
+    let shares = outcome.usages.iter().map(|usage| usage.total() / outcome.seconds.max(1e-9));
+    let shares = shares.collect::<Vec<_>>();
+    let worst = shares.iter().copied().fold(0.0, f64::max);
     let lag = options.plan.schedule.is_some().then(|| Distribution::of(&measure.lag));
     let response_p99 = measure.response.value_at_quantile(0.99) as f64 / 1e9;
     let mut invalid_because = Vec::new();
-    if share > CPU_MAX {
-        let percent = share * 100.0;
-        invalid_because.push(format!("the generator's thread was busy for {percent:.0} %"));
+    if worst > CPU_MAX {
+        let percent = worst * 100.0;
+        let which =
+            if shares.len() > 1 { "a thread of the generator" } else { "the generator's thread" };
+        invalid_because.push(format!("{which} was busy for {percent:.0} %"));
     }
     if let Some(lag) = &lag
         && lag.count > 0
@@ -284,11 +322,14 @@ fn generator(options: &Options, outcome: &Outcome) -> Generator {
         invalid_because.push(format!("schedule lag p99 is {percent:.0} % of response p99"));
     }
     let messages = (measure.acked + measure.failed).max(1);
+    let user = outcome.usages.iter().map(|usage| usage.user).sum::<f64>();
+    let system = outcome.usages.iter().map(|usage| usage.system).sum::<f64>();
     Generator {
-        cpu_user_seconds: outcome.usage.user,
-        cpu_system_seconds: outcome.usage.system,
-        cpu_share: share,
-        cpu_us_per_message: outcome.usage.total() * 1e6 / messages as f64,
+        cpu_user_seconds: user,
+        cpu_system_seconds: system,
+        cpu_share: worst,
+        cpu_shares: shares,
+        cpu_us_per_message: (user + system) * 1e6 / messages as f64,
         schedule_lag: lag,
         valid: invalid_because.is_empty(),
         invalid_because,
@@ -349,12 +390,14 @@ pub(super) mod tests {
                 cpu_user_seconds: 0.1,
                 cpu_system_seconds: 0.1,
                 cpu_share: 0.1,
+                cpu_shares: vec![0.1],
                 cpu_us_per_message: 100.0,
                 schedule_lag: None,
                 valid: true,
                 invalid_because: Vec::new(),
             },
             verify: None,
+            e2e: None,
             scenario: None,
             search: None,
         }

@@ -37,6 +37,13 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     writeln!(out, " response   {}    (from scheduled time)", spread(&report.latency.response))?;
     writeln!(out, " service    {}    (from actual send)", spread(&report.latency.service))?;
+    if let Some(e2e) = &report.e2e {
+        write!(out, " e2e        {}    (from the 250 to a consumer", spread(&e2e.latency))?;
+        if e2e.unseen > 0 {
+            write!(out, ", {} never seen", show_count(e2e.unseen))?;
+        }
+        writeln!(out, ")")?;
+    }
     write!(out, " by phase ")?;
     for phase in Phase::ALL {
         if let Some(times) = report.latency.phases.get(phase.name())
@@ -47,12 +54,11 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(out, "    (p50)")?;
     let generator = &report.generator;
-    write!(
-        out,
-        " generator  cpu {:.0} %   {:.1} us a message",
-        generator.cpu_share * 100.0,
-        generator.cpu_us_per_message,
-    )?;
+    write!(out, " generator  cpu {:.0} %", generator.cpu_share * 100.0)?;
+    if generator.cpu_shares.len() > 1 {
+        write!(out, " (busiest of {} threads)", generator.cpu_shares.len())?;
+    }
+    write!(out, "   {:.1} us a message", generator.cpu_us_per_message)?;
     if let Some(lag) = &generator.schedule_lag {
         let (mean, max) = (show_seconds(lag.mean), show_seconds(lag.max));
         write!(out, "   schedule lag avg {mean} max {max}")?;

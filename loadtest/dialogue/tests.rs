@@ -1,7 +1,7 @@
 //! Dialogues as data: `S:` what the server says, `C:` what the client must say, at any split.
 
 use super::*;
-use crate::cli::bench::loadtest::mail::{Sizes, tests::options};
+use crate::cli::bench::loadtest::mail::{Mail, Sequence, Sizes, tests::options};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Heard {

@@ -3,12 +3,25 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod consumer;
+mod peer;
+mod proxy;
+mod threads;
+mod view;
 
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
     path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -52,20 +65,30 @@ impl Sink {
         Self::start_with(&[])
     }
 
-    fn start_with(options: &[&str]) -> Self {
-        // It cannot be told to choose a port itself: one that was free a moment ago will do.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    /// LMTP over a unix socket.
+    fn start_unix(path: &Path, backlog: &str) -> Self {
+        let address = format!("unix:{}", path.display());
+        let child = Self::command().args(["-L", &address, backlog]).spawn().unwrap();
+        common::eventually("smtp-sink listens", Duration::from_secs(10), || {
+            UnixStream::connect(path).is_ok()
+        });
+        Self(child, ([0, 0, 0, 0], 0).into())
+    }
+
+    fn command() -> Command {
         let mut command = Command::new("smtp-sink");
         // SAFETY: it has no preconditions.
         if unsafe { libc::geteuid() } == 0 {
             command.args(["-u", "nobody"]);
         }
-        let child = command
-            .args(options)
-            .args([&port.to_string(), "100"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        command.stderr(Stdio::null());
+        command
+    }
+
+    fn start_with(options: &[&str]) -> Self {
+        // It cannot be told to choose a port itself: one that was free a moment ago will do.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let child = Self::command().args(options).args([&port.to_string(), "100"]).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(port).is_err() {
             assert!(Instant::now() < end, "smtp-sink does not listen");
@@ -117,6 +140,56 @@ fn lmtp_is_spoken() {
     assert_eq!(count(&report, "/errors/total"), 0);
     // LHLO, MAIL, three RCPT and three final replies each.
     assert_eq!(count(&report, "/replies/250"), 2 + 50 * 7);
+}
+
+#[test]
+fn lmtp_is_spoken_over_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    // Its user is nobody by the time it binds.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = dir.path().join("socket");
+    // A backlog that 20 connections fill: those that find it full come again.
+    let _sink = Sink::start_unix(&path, "2");
+    let target = format!("lmtp+unix:{}", path.display());
+    let run = ["-n", "200", "-c", "20", "--recipients", "2", "--messages-per-connection", "5"];
+    let output = bench(&[&[&target[..], "--format", "json"][..], &run[..]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(count(&report, "/totals/acked"), 200);
+    assert_eq!(report["errors"]["messages"], serde_json::json!({}));
+    // MAIL, two RCPT and two final replies each, and LHLO for each greeted connection but those
+    // the end of the run came across.
+    let greeted = count(&report, "/replies/220");
+    let positive = count(&report, "/replies/250");
+    assert!(
+        (200 * 5 + 20..=200 * 5 + greeted).contains(&positive),
+        "{positive}, {greeted} greeted"
+    );
+}
+
+#[test]
+fn a_unix_socket_whose_backlog_is_full_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    // SAFETY: a listening socket of ours; the call only sets its backlog.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            if number == 0 {
+                // A server that is slow to begin: two more connections wait, the rest are refused.
+                thread::sleep(Duration::from_millis(300));
+            }
+            let mut out = stream.try_clone().unwrap();
+            thread::spawn(move || peer::talk(BufReader::new(stream), &mut out));
+        }
+    });
+    let target = format!("lmtp+unix:{}", path.display());
+    let output = bench(&[&target, "-n", "60", "-c", "6", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(count(&report, "/totals/acked"), 60);
+    assert!(count(&report, "/errors/connections/connect") > 0, "it was never full");
 }
 
 #[test]
@@ -181,6 +254,26 @@ fn an_open_loop_keeps_its_rate() {
         assert!(report.get(key).is_some(), "{key}");
     }
     assert!(report["latency"]["phases"]["ack"]["hdr"].as_str().unwrap().starts_with("HIST"));
+}
+
+#[test]
+fn stages_change_the_rate() {
+    let sink = Sink::start();
+    let stages = ["--stages", "1s:100,1s:400,1s:200/s", "--warmup", "0.5s", "-c", "10"];
+    for threads in ["1", "3"] {
+        let report =
+            report(sink.1, &[&stages[..], &["--size", "1k", "--threads", threads]].concat());
+        assert_eq!(report["options"]["stages"], "1s:100,1s:400,1s:200/s");
+        let intervals = report["intervals"].as_array().unwrap();
+        assert_eq!(intervals.len(), 3);
+        // A reply may come in the second behind its message's.
+        for (interval, rate) in intervals.iter().zip([100, 400, 200]) {
+            let acked = interval["acked"].as_u64().unwrap();
+            assert!(acked.abs_diff(rate) <= 10, "{acked} for {rate}");
+        }
+        let acked = count(&report, "/totals/acked");
+        assert!(acked.abs_diff(700) <= 3, "{acked}");
+    }
 }
 
 #[test]
@@ -260,6 +353,16 @@ fn a_search_finds_a_rate() {
     assert!(tries.len() >= 3, "{tries:?}");
     assert!(tries.iter().any(|one| one["holds"] == true));
     assert!(tries.iter().any(|one| one["holds"] == false));
+    // The report is that of the best try that held.
+    let held = tries.iter().filter(|one| one["holds"] == true);
+    let best = held.map(|one| one["got_per_second"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert_eq!(report["rate"]["messages_per_second"].as_f64(), Some(best));
+    // The rate is halved until none is left.
+    let arguments = ["--search", "p99<1us", "-z", "0.1s", "--warmup", "0s", "-c", "2"];
+    let (output, report) = outcome(sink.1, &arguments);
+    assert_eq!(output.status.code(), Some(3));
+    let tries = report["search"].as_array().unwrap();
+    assert!(tries.len() > 5 && tries.iter().all(|one| one["holds"] == false), "{tries:?}");
 }
 
 #[test]
@@ -364,6 +467,8 @@ fn nonsense_is_a_usage_error() {
         &["-n", "5", "-z", "1s"],
         &["--stages", "1s"],
         &["--in-flight", "2", "--pipelining", "off"],
+        &["--threads", "0"],
+        &["--threads", "6", "-c", "5"],
         &["--fail-if", "p98>1s"],
         &["--verify"],
         &["--recipients", "0"],
@@ -373,6 +478,10 @@ fn nonsense_is_a_usage_error() {
         &["smtps://127.0.0.1"],
         &["--starttls"],
         &["--auth-file", "x"],
+        &["--proxy-protocol", "v3"],
+        &["--client-net", "10.0.0.1"],
+        &["--e2e"],
+        &["--search", "p99<1s", "--e2e", "--log-dir", "x"],
         &["http://127.0.0.1"],
         // RFC 5737: no one's.
         &["smtp://192.0.2.1:25"],

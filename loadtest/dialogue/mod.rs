@@ -1,0 +1,269 @@
+//! The client's side of one connection, sans-IO: replies in, commands and mail out.
+//!
+//! Messages in flight stand in a queue; replies come in the order of the commands (RFC 2920 §3.1),
+//! so each one belongs to the front of it. Here is the connection from the greeting to the QUIT;
+//! [`transaction`] is what a message goes through in between.
+
+mod terms;
+mod transaction;
+
+use std::{collections::VecDeque, io::Write};
+
+use super::{
+    mail::Carriage,
+    outbox::Outbox,
+    reply::{Line, LineReader},
+    target::Protocol,
+};
+pub(super) use terms::{Context, Extensions, Fault, Nanos, Observer, Phase, Style, Ticket};
+use transaction::{Flight, Step};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Banner,
+    Helo,
+    /// The server did not like EHLO.
+    PlainHelo,
+    Open,
+    /// RSET after a failed transaction.
+    Resetting,
+    Quitting,
+    Over,
+}
+
+/// One connection's dialogue. Call `handle_*` for what happens, then send what the outbox holds.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    state: State,
+    reader: LineReader,
+    flights: VecDeque<Flight>,
+    pub(super) outbox: Outbox,
+    extensions: Extensions,
+    started: u64,
+    /// Mail data stands in the outbox.
+    data_waits: bool,
+    needs_reset: bool,
+    begun: Nanos,
+    since: Nanos,
+    fault: Option<Fault>,
+}
+
+impl Dialogue {
+    pub(super) fn new(now: Nanos) -> Self {
+        Self {
+            state: State::Connecting,
+            reader: LineReader::default(),
+            flights: VecDeque::new(),
+            outbox: Outbox::default(),
+            extensions: Extensions::default(),
+            started: 0,
+            data_waits: false,
+            needs_reset: false,
+            begun: now,
+            since: now,
+            fault: None,
+        }
+    }
+
+    /// Begins anew over a new connection; keeps its buffers.
+    pub(super) fn restart(&mut self, now: Nanos) {
+        debug_assert!(self.flights.is_empty(), "a message was forgotten");
+        let mut flights = std::mem::take(&mut self.flights);
+        let mut outbox = std::mem::take(&mut self.outbox);
+        flights.clear();
+        outbox.clear();
+        *self = Self { flights, outbox, ..Self::new(now) };
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        self.state == State::Connecting
+    }
+
+    /// Connected, not greeted yet.
+    pub(super) fn is_unborn(&self) -> bool {
+        matches!(self.state, State::Banner | State::Helo | State::PlainHelo)
+    }
+
+    /// Nothing more to say or hear: close the connection.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// What went wrong with the connection, where something did.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    pub(super) fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Greeted, and no message sent yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.state == State::Open && self.started == 0
+    }
+
+    /// Mail data is on its way out.
+    pub(super) fn has_data(&self) -> bool {
+        self.data_waits
+    }
+
+    /// Messages whose outcome is not known.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// When the server was last heard or asked, while a reply is due.
+    pub(super) fn waiting_since(&self) -> Option<Nanos> {
+        let idle = self.state == State::Open && self.flights.is_empty();
+        (!idle && self.state != State::Over).then_some(self.since)
+    }
+
+    /// Whether a message can be started now.
+    pub(super) fn has_room(&self, style: &Style) -> bool {
+        if self.state != State::Open || self.needs_reset || self.started >= style.messages_max {
+            return false;
+        }
+        let Some(last) = self.flights.back() else { return true };
+        // RFC 2920 §3.1: DATA is the last command of its group, so the next message can follow
+        // only behind its mail data.
+        self.pipelines(style)
+            && self.flights.len() < style.in_flight
+            && (self.carriage(style) == Carriage::Bdat || last.step == Step::Final)
+    }
+
+    pub(super) fn handle_connected(&mut self, now: Nanos, observer: &mut impl Observer) {
+        debug_assert_eq!(self.state, State::Connecting);
+        observer.phase(Phase::Connect, self.begun, now - self.since);
+        self.state = State::Banner;
+        self.since = now;
+    }
+
+    /// Takes what the server sent.
+    pub(super) fn handle_input(
+        &mut self,
+        octets: &[u8],
+        now: Nanos,
+        cx: Context<'_>,
+        observer: &mut impl Observer,
+    ) {
+        let mut reader = std::mem::take(&mut self.reader);
+        let mut rest = octets;
+        while self.state != State::Over {
+            match reader.next(&mut rest) {
+                Ok(Some(line)) => self.handle_line(line, now, cx, observer),
+                Ok(None) => break,
+                Err(_) => self.fail(Fault::Protocol, now, observer),
+            }
+        }
+        self.reader = reader;
+        self.since = now;
+    }
+
+    /// The connection is no more: what was in flight has failed.
+    pub(super) fn fail(&mut self, fault: Fault, now: Nanos, observer: &mut impl Observer) {
+        let quitting = self.state == State::Quitting;
+        while let Some(flight) = self.flights.pop_front() {
+            observer.failed(flight.ticket, flight.fault.unwrap_or(fault), now);
+        }
+        self.outbox.clear();
+        self.data_waits = false;
+        self.state = State::Over;
+        if !quitting {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Says QUIT where nothing is in flight.
+    pub(super) fn quit(&mut self, now: Nanos) {
+        if self.state == State::Open && self.flights.is_empty() {
+            self.state = State::Quitting;
+            self.outbox.push(b"QUIT\r\n");
+            self.since = now;
+        }
+    }
+
+    fn pipelines(&self, style: &Style) -> bool {
+        style.pipelining && self.extensions.pipelining
+    }
+
+    fn carriage(&self, style: &Style) -> Carriage {
+        if style.chunking && self.extensions.chunking { Carriage::Bdat } else { Carriage::Data }
+    }
+
+    fn handle_line(
+        &mut self,
+        line: Line<'_>,
+        now: Nanos,
+        cx: Context<'_>,
+        observer: &mut impl Observer,
+    ) {
+        if self.state == State::Helo {
+            self.note_keyword(line.text);
+        }
+        if !line.is_final {
+            return;
+        }
+        observer.reply(line);
+        let positive = (200..300).contains(&line.code);
+        // RFC 5321 §3.8: 421 may answer any command, and the server closes.
+        if line.code == 421 && self.state != State::Quitting {
+            return self.fail(Fault::Rejected(421), now, observer);
+        }
+        match self.state {
+            State::Banner if positive => {
+                observer.phase(Phase::Banner, self.begun, now - self.since);
+                self.state = State::Helo;
+                let verb = match cx.style.protocol {
+                    Protocol::Smtp => "EHLO",
+                    Protocol::Lmtp => "LHLO",
+                };
+                self.say_helo(verb, cx.style);
+            }
+            State::Helo | State::PlainHelo if positive => {
+                observer.phase(Phase::Helo, self.begun, now - self.since);
+                self.state = State::Open;
+            }
+            State::Helo if cx.style.protocol == Protocol::Smtp => {
+                self.extensions = Extensions::default();
+                self.state = State::PlainHelo;
+                self.say_helo("HELO", cx.style);
+            }
+            State::Open => self.handle_reply(line.code, now, cx, observer),
+            State::Resetting if positive => {
+                self.state = State::Open;
+                self.after_message(cx.style, now);
+            }
+            State::Quitting => self.state = State::Over,
+            State::Banner | State::Helo | State::PlainHelo | State::Resetting => {
+                self.fail(Fault::Rejected(line.code), now, observer);
+            }
+            State::Connecting | State::Over => self.fail(Fault::Protocol, now, observer),
+        }
+    }
+
+    fn after_message(&mut self, style: &Style, now: Nanos) {
+        if self.started >= style.messages_max {
+            self.quit(now);
+        }
+    }
+
+    fn say_helo(&mut self, verb: &str, style: &Style) {
+        self.outbox.write(|out| {
+            // Writing into a Vec cannot fail.
+            let _ = write!(out, "{verb} {}\r\n", style.helo);
+        });
+    }
+
+    fn note_keyword(&mut self, text: &[u8]) {
+        if text.eq_ignore_ascii_case(b"PIPELINING") {
+            self.extensions.pipelining = true;
+        } else if text.eq_ignore_ascii_case(b"CHUNKING") {
+            self.extensions.chunking = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

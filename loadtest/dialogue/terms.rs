@@ -1,0 +1,105 @@
+//! What a dialogue is told and what it tells.
+
+use super::super::{
+    mail::{Mail, Sequence},
+    reply::Line,
+    target::Protocol,
+};
+
+/// Nanoseconds since the start of the run.
+pub(in super::super) type Nanos = u64;
+
+/// Where time goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Phase {
+    /// `connect` to connected.
+    Connect,
+    /// Connected to the greeting.
+    Banner,
+    /// EHLO to its reply.
+    Helo,
+    /// Send of MAIL to the reply to the last RCPT.
+    Envelope,
+    /// From there to the last octet of mail data in the kernel's hands; where all goes out in one
+    /// write, from the send of MAIL.
+    Data,
+    /// From there to the final reply.
+    Ack,
+}
+
+impl Phase {
+    pub(in super::super) const ALL: [Self; 6] =
+        [Self::Connect, Self::Banner, Self::Helo, Self::Envelope, Self::Data, Self::Ack];
+
+    pub(in super::super) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Banner => "banner",
+            Self::Helo => "helo",
+            Self::Envelope => "mail+rcpt",
+            Self::Data => "data",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+/// A message that the schedule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Ticket {
+    pub(in super::super) sequence: Sequence,
+    pub(in super::super) scheduled: Nanos,
+}
+
+/// Why a message or a connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Fault {
+    /// `connect` failed.
+    Connect,
+    /// Closed by the server before its time.
+    Closed,
+    /// Reset, or another error of the socket.
+    Socket,
+    /// No reply in time.
+    Timeout,
+    /// What came is no SMTP, or a reply nothing asked for.
+    Protocol,
+    /// A negative reply.
+    Rejected(u16),
+}
+
+/// Hears what happens.
+pub(in super::super) trait Observer {
+    fn reply(&mut self, line: Line<'_>);
+    /// `since` is when the message was scheduled, or when the connection was begun.
+    fn phase(&mut self, phase: Phase, since: Nanos, took: Nanos);
+    /// A final 2yz to all of its recipients.
+    fn acked(&mut self, ticket: Ticket, sent: Nanos, now: Nanos);
+    fn failed(&mut self, ticket: Ticket, fault: Fault, now: Nanos);
+}
+
+/// How this client talks.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Style {
+    pub(in super::super) protocol: Protocol,
+    pub(in super::super) helo: String,
+    pub(in super::super) pipelining: bool,
+    pub(in super::super) chunking: bool,
+    /// Messages sent and not answered, at most.
+    pub(in super::super) in_flight: usize,
+    /// Then QUIT.
+    pub(in super::super) messages_max: u64,
+}
+
+/// What a dialogue refers to.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Context<'a> {
+    pub(in super::super) style: &'a Style,
+    pub(in super::super) mail: &'a Mail,
+}
+
+/// Service extensions that matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Extensions {
+    pub(in super::super) pipelining: bool,
+    pub(in super::super) chunking: bool,
+}
