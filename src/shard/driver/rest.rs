@@ -6,7 +6,7 @@
 //! halves with it: half the writes and syncs a message, and no longer a wait, for nobody has to
 //! see a commit of the other half through first.
 //!
-//! A rest is a few short turns and ends as soon as most of those who are missing stay away. After
+//! A rest is a few short turns and ends as soon as two of three who are missing stay away. After
 //! that (senders that keep to a schedule of their own, or need several exchanges a message) it is
 //! left out, ever longer, and tried again.
 
@@ -68,7 +68,7 @@ impl Rest {
         if came >= missing {
             // All have answered.
             self.skipped = 0;
-        } else if came * 2 >= missing {
+        } else if came * 3 >= missing {
             if self.turns < TURNS_MAX {
                 return;
             }
@@ -99,7 +99,7 @@ mod tests {
         rest.after_turn(141);
         assert!(rest.is_under_way());
         rest.after_turn(142);
-        assert!(!rest.is_under_way(), "three of four stay away");
+        assert!(!rest.is_under_way(), "most of them stay away");
         rest.after_commit(1600, 142);
         assert!(rest.is_under_way(), "most came the last time");
         for (turn, end) in (1..TURNS_MAX).zip([942, 1342, 1542]) {
