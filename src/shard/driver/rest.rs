@@ -6,7 +6,7 @@
 //! halves with it: half the writes and syncs a message, and no longer a wait, for nobody has to
 //! see a commit of the other half through first.
 //!
-//! A rest is a few short turns and ends as soon as two of three who are missing stay away. After
+//! A rest is a few short turns and ends as soon as more than half of those who are missing stay away. After
 //! that (senders that keep to a schedule of their own, or need several exchanges a message) it is
 //! left out, ever longer, and tried again.
 
@@ -68,7 +68,7 @@ impl Rest {
         if came >= missing {
             // All have answered.
             self.skipped = 0;
-        } else if came * 3 >= missing {
+        } else if came * 2 >= missing {
             if self.turns < TURNS_MAX {
                 return;
             }
