@@ -6,9 +6,9 @@
 //! halves with it: half the writes and syncs a message, and no longer a wait, for nobody has to
 //! see a commit of the other half through first.
 //!
-//! A rest is a few short turns and ends as soon as more than half of those who are missing stay away. After
-//! that (senders that keep to a schedule of their own, or need several exchanges a message) it is
-//! left out, ever longer, and tried again.
+//! A rest is a few short turns and ends as soon as more than half of those who are missing stay
+//! away. After that (senders that keep to a schedule of their own, or need several exchanges a
+//! message) it is left out, ever longer, and tried again.
 
 use std::time::Duration;
 
