@@ -227,9 +227,22 @@ impl Ring {
     /// # Errors
     /// What the kernel says, but for the time running out and signals.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        self.enter(1, timeout)
+    }
+
+    /// As [`Ring::wait`], for `more` completions beside one for each queued operation: what nobody
+    /// needs at once is served together.
+    ///
+    /// # Errors
+    /// See [`Ring::wait`].
+    pub(crate) fn wait_for(&mut self, more: usize, timeout: Duration) -> io::Result<()> {
+        self.enter((self.queued + more).min(COMPLETIONS as usize / 2), timeout)
+    }
+
+    fn enter(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
         let timespec = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let args = types::SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(1, &args) {
+        match self.ring.submitter().submit_with_args(completions, &args) {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}

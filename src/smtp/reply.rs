@@ -165,9 +165,33 @@ impl Replies {
         self.holds.first().map_or(self.octets.len(), |hold| hold.start)
     }
 
-    /// Moves the octets that may be sent to the end of `into`.
+    /// Whether it holds memory for replies.
+    pub fn has_memory(&self) -> bool {
+        self.octets.capacity() > 0
+    }
+
+    /// Lends it memory, which replies leave with or [`Replies::give_back`] returns: a session that
+    /// says nothing holds none.
+    pub fn lend(&mut self, memory: Vec<u8>) {
+        assert!(memory.is_empty() && self.octets.is_empty(), "replies are not overwritten");
+        self.octets = memory;
+    }
+
+    /// Gives its memory back if it holds no reply.
+    pub fn give_back(&mut self) -> Option<Vec<u8>> {
+        (self.octets.is_empty() && self.has_memory()).then(|| std::mem::take(&mut self.octets))
+    }
+
+    /// Moves the octets that may be sent to the end of `into`. If these are all there are and
+    /// `into` is empty, the two swap their memory.
     pub fn take_ready(&mut self, into: &mut Vec<u8>) {
         let ready = self.ready();
+        if into.is_empty() && self.holds.is_empty() {
+            std::mem::swap(&mut self.octets, into);
+            self.octets.shrink_to(KEPT_BYTES);
+            self.holds.shrink_to(KEPT_HOLDS);
+            return;
+        }
         into.extend_from_slice(self.octets.get(..ready).unwrap_or_default());
         self.octets.drain(..ready);
         for hold in &mut self.holds {

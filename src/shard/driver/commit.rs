@@ -16,6 +16,16 @@ impl Driver {
         if self.appender.wants_segment() {
             self.segments.want(self.now);
         }
+        let end = self.appender.log_end_offset().get();
+        let released = self.log_events();
+        if self.rest.is_under_way() {
+            self.rest.after_turn(end);
+        } else if released > 0 {
+            self.rest.after_commit(released, end);
+        }
+        if self.rest.is_under_way() {
+            return;
+        }
         while let Some(op) = self.appender.poll_op() {
             match op {
                 Op::Write { op, segment, position, ptr, len, then_sync } => {
@@ -47,9 +57,15 @@ impl Driver {
                 }
             }
         }
+        self.log_events();
+    }
+
+    /// Does what the log's events ask for; returns how many replies were let go.
+    fn log_events(&mut self) -> u64 {
+        let mut released = 0;
         while let Some(event) = self.appender.poll_event() {
             match event {
-                LogEvent::Advanced(mark) => self.advanced(mark),
+                LogEvent::Advanced(mark) => released += self.advanced(mark),
                 LogEvent::Failed { from, to } => self.failed(from, to, Refusal::LogFailed),
                 LogEvent::Sealed(seal) => self.segments.sealed(seal),
                 LogEvent::Indexed(entry) => self.segments.index(entry),
@@ -58,10 +74,11 @@ impl Driver {
                 }
             }
         }
+        released
     }
 
-    /// The high-water mark moved: every 250 below it may go.
-    pub(super) fn advanced(&mut self, mark: Offset) {
+    /// The high-water mark moved: every 250 below it may go. Returns how many.
+    fn advanced(&mut self, mark: Offset) -> u64 {
         assert!(mark <= self.appender.log_end_offset(), "high-water mark <= log end offset");
         let mut records = 0;
         while let Some(waiting) = self.waiting.pop_front_if(|w| w.offset < mark) {
@@ -95,6 +112,7 @@ impl Driver {
         }
         self.counters.batch(records);
         self.shared.advanced(mark.get());
+        records
     }
 
     /// Offsets `from..to` will never be acknowledged.

@@ -1,12 +1,13 @@
 //! The driver of a shard: one task that submits, reaps and serves every connection of its core.
 //!
-//! A turn: wait on the ring (5 ms at most), serve every completion, put gathered groups under way,
-//! send every reply that may go, tick. Then other tasks of the executor run (heartbeat, segment
+//! A turn: wait on the ring (5 ms at most), serve every completion, put gathered groups under way
+//! (unless the commit [rests](rest)), send every reply that may go, tick. Then other tasks of the executor run (heartbeat, segment
 //! preparation). All state lives here, on one thread: no locks, no atomics on the path of a
 //! message.
 
 mod commit;
 mod mail;
+mod rest;
 mod send;
 mod serve;
 mod sockets;
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::rest::Rest;
 use super::{
     Listener, SharedState,
     connection::{Connection, Key},
@@ -111,6 +113,7 @@ pub(super) struct Driver {
     open: usize,
     generation: u32,
     waiting: VecDeque<Waiting>,
+    rest: Rest,
     wheel: Wheel<Key>,
     dirty: Vec<Key>,
     deferred: VecDeque<(Duration, Key)>,
@@ -155,6 +158,7 @@ impl Driver {
             open: 0,
             generation: 0,
             waiting: VecDeque::new(),
+            rest: Rest::default(),
             wheel: Wheel::new(),
             dirty: Vec::new(),
             deferred: VecDeque::new(),
@@ -200,6 +204,9 @@ impl Driver {
     ) -> T {
         let listener = usize::from(connection.listener);
         let Connection { session, replies, .. } = connection;
+        if !replies.has_memory() {
+            replies.lend(self.spare_vecs.pop().unwrap_or_default());
+        }
         let mut context = Context {
             now: self.now,
             config: &self.listeners[listener].smtp,
@@ -208,7 +215,11 @@ impl Driver {
             admission,
             room_bytes: self.segments.room(),
         };
-        call(session, &mut context)
+        let result = call(session, &mut context);
+        if let Some(octets) = replies.give_back() {
+            self.spare_vecs.push(octets);
+        }
+        result
     }
 
     /// What new work is allowed at this moment.
@@ -253,7 +264,10 @@ impl Driver {
         } else {
             Duration::from_millis(1)
         };
-        self.ring.wait(wait)?;
+        match self.rest.wait().filter(|_| idle) {
+            Some((wait, answers)) => self.ring.wait_for(answers, wait)?,
+            None => self.ring.wait(wait)?,
+        }
         let woke = self.started.elapsed();
         self.now = woke;
         let mut completions = mem::take(&mut self.completions);

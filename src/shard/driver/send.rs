@@ -69,7 +69,9 @@ impl Driver {
             return;
         }
         if connection.replies.ready() > 0 {
-            if connection.sending.capacity() == 0 {
+            // Where all of them go, their memory goes along and nothing is copied.
+            let some = connection.replies.ready() < connection.replies.unsent();
+            if some && connection.sending.capacity() == 0 {
                 connection.sending = self.spare_vecs.pop().unwrap_or_default();
             }
             connection.sending.clear();
@@ -105,7 +107,8 @@ impl Driver {
         connection.send_under_way = false;
         match completion.outcome() {
             Ok(len) if len == connection.sending.len() => {
-                let octets = mem::take(&mut connection.sending);
+                let mut octets = mem::take(&mut connection.sending);
+                octets.clear();
                 if octets.capacity() <= 4096 && self.spare_vecs.len() < 1024 {
                     self.spare_vecs.push(octets);
                 }

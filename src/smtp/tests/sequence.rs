@@ -224,3 +224,33 @@ fn holds_keep_the_order_and_fail_in_place() {
     assert!(text.starts_with("250 2.0.0 Ok: queued as A\r\n250 2.0.0 Ok\r\n451 4.3.0"), "{text}");
     assert!(replies.is_empty());
 }
+
+#[test]
+fn memory_of_replies_goes_along_with_them_and_is_given_back_without() {
+    let mut replies = Replies::new();
+    assert!(!replies.has_memory());
+    replies.lend(Vec::with_capacity(64));
+    assert!(replies.has_memory());
+    let memory = replies.give_back().expect("nothing was said");
+    replies.lend(memory);
+    replies.push(reply::OK);
+    assert!(replies.give_back().is_none(), "a reply is in it");
+    let mut out = Vec::new();
+    replies.take_ready(&mut out);
+    assert_eq!((out.as_slice(), out.capacity()), (b"250 2.0.0 Ok\r\n".as_slice(), 64));
+    assert!(!replies.has_memory(), "it left with the reply");
+    // Octets that are there already stay in front.
+    replies.push(reply::OK);
+    replies.take_ready(&mut out);
+    assert_eq!(out, b"250 2.0.0 Ok\r\n250 2.0.0 Ok\r\n");
+    // So do held replies behind those that go.
+    replies.push(reply::OK);
+    replies.push_held(1, &"A");
+    let mut ready = Vec::new();
+    replies.take_ready(&mut ready);
+    assert_eq!((ready.as_slice(), replies.ready(), replies.held()), (&out[..14], 0, 1));
+    replies.release(2);
+    ready.clear();
+    replies.take_ready(&mut ready);
+    assert!(ready.ends_with(b"queued as A\r\n") && replies.is_empty());
+}
