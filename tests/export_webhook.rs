@@ -400,7 +400,9 @@ fn several_requests_at_once_with_outcomes_in_order() {
     let outcomes = deliver(&sink, later);
     assert_eq!(outcomes.iter().map(told).collect::<Vec<_>>(), vec!["retry other"; 20]);
     assert_eq!(deliver(&sink, later), vec![Outcome::Delivered; 20]);
-    assert_eq!((0..40).map(|_| case.receiver.next()).count(), 40);
+    for _ in 0..40 {
+        assert_eq!(case.receiver.next()["path"], "/once");
+    }
     case.receiver.assert_quiet();
 }
 
