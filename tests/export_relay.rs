@@ -599,13 +599,18 @@ fn an_attempt_that_is_given_up() {
 #[test]
 fn idle_connections_are_used_again_and_closed() {
     let (told, heard) = mpsc::channel();
+    let (end, ended) = mpsc::channel();
     let address = fake(move |number, peer| {
         told.send(format!("connection {number}")).unwrap();
         peer.say("220 fake\r\n");
         peer.take_mail();
         peer.say("250 saved\r\n");
         if number == 0 {
+            // Once the client has put the connection away.
+            ended.recv().unwrap();
             peer.say("421 idle\r\n");
+            peer.0.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+            told.send("idle".to_owned()).unwrap();
             return;
         }
         peer.take_mail();
@@ -613,21 +618,24 @@ fn idle_connections_are_used_again_and_closed() {
         told.send(peer.line()).unwrap();
         peer.say("221 bye\r\n");
     });
+    let next = || heard.recv_timeout(PATIENCE).unwrap();
     run(async {
         let sink = Relay::new(&options(address)).unwrap();
-        for number in 0..3 {
-            let record = record(number, &["a@d.test"], "S: x\r\n");
-            assert_eq!(once(&sink, &record).await, Outcome::Delivered);
-        }
+        let records: Vec<_> =
+            (0..3).map(|number| record(number, &["a@d.test"], "S: x\r\n")).collect();
+        assert_eq!(once(&sink, &records[0]).await, Outcome::Delivered);
+        assert_eq!(next(), "connection 0");
+        end.send(()).unwrap();
+        assert_eq!(next(), "idle");
+        assert_eq!(once(&sink, &records[1]).await, Outcome::Delivered);
+        assert_eq!(next(), "connection 1");
+        assert_eq!(once(&sink, &records[2]).await, Outcome::Delivered);
         drop(sink);
-        for expected in ["connection 0", "connection 1", "QUIT"] {
-            let next = loop {
-                match heard.try_recv() {
-                    Ok(next) => break next,
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            };
-            assert_eq!(next, expected);
+        // The goodbye is a task of this runtime.
+        while let Err(mpsc::TryRecvError::Empty) = heard.try_recv().map(|line| {
+            assert_eq!(line, "QUIT");
+        }) {
+            tokio::task::yield_now().await;
         }
     });
 }

@@ -169,9 +169,11 @@ impl Webhook {
             let seconds = self.timeout.as_secs_f32();
             return SinkError::new(ErrorClass::Timeout, format_args!("no answer in {seconds} s"));
         }
-        let class = if error.is_connect() { ErrorClass::Connect } else { ErrorClass::Other };
-        // A connection that broke before the answer shows as a failed request.
-        let class = if error.is_request() { ErrorClass::Connect } else { class };
+        // A connection that breaks before the answer shows as a failed request.
+        let class = match error.is_connect() || error.is_request() {
+            true => ErrorClass::Connect,
+            false => ErrorClass::Other,
+        };
         SinkError::new(class, chain(error))
     }
 }
@@ -294,11 +296,14 @@ fn first_line(file: &Path) -> Result<String, SinkError> {
 /// An error with its causes: reqwest's own text alone says little. Its URL is left out, for it may
 /// hold a password.
 fn chain(error: &reqwest::Error) -> String {
-    let mut text = match () {
-        () if error.is_connect() => "cannot connect".to_owned(),
-        () if error.is_builder() => "cannot be used".to_owned(),
-        () => "request failed".to_owned(),
+    let what = if error.is_connect() {
+        "cannot connect"
+    } else if error.is_builder() {
+        "cannot be used"
+    } else {
+        "request failed"
     };
+    let mut text = what.to_owned();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text += &format!(": {error}");

@@ -14,6 +14,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::{
     super::{ErrorClass, SinkError},
     fate::{Answered, Fate, fate},
@@ -431,7 +433,6 @@ impl Dialogue {
         if !self.offer.auth_plain {
             return self.close(ErrorClass::Auth, "the server offers no AUTH PLAIN");
         }
-        use base64::{Engine, engine::general_purpose::STANDARD};
         let response = STANDARD.encode(format!("\0{user}\0{password}"));
         self.out.extend_from_slice(format!("AUTH PLAIN {response}\r\n").as_bytes());
         self.state = State::Auth;
