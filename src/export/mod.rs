@@ -7,13 +7,16 @@
 
 mod blackhole;
 pub mod document;
+mod files;
 mod options;
+mod parquet;
 mod record;
 mod sink;
 mod tls;
 
 pub use blackhole::Blackhole;
 pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
+pub use files::{Files, replace_file};
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
     Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,

@@ -2,6 +2,7 @@
 //! `select` holds what they have in common, `format` and `text` how a record is shown.
 
 mod cat;
+mod export;
 mod format;
 mod get;
 mod segments;
@@ -45,6 +46,8 @@ enum LogCommand {
     Ls(select::ShardArgs),
     /// A line for each record
     Cat(cat::CatArgs),
+    /// Write records into files of other formats; continues where it was broken off
+    Export(export::ExportArgs),
     /// The last records; with -f also those to come
     Tail(tail::TailArgs),
     /// Records, octets and rate, and the segments of each shard
@@ -77,6 +80,7 @@ fn answer(args: &LogArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
         LogCommand::Get(get) => get::run(&log, get, args.json, out),
         LogCommand::Ls(shards) => segments::list(&log, shards, args.json, out),
         LogCommand::Cat(cat) => cat::run(&log, cat, args.json, out),
+        LogCommand::Export(export) => export::run(&log, export, args.json, out),
         LogCommand::Tail(tail) => tail::run(&log, tail, args.json, out),
         LogCommand::Stats(stats) => segments::stats(&log, stats, args.json, out),
         LogCommand::Verify(shards) => verify::run(&log, shards, args.json, out),

@@ -261,7 +261,7 @@ mod tests {
             (format!("A: {}\r\n{tail}", "x".repeat(FIELDS_BYTES_MAX - 1)), 1, true),
             (format!("A: {}\r\n{tail}", "x".repeat(FIELDS_BYTES_MAX)), 0, true),
             // Six octets each in JSON.
-            (format!("A: {}x\r\n{tail}", "\u{1}".repeat(FIELDS_BYTES_MAX / 6)), 0, true),
+            (format!("A: {}\r\n{tail}", "\u{1}".repeat(FIELDS_BYTES_MAX / 6 + 1)), 0, true),
             (format!("{}A: {}\r\n", "B: c\r\n", " \r\n".repeat(FRONT_BYTES)), 2, true),
         ] {
             let header = Header::read(mail.as_bytes());
