@@ -12,6 +12,7 @@ mod options;
 mod parquet;
 mod record;
 mod sink;
+mod store;
 mod tls;
 
 pub use blackhole::Blackhole;
@@ -24,4 +25,5 @@ pub use options::{
 };
 pub use record::{Record, domain};
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
+pub use store::Store;
 pub use tls::install_crypto;
