@@ -168,13 +168,13 @@ fn an_event_is_spelled_out() {
     let mail = b"From: Alice <alice@example.org>\r\nSubject: Order\r\n\
         Message-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let body = encode(&record(mail), &options()).body;
-    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME"},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","size":83,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
+    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME"},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
     assert_eq!(std::str::from_utf8(&body).unwrap(), want);
     let long = DocumentOptions { inline_max: 10, ..options() };
     let event = event_json(&Record { replay: true, ..record(mail) }, &long);
     let url = "http://127.0.0.1:2580/v1/messages/7f3a9c21b04e-003-00000000000002d5/raw";
     assert_eq!(event["dataref"], url);
-    assert_eq!(event["data"]["raw"], json!({"ref": url, "size": 83}));
+    assert_eq!(event["data"]["raw"], json!({"ref": url, "size": 85}));
     assert_eq!(event["mailracereplay"], true);
 }
 

@@ -2,6 +2,7 @@
 //! `select` holds what they have in common, `format` and `text` how a record is shown.
 
 mod cat;
+mod export;
 mod format;
 mod get;
 mod prune;
@@ -46,6 +47,8 @@ enum LogCommand {
     Ls(select::ShardArgs),
     /// A line for each record
     Cat(cat::CatArgs),
+    /// Write records into files of other formats; continues where it was broken off
+    Export(export::ExportArgs),
     /// The last records; with -f also those to come
     Tail(tail::TailArgs),
     /// The offset that a time, or another bound, means in each shard
@@ -82,6 +85,7 @@ fn answer(args: &LogArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
         LogCommand::Get(get) => get::run(&log, get, args.json, out),
         LogCommand::Ls(shards) => segments::list(&log, shards, args.json, out),
         LogCommand::Cat(cat) => cat::run(&log, cat, args.json, out),
+        LogCommand::Export(export) => export::run(&log, export, args.json, out),
         LogCommand::Tail(tail) => tail::run(&log, tail, args.json, out),
         LogCommand::Offsets(offsets) => prune::offsets(&log, offsets, args.json, out),
         LogCommand::Prune(prune) => prune::prune(&log, prune, args.json, out),

@@ -34,6 +34,11 @@ pub(super) struct Filter {
 }
 
 impl Filter {
+    /// Of a command whose flags are called otherwise.
+    pub(super) fn new(from: Option<String>, to: Option<String>) -> Self {
+        Self { from, to }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }

@@ -41,7 +41,7 @@ impl<'a> Header<'a> {
         let mut lines = Lines { rest: front };
         let mut header = Self { fields: Vec::with_capacity(24), ..Self::default() };
         let mut room = FIELDS_BYTES_MAX;
-        while let Some((name, folded)) = lines.next() {
+        for (name, folded) in lines.by_ref() {
             let value = || trim(unfold(folded));
             // RFC 5322 §3.6: each of the two once; of several the first counts.
             if header.message_id.is_none() && name.eq_ignore_ascii_case(b"message-id") {
@@ -261,7 +261,7 @@ mod tests {
             (format!("A: {}\r\n{tail}", "x".repeat(FIELDS_BYTES_MAX - 1)), 1, true),
             (format!("A: {}\r\n{tail}", "x".repeat(FIELDS_BYTES_MAX)), 0, true),
             // Six octets each in JSON.
-            (format!("A: {}x\r\n{tail}", "\u{1}".repeat(FIELDS_BYTES_MAX / 6)), 0, true),
+            (format!("A: {}\r\n{tail}", "\u{1}".repeat(FIELDS_BYTES_MAX / 6 + 1)), 0, true),
             (format!("{}A: {}\r\n", "B: c\r\n", " \r\n".repeat(FRONT_BYTES)), 2, true),
         ] {
             let header = Header::read(mail.as_bytes());

@@ -1,0 +1,379 @@
+//! `mailrace log export`: records into files, once each however often it is asked.
+//!
+//! What was done, and what is being done, is in `.mailrace-export.json` in the folder. A run that
+//! was broken off is taken up at the piece of the log that it had begun: cut from the same offset
+//! on by the same rule, its files get the same names and the same content.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    EXIT_FAILED,
+    select::{Filter, Selection, ShardArgs},
+    text::human_size,
+};
+use crate::{
+    export::{
+        DocumentOptions, Encoding, Files, FilesLayout, FilesOptions, Key, Record, replace_file,
+    },
+    log::{Identity, Log, Offset, Range, RecordView, WalkEnd},
+};
+
+/// A file of a batch layout holds so many records at most, and so many octets of mail data, but for
+/// one larger mail. Part of the rule that names files: another value makes other names.
+const FILE_RECORDS_MAX: usize = 10_000;
+const FILE_BYTES_MAX: u64 = 32 << 20;
+
+const STATE: &str = ".mailrace-export.json";
+
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    /// Folder; made where it is missing. One that holds an export already is continued
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// What is written
+    #[arg(long = "as", value_enum)]
+    layout: Layout,
+    #[command(flatten)]
+    shards: ShardArgs,
+    /// RANGE, as with `log cat`; the end is that of the start of this command
+    #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
+    range: Option<Range>,
+    /// Only with this reverse-path in the envelope (MAIL FROM); '' for the null one
+    #[arg(long, value_name = "ADDR")]
+    from: Option<String>,
+    /// Only with this forward-path in the envelope (RCPT TO)
+    #[arg(long, value_name = "ADDR")]
+    rcpt: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Layout {
+    /// <id>.eml: the mail data as it was received
+    Eml,
+    /// mboxrd files, one for each 10,000 records or 32 MiB; lines end in LF
+    Mbox,
+    /// One Maildir; lines end in LF
+    Maildir,
+    /// CloudEvents, one a line; files as with mbox
+    Jsonl,
+    /// Tables; files as with mbox
+    Parquet,
+}
+
+impl From<Layout> for FilesLayout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Eml => Self::Eml,
+            Layout::Mbox => Self::Mbox,
+            Layout::Maildir => Self::Maildir,
+            Layout::Jsonl => Self::Jsonl,
+            Layout::Parquet => Self::Parquet,
+        }
+    }
+}
+
+pub(super) fn run(
+    log: &Log,
+    args: &ExportArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    let options = FilesOptions { dir: args.to.clone(), layout: args.layout.into() };
+    let files = Files::new(&options, whole_documents());
+    files.prepare()?;
+    // Two at once would take each other's unfinished files for their own.
+    let lock = File::open(&args.to)?;
+    lock.try_lock().map_err(|error| {
+        let what = format!("{}: another export is under way: {error}", args.to.display());
+        io::Error::new(io::ErrorKind::ResourceBusy, what)
+    })?;
+    let state = State::open(log, args)?;
+    let mut export = Export { log, args, files, state, told: Told::default() };
+    let selection = Selection {
+        shards: args.shards.clone(),
+        range: args.range,
+        filter: Filter::new(args.from.clone(), args.rcpt.clone()),
+    };
+    for shard in args.shards.of(log)? {
+        if let Some(begun) = export.state.shard(shard).doing {
+            export.piece(shard, begun, &selection.filter)?;
+        }
+        let (start, end) = log.ends(shard)?;
+        let (from, to) = selection.resolve(log, shard)?;
+        let wanted = (from.max(start), to.min(end));
+        for piece in missing(wanted, &export.state.shard(shard).done) {
+            export.piece(shard, piece, &selection.filter)?;
+        }
+    }
+    export.tell(json, out)?;
+    let damaged = export.told.damaged > 0;
+    Ok(if damaged { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// All within the document: a file is read where no server may be.
+fn whole_documents() -> DocumentOptions {
+    DocumentOptions {
+        encoding: Encoding::Json,
+        inline_max: u64::MAX,
+        reference_url: String::new(),
+        sha256: true,
+        key: Key::RcptDomain,
+    }
+}
+
+/// A half-open range of offsets.
+type Piece = (u64, u64);
+
+struct Export<'a> {
+    log: &'a Log,
+    args: &'a ExportArgs,
+    files: Files,
+    state: State,
+    told: Told,
+}
+
+#[derive(Default)]
+struct Told {
+    records: u64,
+    bytes: u64,
+    damaged: u64,
+}
+
+impl Export<'_> {
+    /// Exports a piece of a shard, file by file.
+    fn piece(&mut self, shard: u16, (from, to): Piece, filter: &Filter) -> io::Result<()> {
+        self.state.begin(&self.args.to, shard, (from, to))?;
+        let mut batch = Batch::default();
+        let (log, identity) = (self.log, Identity { node: self.log.node(), shard });
+        let damage = log.walk(shard, from, to, &mut |offset, view| {
+            if !filter.matches(view) {
+                return Ok(true);
+            }
+            if batch.is_full(view.bytes()) {
+                self.flush(shard, &mut batch, (offset, to))?;
+            }
+            match mail_data(log, shard, view) {
+                Ok(data) => {
+                    let id = identity.record_id(Offset::new(offset));
+                    batch.push(Record::new(id, view, data.into()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    eprintln!("mailrace: damaged: {shard}:{offset} {error}");
+                    self.told.damaged += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(true)
+        })?;
+        for (segment, end) in damage {
+            if let WalkEnd::Corrupt { offset, position } = end {
+                eprintln!(
+                    "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
+                );
+                self.told.damaged += 1;
+            }
+        }
+        self.flush(shard, &mut batch, (to, to))
+    }
+
+    /// Writes a batch; what is left of the piece is noted behind it.
+    fn flush(&mut self, shard: u16, batch: &mut Batch, left: Piece) -> io::Result<()> {
+        self.files.write(&batch.records)?;
+        self.told.records += batch.records.len() as u64;
+        self.told.bytes += batch.bytes;
+        *batch = Batch::default();
+        self.state.advance(&self.args.to, shard, left)
+    }
+
+    fn tell(&self, json: bool, out: &mut dyn Write) -> io::Result<()> {
+        let Told { records, bytes, damaged } = self.told;
+        let dir = self.args.to.display().to_string();
+        if json {
+            let told = serde_json::json!({
+                "records": records, "bytes": bytes, "damaged": damaged, "to": dir,
+            });
+            return writeln!(out, "{told}");
+        }
+        writeln!(out, "{records} records ({}) exported to {dir}", human_size(bytes))
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn is_full(&self, next_bytes: u64) -> bool {
+        self.records.len() == FILE_RECORDS_MAX
+            || (!self.records.is_empty() && self.bytes + next_bytes > FILE_BYTES_MAX)
+    }
+
+    fn push(&mut self, record: Record) {
+        self.bytes += record.data.len() as u64;
+        self.records.push(record);
+    }
+}
+
+fn mail_data(log: &Log, shard: u16, view: RecordView<'_>) -> io::Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(usize::try_from(view.bytes()).unwrap_or_default());
+    log.mail_data(shard, view, |chunk| {
+        data.extend_from_slice(chunk);
+        Ok(())
+    })?;
+    Ok(data)
+}
+
+/// What the folder holds, and for which question.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct State {
+    version: u32,
+    node: String,
+    r#as: Layout,
+    from: Option<String>,
+    rcpt: Option<String>,
+    shards: BTreeMap<u16, Shard>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Shard {
+    /// In order, apart from each other.
+    done: Vec<Piece>,
+    doing: Option<Piece>,
+}
+
+impl State {
+    /// The state of the folder, or a new one.
+    fn open(log: &Log, args: &ExportArgs) -> io::Result<Self> {
+        let new = Self {
+            version: 1,
+            node: log.node().map(|octet| format!("{octet:02x}")).concat(),
+            r#as: args.layout,
+            from: args.from.clone(),
+            rcpt: args.rcpt.clone(),
+            shards: BTreeMap::new(),
+        };
+        let path = args.to.join(STATE);
+        let octets = match fs::read(&path) {
+            Ok(octets) => octets,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(new),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", STATE))),
+        };
+        let told = |what: String| {
+            let what = format!("{}: {what}", path.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+        };
+        let state: Self = match serde_json::from_slice(&octets) {
+            Ok(state) => state,
+            Err(error) => return told(format!("not the state of an export: {error}")),
+        };
+        let same = Self { shards: state.shards.clone(), ..new };
+        if state != same {
+            return told(format!(
+                "this folder holds an export of node {} --as {}{}{}; use another folder",
+                state.node,
+                format!("{:?}", state.r#as).to_lowercase(),
+                state.from.map_or(String::new(), |from| format!(" --from '{from}'")),
+                state.rcpt.map_or(String::new(), |rcpt| format!(" --rcpt '{rcpt}'")),
+            ));
+        }
+        Ok(state)
+    }
+
+    fn shard(&self, shard: u16) -> Shard {
+        self.shards.get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// Notes that a piece is begun.
+    fn begin(&mut self, dir: &Path, shard: u16, piece: Piece) -> io::Result<()> {
+        let state = self.shards.entry(shard).or_default();
+        if state.doing == Some(piece) {
+            return Ok(());
+        }
+        state.doing = Some(piece);
+        self.save(dir)
+    }
+
+    /// Notes that the piece under way is done but for what is left.
+    fn advance(&mut self, dir: &Path, shard: u16, left: Piece) -> io::Result<()> {
+        let state = self.shards.entry(shard).or_default();
+        if let Some((from, _)) = state.doing {
+            insert(&mut state.done, (from, left.0));
+        }
+        state.doing = (left.0 < left.1).then_some(left);
+        self.save(dir)
+    }
+
+    fn save(&self, dir: &Path) -> io::Result<()> {
+        let octets = serde_json::to_vec(self).map_err(io::Error::other)?;
+        replace_file(dir, STATE, &octets)
+    }
+}
+
+/// What of a piece is in none of `done`.
+fn missing((from, to): Piece, done: &[Piece]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut at = from;
+    for &(first, behind) in done {
+        if at < first.min(to) {
+            pieces.push((at, first.min(to)));
+        }
+        at = at.max(behind);
+    }
+    if at < to {
+        pieces.push((at, to));
+    }
+    pieces
+}
+
+/// Adds a piece to those in order.
+fn insert(done: &mut Vec<Piece>, piece: Piece) {
+    done.push(piece);
+    done.sort_unstable();
+    let mut merged: Vec<Piece> = Vec::with_capacity(done.len());
+    for &(first, behind) in done.iter().filter(|(first, behind)| first < behind) {
+        match merged.last_mut() {
+            Some(last) if first <= last.1 => last.1 = last.1.max(behind),
+            _ => merged.push((first, behind)),
+        }
+    }
+    *done = merged;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_put_together_and_taken_apart() {
+        let mut done = Vec::new();
+        for piece in [(10, 20), (30, 40), (5, 5), (20, 25), (0, 5)] {
+            insert(&mut done, piece);
+        }
+        assert_eq!(done, [(0, 5), (10, 25), (30, 40)]);
+        for (piece, left) in [
+            ((0, 50), &[(5, 10), (25, 30), (40, 50)][..]),
+            ((12, 20), &[]),
+            ((3, 12), &[(5, 10)]),
+            ((20, 35), &[(25, 30)]),
+            ((26, 28), &[(26, 28)]),
+            ((45, 50), &[(45, 50)]),
+            ((9, 9), &[]),
+            ((50, 45), &[]),
+        ] {
+            assert_eq!(missing(piece, &done), left, "{piece:?}");
+        }
+        assert_eq!(missing((1, 4), &[]), [(1, 4)]);
+    }
+}

@@ -1,0 +1,260 @@
+//! Files in a folder: one a message, or one a batch.
+//!
+//! Nothing is ever seen half: a file is written under another name, synced, renamed, and the
+//! folder synced (1, 2, 3, 4 below). `Delivered` is said behind the last of these. Where the power
+//! goes in between, the batch comes again:
+//!
+//! 1. write `.<name>.part`: left over, truncated by the next attempt, for the names are the same
+//! 2. sync it: likewise
+//! 3. rename: a message's file that is there is whole, and passed over; a batch's is replaced
+//! 4. sync the folder: done by the next attempt even where it writes nothing
+//!
+//! Names tell the records that are within. A batch that comes again cut otherwise (after a crash)
+//! makes a file that overlaps: consumers know records by their ids (D4).
+
+mod mailbox;
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{
+    DocumentOptions, ErrorClass, FilesLayout, FilesOptions, Outcome, Record, Sink, SinkError,
+    document::event_line,
+    parquet,
+    sink::{SinkFuture, all},
+};
+use crate::log::sync_dir;
+
+/// Writes records into a folder.
+#[derive(Debug)]
+pub struct Files(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    layout: FilesLayout,
+    document: DocumentOptions,
+    /// Where each shard's deliveries of this process have come to. The inner lock keeps an attempt
+    /// that was given up, and still writes, apart from the next one.
+    lanes: Mutex<HashMap<u16, Arc<Mutex<Option<u64>>>>>,
+}
+
+impl Files {
+    /// Touches nothing yet. `document` is for JSONL; its encoding does not count.
+    #[must_use]
+    pub fn new(options: &FilesOptions, document: DocumentOptions) -> Self {
+        let (dir, layout, lanes) = (options.dir.clone(), options.layout, Mutex::default());
+        Self(Arc::new(Inner { dir, layout, document, lanes }))
+    }
+
+    /// Makes the folder and what belongs into it. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.0.prepare()
+    }
+
+    /// Writes records of one shard in order; they are durable when it returns. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says, with the path: some of the records may have been written, and
+    /// writing all of them again is right.
+    pub fn write(&self, records: &[Record]) -> io::Result<()> {
+        self.0.write(records)
+    }
+}
+
+impl Sink for Files {
+    fn check(&self) -> SinkFuture<'_, Result<(), SinkError>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { blocking(move || inner.prepare()).await })
+    }
+
+    fn deliver<'a>(&'a self, records: &'a [Record]) -> SinkFuture<'a, Vec<Outcome>> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let owned = records.to_vec();
+            let outcome = match blocking(move || inner.write(&owned)).await {
+                Ok(()) => Outcome::Delivered,
+                Err(error) => Outcome::Retry(error),
+            };
+            all(records, &outcome)
+        })
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), SinkError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| SinkError::new(ErrorClass::Other, error))?.map_err(|error| {
+        let class = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorClass::Missing,
+            io::ErrorKind::PermissionDenied => ErrorClass::Auth,
+            _ => ErrorClass::Other,
+        };
+        SinkError::new(class, error)
+    })
+}
+
+impl Inner {
+    fn prepare(&self) -> io::Result<()> {
+        let make = |dir: &Path| fs::create_dir_all(dir).map_err(|error| at(dir, &error));
+        make(&self.dir)?;
+        if self.layout == FilesLayout::Maildir {
+            for part in ["tmp", "new", "cur"] {
+                make(&self.dir.join(part))?;
+            }
+        }
+        sync_dir(&self.dir).map_err(|error| at(&self.dir, &error))
+    }
+
+    fn write(&self, records: &[Record]) -> io::Result<()> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
+        let lane = {
+            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(lanes.entry(first.id.shard).or_default())
+        };
+        let mut reached = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a former process, or a failed attempt, may have written.
+        let again = reached.is_none_or(|next| first.id.offset.get() < next);
+        *reached = None;
+        match self.layout {
+            FilesLayout::Eml => self.write_eml(records)?,
+            FilesLayout::Maildir => self.write_maildir(records, again)?,
+            FilesLayout::Mbox => self.write_batch(records, "mbox", |records| {
+                Ok(records.iter().fold(Vec::new(), |mut out, record| {
+                    mailbox::push_mboxrd(record, &mut out);
+                    out
+                }))
+            })?,
+            FilesLayout::Jsonl => {
+                self.write_batch(records, "jsonl", |records| Ok(jsonl(records, &self.document)))?;
+            }
+            FilesLayout::Parquet => self.write_batch(records, "parquet", parquet::table)?,
+        }
+        *reached = Some(last.id.offset.get() + 1);
+        Ok(())
+    }
+
+    fn write_eml(&self, records: &[Record]) -> io::Result<()> {
+        let mut staged = Vec::new();
+        for record in records {
+            let name = format!("{}.eml", record.id);
+            let path = self.dir.join(&name);
+            let whole = |found: fs::Metadata| found.len() == record.data.len() as u64;
+            if !fs::metadata(&path).is_ok_and(whole) {
+                staged.push(stage(self.dir.join(part_name(&name)), path, &record.data)?);
+            }
+        }
+        publish(&self.dir, staged)
+    }
+
+    /// <https://cr.yp.to/proto/maildir.html>: a unique name, first in `tmp`, then in `new`; a
+    /// reader moves it to `cur` and puts flags behind a colon.
+    fn write_maildir(&self, records: &[Record], again: bool) -> io::Result<()> {
+        let new = self.dir.join("new");
+        let taken = if again { self.read_by_others(records)? } else { HashSet::new() };
+        let mut staged = Vec::new();
+        for record in records {
+            let name = mailbox::maildir_name(record);
+            let path = new.join(&name);
+            if taken.contains(&OsString::from(&name)) || path.exists() {
+                continue;
+            }
+            let mut mail = Vec::with_capacity(record.data.len());
+            mailbox::push_lines(&record.data, &mut mail);
+            staged.push(stage(self.dir.join("tmp").join(&name), path, &mail)?);
+        }
+        publish(&new, staged)
+    }
+
+    /// Those of the records' names that lie in `cur`.
+    fn read_by_others(&self, records: &[Record]) -> io::Result<HashSet<OsString>> {
+        let wanted: HashSet<String> = records.iter().map(mailbox::maildir_name).collect();
+        let cur = self.dir.join("cur");
+        let mut found = HashSet::new();
+        for entry in fs::read_dir(&cur).map_err(|error| at(&cur, &error))? {
+            let name = entry?.file_name();
+            let unique = name.to_str().and_then(|name| name.split(':').next());
+            if let Some(unique) = unique.filter(|unique| wanted.contains(*unique)) {
+                found.insert(OsString::from(unique));
+            }
+        }
+        Ok(found)
+    }
+
+    fn write_batch(
+        &self,
+        records: &[Record],
+        extension: &str,
+        render: impl FnOnce(&[Record]) -> io::Result<Vec<u8>>,
+    ) -> io::Result<()> {
+        let name = format!("{}.{extension}", batch_name(records));
+        let octets = render(records)?;
+        let staged = stage(self.dir.join(part_name(&name)), self.dir.join(name), &octets)?;
+        publish(&self.dir, vec![staged])
+    }
+}
+
+/// `<node>-<shard>-<first>-<last>`, spelled as in record ids.
+pub(super) fn batch_name(records: &[Record]) -> String {
+    match (records.first(), records.last()) {
+        (Some(first), Some(last)) => format!("{}-{:016x}", first.id, last.id.offset.get()),
+        _ => String::new(),
+    }
+}
+
+/// CloudEvents, one a line.
+pub(super) fn jsonl(records: &[Record], options: &DocumentOptions) -> Vec<u8> {
+    let mut out = Vec::new();
+    for record in records {
+        out.append(&mut event_line(record, options));
+        out.push(b'\n');
+    }
+    out
+}
+
+/// A file that is whole and synced, but not yet under its name.
+struct Staged {
+    part: PathBuf,
+    path: PathBuf,
+}
+
+fn part_name(name: &str) -> String {
+    format!(".{name}.part")
+}
+
+fn stage(part: PathBuf, path: PathBuf, octets: &[u8]) -> io::Result<Staged> {
+    let write = || {
+        let mut file = File::create(&part)?;
+        file.write_all(octets)?;
+        file.sync_all()
+    };
+    write().map_err(|error| at(&part, &error))?;
+    Ok(Staged { part, path })
+}
+
+fn publish(dir: &Path, staged: Vec<Staged>) -> io::Result<()> {
+    for Staged { part, path } in staged {
+        fs::rename(&part, &path).map_err(|error| at(&path, &error))?;
+    }
+    sync_dir(dir).map_err(|error| at(dir, &error))
+}
+
+/// Writes a whole file under its name, as the records' files are. Blocks.
+///
+/// # Errors
+/// What the file system says, with the path.
+pub fn replace_file(dir: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
+    publish(dir, vec![stage(dir.join(part_name(name)), dir.join(name), octets)?])
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

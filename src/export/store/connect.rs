@@ -1,0 +1,72 @@
+//! Which store is meant, and how it is reached.
+
+use std::{fs, time::Duration};
+
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
+    aws::{AmazonS3Builder, Checksum, S3ConditionalPut},
+    local::LocalFileSystem,
+};
+
+use super::error;
+use crate::export::{ErrorClass, SinkError, StorePlace, install_crypto};
+
+/// Longest until a connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that one request may take: 8 MiB at 2 Mbit/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(32);
+
+/// Makes the client; no connection yet.
+pub(super) fn connect(place: &StorePlace) -> Result<Box<dyn ObjectStore>, SinkError> {
+    match place {
+        StorePlace::Folder(dir) => {
+            let missing =
+                |e| SinkError::new(ErrorClass::Missing, format!("{}: {e}", dir.display()));
+            fs::create_dir_all(dir).map_err(missing)?;
+            let folder = LocalFileSystem::new_with_prefix(dir).map_err(error::classify)?;
+            Ok(Box::new(folder.with_fsync(true)))
+        }
+        StorePlace::S3 { bucket, endpoint, region, access_key, secret_key_file } => {
+            install_crypto();
+            // Without keys: those of the environment, or of the machine's role.
+            let mut s3 = match access_key.as_str() {
+                "" => AmazonS3Builder::from_env(),
+                key => AmazonS3Builder::new().with_access_key_id(key),
+            };
+            if let Some(file) = secret_key_file {
+                let unread = |error| {
+                    SinkError::new(ErrorClass::Auth, format!("{}: {error}", file.display()))
+                };
+                s3 = s3.with_secret_access_key(fs::read_to_string(file).map_err(unread)?.trim());
+            }
+            if !endpoint.is_empty() {
+                s3 = s3.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+            }
+            if !region.is_empty() {
+                s3 = s3.with_region(region);
+            }
+            let client = ClientOptions::new()
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_connect_timeout(CONNECT_TIMEOUT)
+                .with_timeout(REQUEST_TIMEOUT);
+            let store = s3
+                .with_bucket_name(bucket)
+                .with_checksum_algorithm(Checksum::SHA256)
+                .with_conditional_put(S3ConditionalPut::ETagMatch)
+                .with_client_options(client)
+                .with_retry(retry())
+                .build();
+            Ok(Box::new(store.map_err(error::classify)?))
+        }
+    }
+}
+
+/// The exporter has its own patience. One more attempt covers a connection that was kept too long.
+fn retry() -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(50),
+        max_backoff: Duration::from_millis(200),
+        ..BackoffConfig::default()
+    };
+    RetryConfig { backoff, max_retries: 1, retry_timeout: Duration::from_secs(10) }
+}

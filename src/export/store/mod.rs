@@ -1,0 +1,268 @@
+//! An object store: S3, or a folder that is laid out alike.
+//!
+//! Names tell the records within, so a delivery that is repeated makes the same object again. It is
+//! put on condition that there is none; one of the same size counts as delivered, another is
+//! replaced. Where the store knows no condition, or the object is large, it replaces itself.
+//!
+//! `Delivered` is the store's success of a PUT with a checksum (D11); of a local folder, that the
+//! file and its directory are synced.
+
+mod connect;
+mod error;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use object_store::{
+    Attribute, Attributes, Error, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, path::Path,
+};
+
+use super::{
+    DocumentOptions, ErrorClass, Outcome, Record, Sink, SinkError, StoreLayout, StoreOptions,
+    StorePlace,
+    files::{batch_name, jsonl},
+    parquet, percent_encode,
+    sink::{SinkFuture, all},
+};
+use crate::log::format_time_micros;
+
+/// A larger object goes in parts of so many octets: S3 wants at least 5 MiB, R2 equal ones.
+const PART_BYTES: usize = 8 << 20;
+/// User metadata of an S3 object may have 2 KB; the rest is for what a gateway adds.
+const METADATA_BYTES_MAX: usize = 1_536;
+
+/// Puts records into an object store.
+///
+/// Memory: with `eml` none beyond the records'; with the batch layouts the rendered batches of one
+/// delivery as well.
+pub struct Store {
+    options: StoreOptions,
+    document: DocumentOptions,
+    /// Made by the first check: the secret is read from its file then.
+    store: OnceLock<Box<dyn ObjectStore>>,
+    /// The store knows conditional puts, as far as we know.
+    conditional: AtomicBool,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Connects to nothing yet. `document` is for JSONL; its encoding does not count.
+    #[must_use]
+    pub fn new(options: StoreOptions, document: DocumentOptions) -> Self {
+        let conditional = AtomicBool::new(true);
+        Self { options, document, store: OnceLock::new(), conditional }
+    }
+
+    fn store(&self) -> Result<&dyn ObjectStore, SinkError> {
+        if let Some(store) = self.store.get() {
+            return Ok(store.as_ref());
+        }
+        let made = connect::connect(&self.options.place)?;
+        Ok(self.store.get_or_init(|| made).as_ref())
+    }
+
+    fn path(&self, name: &str) -> Path {
+        Path::from(format!("{}{name}", self.options.prefix))
+    }
+
+    /// Begins an upload and takes it back: credentials, bucket and the right to write are found
+    /// out, and nothing is left. Some keys may write but not take back: then the upload is left
+    /// begun, which holds and costs nothing.
+    async fn try_to_write(&self) -> Result<(), SinkError> {
+        let store = self.store()?;
+        let path = self.path("mailrace-check");
+        let mut upload = store.put_multipart(&path).await.map_err(error::classify)?;
+        let _ = upload.abort().await;
+        Ok(())
+    }
+
+    async fn deliver_all(&self, records: &[Record]) -> Vec<Outcome> {
+        let store = match self.store() {
+            Ok(store) => store,
+            Err(error) => return all(records, &Outcome::Retry(error)),
+        };
+        let requests = self.options.requests.max(1);
+        if self.options.layout == StoreLayout::Eml {
+            let mut puts: Vec<SinkFuture<'_, Outcome>> = Vec::with_capacity(records.len());
+            for record in records {
+                puts.push(Box::pin(self.put_mail(store, record)));
+            }
+            return stream::iter(puts).buffered(requests).collect().await;
+        }
+        let batches = by_hour(records);
+        let mut puts: Vec<SinkFuture<'_, Outcome>> = Vec::with_capacity(batches.len());
+        for (hour, places) in &batches {
+            puts.push(Box::pin(self.put_batch(store, hour, places, records)));
+        }
+        let outcomes: Vec<Outcome> = stream::iter(puts).buffered(requests).collect().await;
+        let mut of_records = all(records, &Outcome::Delivered);
+        for (places, outcome) in batches.values().zip(outcomes) {
+            for &place in places {
+                if let Some(of_record) = of_records.get_mut(place) {
+                    *of_record = outcome.clone();
+                }
+            }
+        }
+        of_records
+    }
+
+    async fn put_mail(&self, store: &dyn ObjectStore, record: &Record) -> Outcome {
+        let path = self.path(&format!("{}.eml", record.id));
+        self.put(store, &path, record.data.clone(), self.attributes(record)).await
+    }
+
+    async fn put_batch(
+        &self,
+        store: &dyn ObjectStore,
+        hour: &str,
+        places: &[usize],
+        records: &[Record],
+    ) -> Outcome {
+        let of_hour: Vec<Record> =
+            places.iter().filter_map(|&place| records.get(place).cloned()).collect();
+        let (extension, octets) = match self.options.layout {
+            StoreLayout::Parquet => ("parquet", parquet::table(&of_hour)),
+            _ => ("jsonl", Ok(jsonl(&of_hour, &self.document))),
+        };
+        let octets = match octets {
+            Ok(octets) => octets,
+            Err(error) => return Outcome::Retry(SinkError::new(ErrorClass::Other, error)),
+        };
+        let path = self.path(&format!("{hour}/{}.{extension}", batch_name(&of_hour)));
+        self.put(store, &path, octets.into(), Attributes::new()).await
+    }
+
+    async fn put(
+        &self,
+        store: &dyn ObjectStore,
+        path: &Path,
+        octets: Bytes,
+        attributes: Attributes,
+    ) -> Outcome {
+        let done = if octets.len() > PART_BYTES {
+            put_parts(store, path, &octets, attributes).await
+        } else {
+            self.put_whole(store, path, octets, attributes).await
+        };
+        match done.map_err(error::classify) {
+            Ok(()) => Outcome::Delivered,
+            Err(error) if error.class == ErrorClass::TooLarge => Outcome::Refused(error),
+            Err(error) => Outcome::Retry(error),
+        }
+    }
+
+    async fn put_whole(
+        &self,
+        store: &dyn ObjectStore,
+        path: &Path,
+        octets: Bytes,
+        attributes: Attributes,
+    ) -> Result<(), Error> {
+        let put = |mode| {
+            let attributes = attributes.clone();
+            let options = PutOptions { mode, attributes, ..PutOptions::default() };
+            store.put_opts(path, octets.clone().into(), options)
+        };
+        if self.conditional.load(Ordering::Relaxed) {
+            match put(PutMode::Create).await {
+                Ok(_) => return Ok(()),
+                Err(Error::AlreadyExists { .. }) => {
+                    if store.head(path).await?.size == octets.len() as u64 {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error::knows_no_condition(&error) => {
+                    self.conditional.store(false, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        put(PutMode::Overwrite).await.map(drop)
+    }
+
+    /// The envelope, as far as there is room. A folder has no place for it.
+    fn attributes(&self, record: &Record) -> Attributes {
+        let mut attributes = Attributes::new();
+        if matches!(self.options.place, StorePlace::Folder(_)) {
+            return attributes;
+        }
+        attributes.insert(Attribute::ContentType, "message/rfc822".into());
+        let mut room = METADATA_BYTES_MAX;
+        for (name, value) in [
+            ("mailrace-id", record.id.to_string()),
+            ("mailrace-received-at", format_time_micros(record.received_at)),
+            ("mailrace-mail-from", percent_encode(&record.mail_from).into_owned()),
+            ("mailrace-rcpt-to", percent_encode(&record.rcpt_to.join(",")).into_owned()),
+        ] {
+            if let Some(left) = room.checked_sub(name.len() + value.len()) {
+                room = left;
+                attributes.insert(Attribute::Metadata(name.into()), value.into());
+            }
+        }
+        attributes
+    }
+}
+
+impl Sink for Store {
+    fn check(&self) -> SinkFuture<'_, Result<(), SinkError>> {
+        Box::pin(self.try_to_write())
+    }
+
+    fn deliver<'a>(&'a self, records: &'a [Record]) -> SinkFuture<'a, Vec<Outcome>> {
+        Box::pin(self.deliver_all(records))
+    }
+}
+
+/// `dt=YYYY-MM-DD/hh=HH` in UTC, with the places of its records: names of partitions that query
+/// engines understand.
+fn by_hour(records: &[Record]) -> BTreeMap<String, Vec<usize>> {
+    let mut hours = BTreeMap::<String, Vec<usize>>::new();
+    for (place, record) in records.iter().enumerate() {
+        let time = format_time_micros(record.received_at);
+        let (day, hour) =
+            (time.get(..10).unwrap_or_default(), time.get(11..13).unwrap_or_default());
+        hours.entry(format!("dt={day}/hh={hour}")).or_default().push(place);
+    }
+    hours
+}
+
+/// One part after the other; each borrows from the whole.
+async fn put_parts(
+    store: &dyn ObjectStore,
+    path: &Path,
+    octets: &Bytes,
+    attributes: Attributes,
+) -> Result<(), Error> {
+    let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+    let mut upload = store.put_multipart_opts(path, options).await?;
+    let done = upload_parts(upload.as_mut(), octets).await;
+    if done.is_err() {
+        // Best effort: parts of an upload that nobody ends cost money until the bucket's lifecycle
+        // rules remove them.
+        let _ = upload.abort().await;
+    }
+    done
+}
+
+async fn upload_parts(upload: &mut dyn MultipartUpload, octets: &Bytes) -> Result<(), Error> {
+    let mut at = 0;
+    while at < octets.len() {
+        let end = octets.len().min(at + PART_BYTES);
+        upload.put_part(octets.slice(at..end).into()).await?;
+        at = end;
+    }
+    upload.complete().await.map(drop)
+}
