@@ -197,7 +197,8 @@ impl Batch<'_> {
         let mut failed: BTreeMap<usize, SinkError> = BTreeMap::new();
         for (index, record) in self.records.iter().enumerate() {
             let record = self.sink.record(record);
-            let number = record.key.as_ref().map_or(sticky, |key| partition::of_key(key, partitions));
+            let number =
+                record.key.as_ref().map_or(sticky, |key| partition::of_key(key, partitions));
             if let Some(error) = failed.get(&number) {
                 self.tell(&[index], &Outcome::Retry(error.clone()));
                 continue;
@@ -254,7 +255,8 @@ impl Batch<'_> {
                 let behind = indices.split_off(indices.len() / 2);
                 waiting.extend([behind, indices]);
             } else if of_record {
-                let text = format!("{} ({bytes} octets to {})", error.text, self.sink.options.topic);
+                let text =
+                    format!("{} ({bytes} octets to {})", error.text, self.sink.options.topic);
                 self.tell(&indices, &Outcome::Refused(SinkError { text, ..error }));
             } else {
                 waiting.push(indices);

@@ -57,9 +57,7 @@ fn roots(options: &TlsOptions) -> Result<RootCertStore, SinkError> {
         };
     };
     for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|error| failed(&format!("{}: {error}", path.display())))?;
+        roots.add(certificate).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
     }
     Ok(roots)
 }

@@ -116,9 +116,8 @@ async fn create(client: &Client, options: &KafkaOptions) -> Result<(), SinkError
     let controller = client.controller_client().map_err(|error| classify(&error))?;
     // KIP-464: -1 leaves the number of copies to the broker's default.replication.factor.
     let copies = -1;
-    let made = controller
-        .create_topic(&options.topic, options.create_partitions, copies, CREATE_MS)
-        .await;
+    let made =
+        controller.create_topic(&options.topic, options.create_partitions, copies, CREATE_MS).await;
     match made {
         Ok(()) => {
             tracing::info!(topic = options.topic, options.create_partitions, "made the topic");

@@ -84,7 +84,11 @@ fn check(config: &Config, subjects: &Subjects) -> Result<(), SinkError> {
     }
     if config.duplicate_window < DUPLICATE_WINDOW {
         let window = config.duplicate_window.as_secs();
-        tracing::warn!(stream = config.name, window, "duplicates are dropped for a short time only");
+        tracing::warn!(
+            stream = config.name,
+            window,
+            "duplicates are dropped for a short time only"
+        );
     }
     Ok(())
 }

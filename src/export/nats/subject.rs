@@ -23,11 +23,9 @@ impl Template {
     /// # Errors
     /// A token is empty, holds a wildcard or white space, or a placeholder is unknown.
     pub(super) fn parse(text: &str) -> Result<Self, SinkError> {
-        let tokens = text
-            .split('.')
-            .map(token)
-            .collect::<Result<_, _>>()
-            .map_err(|cause| SinkError::new(ErrorClass::Other, format!("subject {text}: {cause}")))?;
+        let tokens = text.split('.').map(token).collect::<Result<_, _>>().map_err(|cause| {
+            SinkError::new(ErrorClass::Other, format!("subject {text}: {cause}"))
+        })?;
         Ok(Self { tokens })
     }
 
@@ -174,7 +172,10 @@ mod tests {
 
     #[test]
     fn values_stay_one_token() {
-        assert_eq!(filled("mail.{listener}.{rcpt_domain}", "a@Mail.Example"), "mail.mx_1.mail_example");
+        assert_eq!(
+            filled("mail.{listener}.{rcpt_domain}", "a@Mail.Example"),
+            "mail.mx_1.mail_example"
+        );
         assert_eq!(filled("mail.s{shard}.{rcpt_domain}", "Postmaster"), "mail.s3._");
         assert_eq!(filled("mail.{rcpt_domain}", "a@[IPv6:::1]"), "mail.[ipv6:::1]");
         assert_eq!(filled("mail.{rcpt_domain}", "a@*.>\u{85}\r\n"), "mail._______");
