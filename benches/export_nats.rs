@@ -7,14 +7,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common {
-    pub use crate::machine;
-}
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/servers/lane.rs"]
 mod lane;
-#[path = "../tests/common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "../tests/servers/nats.rs"]
 mod nats;
 
