@@ -4,6 +4,8 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "servers/certificates.rs"]
+mod certificates;
 mod common;
 #[path = "servers/kafka.rs"]
 mod kafka;
@@ -24,7 +26,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use kafka::{KafkaServer, answering, free_port};
+use kafka::{KafkaServer, answering, free_port, plain};
 use lane::{deliver_all, deliver_one, raw, record, records};
 use mailrace::export::{
     Compression, ErrorClass, Kafka, KafkaOptions, Key, Outcome, Record, Sink, TlsOptions,
@@ -276,4 +278,60 @@ async fn what_is_missing_is_named() {
     let user = KafkaOptions { user: "alice".into(), ..self::options(server.port) };
     let error = sink(user).check().await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Auth, "{error}");
+}
+
+#[tokio::test]
+async fn sasl_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = free_port();
+    let port = answering(target, plain("alice", "secret"));
+    let Some(_server) = KafkaServer::behind(target, port) else { return };
+    let with = |password: &str| {
+        let path = dir.path().join(password);
+        std::fs::write(&path, format!("{password}\n")).unwrap();
+        sink(KafkaOptions { user: "alice".into(), password_file: Some(path), ..options(port) })
+    };
+    let right = with("secret");
+    right.check().await.unwrap();
+    assert_eq!(deliver_all(&right, &records(0, 50), 10).await, []);
+    let wrong = with("guess").check().await.unwrap_err();
+    assert_eq!(wrong.class, ErrorClass::Auth, "{wrong}");
+    assert!(!wrong.text.contains("guess"), "{wrong}");
+}
+
+/// OpenSSL, by Python, ends TLS in front of the broker and wants a client certificate.
+#[tokio::test]
+async fn tls_in_both_directions() {
+    if !common::machine::has("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let authority = certificates::Authority::new();
+    authority.write(dir.path(), "ca");
+    authority.issue(dir.path(), "server");
+    authority.issue(dir.path(), "client");
+    certificates::Authority::new().write(dir.path(), "other");
+    let (target, port) = (free_port(), free_port());
+    let Some(_server) = KafkaServer::behind(target, port) else { return };
+    let _proxy = kafka::tls_proxy(dir.path(), port, target);
+    let file = |name: &str| Some(dir.path().join(name));
+    let believed = TlsOptions {
+        enabled: true,
+        ca_file: file("ca.pem"),
+        cert_file: file("client.pem"),
+        key_file: file("client.key"),
+    };
+    let with = |tls: &TlsOptions| sink(KafkaOptions { tls: tls.clone(), ..options(port) });
+    let right = with(&believed);
+    right.check().await.unwrap();
+    assert_eq!(deliver_all(&right, &records(0, 50), 10).await, []);
+    let other = TlsOptions { ca_file: file("other.pem"), ..believed.clone() };
+    let other = with(&other).check().await.unwrap_err();
+    assert_eq!(other.class, ErrorClass::Connect, "{other}");
+    assert!(other.text.contains("certificate"), "{other}");
+    let bare = TlsOptions { cert_file: None, key_file: None, ..believed };
+    let bare = with(&bare).check().await.unwrap_err();
+    assert_eq!(bare.class, ErrorClass::Connect, "{bare}");
+    let plain = with(&TlsOptions::default()).check().await.unwrap_err();
+    assert_eq!(plain.class, ErrorClass::Connect, "{plain}");
 }

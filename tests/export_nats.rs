@@ -4,6 +4,8 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "servers/certificates.rs"]
+mod certificates;
 mod common;
 #[path = "servers/lane.rs"]
 mod lane;
@@ -19,6 +21,7 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, pull},
     stream,
 };
+use certificates::Authority;
 use futures_util::{StreamExt, future::join_all};
 use lane::{PATIENCE, assert_complete, deliver_all, deliver_one, raw, record, records};
 use mailrace::export::{
@@ -69,7 +72,9 @@ async fn read(url: &str) -> Vec<(String, Vec<u8>)> {
     let messages = consumer.messages().await.unwrap().take(count);
     let read = messages.map(|message| {
         let message = message.unwrap();
-        let id = message.headers.as_ref().unwrap().get("Nats-Msg-Id").unwrap().to_string();
+        let headers = message.headers.as_ref().unwrap();
+        let id = headers.get("ce-id").unwrap().to_string();
+        assert!(headers.get("Nats-Msg-Id").unwrap().as_str().starts_with(&id));
         (id, message.payload.to_vec())
     });
     tokio::time::timeout(PATIENCE, read.collect()).await.unwrap()
@@ -146,6 +151,7 @@ async fn a_foreign_client_reads_them() {
 async fn a_killed_server_loses_nothing() {
     let Some(mut server) = NatsServer::start() else { return };
     let sink = sink(options(&server.url()));
+    sink.check().await.unwrap();
     let shards = shards(1_000);
     let url = server.url();
     let half = async {
@@ -199,6 +205,23 @@ async fn a_replay_restores_a_lost_stream() {
     assert!(!errors.is_empty());
     assert_complete(&read(&server.url()).await, &sent);
     assert_eq!(stored(&server.url()).await, 500);
+}
+
+/// T14, while JetStream still remembers the ids: it forgets the messages of a purge, not their ids.
+#[tokio::test]
+async fn a_replay_restores_a_purged_stream() {
+    let Some(server) = NatsServer::start() else { return };
+    let sink = sink(options(&server.url()));
+    let mut sent = records(0, 500);
+    assert_eq!(deliver_all(&sink, &sent, 100).await, []);
+    jetstream(&server.url()).await.get_stream("MAIL").await.unwrap().purge().await.unwrap();
+    assert_eq!(stored(&server.url()).await, 0);
+    // Nobody asked for these: they are what they say, duplicates.
+    assert_eq!(deliver_all(&sink, &sent, 100).await, []);
+    assert_eq!(stored(&server.url()).await, 0);
+    sent.iter_mut().for_each(|record| record.replay = true);
+    assert_eq!(deliver_all(&sink, &sent, 100).await, []);
+    assert_complete(&read(&server.url()).await, &sent);
 }
 
 #[tokio::test]
@@ -395,10 +418,10 @@ async fn a_token_is_a_password_without_a_user() {
 async fn tls_in_both_directions() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
-    std::fs::write(dir.path().join("ca.pem"), authority.certificate.pem()).unwrap();
+    authority.write(dir.path(), "ca");
     authority.issue(dir.path(), "server");
     authority.issue(dir.path(), "client");
-    std::fs::write(dir.path().join("other.pem"), Authority::new().certificate.pem()).unwrap();
+    Authority::new().write(dir.path(), "other");
     let config = "tls { cert_file: \"DIR/server.pem\", key_file: \"DIR/server.key\",
         ca_file: \"DIR/ca.pem\", verify: true }
         jetstream { store_dir: \"DIR/store\" }";
@@ -424,29 +447,4 @@ async fn tls_in_both_directions() {
     let plain = refusal(with(&TlsOptions::default())).await;
     assert_eq!(plain.class, ErrorClass::Connect, "{plain}");
     assert!(plain.text.contains("TLS is not enabled"), "{plain}");
-}
-
-/// Signs certificates for this machine.
-struct Authority {
-    certificate: rcgen::Certificate,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Self { certificate, issuer: rcgen::Issuer::new(params, key) }
-    }
-
-    fn issue(&self, dir: &std::path::Path, name: &str) {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(names).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(dir.join(name).with_extension("pem"), certificate.pem()).unwrap();
-        std::fs::write(dir.join(name).with_extension("key"), key.serialize_pem()).unwrap();
-    }
 }

@@ -1,7 +1,7 @@
 //! NATS JetStream: a message a record, each acknowledged by the stream.
 //!
 //! The id of a record is its `Nats-Msg-Id`, so within its duplicate window JetStream drops what is
-//! sent again. A lane publishes ahead of the acks, in the order of the records; what is outstanding
+//! sent again; only a replay that it would drop goes as `<id>+<time>`. A lane publishes ahead of the acks, in the order of the records; what is outstanding
 //! is bounded in number and octets. Once a record was not taken, nothing behind it is published, and
 //! a broken connection takes its queue along (see `connection`), so what is tried again does not
 //! fall behind its successors.
@@ -10,7 +10,13 @@ mod connection;
 mod stream;
 mod subject;
 
-use std::{borrow::Cow, collections::VecDeque, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use async_nats::{
     HeaderMap, header,
@@ -69,11 +75,37 @@ impl Nats {
         records: &[Record],
         outcomes: &mut [Option<Outcome>],
     ) -> Result<(), SinkError> {
+        let mut known = Vec::new();
+        let all = records.iter().enumerate().map(|(index, record)| (index, record.id.to_string()));
+        self.publish_as(connection, records, all, outcomes, &mut known).await?;
+        // What JetStream remembers it drops, though the message may be gone: purged, or taken off a
+        // work queue. A replay was asked for and has to arrive: it goes under a name never used.
+        let replays = known.iter().filter(|index| records[**index].replay);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let again: Vec<_> =
+            replays.map(|index| (*index, format!("{}+{now}", records[*index].id))).collect();
+        for (index, _) in &again {
+            outcomes[*index] = None;
+        }
+        self.publish_as(connection, records, again.into_iter(), outcomes, &mut Vec::new()).await
+    }
+
+    /// Publishes some of the records, each under its `Nats-Msg-Id`; `known` gets those that the
+    /// stream says it has had.
+    async fn publish_as(
+        &self,
+        connection: &Connection,
+        records: &[Record],
+        names: impl Iterator<Item = (usize, String)>,
+        outcomes: &mut [Option<Outcome>],
+        known: &mut Vec<usize>,
+    ) -> Result<(), SinkError> {
         let mut window = Window::default();
-        for (index, record) in records.iter().enumerate() {
-            let (message, size) = self.message(record);
+        for (index, name) in names {
+            let record = &records[index];
+            let (message, size) = self.message(record, &name);
             while window.is_full(size) {
-                self.settle(&mut window, outcomes).await?;
+                self.settle(&mut window, outcomes, known).await?;
             }
             match connection.context.send_publish(self.template.fill(record), message).await {
                 Ok(ack) => window.push(index, size, ack),
@@ -83,14 +115,14 @@ impl Nats {
                 Err(error) => {
                     // Its predecessors may still be acknowledged.
                     while !window.is_empty() {
-                        self.settle(&mut window, outcomes).await?;
+                        self.settle(&mut window, outcomes, known).await?;
                     }
                     return Err(publish_error(&error));
                 }
             }
         }
         while !window.is_empty() {
-            self.settle(&mut window, outcomes).await?;
+            self.settle(&mut window, outcomes, known).await?;
         }
         Ok(())
     }
@@ -101,10 +133,27 @@ impl Nats {
         &self,
         window: &mut Window,
         outcomes: &mut [Option<Outcome>],
+        known: &mut Vec<usize>,
     ) -> Result<(), SinkError> {
         let mut failure = None;
         while let Some((index, ack)) = window.pop() {
-            let outcome = self.outcome(ack).await;
+            let outcome = match ack.await {
+                Ok(ack) if ack.stream == self.stream => {
+                    // A duplicate has been stored before.
+                    if ack.duplicate {
+                        known.push(index);
+                    }
+                    Outcome::Delivered
+                }
+                Ok(ack) => Outcome::Retry(SinkError::new(
+                    ErrorClass::Missing,
+                    format!("the stream {} took it, not {}", ack.stream, self.stream),
+                )),
+                Err(error) => match publish_error(&error) {
+                    error if error.class == ErrorClass::TooLarge => Outcome::Refused(error),
+                    error => Outcome::Retry(error),
+                },
+            };
             if let Outcome::Retry(error) = &outcome {
                 failure.get_or_insert_with(|| error.clone());
             }
@@ -116,30 +165,11 @@ impl Nats {
         failure.map_or(Ok(()), Err)
     }
 
-    async fn outcome(&self, ack: PublishAckFuture) -> Outcome {
-        match ack.await {
-            // A duplicate has been stored before.
-            Ok(ack) if ack.stream == self.stream => Outcome::Delivered,
-            Ok(ack) => Outcome::Retry(SinkError::new(
-                ErrorClass::Missing,
-                format!("the stream {} took it, not {}", ack.stream, self.stream),
-            )),
-            Err(error) => {
-                let error = publish_error(&error);
-                if error.class == ErrorClass::TooLarge {
-                    Outcome::Refused(error)
-                } else {
-                    Outcome::Retry(error)
-                }
-            }
-        }
-    }
-
-    /// A record as a message, and about how much it holds.
-    fn message(&self, record: &Record) -> (PublishMessage, usize) {
+    /// A record as a message of this `Nats-Msg-Id`, and about how much it holds.
+    fn message(&self, record: &Record, name: &str) -> (PublishMessage, usize) {
         let document = document::encode(record, &self.document);
         let mut headers = HeaderMap::new();
-        headers.insert(header::NATS_MESSAGE_ID, record.id.to_string());
+        headers.insert(header::NATS_MESSAGE_ID, name);
         headers.insert(header::NATS_EXPECTED_STREAM, self.stream.as_str());
         headers.insert("content-type", document.content_type);
         let mut size = document.body.len() + 256;

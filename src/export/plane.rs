@@ -5,8 +5,8 @@ use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Blackhole, ErrorClass, ExportOptions, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
-    Webhook,
+    Blackhole, ErrorClass, ExportOptions, Files, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
+    Store, Webhook,
     bells::Bells,
     exporter::Exporter,
     lane::{self, Parts, lower_priority},
@@ -238,9 +238,7 @@ fn make_sink(options: &ExportOptions) -> Result<Box<dyn Sink>, SinkError> {
         SinkOptions::Kafka(kafka) => Box::new(Kafka::new(kafka.clone(), document.clone(), timeout)),
         SinkOptions::Relay(relay) => Box::new(Relay::new(relay)?),
         SinkOptions::Webhook(webhook) => Box::new(Webhook::new(webhook, document, timeout)?),
-        other @ (SinkOptions::Store(_) | SinkOptions::Files(_)) => {
-            let text = format!("not built yet: {other:?}");
-            return Err(SinkError::new(ErrorClass::Other, text));
-        }
+        SinkOptions::Store(store) => Box::new(Store::new(store.clone(), document.clone())),
+        SinkOptions::Files(files) => Box::new(Files::new(files, document.clone())),
     })
 }

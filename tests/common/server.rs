@@ -242,7 +242,8 @@ impl Server {
     pub fn page(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, content) = answer.split_once("\r\n\r\n").expect("a header");

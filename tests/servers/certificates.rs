@@ -1,0 +1,39 @@
+//! Certificates for servers and clients on this machine.
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
+
+use std::path::Path;
+
+/// Signs certificates for this machine.
+pub struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self { certificate, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// Its certificate as `NAME.pem`.
+    pub fn write(&self, dir: &Path, name: &str) {
+        std::fs::write(dir.join(name).with_extension("pem"), self.certificate.pem()).unwrap();
+    }
+
+    /// A certificate and its key as `NAME.pem` and `NAME.key`.
+    pub fn issue(&self, dir: &Path, name: &str) {
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(dir.join(name).with_extension("pem"), certificate.pem()).unwrap();
+        std::fs::write(dir.join(name).with_extension("key"), key.serialize_pem()).unwrap();
+    }
+}
