@@ -73,9 +73,12 @@ pub(super) struct Lane {
     under_way: VecDeque<UnderWay>,
     number: u64,
     ear: Ear,
-    settled: (Sender<(u64, Settled)>, Receiver<(u64, Settled)>),
+    /// Number of a batch, and how it ended.
+    settled: (Sender<Answer>, Receiver<Answer>),
     halted: bool,
 }
+
+type Answer = (u64, Settled);
 
 /// A batch that is being delivered.
 struct UnderWay {

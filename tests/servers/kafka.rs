@@ -183,7 +183,7 @@ pub fn answering(target: u16, answer: Arc<Answer>) -> u16 {
             thread::spawn(move || {
                 let mut from = from;
                 while let Some(frame) = read_frame(&mut from) {
-                    write_frame(&mut *answers.lock().unwrap(), &frame);
+                    write_frame(&mut answers.lock().unwrap(), &frame);
                 }
                 let _ = answers.lock().unwrap().shutdown(std::net::Shutdown::Both);
             });
@@ -199,7 +199,7 @@ pub fn answering(target: u16, answer: Arc<Answer>) -> u16 {
                         frame: &frame,
                     };
                     match answer(&request) {
-                        Some(told) => write_frame(&mut *back.lock().unwrap(), &told),
+                        Some(told) => write_frame(&mut back.lock().unwrap(), &told),
                         None => write_frame(&mut server, &frame),
                     }
                 }
