@@ -143,7 +143,7 @@ fn retention_by_size_keeps_what_a_group_needs() {
 fn an_unknown_sink_or_a_second_name_is_a_configuration_error() {
     let dir = tempfile::tempdir().unwrap();
     for (settings, told) in [
-        (&["export.0.name=a", "export.0.type=carrier-pigeon"][..], "carrier-pigeon"),
+        (&["export.0.name=a", "export.0.type=carrier-pigeon"][..], "one of kafka, nats"),
         (&["export.0.type=blackhole"], "name"),
         (
             &[

@@ -70,7 +70,7 @@ pub(super) fn router(state: LogState) -> Router {
         .route("/v1/messages/{id}", get(messages::event))
         .route("/v1/messages/{id}/raw", get(messages::raw))
         .route("/v1/shards", get(groups::shards))
-        .layer(middleware::from_fn(refuse_names))
+        .route_layer(middleware::from_fn(refuse_names))
         .with_state(state)
 }
 
