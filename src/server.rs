@@ -120,7 +120,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     ready.set_recovery(began.elapsed());
     ready.set_listening();
     let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
-    let keeper = keep(&config, &data.path, &shared, &metrics)?;
+    let keeper = keep(&config, &data.path, &shared, &marks, &metrics)?;
     let admin = match config.server.admin_listen {
         Some(address) => {
             let (dir, low) = (data.path.clone(), config.log.disk_low);
@@ -207,6 +207,7 @@ fn keep(
     config: &Config,
     dir: &Path,
     shared: &[Arc<SharedState>],
+    marks: &Arc<log::HighWaterMarks>,
     metrics: &ExportMetrics,
 ) -> io::Result<export::Keeper> {
     let RetentionConfig { age, size, require_consumed, retain_after_export, hold } =
@@ -222,6 +223,8 @@ fn keep(
             // A shard that is not there: an earlier start had more of them.
             shared.get(usize::from(shard)).map_or(u64::MAX, |shard| shard.segments_from())
         }),
+        marks: marks.clone(),
+        told: config.exports.iter().map(|export| export.name.clone()).collect(),
         metrics: metrics.clone(),
     })
 }

@@ -171,6 +171,9 @@ fn a_group_goes_on_from_its_commit_also_after_a_crash() {
         (&groups["shards"][0]["committed"], &groups["shards"][0]["lag"]),
         (&12.into(), &18.into())
     );
+    eventually("the group's lag is told", Duration::from_secs(15), || {
+        server.metric("mailrace_log_consumer_lag_records", &["group=\"app\""]) == 18.0
+    });
     drop(follow);
     eventually("the reader has left", Duration::from_secs(10), || {
         server.metric("mailrace_log_consumer_members", &["group=\"app\""]) == 0.0

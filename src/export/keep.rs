@@ -1,12 +1,17 @@
 //! Retention at work: every few seconds it looks at what may go (D12), and tells how far back the
 //! log reaches.
 
-use std::{io, sync::mpsc, thread::JoinHandle, time::Duration};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use super::lane::lower_priority;
 use crate::{
-    consumer::lowest_needed,
-    log::{Log, Needs, Reason, Retention, Rules},
+    consumer::{Group, lowest_needed},
+    log::{HighWaterMarks, Log, Needs, Reason, Retention, Rules},
     metrics::ExportMetrics,
 };
 
@@ -22,6 +27,10 @@ pub struct KeeperOptions {
     pub disk_low: Box<dyn Fn() -> bool + Send>,
     /// First segment of a shard that messages without a seal need.
     pub segments_from: Box<dyn Fn(u16) -> u64 + Send>,
+    /// High-water marks.
+    pub marks: Arc<HighWaterMarks>,
+    /// Groups whose lag somebody else tells: those of exporters.
+    pub told: Vec<String>,
     /// Where it counts.
     pub metrics: ExportMetrics,
 }
@@ -90,8 +99,40 @@ fn look(retention: &mut Retention, options: &KeeperOptions) {
         }
         Err(error) => tracing::error!(%error, "retention cannot go on for now"),
     }
+    if let Err(error) = tell_groups(options) {
+        tracing::warn!(%error, "the groups' lag cannot be told");
+    }
     match options.log.oldest_received() {
         Ok(oldest) => options.metrics.oldest_record.set(oldest.unwrap_or(0) as f64 / 1e6),
         Err(error) => tracing::warn!(%error, "the oldest record cannot be read"),
     }
+}
+
+/// Shows how far the groups of the stream's consumers are.
+fn tell_groups(options: &KeeperOptions) -> io::Result<()> {
+    let shards = options.log.shards()?;
+    for group in Group::list(options.log.dir())? {
+        if options.told.iter().any(|name| name == group.name()) {
+            continue;
+        }
+        let (mut lags, mut oldest) = (Vec::new(), None::<i64>);
+        for &shard in &shards {
+            let at = group.committed(shard)?.map_or(0, |committed| committed.offset);
+            let mark = options.marks.get(shard);
+            lags.push(mark.saturating_sub(at));
+            if at < mark {
+                options.log.walk(shard, at, mark, &mut |_, record| {
+                    let received = record.received_at();
+                    oldest = Some(oldest.map_or(received, |oldest| oldest.min(received)));
+                    Ok(false)
+                })?;
+            }
+        }
+        let metrics = options.metrics.group(group.name());
+        let signed = |lag: u64| i64::try_from(lag).unwrap_or(i64::MAX);
+        metrics.lag.set(signed(lags.iter().sum()));
+        metrics.lag_max.set(signed(lags.iter().copied().max().unwrap_or(0)));
+        metrics.oldest_pending.set(oldest.unwrap_or(0) as f64 / 1e6);
+    }
+    Ok(())
 }
