@@ -23,6 +23,9 @@ const CONNECTIONS: usize = 4;
 /// Messages that a connection sends before it reads replies.
 const WINDOW: u64 = 16;
 
+/// Lines of the largest message: 2 MiB.
+const LINES_MAX: usize = 32_768;
+
 /// Domain of one recipient in twenty: one of a Dovecot user.
 pub const FEW: &str = "few.test";
 
@@ -34,7 +37,7 @@ pub fn is_of_few(seed: u64) -> bool {
 /// Lines of 64 octets: 1 to 4 KiB mostly, one in a thousand 100 KiB, one in 2,500 2 MiB.
 pub fn lines_of(seed: u64) -> usize {
     match (seed % 2_500, seed % 1_000) {
-        (11, _) => 32_768,
+        (11, _) => LINES_MAX,
         (_, 7) => 1_600,
         _ => 16 + (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % 48,
     }
@@ -47,6 +50,8 @@ fn recipient(seed: u64) -> String {
 /// Messages sent, one a seed from 0 on. Shared by its connections, and by loads one after another.
 #[derive(Default)]
 pub struct Load {
+    /// How many times as large as usual they are, up to 2 MiB; 0 is 1.
+    scale: usize,
     next: AtomicU64,
     acked: AtomicU64,
     ledger: Mutex<Ledger>,
@@ -61,6 +66,11 @@ struct Ledger {
 }
 
 impl Load {
+    /// Messages so many times as large as usual, up to 2 MiB.
+    pub fn scaled(scale: usize) -> Self {
+        Self { scale, ..Self::default() }
+    }
+
     /// Sends the seeds below `end` that were not sent; every one is acknowledged.
     #[track_caller]
     pub fn send_to(&self, address: SocketAddr, end: u64) {
@@ -93,6 +103,36 @@ impl Load {
         self.next.fetch_min(end, Ordering::SeqCst);
     }
 
+    /// Sends one message at a time, over a few connections in turn, until one is refused; that
+    /// reply.
+    #[track_caller]
+    pub fn fill(&self, address: SocketAddr) -> String {
+        let began = Instant::now();
+        let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| Client::connect(address)).collect();
+        clients.iter_mut().for_each(Client::ehlo);
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(60), "nothing is refused");
+            let seed = self.next.load(Ordering::SeqCst);
+            let client = &mut clients[seed as usize % CONNECTIONS];
+            let reply = client.say(&format!("MAIL FROM:<{seed}@client.test>"));
+            if !reply.starts_with("250 ") {
+                return reply;
+            }
+            let reply = client.say(&format!("RCPT TO:<{}>", recipient(seed)));
+            assert!(reply.starts_with("250 "), "{reply}");
+            let body = self.begin(seed);
+            self.next.store(seed + 1, Ordering::SeqCst);
+            client.send(format!("BDAT {} LAST\r\n", body.len()).as_bytes());
+            client.send(&body);
+            let reply = client.reply();
+            // Between the looks at the disk a message may still find no room.
+            match reply.starts_with("45") {
+                true => return reply,
+                false => self.acknowledge(id_of(&reply), seed),
+            }
+        }
+    }
+
     /// Messages acknowledged so far.
     pub fn acked(&self) -> u64 {
         self.acked.load(Ordering::SeqCst)
@@ -123,9 +163,7 @@ impl Load {
             }
             let mut octets = Vec::new();
             for seed in seeds.clone() {
-                let body = bulk(seed, lines_of(seed));
-                let digest = format!("{:x}", Sha256::digest(&body));
-                self.ledger.lock().unwrap().begun.insert(seed, digest);
+                let body = self.begin(seed);
                 let to = recipient(seed);
                 let commands = format!(
                     "MAIL FROM:<{seed}@client.test>\r\nRCPT TO:<{to}>\r\nBDAT {} LAST\r\n",
@@ -142,12 +180,23 @@ impl Load {
                     let reply = client.try_reply()?;
                     assert!(reply.starts_with("250 2.1."), "{reply}");
                 }
-                let id = id_of(&client.try_reply()?);
-                let before = self.ledger.lock().unwrap().acked.insert(id, seed);
-                assert_eq!(before, None, "an id was given twice");
-                self.acked.fetch_add(1, Ordering::SeqCst);
+                self.acknowledge(id_of(&client.try_reply()?), seed);
             }
         }
+    }
+
+    /// The body of a message that is about to be sent.
+    fn begin(&self, seed: u64) -> Vec<u8> {
+        let body = bulk(seed, (lines_of(seed) * self.scale.max(1)).min(LINES_MAX));
+        let digest = format!("{:x}", Sha256::digest(&body));
+        self.ledger.lock().unwrap().begun.insert(seed, digest);
+        body
+    }
+
+    fn acknowledge(&self, id: String, seed: u64) {
+        let before = self.ledger.lock().unwrap().acked.insert(id, seed);
+        assert_eq!(before, None, "an id was given twice");
+        self.acked.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Holds what was read from a sink (id and SHA-256 of each message) against what was sent:

@@ -153,14 +153,8 @@ impl Sinks {
         let dir = |name: &str| self.dir.path().join(name).display().to_string();
         match name {
             "nats" => read_nats(&self.nats.as_ref().unwrap().url(), "MAIL", server),
-            "kafka" => {
-                let broker = self.kafka.as_ref().unwrap().address();
-                resolved(&peer(&["kafka", &broker, "mail"]), server)
-            }
-            "s3" => {
-                let bucket = self.s3.as_ref().unwrap().bucket().display().to_string();
-                resolved(&peer(&["jsonl", &bucket, "._S3rver_object"]), server)
-            }
+            "kafka" => read_kafka(self.kafka.as_ref().unwrap(), "mail", server),
+            "s3" => read_s3(self.s3.as_ref().unwrap(), server),
             "lmtp" => {
                 let mails = self.lmtp.as_ref().unwrap().mails("alice");
                 mails.into_iter().map(|mail| relayed(&mail)).collect()
@@ -207,6 +201,17 @@ fn relayed(mail: &[u8]) -> (String, String) {
 /// What a JetStream stream has.
 pub fn read_nats(url: &str, stream: &str, server: &Server) -> Vec<(String, String)> {
     resolved(&peer(&["nats", url, stream]), server)
+}
+
+/// What a topic has.
+pub fn read_kafka(kafka: &KafkaServer, topic: &str, server: &Server) -> Vec<(String, String)> {
+    resolved(&peer(&["kafka", &kafka.address(), topic]), server)
+}
+
+/// What a bucket of events has.
+pub fn read_s3(s3: &S3rver, server: &Server) -> Vec<(String, String)> {
+    let bucket = s3.bucket().display().to_string();
+    resolved(&peer(&["jsonl", &bucket, "._S3rver_object"]), server)
 }
 
 /// Lines of the peer, those of a claim check by the server's answer.
