@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{SocketAddr, TcpStream},
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -52,6 +52,8 @@ fn recipient(seed: u64) -> String {
 pub struct Load {
     /// How many times as large as usual they are, up to 2 MiB; 0 is 1.
     scale: usize,
+    /// How long each connection rests before it sends more.
+    rest: Duration,
     next: AtomicU64,
     acked: AtomicU64,
     ledger: Mutex<Ledger>,
@@ -69,6 +71,11 @@ impl Load {
     /// Messages so many times as large as usual, up to 2 MiB.
     pub fn scaled(scale: usize) -> Self {
         Self { scale, ..Self::default() }
+    }
+
+    /// Messages at a few thousand a second, however fast the server is.
+    pub fn steady() -> Self {
+        Self { rest: Duration::from_millis(25), ..Self::default() }
     }
 
     /// Sends the seeds below `end` that were not sent; every one is acknowledged.
@@ -156,6 +163,7 @@ impl Load {
         client.send(b"EHLO client.test\r\n");
         client.try_reply()?;
         loop {
+            thread::sleep(self.rest);
             let first = self.next.fetch_add(WINDOW, Ordering::SeqCst);
             let seeds = first..(first + WINDOW).min(end);
             if seeds.is_empty() {
@@ -209,7 +217,8 @@ impl Load {
         read: &[(String, String)],
         wanted: impl Fn(u64) -> bool,
     ) -> Vec<String> {
-        let ledger = self.ledger.lock().unwrap();
+        // Another sink's check may have failed.
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let begun: HashMap<&str, u64> =
             ledger.begun.iter().map(|(seed, digest)| (digest.as_str(), *seed)).collect();
         let mut seen = HashSet::new();

@@ -269,7 +269,7 @@ pub fn await_drained(server: &Server, names: &[&str], limit: Duration) {
                     && shards.iter().all(|shard| shard["committed"] == shard["end"])
             })
         };
-        if names.iter().all(|name| drained(name)) {
+        if names.iter().all(drained) {
             break;
         }
         assert!(began.elapsed() < limit, "not drained within {limit:?}: {text}");
