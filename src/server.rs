@@ -453,7 +453,10 @@ fn raise_descriptor_limit() {
 /// Logs to stderr, and counts what operators are to look at.
 fn init_tracing(ready: Arc<Readiness>) {
     use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // Clients of sinks tell of each connection and of each attempt that fails; an exporter tells
+    // the same with its name, and once.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=off,rskafka=off,object_store=off"));
     let _ = tracing_subscriber::registry()
         .with(filter)
         .with(fmt::layer().with_writer(io::stderr))

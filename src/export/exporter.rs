@@ -31,11 +31,15 @@ pub(super) struct Exporter {
     ready: AtomicBool,
     asking: tokio::sync::Mutex<()>,
     gone: AtomicBool,
-    told: Mutex<Option<(ErrorClass, String, Instant)>>,
+    told: Mutex<Told>,
+    told_refused: Mutex<Told>,
     places: Mutex<Vec<Place>>,
     /// When the next replayed record may go, in this exporter.
     replay_from: Mutex<Option<Instant>>,
 }
+
+/// What the operator was last told, and when.
+type Told = Option<(ErrorClass, String, Instant)>;
 
 /// How far a lane is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,6 +70,7 @@ impl Exporter {
             asking: tokio::sync::Mutex::new(()),
             gone: AtomicBool::new(false),
             told: Mutex::new(None),
+            told_refused: Mutex::new(None),
             places: Mutex::new(vec![Place::default(); shards]),
             replay_from: Mutex::new(None),
         }
@@ -108,13 +113,19 @@ impl Exporter {
     pub(super) fn failed(&self, error: &SinkError) {
         self.metrics.error(error.class.name());
         self.metrics.up.set(0);
-        let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let same = |(class, text, at): &(ErrorClass, String, Instant)| {
-            *class == error.class && *text == error.text && at.elapsed() < REMIND
-        };
-        if !told.as_ref().is_some_and(same) {
+        if is_news(&self.told, error) {
             tracing::warn!(exporter = self.name(), class = error.class.name(), "{}", error.text);
-            *told = Some((error.class, error.text.clone(), Instant::now()));
+        }
+    }
+
+    /// Counts a record that becomes a dead letter, and tells the operator as often. The sink is up:
+    /// it answered, and takes others.
+    pub(super) fn refused(&self, error: &SinkError) {
+        self.metrics.error(error.class.name());
+        self.metrics.up.set(1);
+        if is_news(&self.told_refused, error) {
+            let class = error.class.name();
+            tracing::warn!(exporter = self.name(), class, "a dead letter: {}", error.text);
         }
     }
 
@@ -163,4 +174,17 @@ impl Exporter {
         *from = Some(at + Duration::from_secs_f64(records as f64 / f64::from(rate.max(1))));
         at - now
     }
+}
+
+/// Whether the operator was not told of it within the last minute; from now on it is told.
+fn is_news(told: &Mutex<Told>, error: &SinkError) -> bool {
+    let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let same = |(class, text, at): &(ErrorClass, String, Instant)| {
+        *class == error.class && *text == error.text && at.elapsed() < REMIND
+    };
+    if told.as_ref().is_some_and(same) {
+        return false;
+    }
+    *told = Some((error.class, error.text.clone(), Instant::now()));
+    true
 }

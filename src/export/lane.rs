@@ -153,7 +153,7 @@ impl Lane {
             }
         }
         // Tasks under way see `stop` as well and end soon; what is settled by then is committed.
-        while !self.under_way.is_empty() {
+        while self.under_way.iter().any(|batch| batch.settled.is_none()) {
             match self.settled.1.recv_timeout(Duration::from_secs(5)) {
                 Ok((number, settled)) => self.note(number, settled),
                 Err(_) => break,

@@ -55,7 +55,7 @@ pub(super) async fn settle(
                     exporter.metrics.bytes.inc_by(record.data.len() as u64);
                 }
                 Outcome::Refused(error) => {
-                    exporter.failed(&error);
+                    exporter.refused(&error);
                     dead.push(letter(&record, &error, attempt));
                 }
                 Outcome::Retry(error) if error.class == ErrorClass::Gone => {

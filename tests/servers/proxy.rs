@@ -1,4 +1,4 @@
-//! A TCP proxy that can lose what a server answers.
+//! A TCP proxy that can lose or hold back what a server answers.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
@@ -7,9 +7,10 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 /// Forwards to a port of this machine; ends with the test's process.
@@ -22,6 +23,8 @@ pub struct Proxy {
 struct State {
     swallowing: AtomicBool,
     swallowed: AtomicUsize,
+    /// Milliseconds.
+    delay: AtomicU64,
 }
 
 impl Proxy {
@@ -48,6 +51,11 @@ impl Proxy {
         self.state.swallowing.store(on, Ordering::SeqCst);
     }
 
+    /// From now on each answer comes so much later, to the millisecond.
+    pub fn delay(&self, by: Duration) {
+        self.state.delay.store(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// Octets that were lost.
     pub fn swallowed(&self) -> usize {
         self.state.swallowed.load(Ordering::SeqCst)
@@ -58,6 +66,9 @@ fn forward(mut from: TcpStream, mut to: TcpStream, state: Option<&State>) {
     let mut buffer = vec![0; 65_536];
     let mut torn = false;
     while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if let Some(state) = state {
+            thread::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst)));
+        }
         match state {
             Some(state) if state.swallowing.load(Ordering::SeqCst) => {
                 state.swallowed.fetch_add(read, Ordering::SeqCst);

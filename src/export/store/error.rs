@@ -68,7 +68,12 @@ fn status(text: &str) -> Option<u16> {
 
 /// One line, without what a server wrote at length.
 fn text(error: &Error) -> String {
-    let text = error.to_string();
+    let mut text = without_times(error.to_string());
+    if let Some(cause) = http_error(error).and_then(innermost).map(ToString::to_string)
+        && !text.contains(&cause)
+    {
+        text = format!("{text}: {cause}");
+    }
     let mut short: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect();
     if short.len() < text.len() {
@@ -77,9 +82,41 @@ fn text(error: &Error) -> String {
     short
 }
 
+/// The library tells how long it took and how often it tried: no text would be that of the attempt
+/// before, and each would be logged.
+fn without_times(text: String) -> String {
+    let parts = text
+        .contains("Error performing ")
+        .then(|| text.split_once(" in ").zip(text.split_once(" - ")))
+        .flatten();
+    match parts {
+        Some(((what, _), (_, cause))) => format!("{what}: {}", cause.trim_start()),
+        None => text,
+    }
+}
+
+fn innermost(error: &HttpError) -> Option<&(dyn std::error::Error + 'static)> {
+    let mut cause = std::error::Error::source(error)?;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    Some(cause)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_comes_again_has_the_same_text() {
+        let text = |times: &str| {
+            let source = format!("Error performing PUT http://a/mail/x {times} - HTTP error: no");
+            text(&Error::Generic { store: "S3", source: source.into() })
+        };
+        let told = text("in 50.1ms, after 1 retries, max_retries: 1, retry_timeout: 10s ");
+        assert_eq!(told, "Generic S3 error: Error performing PUT http://a/mail/x: HTTP error: no");
+        assert_eq!(told, text("in 7.4s"));
+    }
 
     #[test]
     fn statuses_have_classes() {
