@@ -214,6 +214,7 @@ impl Driver {
             stats: &mut self.counters.smtp[listener],
             admission,
             room_bytes: self.segments.room(),
+            handshakes_full: false,
         };
         let result = call(session, &mut context);
         if let Some(octets) = replies.give_back() {

@@ -66,6 +66,8 @@ impl Driver {
                     self.discard(connection);
                     Stepped::More
                 }
+                // No listener offers it.
+                Event::StartTls => Stepped::Over(CloseReason::IoError),
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
                     let quit = now > quits;
