@@ -96,6 +96,9 @@ pub struct Limits {
     /// Time the driver may take to answer `EndOfMail`. Default 60 s, well under the 10 min that
     /// RFC 5321 §4.5.3.2.6 lets the client wait.
     pub commit_wait: Duration,
+    /// Time that a TLS handshake may take, from the accept or the 220 to STARTTLS; the driver ends
+    /// one that takes longer. Default 30 s.
+    pub handshake_wait: Duration,
     /// Age at which a session is closed between commands. Default 1 h; spared.
     pub session_time: Duration,
     /// MAIL commands per session. Default 10,000; spared. Announced as MAILMAX (RFC 9422 §4.1).
@@ -142,6 +145,7 @@ impl Default for Limits {
             command_wait: Duration::from_secs(300),
             data_time: Duration::from_secs(30 * 60),
             commit_wait: Duration::from_secs(60),
+            handshake_wait: Duration::from_secs(30),
             session_time: Duration::from_secs(60 * 60),
             session_messages: 10_000,
             rcpts_per_session: 10_000,

@@ -93,11 +93,11 @@ impl Tls {
 
     /// Takes octets of the peer's, which are decrypted where they lie, and hands out plaintext.
     ///
-    /// Look at [`Tls::pending`] behind it. Octets behind a close_notify are not looked at.
+    /// Look at [`Tls::pending_bytes`] behind it. Octets behind a close_notify are not looked at.
     ///
     /// # Errors
     /// The handshake failed or a record cannot be believed: nothing more is read or written but the
-    /// alert in [`Tls::pending`].
+    /// pending alert.
     pub fn feed(&mut self, octets: &mut [u8], mut take: impl FnMut(&[u8])) -> Result<(), Error> {
         let mut rest = octets;
         while !rest.is_empty() && !self.closed_by_peer && !self.failed {
@@ -135,10 +135,15 @@ impl Tls {
         Ok(())
     }
 
-    /// Octets that go to the peer ahead of anything else: handshake, alert, key update. The caller
-    /// takes them out.
-    pub fn pending(&mut self) -> &mut Vec<u8> {
-        &mut self.pending
+    /// Octets that go to the peer ahead of anything else: handshake, alert, key update.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Moves these octets to the end of `into`.
+    pub fn take_pending(&mut self, into: &mut Vec<u8>) {
+        // Their memory goes along: an established connection keeps none.
+        into.extend_from_slice(&mem::take(&mut self.pending));
     }
 
     /// Whether the handshake is over and nothing has failed: the client is who began it, and
@@ -153,7 +158,7 @@ impl Tls {
         self.closed_by_peer
     }
 
-    /// Appends `plain` to `into`, encrypted, behind what is [pending](Tls::pending).
+    /// Appends `plain` to `into`, encrypted, behind what is [pending](Tls::pending_bytes).
     ///
     /// # Errors
     /// The handshake is not over, the connection has failed, or its keys are used up.
@@ -287,7 +292,7 @@ impl Tls {
         if !self.is_established() {
             return Err(Error("not established".to_owned()));
         }
-        into.append(&mut self.pending);
+        self.take_pending(into);
         loop {
             let records = self.kept.get_mut(..self.whole).unwrap_or_default();
             match self.connection.process_tls_records(records).state? {

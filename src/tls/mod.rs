@@ -3,7 +3,7 @@
 //! ```text
 //!  socket --octets--> Tls::feed --plaintext--> session --replies--> Tls::encrypt --octets--> socket
 //!                        |  handshake, alerts, key updates
-//!                        +--> Tls::pending: octets that go out ahead of anything else
+//!                        +--> Tls::take_pending: octets that go out ahead of anything else
 //! ```
 //!
 //! [`Config`] is one listener's, shared by its shards: a ticket of one shard resumes on another,

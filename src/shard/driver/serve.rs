@@ -66,8 +66,12 @@ impl Driver {
                     self.discard(connection);
                     Stepped::More
                 }
-                // No listener offers it.
-                Event::StartTls => Stepped::Over(CloseReason::IoError),
+                Event::StartTls => {
+                    spans.clear();
+                    self.discard(connection);
+                    self.begin_tls(connection, true);
+                    Stepped::Wait
+                }
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
                     let quit = now > quits;
