@@ -81,6 +81,7 @@ fn sessions(c: &mut Criterion) {
         stats: &mut stats,
         admission: Admission::Open,
         room_bytes: u64::MAX,
+        handshakes_full: false,
     };
     session.handle_open(&mut cx);
     drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);

@@ -10,3 +10,4 @@ pub mod metrics;
 pub mod server;
 pub mod shard;
 pub mod smtp;
+pub mod tls;

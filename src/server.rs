@@ -18,13 +18,13 @@ use crate::{
     admin::{self, AdminState, LogState, Readiness},
     config::{
         Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, LineEnds, ListenerConfig, RetentionConfig,
-        SyncMode,
+        SyncMode, TlsMode,
     },
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, ExportMetrics, Published},
     shard::{self, Exempt, SharedState},
-    smtp,
+    smtp, tls,
 };
 
 /// Of the source, as `build.rs` found it.
@@ -32,6 +32,9 @@ const REVISION: &str = env!("BUILD_REVISION");
 
 /// How often the operator is reminded that mail may be lost (D2).
 const REMINDER: Duration = Duration::from_secs(60);
+
+/// How often the files of certificates are looked at.
+const CERTIFICATES: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for transactions in progress (D16).
 const DRAIN: Duration = Duration::from_secs(30);
@@ -96,6 +99,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 name: at.name.clone(),
                 socket: shard::listen(at.address)?,
                 smtp: at.smtp.clone(),
+                tls: at.tls.clone(),
             });
         }
         match shard::spawn(options, listeners, identity, recovery, shared) {
@@ -156,10 +160,15 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     })?;
     greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
     let mut reminded = Instant::now();
+    let mut looked = Instant::now();
     stop.wait(|| {
         if config.log.sync == SyncMode::None && reminded.elapsed() >= REMINDER {
             reminded = Instant::now();
             tracing::warn!("log.sync = \"none\": NOT durable, a power cut loses acknowledged mail");
+        }
+        if looked.elapsed() >= CERTIFICATES {
+            looked = Instant::now();
+            addresses.listeners.iter().for_each(reload_certificates);
         }
         shards.iter().any(|shard| shard.shared.is_finished())
     });
@@ -247,12 +256,18 @@ fn greet(
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
     );
-    for Bound { address, .. } in listeners {
+    for Bound { address, smtp, .. } in listeners {
+        let tls = match smtp.tls {
+            smtp::TlsPolicy::Off => "",
+            smtp::TlsPolicy::Offered => ", STARTTLS",
+            smtp::TlsPolicy::Required => ", STARTTLS required",
+            smtp::TlsPolicy::Implicit => ", implicit TLS",
+        };
         let what = match config.file() {
             Some(_) => "any recipient accepted",
             None => "any recipient accepted (no config file: development defaults)",
         };
-        let _ = writeln!(out, "  smtp    {address}             {what}");
+        let _ = writeln!(out, "  smtp    {address}             {what}{tls}");
     }
     if let Some(admin) = admin {
         let _ = writeln!(out, "  admin   http://{admin}/     /metrics, /healthz, /readyz");
@@ -293,13 +308,28 @@ struct Bound {
     name: String,
     address: SocketAddr,
     smtp: Arc<smtp::Config>,
+    tls: Option<Arc<tls::Config>>,
 }
 
 fn bind_addresses(config: &Config) -> Result<Addresses, String> {
     let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
     for listener in &config.listeners {
-        let smtp = Arc::new(smtp_config(config, listener));
-        let bound = |address| Bound { name: listener.name.clone(), address, smtp: smtp.clone() };
+        let certificates = config.certificates(listener);
+        let tls = match certificates.as_slice() {
+            [] => None,
+            files => {
+                let tls = tls::Config::new(files);
+                let tls = tls.map_err(|error| format!("listener {}: {error}", listener.name))?;
+                Some(Arc::new(tls))
+            }
+        };
+        let smtp = Arc::new(smtp_config(config, listener, tls.is_some()));
+        let bound = |address| Bound {
+            name: listener.name.clone(),
+            address,
+            smtp: smtp.clone(),
+            tls: tls.clone(),
+        };
         for address in &listener.listen {
             let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
             if address.port() != 0 {
@@ -327,18 +357,42 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
     Ok(found)
 }
 
-fn smtp_config(config: &Config, listener: &ListenerConfig) -> smtp::Config {
+fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::Config {
     let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
     smtp.limits.message_bytes = config.limits.message_size;
     smtp.limits.recipients_max = config.limits.recipients;
     smtp.limits.command_wait = config.limits.timeout_command;
     smtp.limits.data_time = config.limits.timeout_data;
+    smtp.limits.handshake_wait = config.limits.timeout_handshake;
+    smtp.tls = match listener.tls_mode {
+        _ if !tls => smtp::TlsPolicy::Off,
+        TlsMode::Off => smtp::TlsPolicy::Off,
+        TlsMode::Starttls => smtp::TlsPolicy::Offered,
+        TlsMode::Required => smtp::TlsPolicy::Required,
+        TlsMode::Implicit => smtp::TlsPolicy::Implicit,
+    };
     smtp.line_ends = match listener.line_ends {
         LineEnds::Reject => smtp::LineEnds::Reject,
         LineEnds::Normalize => smtp::LineEnds::Normalize,
         LineEnds::Allow => smtp::LineEnds::Allow,
     };
     smtp
+}
+
+/// Serves what is in the files of certificates now.
+fn reload_certificates(listener: &Bound) {
+    for outcome in listener.tls.iter().flat_map(|tls| tls.reload()) {
+        let listener = &listener.name;
+        match outcome {
+            Ok(files) => {
+                let file = files.cert_file.display();
+                tracing::info!("listener {listener}: new certificate from {file}");
+            }
+            Err(error) => tracing::error!(
+                "listener {listener}: {error}; the certificate so far is still served"
+            ),
+        }
+    }
 }
 
 fn exempt(config: &Config) -> Exempt {

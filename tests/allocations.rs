@@ -97,6 +97,7 @@ impl Core {
             stats: &mut self.stats,
             admission: Admission::Open,
             room_bytes: u64::MAX,
+            handshakes_full: false,
         };
         work(&mut self.session, &mut context)
     }

@@ -59,7 +59,8 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("smtp", &[][..]),
         ("log", &[]),
         ("metrics", &[]),
-        ("shard", &["smtp", "log", "metrics", "shard"]),
+        ("tls", &[]),
+        ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
         ("consumer", &["log"]),
         ("export", &["consumer", "log", "metrics"]),
         ("admin", &["metrics", "log", "consumer", "export"]),
@@ -74,7 +75,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
                 .collect();
             for other in [
                 "smtp", "log", "metrics", "shard", "admin", "config", "cli", "server", "consumer",
-                "export",
+                "export", "tls",
             ] {
                 let named = code.contains(&format!("crate::{other}"))
                     || code.contains(&format!("crate::{{{other}"));

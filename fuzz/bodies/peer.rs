@@ -31,6 +31,7 @@ pub fn dialogue<'a>(
         stats: &mut stats,
         admission: Admission::Open,
         room_bytes: u64::MAX,
+        handshakes_full: false,
     };
     let mut session = Session::new(Duration::ZERO, false, config);
     session.handle_open(&mut cx);
@@ -62,7 +63,7 @@ pub fn dialogue<'a>(
                         let ticket = outcome.bodies.len() as u64;
                         session.resolve_accepted(&mut cx, ticket, &"id");
                     }
-                    Event::Discard => body.clear(),
+                    Event::Discard | Event::StartTls => body.clear(),
                     Event::NeedInput => {
                         at += step.consumed;
                         cx.replies.release(u64::MAX);

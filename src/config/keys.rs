@@ -85,6 +85,13 @@ pub(super) const ROOT: &[Key] = &[
         "Address of /metrics, /healthz and /readyz; \"\": off.",
     )
     .restart(),
+    Key::new(
+        "server.tls.cert_file",
+        Kind::File,
+        "",
+        "Certificate of the listeners and its chain, PEM; read again when it changes.",
+    ),
+    Key::new("server.tls.key_file", Kind::File, "", "Private key of it, PEM."),
     Key::new("log.dir", Kind::Text, super::DEFAULT_DIR, "Data directory.").restart(),
     Key::new(
         "log.sync",
@@ -166,6 +173,7 @@ pub(super) const ROOT: &[Key] = &[
     ),
     Key::new("limits.timeout.command", TIMEOUT, "5m", "Longest wait for a command."),
     Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest DATA or BDAT."),
+    Key::new("limits.timeout.handshake", TIMEOUT, "30s", "Longest TLS handshake."),
     Key::new(
         "limits.exempt",
         Kind::List,
@@ -191,6 +199,21 @@ pub(super) const LISTENER: &[Key] = &[
         "Bare CR or LF and NUL in mail data.",
     )
     .restart(),
+    Key::new(
+        "tls_mode",
+        Kind::Choice(&["off", "starttls", "required", "implicit"]),
+        "starttls",
+        "starttls: offered where there is a certificate; required: no mail without it; implicit: \
+         TLS from the first octet; off.",
+    )
+    .restart(),
+    Key::new(
+        "tls.cert_file",
+        Kind::File,
+        "",
+        "Certificate of its own, shown to who asks for no other by name; \"\": server.tls alone.",
+    ),
+    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM."),
 ];
 
 /// Which table a key stands in.

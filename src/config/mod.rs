@@ -34,6 +34,7 @@ pub use units::{Network, format_duration, format_size};
 pub use value::Value;
 
 use crate::export::ExportOptions;
+use crate::tls::{Certificate, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -75,6 +76,8 @@ pub struct ServerConfig {
     pub cpus: Vec<usize>,
     /// Address of the admin listener; `None` if off.
     pub admin_listen: Option<SocketAddr>,
+    /// Certificate of the listeners; `None` if they have none but their own.
+    pub tls: Option<Files>,
 }
 
 /// `[log]`
@@ -166,6 +169,8 @@ pub struct LimitsConfig {
     pub timeout_command: Duration,
     /// Longest DATA or BDAT.
     pub timeout_data: Duration,
+    /// Longest TLS handshake.
+    pub timeout_handshake: Duration,
     /// Peers spared the limits that guard against abuse.
     pub exempt: Vec<Network>,
 }
@@ -179,6 +184,23 @@ pub struct ListenerConfig {
     pub listen: Vec<SocketAddr>,
     /// What becomes of bare CR, bare LF and NUL in mail data.
     pub line_ends: LineEnds,
+    /// What it says of TLS; all but `Off` means nothing without a certificate.
+    pub tls_mode: TlsMode,
+    /// Its own certificate.
+    pub tls: Option<Files>,
+}
+
+/// `listener.tls_mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    /// None.
+    Off,
+    /// STARTTLS is offered where there is a certificate (default).
+    Starttls,
+    /// Nothing is taken before STARTTLS.
+    Required,
+    /// From the first octet.
+    Implicit,
 }
 
 /// What becomes of bare CR, bare LF and NUL in mail data.
@@ -212,7 +234,40 @@ impl Config {
     /// Every mistake found, each with the place where it was written; a file that cannot be read.
     pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
         let file = ConfigFile::find(named)?;
-        Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())
+        let config = Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
+        config.check_certificates()?;
+        Ok(config)
+    }
+
+    /// Certificates that a listener shows: its own first, then the server's, each by its names.
+    pub fn certificates(&self, listener: &ListenerConfig) -> Vec<Files> {
+        if listener.tls_mode == TlsMode::Off {
+            return Vec::new();
+        }
+        listener.tls.iter().chain(&self.server.tls).cloned().collect()
+    }
+
+    /// Looks into the files that certificates are in.
+    fn check_certificates(&self) -> Result<(), ConfigErrors> {
+        let of_listeners = self.listeners.iter().enumerate();
+        let of_listeners =
+            of_listeners.map(|(index, listener)| (format!("listener.{index}"), &listener.tls));
+        let mut errors = Vec::new();
+        for (table, files) in
+            [("server".to_owned(), &self.server.tls)].into_iter().chain(of_listeners)
+        {
+            let Some(files) = files else { continue };
+            let (field, message) = match Certificate::load(files) {
+                Ok(_) => continue,
+                Err(LoadError::Certificate(text)) => ("cert_file", text),
+                Err(LoadError::Key(text)) => ("key_file", text),
+            };
+            let key = format!("{table}.tls.{field}");
+            let setting = self.settings.iter().find(|setting| setting.key == key);
+            let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
+            errors.push(ConfigError { key, origin, message });
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
 
     /// As [`Config::load`], without a file and from the given environment and machine.
@@ -275,12 +330,20 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
             "" => Ok(None),
             _ => loopback(text, "the admin listener has no token yet").map(Some),
         }),
+        tls: files(s, "server.tls"),
     };
     let log = log(s);
     let limits = limits(s, machine);
     let listeners: Vec<ListenerConfig> =
         (0..s.listener_count()).map(|index| listener(s, index)).collect();
     for (index, listener) in listeners.iter().enumerate() {
+        let demanded = matches!(listener.tls_mode, TlsMode::Required | TlsMode::Implicit);
+        let written = s.is_written("server.tls.cert_file")
+            || s.is_written(&format!("listener.{index}.tls.cert_file"));
+        if demanded && !written {
+            let message = "a certificate is needed: server.tls.cert_file and server.tls.key_file";
+            s.blame(&format!("listener.{index}.tls_mode"), message.to_owned());
+        }
         if listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
             s.blame(&format!("listener.{index}.name"), "another listener has this name".to_owned());
         }
@@ -348,6 +411,7 @@ fn limits(s: &mut Settings, machine: &Machine) -> LimitsConfig {
         inflight_bytes,
         timeout_command: s.duration("limits.timeout.command").unwrap_or_default(),
         timeout_data: s.duration("limits.timeout.data").unwrap_or_default(),
+        timeout_handshake: s.duration("limits.timeout.handshake").unwrap_or_default(),
         exempt: s.list("limits.exempt", str::parse),
     }
 }
@@ -370,7 +434,26 @@ fn listener(settings: &mut Settings, index: usize) -> ListenerConfig {
             "allow" => LineEnds::Allow,
             _ => LineEnds::Reject,
         },
+        tls_mode: match settings.choice(&key("tls_mode")) {
+            "off" => TlsMode::Off,
+            "required" => TlsMode::Required,
+            "implicit" => TlsMode::Implicit,
+            _ => TlsMode::Starttls,
+        },
+        tls: files(settings, &key("tls")),
     }
+}
+
+/// A certificate with its key.
+fn files(settings: &mut Settings, table: &str) -> Option<Files> {
+    let [cert, key] = ["cert_file", "key_file"].map(|field| format!("{table}.{field}"));
+    for (one, other) in [(&cert, &key), (&key, &cert)] {
+        if settings.is_written(one) && !settings.is_written(other) {
+            settings.blame(one, format!("{other} is needed with it"));
+        }
+    }
+    let (cert_file, key_file) = (settings.file(&cert), settings.file(&key));
+    cert_file.zip(key_file).map(|(cert_file, key_file)| Files { cert_file, key_file })
 }
 
 fn loopback(text: &str, reason: &str) -> Result<SocketAddr, String> {

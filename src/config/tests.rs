@@ -65,6 +65,9 @@ fn defaults() {
     assert_eq!(listener.name, "smtp");
     assert_eq!(listener.listen, ["127.0.0.1:2525".parse::<SocketAddr>().unwrap()]);
     assert_eq!(listener.line_ends, LineEnds::Reject);
+    assert_eq!((listener.tls_mode, &listener.tls), (TlsMode::Starttls, &None));
+    assert_eq!(config.certificates(listener), []);
+    assert_eq!(config.limits.timeout_handshake, Duration::from_secs(30));
     assert_eq!(
         config.log.retention,
         RetentionConfig {
@@ -243,4 +246,51 @@ fn every_choice_of_the_tables_is_taken() {
         walk(keys::Table::Export(0), kind, text);
     }
     assert!(count > 80, "{count}");
+}
+
+#[test]
+fn certificates_of_listeners() {
+    let files = |name: &str| Files {
+        cert_file: PathBuf::from(format!("/{name}.crt")),
+        key_file: PathBuf::from(format!("/{name}.key")),
+    };
+    let config = merged(
+        r#"
+            [server]
+            tls = { cert_file = "/a.crt", key_file = "credential:a.key" }
+            [[listener]]
+            tls_mode = "required"
+            [[listener]]
+            name = "submissions"
+            listen = ["127.0.0.1:465"]
+            tls_mode = "implicit"
+            tls = { cert_file = "/b.crt", key_file = "/b.key" }
+            [[listener]]
+            name = "plain"
+            listen = ["127.0.0.1:26"]
+            tls_mode = "off"
+        "#,
+        &[("CREDENTIALS_DIRECTORY", "/")],
+        &[],
+    )
+    .unwrap();
+    let [mx, submissions, plain] = &config.listeners[..] else { panic!("three") };
+    assert_eq!(config.certificates(mx), [files("a")]);
+    assert_eq!(config.certificates(submissions), [files("b"), files("a")]);
+    assert_eq!(config.certificates(plain), []);
+    assert_eq!((mx.tls_mode, plain.tls_mode), (TlsMode::Required, TlsMode::Off));
+    wrong(
+        "[server]\ntls.cert_file = \"/a.crt\"\n[[listener]]\ntls.key_file = \"/b.key\"\n",
+        &[
+            "server.tls.cert_file (m.toml:2): server.tls.key_file is needed with it",
+            "listener.0.tls.key_file (m.toml:4): listener.0.tls.cert_file is needed with it",
+        ],
+    );
+    for mode in ["required", "implicit"] {
+        wrong(
+            &format!("[[listener]]\ntls_mode = \"{mode}\"\n"),
+            &["listener.0.tls_mode (m.toml:2): a certificate is needed: server.tls.cert_file and \
+               server.tls.key_file"],
+        );
+    }
 }

@@ -66,6 +66,16 @@ label_set! {
 }
 
 label_set! {
+    /// How a TLS handshake ended.
+    HandshakeResult {
+        /// Established.
+        Ok => "ok",
+        /// Refused by either side, given up, or too slow.
+        Failed => "failed",
+    }
+}
+
+label_set! {
     /// Whether a refused message may be tried again.
     RejectClass {
         /// Transient.

@@ -92,6 +92,7 @@ pub fn render(shards: &[ShardStats], extra: &Extra) -> String {
     let mut families = Families::new(shards, extra.detail);
     families.process_wide(shards.len(), extra);
     families.sessions();
+    families.tls();
     families.messages();
     families.shard();
     families.log();
@@ -209,6 +210,28 @@ impl<'a> Families<'a> {
         });
         self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
             named("reason", s.names.protocol_errors, &s.protocol_errors)
+        });
+    }
+
+    /// Of listeners that have TLS.
+    fn tls(&mut self) {
+        self.counters("tls_handshakes_total", "TLS handshakes ended.", |s| {
+            by_listener(s, "result", |l| if l.tls { l.handshakes.iter().collect() } else { vec![] })
+        });
+        let name = "tls_handshake_duration_seconds";
+        let help = "Duration of established handshakes.";
+        self.family(name, help, MetricType::HISTOGRAM, false, |s| {
+            tls_listener(s, |l| Value::Histogram(&l.handshake_duration, Scale::Seconds))
+        });
+        let name = "tls_truncated_total";
+        let help = "Sessions whose stream ended without a close_notify.";
+        self.family(name, help, MetricType::COUNTER, false, |s| {
+            tls_listener(s, |l| Value::Number(l.truncated as f64))
+        });
+        let name = "tls_certificate_expiry_timestamp_seconds";
+        let help = "When the certificate served ends.";
+        self.family(name, help, MetricType::GAUGE, false, |s| {
+            tls_listener(s, |l| Value::Number(l.certificate_not_after as f64))
         });
     }
 
@@ -410,6 +433,14 @@ fn each_listener<'s>(
     stats.listeners.iter().map(|l| (vec![("listener", &*l.name)], value(l))).collect()
 }
 
+fn tls_listener<'s>(
+    stats: &'s ShardStats,
+    value: impl Fn(&'s ListenerStats) -> Value<'s>,
+) -> Samples<'s> {
+    let listeners = stats.listeners.iter().filter(|l| l.tls);
+    listeners.map(|l| (vec![("listener", &*l.name)], value(l))).collect()
+}
+
 fn by_listener<'s>(
     stats: &'s ShardStats,
     label: &'static str,
@@ -487,7 +518,8 @@ fn histogram(distribution: &Distribution, scale: Scale) -> Histogram {
 mod tests {
     use super::*;
     use crate::metrics::{
-        BackpressureCause, CloseReason, LogOp, Names, RefuseReason, RejectClass, RejectReason,
+        BackpressureCause, CloseReason, HandshakeResult, LogOp, Names, RefuseReason, RejectClass,
+        RejectReason,
     };
 
     const NAMES: Names = Names {
@@ -600,6 +632,30 @@ mod tests {
                 r#"mailrace_smtp_message_ack_duration_seconds_count{listener="mx"} 2"#,
                 r#"mailrace_smtp_message_size_bytes_bucket{le="1024"} 1"#,
                 r#"mailrace_smtp_message_size_bytes_bucket{le="16384"} 2"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn tls_families_are_of_listeners_that_have_it() {
+        let mut shards = two_shards();
+        assert!(!render(&shards, &Extra::default()).contains("mailrace_tls_"));
+        for stats in &mut shards {
+            let listener = &mut stats.listeners[0];
+            listener.tls = true;
+            listener.certificate_not_after = 2_000_000_000;
+            listener.handshakes.increment(HandshakeResult::Ok);
+            listener.handshake_duration.record_duration(Duration::from_micros(300));
+            listener.truncated += 1;
+        }
+        check(
+            &render(&shards, &Extra::default()),
+            &[
+                r#"mailrace_tls_handshakes_total{listener="mx",result="ok"} 2"#,
+                r#"mailrace_tls_handshakes_total{listener="mx",result="failed"} 0"#,
+                r#"mailrace_tls_handshake_duration_seconds_count{listener="mx"} 2"#,
+                r#"mailrace_tls_truncated_total{listener="mx"} 2"#,
+                r#"mailrace_tls_certificate_expiry_timestamp_seconds{listener="mx"} 2000000000"#,
             ],
         );
     }

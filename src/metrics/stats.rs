@@ -1,8 +1,8 @@
 //! What one shard counts.
 
 use super::{
-    BackpressureCause, CloseReason, CorruptStage, Distribution, LogOp, RefuseReason, RejectClass,
-    RejectReason, Tally,
+    BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
+    RefuseReason, RejectClass, RejectReason, Tally,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,6 +177,16 @@ pub struct ListenerStats {
     pub closed: Tally<CloseReason>,
     /// Duration of each ended session.
     pub session_duration: Distribution,
+    /// Whether it has TLS: only then the next fields mean anything.
+    pub tls: bool,
+    /// TLS handshakes ended.
+    pub handshakes: Tally<HandshakeResult>,
+    /// Duration of each established handshake.
+    pub handshake_duration: Distribution,
+    /// Sessions under TLS whose stream ended without a close_notify.
+    pub truncated: u64,
+    /// Gauge: when its certificate ends, in seconds since 1970.
+    pub certificate_not_after: i64,
     /// Messages acknowledged with 250.
     pub messages_received: u64,
     /// Bytes of the messages acknowledged with 250.
@@ -203,6 +213,11 @@ impl ListenerStats {
             sessions_active: 0,
             closed: Tally::default(),
             session_duration: Distribution::of_durations(),
+            tls: false,
+            handshakes: Tally::default(),
+            handshake_duration: Distribution::of_durations(),
+            truncated: 0,
+            certificate_not_after: 0,
             messages_received: 0,
             received_bytes: 0,
             replies_undelivered: 0,
@@ -229,6 +244,12 @@ impl ListenerStats {
         self.sessions_active += other.sessions_active;
         self.closed.merge(&other.closed);
         self.session_duration.merge(&other.session_duration);
+        self.tls |= other.tls;
+        self.handshakes.merge(&other.handshakes);
+        self.handshake_duration.merge(&other.handshake_duration);
+        self.truncated += other.truncated;
+        // The same for all shards but for a moment.
+        self.certificate_not_after = other.certificate_not_after;
         self.messages_received += other.messages_received;
         self.received_bytes += other.received_bytes;
         self.replies_undelivered += other.replies_undelivered;

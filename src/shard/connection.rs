@@ -7,6 +7,7 @@ use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
     smtp::{Replies, Session},
+    tls::Tls,
 };
 
 /// Names a connection over its whole life: an index may be used again, the pair never is.
@@ -75,6 +76,8 @@ pub(crate) struct Connection {
     /// when reading was stopped.
     pub(crate) unread: Vec<u8>,
     pub(crate) mail: Collected,
+    /// Its TLS, from the accept or the 220 to STARTTLS on; a connection in the clear pays a word.
+    pub(crate) tls: Option<Box<TlsState>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
@@ -86,6 +89,17 @@ impl Connection {
     pub(crate) fn operations(&self) -> bool {
         self.receiving || self.send_under_way || self.watching
     }
+}
+
+/// The TLS of a connection.
+pub(crate) struct TlsState {
+    pub(crate) tls: Tls,
+    /// Replies in the clear are still to go: the 220 to STARTTLS, and what is held before it.
+    pub(crate) in_clear: bool,
+    /// Since when the handshake is under way; `None` once it is over and counted.
+    pub(crate) handshake: Option<Duration>,
+    /// Our close_notify is on its way.
+    pub(crate) closed: bool,
 }
 
 /// Mail data of the present transaction that outlived its receive buffer.

@@ -6,7 +6,8 @@ use super::segments::Segments;
 use crate::{
     log::Appender,
     metrics::{
-        BackpressureCause, CloseReason, CorruptStage, LogOp, Names, RefuseReason, ShardStats, Tally,
+        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, RefuseReason,
+        ShardStats, Tally,
     },
     smtp::{ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
@@ -59,6 +60,25 @@ impl Counters {
 
     pub(super) fn refused(&mut self, listener: usize, reason: RefuseReason) {
         self.stats.listeners[listener].refused.increment(reason);
+    }
+
+    /// When the certificate of a listener with TLS ends.
+    pub(super) fn certificate(&mut self, listener: usize, not_after: i64) {
+        let listener = &mut self.stats.listeners[listener];
+        listener.tls = true;
+        listener.certificate_not_after = not_after;
+    }
+
+    pub(super) fn handshake(&mut self, listener: usize, result: HandshakeResult, took: Duration) {
+        let listener = &mut self.stats.listeners[listener];
+        listener.handshakes.increment(result);
+        if let HandshakeResult::Ok = result {
+            listener.handshake_duration.record_duration(took);
+        }
+    }
+
+    pub(super) fn truncated(&mut self, listener: usize) {
+        self.stats.listeners[listener].truncated += 1;
     }
 
     pub(super) fn closed(&mut self, listener: usize, reason: CloseReason, after: Duration) {

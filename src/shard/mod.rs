@@ -35,7 +35,7 @@ pub use watch::Watch;
 use crate::{
     log::{HighWaterMarks, SyncPolicy},
     metrics::Published,
-    smtp,
+    smtp, tls,
 };
 
 /// What a shard needs to know.
@@ -76,6 +76,8 @@ pub struct Listener {
     pub socket: TcpListener,
     /// Options of its sessions.
     pub smtp: Arc<smtp::Config>,
+    /// Its TLS, the same for all shards; `None` if [`smtp::Config::tls`] is off.
+    pub tls: Option<Arc<tls::Config>>,
 }
 
 /// Tells whether an address is exempt.

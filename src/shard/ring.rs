@@ -116,14 +116,16 @@ impl Ring {
 
     /// The octets of a filled receive buffer.
     ///
-    /// The slice must not be used after [`Ring::recycle`] of the same buffer: the lifetime is
-    /// detached from `self` so that the ring can be submitted to while the octets are parsed.
-    pub(crate) fn octets(&self, buffer: u16, len: usize) -> &'static [u8] {
+    /// The slice must not be used after [`Ring::recycle`] of the same buffer, nor asked for while
+    /// another of it is in use: the lifetime is detached from `self` so that the ring can be
+    /// submitted to while the octets are parsed. TLS decrypts them where they lie.
+    pub(crate) fn octets(&mut self, buffer: u16, len: usize) -> &'static mut [u8] {
         assert!(buffer < RECV_BUFFERS && len <= RECV_BUFFER_BYTES, "a buffer of this ring");
         // SAFETY: within the mapping; the kernel does not write to a buffer that was not provided
-        // again, and `recycle` is called by the driver only after the last use of the slice.
+        // again, and the driver asks once for each buffer it was lent and calls `recycle` only
+        // after the last use of the slice.
         unsafe {
-            std::slice::from_raw_parts(
+            std::slice::from_raw_parts_mut(
                 self.buffers.data.add(usize::from(buffer) * RECV_BUFFER_BYTES),
                 len,
             )

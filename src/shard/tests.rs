@@ -37,7 +37,7 @@ fn start(dir: &std::path::Path, smtp: smtp::Config) -> (Handle, SocketAddr) {
     let recovery = recover(&shard, identity).unwrap();
     let socket = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    let listeners = vec![Listener { name: "mx".into(), socket, smtp: Arc::new(smtp) }];
+    let listeners = vec![Listener { name: "mx".into(), socket, smtp: Arc::new(smtp), tls: None }];
     let options = options(&data);
     let shared = Arc::new(SharedState::new(Published::new()));
     (spawn(options, listeners, identity, recovery, shared).unwrap(), address)

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use super::limits::Config;
+use super::limits::{Config, TlsPolicy};
 
 /// Largest number LIMITS can say (RFC 9422 §4: six digits).
 const LIMITS_MAX: u64 = 999_999;
 
 /// Renders the multi-line reply to EHLO.
-pub(super) fn render_ehlo(config: &Config, exempt: bool, out: &mut Vec<u8>) {
+pub(super) fn render_ehlo(config: &Config, exempt: bool, under_tls: bool, out: &mut Vec<u8>) {
     let limits = &config.limits;
     // Writing into a Vec cannot fail.
     let _ = write!(
@@ -30,6 +30,10 @@ pub(super) fn render_ehlo(config: &Config, exempt: bool, out: &mut Vec<u8>) {
     let mail_max = u64::from(limits.session_messages);
     if !exempt && mail_max <= LIMITS_MAX {
         let _ = write!(out, " MAILMAX={mail_max}");
+    }
+    // RFC 3207 §4.2: never under TLS.
+    if !under_tls && matches!(config.tls, TlsPolicy::Offered | TlsPolicy::Required) {
+        out.extend_from_slice(b"\r\n250-STARTTLS");
     }
     // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).
     out.extend_from_slice(b"\r\n250 HELP\r\n");

@@ -13,6 +13,8 @@ pub struct Config {
     pub limits: Limits,
     /// What to do with a bare CR, a bare LF or a NUL in mail data. Default [`LineEnds::Reject`].
     pub line_ends: LineEnds,
+    /// Whether TLS is offered, or demanded. Default [`TlsPolicy::Off`].
+    pub tls: TlsPolicy,
     /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
     pub greet_check: bool,
     /// `NOOP panic` panics, so that tests see what becomes of such a session.
@@ -26,11 +28,27 @@ impl Default for Config {
             hostname: String::from("localhost"),
             limits: Limits::default(),
             line_ends: LineEnds::default(),
+            tls: TlsPolicy::default(),
             greet_check: false,
             #[cfg(test)]
             panics: false,
         }
     }
+}
+
+/// What a listener says of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsPolicy {
+    /// Not offered: STARTTLS is 502.
+    #[default]
+    Off,
+    /// STARTTLS is offered, and nobody has to take it.
+    Offered,
+    /// Until STARTTLS has been taken all but NOOP, EHLO, STARTTLS and QUIT is 530. Not for a public
+    /// listener (RFC 3207 §4).
+    Required,
+    /// TLS from the first octet (RFC 8314 §3.3): sessions begin under it.
+    Implicit,
 }
 
 /// Treatment of bare CR and bare LF in mail data (RFC 5321 §2.3.8), and of NUL.
@@ -78,6 +96,9 @@ pub struct Limits {
     /// Time the driver may take to answer `EndOfMail`. Default 60 s, well under the 10 min that
     /// RFC 5321 §4.5.3.2.6 lets the client wait.
     pub commit_wait: Duration,
+    /// Time that a TLS handshake may take, from the accept or the 220 to STARTTLS; the driver ends
+    /// one that takes longer. Default 30 s.
+    pub handshake_wait: Duration,
     /// Age at which a session is closed between commands. Default 1 h; spared.
     pub session_time: Duration,
     /// MAIL commands per session. Default 10,000; spared. Announced as MAILMAX (RFC 9422 §4.1).
@@ -124,6 +145,7 @@ impl Default for Limits {
             command_wait: Duration::from_secs(300),
             data_time: Duration::from_secs(30 * 60),
             commit_wait: Duration::from_secs(60),
+            handshake_wait: Duration::from_secs(30),
             session_time: Duration::from_secs(60 * 60),
             session_messages: 10_000,
             rcpts_per_session: 10_000,

@@ -8,7 +8,7 @@
 //!                      v                 MailData, MailDataStatic: append to the message
 //!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
 //!              (ready | held | ...)      Discard: drop the octets collected so far
-//!                                        NeedInput, Close
+//!                                        NeedInput, StartTls, Close
 //! ```
 //!
 //! Order of calls: [`Session::new`], [`Session::handle_open`] once, then
@@ -36,7 +36,7 @@ mod transaction;
 mod tests;
 
 pub use command::Verb;
-pub use limits::{Admission, Config, Limits, LineEnds};
+pub use limits::{Admission, Config, Limits, LineEnds, TlsPolicy};
 pub use reply::{Refusal, Replies};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};

@@ -42,6 +42,8 @@ pub(super) const CANNOT_VERIFY: Reply =
     Reply::new("252 2.0.0 Cannot verify the user, but will take the message\r\n");
 pub(super) const HELP: Reply =
     Reply::new("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n");
+// RFC 3207 §4.
+pub(super) const START_TLS: Reply = Reply::new("220 2.0.0 Ready to start TLS\r\n");
 pub(super) const SEND_DATA: Reply = Reply::new("354 End data with <CR><LF>.<CR><LF>\r\n");
 
 pub(super) const UNKNOWN_COMMAND: Reply = Reply::new("500 5.5.2 Command not recognized\r\n");
@@ -57,6 +59,9 @@ pub(super) const BAD_EHLO: Reply = Reply::new("501 Syntax: EHLO or HELO and one 
 pub(super) const NOT_IMPLEMENTED: Reply = Reply::new("502 5.5.1 Command not implemented\r\n");
 pub(super) const EHLO_FIRST: Reply = Reply::new("503 5.5.1 Send EHLO or HELO first\r\n");
 pub(super) const MAIL_FIRST: Reply = Reply::new("503 5.5.1 Send MAIL first\r\n");
+pub(super) const UNDER_TLS: Reply = Reply::new("503 5.5.1 Already under TLS\r\n");
+// RFC 3207 §4: the text is the RFC's own, which clients know.
+pub(super) const NEEDS_TLS: Reply = Reply::new("530 5.7.0 Must issue a STARTTLS command first\r\n");
 pub(super) const NESTED_MAIL: Reply = Reply::new("503 5.5.1 Transaction already open\r\n");
 pub(super) const RCPT_FIRST: Reply = Reply::new("503 5.5.1 No valid recipients\r\n");
 pub(super) const CHUNKING: Reply = Reply::new("503 5.5.1 Only BDAT, RSET or EHLO after BDAT\r\n");
@@ -78,6 +83,9 @@ pub(super) const UNKNOWN_PARAMETER: Reply = Reply::new("555 5.5.4 Parameter not 
 // RFC 5321 §4.5.3.1.10: out of room for recipients is 452, not the 552 of RFC 821, so that the
 // client keeps the remaining recipients and tries again.
 pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::new("452 4.5.3 Too many recipients\r\n");
+
+pub(super) const TLS_BUSY: Reply =
+    Reply::new("454 4.7.0 TLS not available now, try again later\r\n");
 
 const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
 const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");

@@ -3,9 +3,9 @@
 use super::command::Verb;
 
 /// Reply codes with a counter of their own; every other code is counted last.
-pub const REPLY_CODES: [u16; 20] = [
-    214, 220, 221, 250, 252, 354, 421, 451, 452, 500, 501, 502, 503, 504, 521, 550, 552, 553, 554,
-    555,
+pub const REPLY_CODES: [u16; 22] = [
+    214, 220, 221, 250, 252, 354, 421, 451, 452, 454, 500, 501, 502, 503, 504, 521, 530, 550, 552,
+    553, 554, 555,
 ];
 
 /// Ways in which a peer breaks the protocol.

@@ -12,6 +12,7 @@ mod send;
 mod serve;
 mod sockets;
 mod time;
+mod tls;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -118,6 +119,9 @@ pub(super) struct Driver {
     dirty: Vec<Key>,
     deferred: VecDeque<(Duration, Key)>,
     penalties: VecDeque<(Duration, Key)>,
+    /// TLS handshakes under way.
+    handshakes: usize,
+    told: tls::Told,
     paused: Vec<Key>,
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
@@ -163,6 +167,8 @@ impl Driver {
             dirty: Vec::new(),
             deferred: VecDeque::new(),
             penalties: VecDeque::new(),
+            handshakes: 0,
+            told: tls::Told::default(),
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
@@ -214,6 +220,7 @@ impl Driver {
             stats: &mut self.counters.smtp[listener],
             admission,
             room_bytes: self.segments.room(),
+            handshakes_full: self.handshakes >= tls::HANDSHAKES_MAX,
         };
         let result = call(session, &mut context);
         if let Some(octets) = replies.give_back() {

@@ -68,14 +68,7 @@ impl Driver {
         if connection.send_under_way || connection.phase == Phase::Dead {
             return;
         }
-        if connection.replies.ready() > 0 {
-            // Where all of them go, their memory goes along and nothing is copied.
-            let some = connection.replies.ready() < connection.replies.unsent();
-            if some && connection.sending.capacity() == 0 {
-                connection.sending = self.spare_vecs.pop().unwrap_or_default();
-            }
-            connection.sending.clear();
-            connection.replies.take_ready(&mut connection.sending);
+        if self.fill(connection) {
             connection.send_under_way = true;
             connection.sent_at = self.now;
             // SAFETY: `sending` is not touched until the completion clears `send_under_way`, and
@@ -90,6 +83,7 @@ impl Driver {
             return;
         }
         if connection.phase == Phase::Closing && connection.replies.is_empty() {
+            self.end_tls(connection);
             if connection.ended || connection.reason == CloseReason::Quit {
                 self.shut(connection);
             } else {
@@ -100,6 +94,29 @@ impl Driver {
                 self.enter(key, connection, self.now + LINGER);
             }
         }
+    }
+
+    /// Puts what may go into `sending`; says whether there is any.
+    fn fill(&mut self, connection: &mut Connection) -> bool {
+        if connection.tls.as_ref().is_some_and(|state| !state.in_clear) {
+            return self.fill_tls(connection);
+        }
+        if connection.replies.ready() == 0 {
+            return false;
+        }
+        // Where all of them go, their memory goes along and nothing is copied.
+        let some = connection.replies.ready() < connection.replies.unsent();
+        if some && connection.sending.capacity() == 0 {
+            connection.sending = self.spare_vecs.pop().unwrap_or_default();
+        }
+        connection.sending.clear();
+        connection.replies.take_ready(&mut connection.sending);
+        if let Some(state) = &mut connection.tls
+            && connection.replies.is_empty()
+        {
+            state.in_clear = false;
+        }
+        true
     }
 
     pub(super) fn sent(&mut self, key: Key, completion: Completion) {

@@ -66,6 +66,12 @@ impl Driver {
                     self.discard(connection);
                     Stepped::More
                 }
+                Event::StartTls => {
+                    spans.clear();
+                    self.discard(connection);
+                    self.begin_tls(connection, true);
+                    Stepped::Wait
+                }
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
                     let quit = now > quits;

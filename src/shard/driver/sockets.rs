@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, SEND_WAIT, token};
+use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
         connection::{Collected, Connection, Key, Phase, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
-    smtp::{Admission, Event, Replies, Session},
+    smtp::{Admission, Event, Replies, Session, TlsPolicy},
 };
 
 /// A listener that could not accept is left alone this long.
@@ -77,6 +77,7 @@ impl Driver {
             kept: Vec::new(),
             unread: Vec::new(),
             mail: Collected::default(),
+            tls: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
@@ -84,14 +85,22 @@ impl Driver {
             session.handle_open(context)
         });
         self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
+        let tls = self.listeners[listener as usize].smtp.tls;
+        if tls == TlsPolicy::Implicit && !matches!(event, Event::Close) {
+            self.accept_tls(&mut connection);
+        }
         if let Event::Close = event {
+            if tls == TlsPolicy::Implicit {
+                // Whom we do not take costs no handshake, and nothing is said in the clear.
+                connection.replies = Replies::new();
+            }
             connection.phase = Phase::Closing;
             connection.reason = match admission {
                 Admission::Draining => CloseReason::Draining,
                 _ => CloseReason::ErrorLimit,
             };
         }
-        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        let due = self.due(&connection);
         self.enter(key, &mut connection, due);
         self.open += 1;
         self.connections[index as usize] = Some(connection);
@@ -122,6 +131,7 @@ impl Driver {
     pub(super) fn put(&mut self, key: Key, mut connection: Box<Connection>) {
         if connection.phase == Phase::Dead && !connection.operations() {
             self.discard(&mut connection);
+            self.end_tls(&mut connection);
             self.collected_bytes -= connection.mail.accounted;
             for (buffer, _) in connection.kept.drain(..) {
                 self.ring.recycle(buffer);
@@ -163,7 +173,7 @@ impl Driver {
             }
             (Ok(len), Some(buffer)) if len > 0 => {
                 let octets = self.ring.octets(buffer, len);
-                self.octets(key, &mut connection, octets);
+                self.take_in(key, &mut connection, octets);
                 // The slice is not used behind this line: what outlives it was copied.
                 self.ring.recycle(buffer);
             }
@@ -171,6 +181,7 @@ impl Driver {
                 if let Some(buffer) = buffer {
                     self.ring.recycle(buffer);
                 }
+                self.note_truncation(&connection);
                 connection.ended = true;
                 // What came before it may still wait.
                 if connection.paused.is_none() {
@@ -203,7 +214,7 @@ impl Driver {
         }
     }
 
-    /// Octets came in.
+    /// Octets for the session came in.
     pub(super) fn octets(&mut self, key: Key, connection: &mut Connection, octets: &[u8]) {
         if connection.phase != Phase::Open {
             return;
@@ -216,11 +227,13 @@ impl Driver {
             connection.unread.extend_from_slice(octets);
             return;
         }
+        let had_tls = connection.tls.is_some();
         if connection.unread.is_empty() {
             let taken = self.serve(key, connection, octets);
             if let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
                 connection.unread.extend_from_slice(rest);
             }
+            self.guard_upgrade(connection, had_tls);
             return;
         }
         let mut unread = mem::take(&mut connection.unread);
@@ -231,6 +244,9 @@ impl Driver {
             let step = &unread[at..unread.len().min(at + RECV_BUFFER_BYTES)];
             let taken = self.serve(key, connection, step);
             at += taken;
+            if connection.tls.is_some() && !had_tls {
+                break;
+            }
             if connection.phase != Phase::Open {
                 return;
             }
@@ -247,6 +263,7 @@ impl Driver {
         if !unread.is_empty() {
             connection.unread = unread;
         }
+        self.guard_upgrade(connection, had_tls);
     }
 
     /// The stream is dead: nothing more is read or sent; records in the log stay.
@@ -302,7 +319,7 @@ impl Driver {
             && let Some((buffer, len)) = kept.next()
         {
             let octets = self.ring.octets(buffer, len);
-            self.octets(key, connection, octets);
+            self.take_in(key, connection, octets);
             self.ring.recycle(buffer);
         }
         connection.kept = kept.collect();

@@ -70,6 +70,9 @@ impl Driver {
             }
             Phase::Closing | Phase::Open => {}
         }
+        if self.handshake_overdue(connection) {
+            return;
+        }
         if connection.send_under_way && self.now >= connection.sent_at + SEND_WAIT {
             self.broken(connection, CloseReason::Timeout);
             return;
@@ -85,7 +88,7 @@ impl Driver {
             }
         }
         let next = if connection.phase == Phase::Open {
-            connection.session.deadline().min(self.now + SEND_WAIT)
+            self.due(connection)
         } else {
             self.now + Duration::from_secs(1)
         };
@@ -94,10 +97,16 @@ impl Driver {
 
     /// A new command or block may have a nearer deadline than the one before it.
     pub(super) fn arm(&mut self, key: Key, connection: &mut Connection) {
-        let next = connection.session.deadline().min(self.now + SEND_WAIT);
+        let next = self.due(connection);
         if connection.phase == Phase::Open && next < connection.due {
             self.enter(key, connection, next);
         }
+    }
+
+    /// When to look at an open connection again.
+    pub(super) fn due(&self, connection: &Connection) -> Duration {
+        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        self.handshake_deadline(connection).map_or(due, |handshake| due.min(handshake))
     }
 
     pub(super) fn enter(&mut self, key: Key, connection: &mut Connection, due: Duration) {
@@ -162,6 +171,10 @@ impl Driver {
         let unfinished =
             self.unfinished.first_key_value().map_or(u64::MAX, |(segment, _)| *segment);
         self.shared.needs_segments_from(unfinished.min(self.appender.reach()));
+        let certificates = self.listeners.iter().map(|listener| listener.tls.as_ref());
+        for (at, config) in certificates.enumerate().filter_map(|(at, tls)| Some((at, tls?))) {
+            self.counters.certificate(at, config.not_after());
+        }
         let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
         shared.published.beat(|| {
             counters.snapshot(appender, segments, *collected_bytes, options.inflight_bytes)

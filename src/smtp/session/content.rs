@@ -39,7 +39,9 @@ impl Session {
         let Some(size) = parsed else {
             return Some(self.close_with(cx, reply::BAD_BDAT));
         };
-        let out_of_order: Option<Reply> = if !self.transaction.open {
+        let out_of_order: Option<Reply> = if self.lacks_tls(cx) {
+            Some(reply::NEEDS_TLS)
+        } else if !self.transaction.open {
             Some(reply::MAIL_FIRST)
         } else if self.transaction.recipients() == 0 {
             Some(reply::RCPT_FIRST)

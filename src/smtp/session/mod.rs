@@ -14,6 +14,7 @@ mod drain;
 mod ehlo;
 mod mail;
 mod other;
+mod starttls;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -24,7 +25,7 @@ use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
-use super::limits::{Admission, Config, Limits};
+use super::limits::{Admission, Config, Limits, TlsPolicy};
 use super::line::{self, Line};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
@@ -48,6 +49,8 @@ pub struct Context<'a> {
     /// Octets that a message may declare at this moment for want of free space; `u64::MAX` where
     /// there is plenty.
     pub room_bytes: u64,
+    /// As many TLS handshakes as may be are under way: STARTTLS gets 454.
+    pub handshakes_full: bool,
 }
 
 impl Context<'_> {
@@ -82,6 +85,9 @@ pub enum Event {
     EndOfMail,
     /// Drop the octets collected for the message so far, and go on calling.
     Discard,
+    /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
+    /// from now on is TLS's, everything said behind these replies goes under it.
+    StartTls,
     /// Drop what was collected, send all replies (held ones when released), then close.
     Close,
 }
@@ -125,6 +131,7 @@ pub struct Session {
     state: State,
     exempt: bool,
     esmtp: bool,
+    under_tls: bool,
     /// A line that began with no letter was seen once (BAD-INPUTS A18).
     odd_line: bool,
     /// Octets of the message under way were handed out and not dropped.
@@ -166,6 +173,7 @@ impl Session {
             state: State::New,
             exempt,
             esmtp: false,
+            under_tls: config.tls == TlsPolicy::Implicit,
             odd_line: false,
             handed_out: false,
             offence: None,
@@ -550,8 +558,9 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
-        if behind && matches!(verb, Verb::Ehlo | Verb::Data) {
-            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group.
+        if behind && (matches!(verb, Verb::Ehlo | Verb::Data) || self.starts_tls(cx, verb)) {
+            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can STARTTLS
+            // (RFC 3207 §4): somebody on the way may have put there what stands behind it.
             cx.stats.count_error(ProtocolError::EarlyTalker);
             return Some(self.close_with(cx, reply::EARLY_TALKER));
         }
@@ -561,6 +570,9 @@ impl Session {
         if line::has_control(rest) {
             let hello = matches!(verb, Verb::Ehlo | Verb::Helo);
             return self.refuse(cx, if hello { reply::BAD_EHLO } else { reply::BAD_ARGUMENT });
+        }
+        if self.needs_tls(cx, verb) {
+            return self.refuse(cx, reply::NEEDS_TLS);
         }
         let argument = rest.trim_ascii_start();
         match verb {
@@ -574,7 +586,8 @@ impl Session {
             Verb::Noop => self.junk(cx, reply::OK),
             Verb::Help => self.junk(cx, reply::HELP),
             Verb::Vrfy => self.vrfy(cx, argument),
-            Verb::Starttls | Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
+            Verb::Starttls => self.starttls(cx, argument),
+            Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
             Verb::Unknown => None,

@@ -103,6 +103,7 @@ fn a21_talks_before_greeting() {
             stats: &mut stats,
             admission: Admission::Open,
             room_bytes: u64::MAX,
+            handshakes_full: false,
         };
         let step = session.handle_input(&mut cx, b"EHLO a\r\n");
         if check {

@@ -11,6 +11,7 @@ mod paths;
 mod properties;
 mod rfc;
 mod sequence;
+mod starttls;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub(super) struct Peer {
     pub(super) replies: Replies,
     pub(super) stats: Stats,
     pub(super) admission: Admission,
+    pub(super) handshakes_full: bool,
     pub(super) now: Duration,
     pub(super) sent: Vec<u8>,
     pub(super) bodies: Vec<Vec<u8>>,
@@ -31,6 +33,8 @@ pub(super) struct Peer {
     pub(super) envelopes: Vec<(String, Vec<String>)>,
     /// `Discard` events.
     pub(super) discards: usize,
+    /// `StartTls` events.
+    pub(super) upgrades: usize,
     /// Calls of `handle_input`.
     pub(super) steps: usize,
     /// Answer `EndOfMail` at once; else the test does.
@@ -49,12 +53,14 @@ impl Peer {
             replies: Replies::new(),
             stats: Stats::default(),
             admission: Admission::Open,
+            handshakes_full: false,
             now: Duration::ZERO,
             sent: Vec::new(),
             bodies: Vec::new(),
             flags: Vec::new(),
             envelopes: Vec::new(),
             discards: 0,
+            upgrades: 0,
             steps: 0,
             verdicts: true,
             closed: false,
@@ -74,6 +80,7 @@ impl Peer {
             stats: &mut self.stats,
             admission: self.admission,
             room_bytes: u64::MAX,
+            handshakes_full: self.handshakes_full,
         };
         call(&mut self.session, &mut cx)
     }
@@ -114,6 +121,11 @@ impl Peer {
                 }
                 Event::Discard => {
                     self.discards += 1;
+                    self.body.clear();
+                }
+                Event::StartTls => {
+                    assert_eq!(at + step.consumed, input.len(), "nothing is read over the border");
+                    self.upgrades += 1;
                     self.body.clear();
                 }
                 Event::Close => self.closed = true,

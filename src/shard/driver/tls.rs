@@ -1,0 +1,222 @@
+//! TLS of connections: begun, fed, ended. What goes through it is the session's as ever.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use super::Driver;
+use crate::{
+    metrics::{CloseReason, HandshakeResult, RefuseReason},
+    shard::connection::{Connection, Key, Phase, TlsState},
+    smtp::Replies,
+    tls::Tls,
+};
+
+/// Handshakes under way on one core: a fifth of a millisecond each of its time, and a few KiB.
+pub(super) const HANDSHAKES_MAX: usize = 256;
+
+/// Octets of ours that a peer may leave unsent while it goes on sending: it asks for answers (key
+/// updates) that it does not take.
+const PENDING_BYTES_MAX: usize = 64 << 10;
+
+/// How often failures of one peer are told.
+const TELL: Duration = Duration::from_secs(60);
+
+/// Peers remembered for it.
+const TOLD_MAX: usize = 1024;
+
+/// When failures were told, by peer.
+pub(super) type Told = HashMap<IpAddr, Duration>;
+
+impl Driver {
+    /// TLS from the first octet, unless too many do so at once.
+    pub(super) fn accept_tls(&mut self, connection: &mut Connection) {
+        if self.handshakes < HANDSHAKES_MAX {
+            self.begin_tls(connection, false);
+            return;
+        }
+        self.counters.refused(usize::from(connection.listener), RefuseReason::MaxConnections);
+        connection.replies = Replies::new();
+        connection.phase = Phase::Closing;
+        connection.reason = CloseReason::ErrorLimit;
+    }
+
+    /// Everything received from now on is TLS's; with `in_clear` the replies at hand are not.
+    pub(super) fn begin_tls(&mut self, connection: &mut Connection, in_clear: bool) {
+        let config = &self.listeners[usize::from(connection.listener)].tls;
+        let config = config.as_ref().expect("sessions offer TLS where their listener has it");
+        match Tls::new(config) {
+            Ok(tls) => {
+                self.handshakes += 1;
+                let handshake = Some(self.now);
+                connection.tls =
+                    Some(Box::new(TlsState { tls, in_clear, handshake, closed: false }));
+            }
+            Err(error) => {
+                tracing::error!(%error, "TLS cannot begin");
+                self.broken(connection, CloseReason::IoError);
+            }
+        }
+    }
+
+    /// RFC 3207 §4: octets in the clear behind STARTTLS are nobody's, and end the connection. The
+    /// session refuses those it sees; these waited while nothing was read.
+    pub(super) fn guard_upgrade(&mut self, connection: &mut Connection, had_tls: bool) {
+        if connection.tls.is_some() && !had_tls && !connection.unread.is_empty() {
+            connection.unread = Vec::new();
+            self.broken(connection, CloseReason::ErrorLimit);
+        }
+    }
+
+    /// Octets came in from the socket.
+    pub(super) fn take_in(&mut self, key: Key, connection: &mut Connection, octets: &mut [u8]) {
+        let Some(mut state) = connection.tls.take() else {
+            self.octets(key, connection, octets);
+            return;
+        };
+        if connection.phase != Phase::Open {
+            connection.tls = Some(state);
+            return;
+        }
+        let fed = state.tls.feed(octets, |plain| self.octets(key, connection, plain));
+        let flooded = state.tls.pending_bytes() > PENDING_BYTES_MAX;
+        if fed.is_ok() && state.tls.is_established() {
+            self.handshake_over(connection, &mut state, HandshakeResult::Ok);
+        }
+        let closed = state.tls.is_closed_by_peer();
+        if let Err(error) = &fed {
+            self.tls_failed(connection, &mut state, error);
+        }
+        connection.tls = Some(state);
+        if flooded {
+            self.broken(connection, CloseReason::ErrorLimit);
+        } else if closed && fed.is_ok() && !connection.ended {
+            // PROTOCOL: the end of TLS is the end of the session; nothing behind it is read.
+            connection.ended = true;
+            if connection.paused.is_none() {
+                self.end_of_stream(connection);
+            }
+        }
+    }
+
+    /// Puts what may go into `sending`, encrypted; says whether there is any.
+    pub(super) fn fill_tls(&mut self, connection: &mut Connection) -> bool {
+        let Connection { tls: Some(state), replies, sending, phase, .. } = connection else {
+            return false;
+        };
+        let established = state.tls.is_established();
+        let closing = *phase == Phase::Closing;
+        if closing && !established {
+            // Who did not finish the handshake is told nothing but its alert.
+            *replies = Replies::new();
+        }
+        let says = established && replies.ready() > 0;
+        let ends = established && closing && !state.closed && replies.ready() == replies.unsent();
+        if !says && !ends && state.tls.pending_bytes() == 0 {
+            return false;
+        }
+        if sending.capacity() == 0 {
+            *sending = self.spare_vecs.pop().unwrap_or_default();
+        }
+        sending.clear();
+        state.tls.take_pending(sending);
+        let mut written = Ok(());
+        if says {
+            let mut plain = self.spare_vecs.pop().unwrap_or_default();
+            replies.take_ready(&mut plain);
+            written = state.tls.encrypt(&plain, sending);
+            plain.clear();
+            self.spare_vecs.push(plain);
+        }
+        if ends {
+            state.closed = true;
+            written = written.and_then(|()| state.tls.close_notify(sending));
+        }
+        if let Err(error) = written {
+            tracing::warn!(peer = %connection.peer, %error, "TLS");
+            self.broken(connection, CloseReason::IoError);
+            return false;
+        }
+        true
+    }
+
+    /// A stream that ends without a close_notify was cut off, by whoever (RFC 8446 §6.1).
+    pub(super) fn note_truncation(&mut self, connection: &Connection) {
+        if let Some(state) = &connection.tls
+            && connection.phase == Phase::Open
+            && state.tls.is_established()
+            && !state.tls.is_closed_by_peer()
+        {
+            self.counters.truncated(usize::from(connection.listener));
+        }
+    }
+
+    /// Lets go of a connection's TLS.
+    pub(super) fn end_tls(&mut self, connection: &mut Connection) {
+        if let Some(mut state) = connection.tls.take() {
+            self.handshake_over(connection, &mut state, HandshakeResult::Failed);
+        }
+    }
+
+    pub(super) fn handshake_deadline(&self, connection: &Connection) -> Option<Duration> {
+        let since = connection.tls.as_ref()?.handshake?;
+        let listener = &self.listeners[usize::from(connection.listener)];
+        Some(since + listener.smtp.limits.handshake_wait)
+    }
+
+    /// Ends a connection whose handshake took too long.
+    pub(super) fn handshake_overdue(&mut self, connection: &mut Connection) -> bool {
+        let over = connection.phase == Phase::Open
+            && self.handshake_deadline(connection).is_some_and(|deadline| self.now >= deadline);
+        if over {
+            self.tell(connection, &"the handshake took too long");
+            self.broken(connection, CloseReason::Timeout);
+        }
+        over
+    }
+
+    /// Nothing more can be said or read but an alert; what is in the log stays.
+    fn tls_failed(
+        &mut self,
+        connection: &mut Connection,
+        state: &mut TlsState,
+        error: &dyn std::fmt::Display,
+    ) {
+        self.tell(connection, error);
+        self.handshake_over(connection, state, HandshakeResult::Failed);
+        if connection.phase == Phase::Open {
+            self.discard(connection);
+            connection.unread = Vec::new();
+            connection.replies = Replies::new();
+            connection.phase = Phase::Closing;
+            connection.reason = CloseReason::ErrorLimit;
+        }
+    }
+
+    fn handshake_over(
+        &mut self,
+        connection: &Connection,
+        state: &mut TlsState,
+        result: HandshakeResult,
+    ) {
+        if let Some(since) = state.handshake.take() {
+            self.handshakes -= 1;
+            let took = self.started.elapsed().saturating_sub(since);
+            self.counters.handshake(usize::from(connection.listener), result, took);
+        }
+    }
+
+    /// Logs a failure, once a minute for each peer.
+    fn tell(&mut self, connection: &Connection, error: &dyn std::fmt::Display) {
+        let now = self.now;
+        let address = connection.peer.ip();
+        if self.told.get(&address).is_some_and(|told| now < *told + TELL) {
+            return;
+        }
+        if self.told.len() >= TOLD_MAX {
+            self.told.retain(|_, told| now < *told + TELL);
+        }
+        if self.told.len() < TOLD_MAX {
+            self.told.insert(address, now);
+            tracing::info!(peer = %connection.peer, "TLS: {error}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! TLS for listeners: certificates, and rustls as octets in, octets out.
+//!
+//! ```text
+//!  socket --octets--> Tls::feed --plaintext--> session --replies--> Tls::encrypt --octets--> socket
+//!                        |  handshake, alerts, key updates
+//!                        +--> Tls::take_pending: octets that go out ahead of anything else
+//! ```
+//!
+//! [`Config`] is one listener's, shared by its shards: a ticket of one shard resumes on another,
+//! and none on another listener. [`Tls`] is one connection's. rustls' unbuffered interface stays
+//! behind it: it is gone from the next line of rustls.
+
+mod certificate;
+mod config;
+mod connection;
+#[cfg(test)]
+mod tests;
+
+pub use certificate::{Certificate, Files, LoadError};
+pub use config::Config;
+pub use connection::{Error, Facts, Tls};
