@@ -421,7 +421,7 @@ fn rfc3848_names_of_protocols() {
         (true, false, "ESMTP", "ESMTPS"),
         (true, true, "UTF8SMTP", "UTF8SMTPS"),
     ] {
-        let with_protocol = crate::smtp::trace::with_protocol;
+        let with_protocol = trace::with_protocol;
         assert_eq!(with_protocol(esmtp, smtputf8, false), plain);
         assert_eq!(with_protocol(esmtp, smtputf8, true), tls);
     }
