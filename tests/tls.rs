@@ -178,6 +178,11 @@ fn messages_are_byte_exact() {
             let body = body(seed, bytes);
             let reply = client.bdat(&body);
             assert!(case.server.get(&id_of(&reply)) == body, "{mode}: {bytes}");
+            // RFC 3848.
+            let field =
+                common::log_command(&case.server.dir, &["get", &id_of(&reply), "--received"]);
+            let field = String::from_utf8_lossy(&field[..200]).into_owned();
+            assert!(field.contains(" with ESMTPS id "), "{field}");
         }
         // RFC 2920: a group of messages and QUIT in one write.
         let mut group = Vec::new();
@@ -324,6 +329,28 @@ fn f4_a_slow_handshake() {
     let mut client = case.client("implicit");
     std::thread::sleep(Duration::from_millis(1_500));
     assert!(client.say("NOOP").starts_with("250 "));
+}
+
+/// I10: so many handshakes at once and no more; who is done or gone makes room.
+#[test]
+fn i10_handshakes_under_way_are_bounded() {
+    let case = Case::new("starttls");
+    let mut waiting: Vec<_> = (0..256)
+        .map(|_| {
+            let mut client = case.server.client();
+            assert!(client.say("STARTTLS").starts_with("220 "));
+            client
+        })
+        .collect();
+    let mut late = case.server.client();
+    assert!(late.say("STARTTLS").starts_with("454 4.7.0 "));
+    waiting.pop();
+    eventually("there is room", Duration::from_secs(10), || {
+        late.say("STARTTLS").starts_with("220 ")
+    });
+    let mut client = TlsClient::over(late.stream.into_inner(), &case.path("ca.pem"));
+    assert!(client.say("EHLO a").starts_with("250"));
+    id_of(&client.bdat(b"hi\r\n"));
 }
 
 /// F14, and a hello where none is wanted.

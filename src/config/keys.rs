@@ -212,8 +212,9 @@ pub(super) const LISTENER: &[Key] = &[
         Kind::File,
         "",
         "Certificate of its own, shown to who asks for no other by name; \"\": server.tls alone.",
-    ),
-    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM."),
+    )
+    .restart(),
+    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM.").restart(),
 ];
 
 /// Which table a key stands in.

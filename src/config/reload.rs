@@ -203,7 +203,7 @@ mod tests {
         let one = "[[listener]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
         let two = "[[listener]]\nname = \"b\"\nlisten = [\"127.0.0.1:2\"]\n";
         let added = changes(one, &format!("{one}{two}"));
-        assert_eq!(added.len(), 3, "{added:?}");
+        assert_eq!(added.len(), 6, "{added:?}");
         assert!(added.iter().all(|line| line.starts_with("listener.b.") && line.contains('!')));
     }
 }

@@ -42,6 +42,10 @@ pub struct Mail<'a> {
     pub size_declared: Option<u64>,
 }
 
+/// The bit of [`Mail::flags`] that says the message came under TLS; the lower seven are facts about
+/// its octets.
+pub const UNDER_TLS: u32 = 1 << 7;
+
 /// Where a part of a large message's mail data lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, rkyv::Deserialize)]
 pub struct FragmentAt {
@@ -275,6 +279,12 @@ impl<'a> RecordView<'a> {
     #[must_use]
     pub fn flags(&self) -> u32 {
         self.archived.flags.to_native()
+    }
+
+    /// It came under TLS. Programs that did not know this bit yet left it alone.
+    #[must_use]
+    pub fn under_tls(&self) -> bool {
+        self.flags() & UNDER_TLS != 0
     }
 
     /// EHLO was used.

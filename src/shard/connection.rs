@@ -113,7 +113,6 @@ pub(crate) struct Collected {
     pub(crate) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
     pub(crate) failed: Option<AppendError>,
-    pub(crate) bytes: u64,
     /// Octets of memory that the shard counts for it.
     pub(crate) accounted: u64,
 }
@@ -127,6 +126,5 @@ impl Collected {
         self.heap.clear();
         self.fragments = Vec::new();
         self.failed = None;
-        self.bytes = 0;
     }
 }

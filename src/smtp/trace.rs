@@ -10,6 +10,8 @@ pub struct ReceivedFacts<'a> {
     pub helo: &'a str,
     /// Whether the client said EHLO.
     pub esmtp: bool,
+    /// Whether it came under TLS.
+    pub tls: bool,
     /// Whether SMTPUTF8 was asked for.
     pub smtputf8: bool,
     /// The forward-path if there is exactly one; more would tell blind recipients of each other.
@@ -28,12 +30,7 @@ pub fn received_field(
     time_unix_micros: i64,
     out: &mut Vec<u8>,
 ) {
-    // RFC 3848, RFC 6531 §4.3.
-    let with = match (facts.smtputf8, facts.esmtp) {
-        (true, _) => "UTF8SMTP",
-        (false, true) => "ESMTP",
-        (false, false) => "SMTP",
-    };
+    let with = with_protocol(facts.esmtp, facts.smtputf8, facts.tls);
     out.extend_from_slice(b"Received: from ");
     push_domain(facts.helo, out);
     // Writing into a Vec cannot fail.
@@ -60,6 +57,17 @@ pub fn received_field(
     out.extend_from_slice(b";\r\n\t");
     push_date(time_unix_micros, out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The `with` of a trace field (RFC 3848, RFC 6531 §4.3). TLS after HELO has no name of its own.
+pub(super) fn with_protocol(esmtp: bool, smtputf8: bool, tls: bool) -> &'static str {
+    match (smtputf8, esmtp, tls) {
+        (true, _, true) => "UTF8SMTPS",
+        (true, _, false) => "UTF8SMTP",
+        (false, true, true) => "ESMTPS",
+        (false, true, false) => "ESMTP",
+        (false, false, _) => "SMTP",
+    }
 }
 
 /// Copies what a domain or an address literal may hold; other octets become `_` and their hex.

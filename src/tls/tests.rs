@@ -203,6 +203,24 @@ fn f4_cuts_make_no_difference() {
     }
 }
 
+/// The ticket of TLS 1.3 was encrypted before the first reply, so it goes ahead of it.
+#[test]
+fn what_is_pending_goes_ahead() {
+    let case = Case::with(&[&TLS13]);
+    let mut pair = case.pair("a.test");
+    while !pair.server.is_established() {
+        let answer = pair.pending();
+        pair.answer(&answer).unwrap();
+        let octets = pair.octets();
+        pair.feed(&octets).unwrap();
+    }
+    assert!(pair.server.pending_bytes() > 0, "a ticket");
+    let mut out = Vec::new();
+    pair.server.encrypt(b"220 ok\r\n", &mut out).unwrap();
+    pair.answer(&out).unwrap();
+    assert_eq!((pair.read(), pair.server.kept_bytes()), (b"220 ok\r\n".to_vec(), 0));
+}
+
 #[test]
 fn what_was_agreed_on_is_told() {
     let mut case = Case::new();

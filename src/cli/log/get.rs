@@ -103,6 +103,7 @@ fn received(id: RecordId, record: RecordView<'_>, by: &str) -> Vec<u8> {
     let facts = ReceivedFacts {
         helo: record.helo(),
         esmtp: record.esmtp(),
+        tls: record.under_tls(),
         smtputf8: record.smtputf8(),
         only_forward_path,
     };

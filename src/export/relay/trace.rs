@@ -11,6 +11,7 @@
 use std::{io::Write, net::IpAddr};
 
 use super::super::Record;
+use crate::log::UNDER_TLS;
 
 /// Renders the lines, each with its CRLF; `by` is what this side calls itself.
 pub(super) fn lines(record: &Record, lmtp: bool, by: &str) -> Vec<u8> {
@@ -30,10 +31,12 @@ pub(super) fn lines(record: &Record, lmtp: bool, by: &str) -> Vec<u8> {
 
 fn push_received(record: &Record, by: &str, out: &mut Vec<u8>) {
     // RFC 3848, RFC 6531 §4.3.
-    let with = match (record.smtputf8, record.esmtp) {
-        (true, _) => "UTF8SMTP",
-        (false, true) => "ESMTP",
-        (false, false) => "SMTP",
+    let with = match (record.smtputf8, record.esmtp, record.flags & UNDER_TLS != 0) {
+        (true, _, true) => "UTF8SMTPS",
+        (true, _, false) => "UTF8SMTP",
+        (false, true, true) => "ESMTPS",
+        (false, true, false) => "ESMTP",
+        (false, false, _) => "SMTP",
     };
     let _ = write!(out, "Received: from {} ", domain(&record.helo));
     let _ = match record.client.ip().to_canonical() {

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{Driver, Waiting};
 use crate::{
-    log::{AppendError, Mail, unix_micros},
+    log::{AppendError, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
     smtp::{Admission, MailFlags, Refusal},
 };
@@ -129,7 +129,8 @@ impl Driver {
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
             body_type: envelope.body as u8,
-            flags: flags_of(&envelope.flags),
+            flags: flags_of(&envelope.flags)
+                | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
         };
         let recipients = envelope.forward_path_count as u64;

@@ -44,7 +44,6 @@ impl Driver {
             let stepped = match step.event {
                 Event::NeedInput => Stepped::Wait,
                 Event::MailData(range) => {
-                    connection.mail.bytes += range.len() as u64;
                     if !spans.push(at + range.start, at + range.end) {
                         self.keep(connection, input, &mut spans);
                         spans.push(at + range.start, at + range.end);
@@ -53,7 +52,6 @@ impl Driver {
                 }
                 Event::MailDataStatic(octets) => {
                     self.keep(connection, input, &mut spans);
-                    connection.mail.bytes += octets.len() as u64;
                     self.keep_octets(connection, octets);
                     Stepped::More
                 }

@@ -138,10 +138,12 @@ impl Driver {
         true
     }
 
-    /// A stream that ends without a close_notify was cut off, by whoever (RFC 8446 §6.1).
+    /// A stream that ends without a close_notify was cut off, by whoever (RFC 8446 §6.1). Where
+    /// octets wait unread nobody knows yet.
     pub(super) fn note_truncation(&mut self, connection: &Connection) {
         if let Some(state) = &connection.tls
             && connection.phase == Phase::Open
+            && connection.kept.is_empty()
             && state.tls.is_established()
             && !state.tls.is_closed_by_peer()
         {

@@ -206,6 +206,7 @@ fn j1_received_cannot_be_forged() {
     let facts = ReceivedFacts {
         helo: "x;(y",
         esmtp: true,
+        tls: false,
         smtputf8: false,
         only_forward_path: Some("a@b"),
     };

@@ -406,11 +406,25 @@ fn rfc5321_4_5_3_2_exempt_peers_are_spared() {
 
 /// The field of a message from `helo` for `only`.
 fn received(helo: &str, client: &str, esmtp: bool, smtputf8: bool, only: Option<&str>) -> String {
-    let facts = ReceivedFacts { helo, esmtp, smtputf8, only_forward_path: only };
+    let facts = ReceivedFacts { helo, esmtp, smtputf8, tls: false, only_forward_path: only };
     let mut out = Vec::new();
     let client = client.parse().expect("an address");
     received_field(&facts, client, "mx.example", "id", 1_000_000, &mut out);
     String::from_utf8(out).expect("UTF-8")
+}
+
+/// RFC 3848 and RFC 6531 §4.3: registered names alone.
+#[test]
+fn rfc3848_names_of_protocols() {
+    for (esmtp, smtputf8, plain, tls) in [
+        (false, false, "SMTP", "SMTP"),
+        (true, false, "ESMTP", "ESMTPS"),
+        (true, true, "UTF8SMTP", "UTF8SMTPS"),
+    ] {
+        let with_protocol = trace::with_protocol;
+        assert_eq!(with_protocol(esmtp, smtputf8, false), plain);
+        assert_eq!(with_protocol(esmtp, smtputf8, true), tls);
+    }
 }
 
 #[test]
