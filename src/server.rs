@@ -59,8 +59,13 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let addresses = bind_addresses(&config)?;
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
-    let (marks, mark_listener) = log::HighWaterMarks::new(config.server.shards);
+    let left = left_shards(&data.path, config.server.shards)?;
+    let logs = left.last().map_or(config.server.shards, |last| usize::from(*last) + 1);
+    let (marks, mark_listener) = log::HighWaterMarks::new(logs);
     let marks = Arc::new(marks);
+    for &shard in &left {
+        marks.publish(shard, log::Log::open(&data.path)?.ends(shard)?.1);
+    }
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -151,7 +156,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     };
     let exporters = export::start(export::PlaneOptions {
         log: log::Log::open(&data.path)?,
-        shards: u16::try_from(shards.len())?,
+        shards: u16::try_from(logs)?,
         marks,
         listener: mark_listener,
         exporters: exports(&config, admin.as_ref().map(|admin| admin.address())),
@@ -197,6 +202,14 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         admin.shut_down();
     }
     failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
+}
+
+/// Shards of an earlier start that this one does not run: nothing is added to their logs, and what
+/// is in them is still exported.
+fn left_shards(dir: &Path, running: usize) -> io::Result<Vec<u16>> {
+    let mut shards = log::Log::open(dir)?.shards()?;
+    shards.retain(|shard| usize::from(*shard) >= running);
+    Ok(shards)
 }
 
 /// The exporters, with the port that the admin listener has got where its own was 0.

@@ -571,7 +571,8 @@ fn told(answer: impl Fn(&str) -> String + Send + 'static) -> StorePlace {
         endpoint,
         region: "us-east-1".into(),
         access_key: "any".into(),
-        secret_key_file: Some(Path::new("/dev/null").to_owned()),
+        // Any: this server checks nothing.
+        secret_key_file: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")),
     }
 }
 

@@ -164,3 +164,24 @@ fn an_unknown_sink_or_a_second_name_is_a_configuration_error() {
         assert!(failure.errors.contains(told), "{failure}");
     }
 }
+
+/// Fewer shards than before: what the others have taken is exported all the same.
+#[test]
+fn logs_of_shards_that_no_longer_run_are_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(dir.path()).set("server.shards=2").start();
+    for _ in 0..20 {
+        send(&server, 1, 500);
+    }
+    assert_eq!(server.stop(), Some(0));
+    let held = |shard: usize| {
+        lines(dir.path(), &["log", "offsets", "--at", "end"])[shard]["offset"].clone()
+    };
+    assert!(held(1).as_u64().unwrap() > 0, "the second shard took some");
+    let server = exporting(dir.path()).start();
+    let delivered = ["exporter=\"hole\"", "result=\"delivered\""];
+    eventually("all twenty", WAIT, || {
+        server.metric("mailrace_export_records_total", &delivered) == 20.0
+    });
+    assert_eq!(server.stop(), Some(0));
+}

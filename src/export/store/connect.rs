@@ -9,7 +9,7 @@ use object_store::{
 };
 
 use super::error;
-use crate::export::{ErrorClass, SinkError, StorePlace, install_crypto};
+use crate::export::{ErrorClass, SinkError, StorePlace, install_crypto, read_secret};
 
 /// Longest until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,10 +34,7 @@ pub(super) fn connect(place: &StorePlace) -> Result<Box<dyn ObjectStore>, SinkEr
                 key => AmazonS3Builder::new().with_access_key_id(key),
             };
             if let Some(file) = secret_key_file {
-                let unread = |error| {
-                    SinkError::new(ErrorClass::Auth, format!("{}: {error}", file.display()))
-                };
-                s3 = s3.with_secret_access_key(fs::read_to_string(file).map_err(unread)?.trim());
+                s3 = s3.with_secret_access_key(read_secret(file)?);
             }
             if !endpoint.is_empty() {
                 s3 = s3.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
