@@ -140,6 +140,7 @@ fn fill(dir: &Path, bytes: u64, shards: u16) -> io::Result<u64> {
             body_type: 0,
             flags: 0,
             size_declared: None,
+            facts: mailrace::log::Facts::default(),
         };
         shard.feed()?;
         shard.appender.append(&mail, &[&small], &fragments).map_err(io::Error::other)?;

@@ -27,6 +27,7 @@ fn mail() -> Mail<'static> {
         body_type: 0,
         flags: 0,
         size_declared: None,
+        facts: mailrace::log::Facts::default(),
     }
 }
 

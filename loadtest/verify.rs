@@ -181,6 +181,7 @@ mod tests {
                 body_type: 0,
                 flags: 0,
                 size_declared: None,
+                facts: log::Facts::default(),
             };
             appender.append(&mail, &[mail_data], &[]).unwrap();
         }

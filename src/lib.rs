@@ -7,6 +7,7 @@ pub mod consumer;
 pub mod export;
 pub mod log;
 pub mod metrics;
+pub mod policy;
 pub mod server;
 pub mod shard;
 pub mod smtp;

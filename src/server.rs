@@ -17,13 +17,13 @@ use std::{
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
     config::{
-        Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, LineEnds, ListenerConfig, RetentionConfig,
-        SyncMode, TlsMode,
+        AuthMechanism, Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, LineEnds, ListenerConfig,
+        Network, Protocol, RetentionConfig, SyncMode, TlsMode,
     },
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, ExportMetrics, Published},
-    shard::{self, Exempt, SharedState},
+    shard::{self, Gate, NoAdvisor, Peers, SharedState},
     smtp, tls,
 };
 
@@ -87,7 +87,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             segment_bytes: config.log.segment_size,
             connections_max: config.limits.connections_total.div_ceil(config.server.shards),
             inflight_bytes: config.limits.inflight_bytes / config.server.shards as u64,
-            exempt: exempt(&config),
+            exempt: peers(&config.limits.exempt),
+            advisor: Arc::new(NoAdvisor),
             drain: DRAIN,
             disk_low: disk_low(&config),
             sync: match config.log.sync {
@@ -105,6 +106,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 socket: shard::listen(at.address)?,
                 smtp: at.smtp.clone(),
                 tls: at.tls.clone(),
+                gate: at.gate.clone(),
             });
         }
         match shard::spawn(options, listeners, identity, recovery, shared) {
@@ -322,6 +324,7 @@ struct Bound {
     address: SocketAddr,
     smtp: Arc<smtp::Config>,
     tls: Option<Arc<tls::Config>>,
+    gate: Arc<Gate>,
 }
 
 fn bind_addresses(config: &Config) -> Result<Addresses, String> {
@@ -337,11 +340,13 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
             }
         };
         let smtp = Arc::new(smtp_config(config, listener, tls.is_some()));
+        let gate = Arc::new(gate(config, listener));
         let bound = |address| Bound {
             name: listener.name.clone(),
             address,
             smtp: smtp.clone(),
             tls: tls.clone(),
+            gate: gate.clone(),
         };
         for address in &listener.listen {
             let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
@@ -377,6 +382,37 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
     smtp.limits.command_wait = config.limits.timeout_command;
     smtp.limits.data_time = config.limits.timeout_data;
     smtp.limits.handshake_wait = config.limits.timeout_handshake;
+    smtp.limits.session_time = config.limits.timeout_session;
+    smtp.limits.commit_wait = config.limits.timeout_commit;
+    smtp.limits.session_messages = count(config.limits.session_messages);
+    smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
+    smtp.limits.errors_soft = count(config.limits.errors_soft);
+    smtp.limits.errors_hard = count(config.limits.errors_hard);
+    smtp.limits.junk_max = count(config.limits.junk);
+    smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
+    smtp.limits.data_rate_grace = config.limits.data_rate_grace;
+    smtp.limits.content_line_bytes = config.limits.content_line as usize;
+    smtp.limits.header_scan_bytes = config.limits.header_scan as usize;
+    smtp.limits.received_max = config.limits.received;
+    smtp.limits.bdat_chunks_max = count(config.limits.bdat_chunks);
+    smtp.protocol = match listener.protocol {
+        Protocol::Smtp => smtp::Protocol::Smtp,
+        Protocol::Lmtp => smtp::Protocol::Lmtp,
+        Protocol::Refuse => smtp::Protocol::Refuse,
+    };
+    let offers = |mechanism| listener.auth.mechanisms.contains(&mechanism);
+    smtp.auth = smtp::Auth {
+        plain: offers(AuthMechanism::Plain),
+        login: offers(AuthMechanism::Login),
+        scram_sha_256: offers(AuthMechanism::ScramSha256),
+        scram_sha_256_plus: offers(AuthMechanism::ScramSha256Plus),
+        external: offers(AuthMechanism::External),
+        required: listener.auth.required,
+    };
+    smtp.greet_check = listener.greet_check;
+    smtp.dsn = listener.dsn;
+    smtp.require_tls = listener.require_tls;
+    smtp.mt_priority = listener.mt_priority;
     smtp.tls = match listener.tls_mode {
         _ if !tls => smtp::TlsPolicy::Off,
         TlsMode::Off => smtp::TlsPolicy::Off,
@@ -390,6 +426,10 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
         LineEnds::Allow => smtp::LineEnds::Allow,
     };
     smtp
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Serves what is in the files of certificates now.
@@ -408,9 +448,20 @@ fn reload_certificates(listener: &Bound) {
     }
 }
 
-fn exempt(config: &Config) -> Exempt {
-    let networks = config.limits.exempt.clone();
-    Exempt(Arc::new(move |peer| networks.iter().any(|network| network.contains(peer))))
+fn peers(networks: &[Network]) -> Peers {
+    let networks = networks.to_vec();
+    Peers(Arc::new(move |peer| networks.iter().any(|network| network.contains(peer))))
+}
+
+fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
+    Gate {
+        proxies: listener.proxies.as_deref().map(peers),
+        proxy_wait: config.limits.timeout_proxy,
+        xclient: (!listener.xclient.is_empty()).then(|| peers(&listener.xclient)),
+        greet_delay: listener.greet_delay,
+        asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
+        low_priority: listener.low_priority,
+    }
 }
 
 /// D9: room for two segments a shard, and for one and a half messages.

@@ -127,6 +127,7 @@ impl Core {
                         body_type: 0,
                         flags: 0,
                         size_declared: None,
+                        facts: mailrace::log::Facts::default(),
                     };
                     let offset = self.appender.append(&mail, &[&input[data.clone()]], &[]).unwrap();
                     let id = self.appender.identity().record_id(offset);

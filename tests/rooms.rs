@@ -48,7 +48,7 @@ fn only_in(word: &str, rooms: &[&str]) {
 fn each_runtime_has_its_rooms() {
     only_in("glommio::", &["shard/"]);
     only_in("io_uring::", &["shard/", "cli/doctor.rs"]);
-    only_in("tokio::", &["admin/", "export/", "server.rs"]);
+    only_in("tokio::", &["admin/", "export/", "policy/", "server.rs"]);
     only_in("axum::", &["admin/"]);
 }
 
@@ -61,6 +61,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("metrics", &[]),
         ("tls", &[]),
         ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
+        ("policy", &["smtp", "shard"]),
         ("consumer", &["log"]),
         ("export", &["consumer", "log", "metrics"]),
         ("admin", &["metrics", "log", "consumer", "export"]),
@@ -75,7 +76,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
                 .collect();
             for other in [
                 "smtp", "log", "metrics", "shard", "admin", "config", "cli", "server", "consumer",
-                "export", "tls",
+                "export", "tls", "policy",
             ] {
                 let named = code.contains(&format!("crate::{other}"))
                     || code.contains(&format!("crate::{{{other}"));

@@ -56,6 +56,7 @@ fn fill(dir: &Path) -> (u64, u64) {
         body_type: 0,
         flags: 0,
         size_declared: None,
+        facts: mailrace::log::Facts::default(),
     };
     for record in 0..RECORDS {
         writer.append(&mail, &body).unwrap();

@@ -62,6 +62,8 @@ const DAY: u64 = 86_400_000;
 /// Of waits for a peer.
 const TIMEOUT: Kind = Kind::Duration { least: 1_000, most: DAY, word: None };
 
+const COUNT: Kind = Kind::Integer { least: 1, most: 1_000_000_000, word: None };
+
 /// Keys of `[server]`, `[log]` and `[limits]`, in the order of the documentation.
 pub(super) const ROOT: &[Key] = &[
     Key::new(
@@ -92,6 +94,20 @@ pub(super) const ROOT: &[Key] = &[
         "Certificate of the listeners and its chain, PEM; read again when it changes.",
     ),
     Key::new("server.tls.key_file", Kind::File, "", "Private key of it, PEM."),
+    Key::new(
+        "server.admin.token_file",
+        Kind::File,
+        "",
+        "File with the token that admin requests must bring; needed beyond loopback.",
+    )
+    .restart(),
+    Key::new(
+        "server.dns.servers",
+        Kind::List,
+        "",
+        "Addresses of DNS servers, as in 127.0.0.1:53; []: those of /etc/resolv.conf.",
+    )
+    .restart(),
     Key::new("log.dir", Kind::Text, super::DEFAULT_DIR, "Data directory.").restart(),
     Key::new(
         "log.sync",
@@ -174,6 +190,72 @@ pub(super) const ROOT: &[Key] = &[
     Key::new("limits.timeout.command", TIMEOUT, "5m", "Longest wait for a command."),
     Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest DATA or BDAT."),
     Key::new("limits.timeout.handshake", TIMEOUT, "30s", "Longest TLS handshake."),
+    Key::new("limits.timeout.proxy", TIMEOUT, "3s", "Longest wait for a PROXY header."),
+    Key::new(
+        "limits.timeout.session",
+        TIMEOUT,
+        "1h",
+        "Age at which a session ends between commands.",
+    ),
+    Key::new("limits.timeout.commit", TIMEOUT, "60s", "Longest wait for a sync, then 451."),
+    Key::new(
+        "limits.connections.per_ip",
+        Kind::Integer { least: 1, most: 10_000_000, word: Some("") },
+        "50",
+        "Sessions of one IPv4 address or IPv6 /64; \"\": no limit.",
+    ),
+    Key::new(
+        "limits.connections.rate_per_ip",
+        Kind::PerMinute,
+        "600/m",
+        "New sessions of one IPv4 address or IPv6 /64; \"\": no limit.",
+    ),
+    Key::new("limits.handshakes", COUNT, "256", "TLS handshakes under way on one shard."),
+    Key::new("limits.session_messages", COUNT, "10000", "MAIL commands of one session."),
+    Key::new("limits.session_recipients", COUNT, "10000", "RCPT commands of one session."),
+    Key::new(
+        "limits.errors.soft",
+        COUNT,
+        "10",
+        "Errors since the last accepted message after which replies are delayed.",
+    ),
+    Key::new("limits.errors.hard", COUNT, "20", "Errors after which the session ends."),
+    Key::new("limits.junk", COUNT, "100", "Commands without a message before the session ends."),
+    Key::new("limits.auth_failures", COUNT, "3", "Failed AUTH commands of one session."),
+    Key::new(
+        "limits.auth_failures_per_ip",
+        Kind::PerMinute,
+        "30/m",
+        "Failed AUTH commands of one address before it is blocked for 5 minutes; \"\": no limit.",
+    ),
+    Key::new(
+        "limits.data_rate_min",
+        Kind::Size { least: 0, most: MIB, word: None, percent: None },
+        "500B",
+        "Slowest mail data, in bytes a second on average; 0B: no limit.",
+    ),
+    Key::new("limits.data_rate_grace", TIMEOUT, "30s", "Time before the slowest rate counts."),
+    Key::new(
+        "limits.content_line",
+        // RFC 5321 §4.5.3.1.6.
+        Kind::Size { least: 998, most: 16 * MIB, word: None, percent: None },
+        "64KiB",
+        "Longest line of mail data without CRLF.",
+    ),
+    Key::new(
+        "limits.header_scan",
+        Kind::Size { least: 1 << 12, most: 16 * MIB, word: None, percent: None },
+        "256KiB",
+        "Header looked at for Received fields.",
+    ),
+    Key::new(
+        "limits.received",
+        // RFC 5321 §6.3.
+        Kind::Integer { least: 100, most: 100_000, word: None },
+        "100",
+        "Received fields beyond which a message is taken for a loop.",
+    ),
+    Key::new("limits.bdat_chunks", COUNT, "4096", "BDAT commands of one message."),
     Key::new(
         "limits.exempt",
         Kind::List,
@@ -189,7 +271,14 @@ pub(super) const LISTENER: &[Key] = &[
         "listen",
         Kind::List,
         super::DEFAULT_LISTEN,
-        "Addresses; port 0 lets the system choose.",
+        "Addresses; port 0 lets the system choose; unix:/PATH is a socket for LMTP.",
+    )
+    .restart(),
+    Key::new(
+        "protocol",
+        Kind::Choice(&["smtp", "lmtp", "refuse"]),
+        "smtp",
+        "smtp; lmtp: a reply for each recipient (RFC 2033); refuse: 521 to all (RFC 7504).",
     )
     .restart(),
     Key::new(
@@ -215,6 +304,110 @@ pub(super) const LISTENER: &[Key] = &[
     )
     .restart(),
     Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM.").restart(),
+    Key::new(
+        "tls.client_ca_file",
+        Kind::File,
+        "",
+        "Clients must show a certificate of these authorities, PEM; \"\": none is asked for.",
+    )
+    .restart(),
+    Key::new(
+        "tls.unknown_name",
+        Kind::Choice(&["default", "reject"]),
+        "default",
+        "Who asks for a name that no certificate has gets the default one, or none.",
+    )
+    .restart(),
+    Key::new(
+        "auth.mechanisms",
+        Kind::List,
+        "",
+        "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL; only under TLS.",
+    ),
+    Key::new("auth.users_file", Kind::File, "", "Users, as `mailrace user` writes them."),
+    Key::new("auth.required", Kind::Boolean, "false", "No mail without AUTH (port 587)."),
+    Key::new(
+        "proxy_protocol.mode",
+        Kind::Choice(&["off", "required"]),
+        "off",
+        "required: each connection begins with a PROXY header, version 1 or 2.",
+    ),
+    Key::new(
+        "proxy_protocol.trusted",
+        Kind::List,
+        "",
+        "Networks of the proxies; others are closed.",
+    ),
+    Key::new(
+        "xclient.trusted",
+        Kind::List,
+        "",
+        "Networks that may use XCLIENT and XFORWARD; []: nobody.",
+    ),
+    Key::new(
+        "accept.domains",
+        Kind::List,
+        "",
+        "Domains whose recipients are accepted: example.com, *.example.com for all below; *: all.",
+    ),
+    Key::new("accept.domains_file", Kind::File, "", "More of them, one a line."),
+    Key::new(
+        "accept.recipients_file",
+        Kind::File,
+        "",
+        "The recipients of these domains, one a line; \"\": any.",
+    ),
+    Key::new(
+        "accept.subaddress",
+        Kind::Text,
+        "+",
+        "user+detail is accepted where user is; \"\": off.",
+    ),
+    Key::new(
+        "dns.lists",
+        Kind::List,
+        "",
+        "DNS lists with weights, as in zen.example=5, allow.example=-3; asked before the greeting.",
+    ),
+    Key::new(
+        "dns.reject_at",
+        Kind::Integer { least: 1, most: 1_000_000, word: None },
+        "1",
+        "Sum of weights at which recipients are refused.",
+    ),
+    Key::new(
+        "dns.deadline",
+        Kind::Duration { least: 10, most: 60_000, word: None },
+        "2s",
+        "Longest wait for DNS; what has not answered then counts nothing.",
+    ),
+    Key::new("dns.reverse", Kind::Boolean, "false", "Look up the name of the client."),
+    Key::new(
+        "greet_delay",
+        Kind::Duration { least: 0, most: 60_000, word: None },
+        "0s",
+        "Wait before the greeting; with greet_check, who talks in it is refused.",
+    ),
+    Key::new("greet_check", Kind::Boolean, "false", "Refuse who talks before the greeting."),
+    Key::new(
+        "priority",
+        Kind::Choice(&["normal", "low"]),
+        "normal",
+        "low: refused first, with 452, when the server is overloaded.",
+    ),
+    Key::new(
+        "dsn",
+        Kind::Boolean,
+        "false",
+        "Offer DSN (RFC 3461); every exporter must pass it on.",
+    ),
+    Key::new(
+        "require_tls",
+        Kind::Boolean,
+        "false",
+        "Offer REQUIRETLS (RFC 8689); every exporter must be under verified TLS.",
+    ),
+    Key::new("mt_priority", Kind::Boolean, "false", "Offer MT-PRIORITY (RFC 6710)."),
 ];
 
 /// Which table a key stands in.

@@ -17,6 +17,7 @@ mod export_keys;
 mod exports;
 mod file;
 mod keys;
+mod listeners;
 mod machine;
 mod raw;
 mod reload;
@@ -76,6 +77,10 @@ pub struct ServerConfig {
     pub cpus: Vec<usize>,
     /// Address of the admin listener; `None` if off.
     pub admin_listen: Option<SocketAddr>,
+    /// File with the token that admin requests must bring.
+    pub admin_token_file: Option<PathBuf>,
+    /// DNS servers; empty: those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// Certificate of the listeners; `None` if they have none but their own.
     pub tls: Option<Files>,
 }
@@ -171,6 +176,44 @@ pub struct LimitsConfig {
     pub timeout_data: Duration,
     /// Longest TLS handshake.
     pub timeout_handshake: Duration,
+    /// Longest wait for a PROXY header.
+    pub timeout_proxy: Duration,
+    /// Age at which a session ends between commands.
+    pub timeout_session: Duration,
+    /// Longest wait for a sync.
+    pub timeout_commit: Duration,
+    /// Sessions of one address or /64; `None`: no limit.
+    pub connections_per_ip: Option<usize>,
+    /// New sessions a minute of one address or /64; `None`: no limit.
+    pub connection_rate_per_ip: Option<u32>,
+    /// TLS handshakes under way on one shard.
+    pub handshakes: usize,
+    /// MAIL commands of one session.
+    pub session_messages: usize,
+    /// RCPT commands of one session.
+    pub session_recipients: usize,
+    /// Errors after which replies are delayed.
+    pub errors_soft: usize,
+    /// Errors after which the session ends.
+    pub errors_hard: usize,
+    /// Commands without a message before the session ends.
+    pub junk: usize,
+    /// Failed AUTH commands of one session.
+    pub auth_failures: usize,
+    /// Failed AUTH commands a minute of one address; `None`: no limit.
+    pub auth_failures_per_ip: Option<u32>,
+    /// Slowest mail data, in bytes a second; 0: no limit.
+    pub data_rate_min: u64,
+    /// Time before the slowest rate counts.
+    pub data_rate_grace: Duration,
+    /// Longest line of mail data, in bytes without CRLF.
+    pub content_line: u64,
+    /// Bytes of the header looked at for Received fields.
+    pub header_scan: u64,
+    /// Received fields of one message.
+    pub received: usize,
+    /// BDAT commands of one message.
+    pub bdat_chunks: usize,
     /// Peers spared the limits that guard against abuse.
     pub exempt: Vec<Network>,
 }
@@ -182,12 +225,112 @@ pub struct ListenerConfig {
     pub name: String,
     /// Addresses; port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// Paths of unix sockets.
+    pub listen_unix: Vec<PathBuf>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// What becomes of bare CR, bare LF and NUL in mail data.
     pub line_ends: LineEnds,
     /// What it says of TLS; all but `Off` means nothing without a certificate.
     pub tls_mode: TlsMode,
     /// Its own certificate.
     pub tls: Option<Files>,
+    /// Authorities of client certificates, which are then required.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Who asks for a name that no certificate has is refused.
+    pub tls_reject_unknown_name: bool,
+    /// `listener.auth`
+    pub auth: AuthConfig,
+    /// Networks of proxies that send a PROXY header; `None`: the PROXY protocol is off.
+    pub proxies: Option<Vec<Network>>,
+    /// Networks that may use XCLIENT and XFORWARD.
+    pub xclient: Vec<Network>,
+    /// `listener.accept`
+    pub accept: AcceptConfig,
+    /// `listener.dns`
+    pub dns: DnsConfig,
+    /// Wait before the greeting.
+    pub greet_delay: Duration,
+    /// Who talks before the greeting is refused.
+    pub greet_check: bool,
+    /// Its mail is refused first under overload.
+    pub low_priority: bool,
+    /// DSN is offered (RFC 3461).
+    pub dsn: bool,
+    /// REQUIRETLS is offered (RFC 8689).
+    pub require_tls: bool,
+    /// MT-PRIORITY is offered (RFC 6710).
+    pub mt_priority: bool,
+}
+
+/// `listener.protocol`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 5321 (default).
+    Smtp,
+    /// RFC 2033.
+    Lmtp,
+    /// No mail is taken here (RFC 7504).
+    Refuse,
+}
+
+/// A mechanism of AUTH (RFC 4954).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMechanism {
+    /// RFC 4616.
+    Plain,
+    /// De-facto, older than PLAIN.
+    Login,
+    /// RFC 7677.
+    ScramSha256,
+    /// RFC 7677, bound to the TLS connection (RFC 5802 §6).
+    ScramSha256Plus,
+    /// By the client certificate (RFC 4422 appendix A).
+    External,
+}
+
+/// `listener.auth`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// Mechanisms offered; empty: AUTH is not.
+    pub mechanisms: Vec<AuthMechanism>,
+    /// Users and what proves them.
+    pub users_file: Option<PathBuf>,
+    /// No mail without AUTH.
+    pub required: bool,
+}
+
+/// `listener.accept`: whose mail is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptConfig {
+    /// `example.com`, `*.example.com`, `*`, in lower case.
+    pub domains: Vec<String>,
+    /// More of them, one a line.
+    pub domains_file: Option<PathBuf>,
+    /// Recipients, one a line; `None`: any of the domains.
+    pub recipients_file: Option<PathBuf>,
+    /// What stands between user and detail; `None`: nothing does.
+    pub subaddress: Option<char>,
+}
+
+impl AcceptConfig {
+    /// Whether nothing says whose mail is taken.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty() && self.domains_file.is_none() && self.recipients_file.is_none()
+    }
+}
+
+/// `listener.dns`: what is asked about a client before it is greeted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Zones with the weight that an answer has.
+    pub lists: Vec<(String, i32)>,
+    /// Sum of weights at which recipients are refused.
+    pub reject_at: i32,
+    /// Longest wait.
+    pub deadline: Duration,
+    /// The client's name is looked up.
+    pub reverse: bool,
 }
 
 /// `listener.tls_mode`
@@ -319,6 +462,7 @@ impl Config {
 
 fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErrors> {
     let s = &mut settings;
+    let has_token = s.is_written("server.admin.token_file");
     let server = ServerConfig {
         hostname: s.parse("server.hostname", |text| match text {
             "" => units::hostname(&machine.hostname),
@@ -328,14 +472,18 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         cpus: machine.cpus.clone(),
         admin_listen: s.parse("server.admin.listen", |text| match text {
             "" => Ok(None),
-            _ => loopback(text, "the admin listener has no token yet").map(Some),
+            _ => admin_address(text, has_token).map(Some),
+        }),
+        admin_token_file: s.file("server.admin.token_file"),
+        dns_servers: s.list("server.dns.servers", |text| {
+            text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:53"))
         }),
         tls: files(s, "server.tls"),
     };
     let log = log(s);
     let limits = limits(s, machine);
     let listeners: Vec<ListenerConfig> =
-        (0..s.listener_count()).map(|index| listener(s, index)).collect();
+        (0..s.listener_count()).map(|index| listeners::listener(s, index)).collect();
     for (index, listener) in listeners.iter().enumerate() {
         let demanded = matches!(listener.tls_mode, TlsMode::Required | TlsMode::Implicit);
         let written = s.is_written("server.tls.cert_file")
@@ -412,35 +560,26 @@ fn limits(s: &mut Settings, machine: &Machine) -> LimitsConfig {
         timeout_command: s.duration("limits.timeout.command").unwrap_or_default(),
         timeout_data: s.duration("limits.timeout.data").unwrap_or_default(),
         timeout_handshake: s.duration("limits.timeout.handshake").unwrap_or_default(),
+        timeout_proxy: s.duration("limits.timeout.proxy").unwrap_or_default(),
+        timeout_session: s.duration("limits.timeout.session").unwrap_or_default(),
+        timeout_commit: s.duration("limits.timeout.commit").unwrap_or_default(),
+        connections_per_ip: s.integer("limits.connections.per_ip"),
+        connection_rate_per_ip: s.per_minute("limits.connections.rate_per_ip"),
+        handshakes: s.integer("limits.handshakes").unwrap_or_default(),
+        session_messages: s.integer("limits.session_messages").unwrap_or_default(),
+        session_recipients: s.integer("limits.session_recipients").unwrap_or_default(),
+        errors_soft: s.integer("limits.errors.soft").unwrap_or_default(),
+        errors_hard: s.integer("limits.errors.hard").unwrap_or_default(),
+        junk: s.integer("limits.junk").unwrap_or_default(),
+        auth_failures: s.integer("limits.auth_failures").unwrap_or_default(),
+        auth_failures_per_ip: s.per_minute("limits.auth_failures_per_ip"),
+        data_rate_min: s.size("limits.data_rate_min").unwrap_or_default(),
+        data_rate_grace: s.duration("limits.data_rate_grace").unwrap_or_default(),
+        content_line: s.size("limits.content_line").unwrap_or_default(),
+        header_scan: s.size("limits.header_scan").unwrap_or_default(),
+        received: s.integer("limits.received").unwrap_or_default(),
+        bdat_chunks: s.integer("limits.bdat_chunks").unwrap_or_default(),
         exempt: s.list("limits.exempt", str::parse),
-    }
-}
-
-fn listener(settings: &mut Settings, index: usize) -> ListenerConfig {
-    let key = |field: &str| format!("listener.{index}.{field}");
-    let reason = "a recipient policy (`accept`), which does not exist yet, is needed there, or the \
-                  server would be a catch-all for the Internet";
-    let errors = settings.error_count();
-    let listen = settings.list(&key("listen"), |text| loopback(text, reason));
-    if listen.is_empty() && settings.error_count() == errors {
-        let message = "at least one address is needed, for example 127.0.0.1:2525".to_owned();
-        settings.blame(&key("listen"), message);
-    }
-    ListenerConfig {
-        name: settings.parse(&key("name"), units::label),
-        listen,
-        line_ends: match settings.choice(&key("line_ends")) {
-            "normalize" => LineEnds::Normalize,
-            "allow" => LineEnds::Allow,
-            _ => LineEnds::Reject,
-        },
-        tls_mode: match settings.choice(&key("tls_mode")) {
-            "off" => TlsMode::Off,
-            "required" => TlsMode::Required,
-            "implicit" => TlsMode::Implicit,
-            _ => TlsMode::Starttls,
-        },
-        tls: files(settings, &key("tls")),
     }
 }
 
@@ -456,13 +595,16 @@ fn files(settings: &mut Settings, table: &str) -> Option<Files> {
     cert_file.zip(key_file).map(|(cert_file, key_file)| Files { cert_file, key_file })
 }
 
-fn loopback(text: &str, reason: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:2525"))?;
-    if address.ip().to_canonical().is_loopback() {
+fn admin_address(text: &str, has_token: bool) -> Result<SocketAddr, String> {
+    let address = address(text)?;
+    if has_token || address.ip().to_canonical().is_loopback() {
         return Ok(address);
     }
-    Err(format!("{text} listens beyond loopback: {reason}"))
+    Err(format!("{text} listens beyond loopback: server.admin.token_file is needed for that"))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:2525"))
 }
 
 #[cfg(test)]

@@ -342,6 +342,10 @@ impl Settings {
         self.take(key, |kind, value| kind.rate(value))
     }
 
+    pub(super) fn per_minute(&mut self, key: &str) -> Option<u32> {
+        self.take(key, |kind, value| kind.per_minute(value))
+    }
+
     /// A path; `credential:NAME` is one below `$CREDENTIALS_DIRECTORY`.
     pub(super) fn file(&mut self, key: &str) -> Option<PathBuf> {
         let credentials = self.credentials.clone();

@@ -12,6 +12,7 @@ const SIZE: &str = "^[0-9]+ ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$";
 const PERCENT: &str = "^[0-9]+ ?%$";
 const DURATION: &str = "^[0-9]+ ?(ms|s|m|h|d)$";
 const RATE: &str = "^[0-9]+/s$";
+const PER_MINUTE: &str = "^[0-9]+/m$";
 
 /// The schema, draft 2020-12.
 pub fn schema() -> Json {
@@ -98,6 +99,10 @@ fn value(key: &Key) -> Json {
         Kind::Duration { word, .. } => {
             choices.extend(word.map(|word| json!({"const": word})));
             text(DURATION)
+        }
+        Kind::PerMinute => {
+            choices.push(json!({"const": ""}));
+            text(PER_MINUTE)
         }
         Kind::Rate => {
             choices.push(json!({"const": ""}));

@@ -88,6 +88,8 @@ pub(super) enum Kind {
     },
     /// `1000/s`; empty: none.
     Rate,
+    /// `600/m`; empty: none.
+    PerMinute,
 }
 
 /// A size as written.
@@ -122,6 +124,7 @@ impl Kind {
             Kind::Size { .. } => "a string such as \"64MiB\"".to_owned(),
             Kind::Duration { .. } => "a string such as \"10s\"".to_owned(),
             Kind::Rate => "a string such as \"1000/s\"".to_owned(),
+            Kind::PerMinute => "a string such as \"600/m\"".to_owned(),
             Kind::Text | Kind::File | Kind::Choice(_) => "a string".to_owned(),
         }
     }
@@ -197,6 +200,19 @@ impl Kind {
         }
     }
 
+    /// So many a minute; `None`: no limit.
+    pub(super) fn per_minute(self, value: &Value) -> Result<Option<u32>, String> {
+        let text = value.text();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let number = text.strip_suffix("/m").and_then(|number| number.parse::<u32>().ok());
+        match number.filter(|number| *number > 0) {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!("{text:?} is not a rate such as \"600/m\"")),
+        }
+    }
+
     /// The same for values that mean the same, such as `60s` and `1m`.
     pub(super) fn canonical(self, value: &Value) -> String {
         let meaning = match self {
@@ -234,6 +250,16 @@ mod tests {
         assert_eq!(rate(""), Ok(None));
         assert_eq!(rate("1000/s"), Ok(Some(1000)));
         for text in ["0/s", "1000", "/s", "-1/s", "10/m"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_a_minute() {
+        let rate = |text: &str| Kind::PerMinute.per_minute(&Value::Text(text.to_owned()));
+        assert_eq!(rate(""), Ok(None));
+        assert_eq!(rate("600/m"), Ok(Some(600)));
+        for text in ["0/m", "600", "/m", "-1/m", "10/s"] {
             assert!(rate(text).is_err(), "{text}");
         }
     }

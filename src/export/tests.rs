@@ -109,6 +109,7 @@ fn mail(listener: &str) -> Mail<'_> {
         body_type: 0,
         flags: 0,
         size_declared: None,
+        facts: crate::log::Facts::default(),
     }
 }
 

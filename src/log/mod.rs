@@ -45,7 +45,7 @@ pub use operation::{
 };
 pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
-pub use record::{FragmentAt, Mail, RecordView, UNDER_TLS};
+pub use record::{Facts, FragmentAt, Mail, RecordView, UNDER_TLS};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
 pub use retention::{Needs, Pass, Reason, Retention, Rules};
 pub use verify::{Checked, Finding, Severity, Witness, verify};

@@ -40,6 +40,51 @@ pub struct Mail<'a> {
     pub flags: u32,
     /// SIZE= of MAIL.
     pub size_declared: Option<u64>,
+    /// What else is known of session and envelope.
+    pub facts: Facts<'a>,
+}
+
+/// What is known of a session and an envelope besides what every message has. Empty for mail from
+/// an unknown client in the clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// It came by LMTP (RFC 2033).
+    pub lmtp: bool,
+    /// TLS version and cipher suite by their IANA names; empty in the clear.
+    pub tls_version: &'a str,
+    /// See `tls_version`.
+    pub tls_cipher: &'a str,
+    /// Name the client asked for; empty: none.
+    pub tls_sni: &'a str,
+    /// Subject of the client's verified certificate; empty: none.
+    pub tls_client: &'a str,
+    /// SASL mechanism; empty: the client did not authenticate.
+    pub auth_mechanism: &'a str,
+    /// Who it proved to be.
+    pub auth_user: &'a str,
+    /// The peer of the connection, where [`Mail::client`] was told by PROXY or XCLIENT.
+    pub proxy: Option<SocketAddr>,
+    /// What the proxy, or the peer that spoke XCLIENT or XFORWARD, told besides: `KEY=value` items
+    /// joined by LF.
+    pub proxy_facts: &'a str,
+    /// Confirmed name of the client; empty: not looked up, or none.
+    pub rdns: &'a str,
+    /// Sum of the weights of DNS lists.
+    pub list_score: i32,
+    /// RET= of MAIL (RFC 3461 §4.3): 0 none, 1 FULL, 2 HDRS.
+    pub ret: u8,
+    /// ENVID= of MAIL, xtext decoded; empty: none.
+    pub envid: &'a str,
+    /// AUTH= of MAIL (RFC 4954 §5), xtext decoded; `<>` where it was so or not believed; empty:
+    /// none.
+    pub submitter: &'a str,
+    /// REQUIRETLS of MAIL (RFC 8689).
+    pub require_tls: bool,
+    /// MT-PRIORITY= of MAIL (RFC 6710), -9 to 9.
+    pub mt_priority: Option<i8>,
+    /// For each forward-path `NOTIFY=` and `ORCPT=` as given, joined by LF; empty where no
+    /// recipient has any.
+    pub rcpt_params: &'a str,
 }
 
 /// The bit of [`Mail::flags`] that says the message came under TLS; the lower seven are facts about

@@ -510,6 +510,7 @@ mod tests {
             body_type: 0,
             flags: 0,
             size_declared: None,
+            facts: crate::log::Facts::default(),
         };
         for _ in 0..records {
             writer.append(&mail, &[b'x'; 60_000]).unwrap();

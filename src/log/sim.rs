@@ -106,6 +106,7 @@ impl Disk {
             body_type: 0,
             flags: 0,
             size_declared: None,
+            facts: Facts::default(),
         };
         if let Ok(offset) = self.appender.append(&mail, &[&octets], &fragments) {
             assert!(self.sent.insert(offset.get(), whole).is_none(), "an offset is given once");

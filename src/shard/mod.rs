@@ -4,6 +4,7 @@
 //! ring and log. Shards share nothing on the path of a message; what other threads may know of a
 //! shard is in [`SharedState`], written by its tick. This room alone names glommio and io_uring.
 
+mod advisor;
 mod connection;
 mod counters;
 mod driver;
@@ -28,6 +29,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
 pub use watch::Watch;
@@ -54,7 +56,9 @@ pub struct Options {
     /// Octets received and not yet durable; beyond, reading stops and MAIL gets 452.
     pub inflight_bytes: u64,
     /// Tells which peers are spared the limits that guard against strangers.
-    pub exempt: Exempt,
+    pub exempt: Peers,
+    /// Answers what must not be found out on the shard.
+    pub advisor: Arc<dyn Advisor>,
     /// How long a drain waits for transactions in progress (D16).
     pub drain: Duration,
     /// Free octets under which MAIL is refused (D9), the share of the disk aside.
@@ -78,21 +82,48 @@ pub struct Listener {
     pub smtp: Arc<smtp::Config>,
     /// Its TLS, the same for all shards; `None` if [`smtp::Config::tls`] is off.
     pub tls: Option<Arc<tls::Config>>,
+    /// What comes before the greeting.
+    pub gate: Arc<Gate>,
 }
 
-/// Tells whether an address is exempt.
-#[derive(Clone)]
-pub struct Exempt(pub Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+/// What a listener asks of a connection before its session.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    /// Peers that begin with a PROXY header; all others are closed. `None`: the protocol is off.
+    pub proxies: Option<Peers>,
+    /// How long a PROXY header may take.
+    pub proxy_wait: Duration,
+    /// Peers that may use XCLIENT and XFORWARD; `None`: nobody.
+    pub xclient: Option<Peers>,
+    /// Wait before the greeting.
+    pub greet_delay: Duration,
+    /// The advisor is asked about each client that is not exempt, and its answer waited for.
+    pub asks: bool,
+    /// Mail is refused here first under overload.
+    pub low_priority: bool,
+}
 
-impl std::fmt::Debug for Exempt {
+/// Tells whether an address belongs to some peers.
+#[derive(Clone)]
+pub struct Peers(pub Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl Peers {
+    /// Whether this address is one of them.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        (self.0)(address)
+    }
+}
+
+impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Exempt")
+        f.write_str("Peers")
     }
 }
 
 impl Options {
     fn exempt(&self, address: IpAddr) -> bool {
-        (self.exempt.0)(address)
+        self.exempt.contains(address)
     }
 }
 
@@ -108,6 +139,7 @@ pub struct SharedState {
     shard: u16,
     segments_from: AtomicU64,
     waker: AtomicWaker,
+    answers: Arc<advisor::Answers>,
 }
 
 impl SharedState {
@@ -127,6 +159,7 @@ impl SharedState {
             segments_from: AtomicU64::new(0),
             drain: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            answers: Arc::default(),
             finished: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }

@@ -21,7 +21,8 @@ fn options(data: &DataDir) -> Options {
         segment_bytes: 1 << 20,
         connections_max: 10,
         inflight_bytes: 1 << 30,
-        exempt: Exempt(Arc::new(|_| true)),
+        exempt: Peers(Arc::new(|_| true)),
+        advisor: Arc::new(NoAdvisor),
         drain: Duration::from_secs(1),
         disk_low: 0,
         sync: SyncPolicy::Group,
@@ -37,7 +38,13 @@ fn start(dir: &std::path::Path, smtp: smtp::Config) -> (Handle, SocketAddr) {
     let recovery = recover(&shard, identity).unwrap();
     let socket = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
-    let listeners = vec![Listener { name: "mx".into(), socket, smtp: Arc::new(smtp), tls: None }];
+    let listeners = vec![Listener {
+        name: "mx".into(),
+        socket,
+        smtp: Arc::new(smtp),
+        tls: None,
+        gate: Arc::default(),
+    }];
     let options = options(&data);
     let shared = Arc::new(SharedState::new(Published::new()));
     (spawn(options, listeners, identity, recovery, shared).unwrap(), address)

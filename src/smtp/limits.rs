@@ -1,5 +1,7 @@
 //! Options and limits of the protocol core. The `config` room fills them; defaults are here.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of the protocol core, one for all sessions of a listener.
@@ -15,6 +17,18 @@ pub struct Config {
     pub line_ends: LineEnds,
     /// Whether TLS is offered, or demanded. Default [`TlsPolicy::Off`].
     pub tls: TlsPolicy,
+    /// What is spoken. Default [`Protocol::Smtp`].
+    pub protocol: Protocol,
+    /// What AUTH offers (RFC 4954). Default nothing.
+    pub auth: Auth,
+    /// Whose mail is taken; `None`: anybody's, which is for loopback alone. Default `None`.
+    pub recipients: Option<Recipients>,
+    /// DSN is offered (RFC 3461). Default off.
+    pub dsn: bool,
+    /// REQUIRETLS is offered under TLS (RFC 8689). Default off.
+    pub require_tls: bool,
+    /// MT-PRIORITY is offered (RFC 6710). Default off.
+    pub mt_priority: bool,
     /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
     pub greet_check: bool,
     /// `NOOP panic` panics, so that tests see what becomes of such a session.
@@ -29,12 +43,83 @@ impl Default for Config {
             limits: Limits::default(),
             line_ends: LineEnds::default(),
             tls: TlsPolicy::default(),
+            protocol: Protocol::default(),
+            auth: Auth::default(),
+            recipients: None,
+            dsn: false,
+            require_tls: false,
+            mt_priority: false,
             greet_check: false,
             #[cfg(test)]
             panics: false,
         }
     }
 }
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// RFC 5321.
+    #[default]
+    Smtp,
+    /// RFC 2033: LHLO, and a reply for each recipient.
+    Lmtp,
+    /// 521 in place of the greeting (RFC 7504), then nothing but QUIT.
+    Refuse,
+}
+
+/// Mechanisms of AUTH that are offered, all of them under TLS only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Auth {
+    /// RFC 4616.
+    pub plain: bool,
+    /// The de-facto one, older than PLAIN.
+    pub login: bool,
+    /// RFC 7677.
+    pub scram_sha_256: bool,
+    /// RFC 7677 with channel binding.
+    pub scram_sha_256_plus: bool,
+    /// By the client certificate (RFC 4422 appendix A).
+    pub external: bool,
+    /// 530 5.7.0 to MAIL without AUTH (RFC 4954 §6).
+    pub required: bool,
+}
+
+/// Tells whose mail is taken. Asked at RCPT, on the shard: it must not block.
+pub trait RecipientPolicy: Send + Sync {
+    /// Judges a forward-path without brackets, source route dropped; `postmaster` may lack its
+    /// domain. Called for whoever is not authenticated.
+    fn judge(&self, forward_path: &str) -> Recipient;
+}
+
+/// What a [`RecipientPolicy`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipient {
+    /// It is taken.
+    Ours,
+    /// The domain is ours, nobody there has this name: 550 5.1.1.
+    Unknown,
+    /// The domain is not ours: 550 5.7.1, we are no relay.
+    Foreign,
+}
+
+/// A shared [`RecipientPolicy`]; equal where it is the same one.
+#[derive(Clone)]
+pub struct Recipients(pub Arc<dyn RecipientPolicy>);
+
+impl fmt::Debug for Recipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recipients")
+    }
+}
+
+impl PartialEq for Recipients {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Recipients {}
 
 /// What a listener says of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -36,7 +36,10 @@ mod transaction;
 mod tests;
 
 pub use command::Verb;
-pub use limits::{Admission, Config, Limits, LineEnds, TlsPolicy};
+pub use limits::{
+    Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
+    TlsPolicy,
+};
 pub use reply::{Refusal, Replies};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};

@@ -27,6 +27,7 @@ fn mail<'a>(from: &'a str) -> Mail<'a> {
         body_type: 1,
         flags: 5,
         size_declared: Some(9),
+        facts: Facts::default(),
     }
 }
 

@@ -43,6 +43,7 @@ proptest! {
             body_type,
             flags: times.1,
             size_declared: size,
+            facts: Facts::default(),
         };
         let body: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
         let fragments: Vec<FragmentAt> = fragments

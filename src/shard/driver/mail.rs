@@ -132,6 +132,7 @@ impl Driver {
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
+            facts: crate::log::Facts::default(),
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;

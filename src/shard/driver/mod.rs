@@ -5,6 +5,7 @@
 //! preparation). All state lives here, on one thread: no locks, no atomics on the path of a
 //! message.
 
+mod advice;
 mod commit;
 mod mail;
 mod rest;
@@ -284,6 +285,7 @@ impl Driver {
             self.complete(completion);
         }
         self.completions = completions;
+        self.take_answers();
         self.serve_log();
         if self.held_up && !self.log_full() && !self.memory_full() {
             self.resume();

@@ -1,0 +1,204 @@
+//! One `[[listener]]`: its keys, and what they demand of each other.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::raw::Settings;
+use super::{
+    AcceptConfig, AuthConfig, AuthMechanism, DnsConfig, LineEnds, ListenerConfig, Network,
+    Protocol, TlsMode, address, files, units,
+};
+
+pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
+    let key = |field: &str| format!("listener.{index}.{field}");
+    let protocol = match s.choice(&key("protocol")) {
+        "lmtp" => Protocol::Lmtp,
+        "refuse" => Protocol::Refuse,
+        _ => Protocol::Smtp,
+    };
+    let accept = accept(s, &key);
+    let (listen, listen_unix) = listen(s, &key, protocol, &accept);
+    let tls_mode = match s.choice(&key("tls_mode")) {
+        "off" => TlsMode::Off,
+        "required" => TlsMode::Required,
+        "implicit" => TlsMode::Implicit,
+        _ => TlsMode::Starttls,
+    };
+    let tls_client_ca = s.file(&key("tls.client_ca_file"));
+    let auth = auth(s, &key, tls_mode, tls_client_ca.is_some());
+    ListenerConfig {
+        name: s.parse(&key("name"), units::label),
+        listen,
+        listen_unix,
+        protocol,
+        line_ends: match s.choice(&key("line_ends")) {
+            "normalize" => LineEnds::Normalize,
+            "allow" => LineEnds::Allow,
+            _ => LineEnds::Reject,
+        },
+        tls_mode,
+        tls: files(s, &key("tls")),
+        tls_client_ca,
+        tls_reject_unknown_name: s.choice(&key("tls.unknown_name")) == "reject",
+        auth,
+        proxies: proxies(s, &key),
+        xclient: s.list(&key("xclient.trusted"), str::parse),
+        accept,
+        dns: DnsConfig {
+            lists: s.list(&key("dns.lists"), list_entry),
+            reject_at: s
+                .integer(&key("dns.reject_at"))
+                .and_then(|sum| i32::try_from(sum).ok())
+                .unwrap_or(1),
+            deadline: s.duration(&key("dns.deadline")).unwrap_or_default(),
+            reverse: s.boolean(&key("dns.reverse")),
+        },
+        greet_delay: s.duration(&key("greet_delay")).unwrap_or_default(),
+        greet_check: s.boolean(&key("greet_check")),
+        low_priority: s.choice(&key("priority")) == "low",
+        dsn: s.boolean(&key("dsn")),
+        require_tls: s.boolean(&key("require_tls")),
+        mt_priority: s.boolean(&key("mt_priority")),
+    }
+}
+
+/// Where it listens. Beyond loopback somebody must have said whose mail it takes: no server is a
+/// catch-all for the Internet by accident.
+fn listen(
+    s: &mut Settings,
+    key: &impl Fn(&str) -> String,
+    protocol: Protocol,
+    accept: &AcceptConfig,
+) -> (Vec<SocketAddr>, Vec<PathBuf>) {
+    let errors = s.error_count();
+    let open = protocol == Protocol::Smtp && accept.is_empty();
+    let mut paths = Vec::new();
+    let addresses = s.list(&key("listen"), |text| {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match (protocol, path.starts_with('/')) {
+                (Protocol::Lmtp, true) => Ok((None, Some(PathBuf::from(path)))),
+                (Protocol::Lmtp, false) => Err(format!("{text}: the path must begin with /")),
+                _ => Err(format!("{text}: a unix socket is for protocol = \"lmtp\"")),
+            };
+        }
+        let address = address(text)?;
+        if address.port() == 25 && protocol == Protocol::Lmtp {
+            // RFC 2033 §5.
+            return Err(format!("{text}: LMTP must not be spoken on port 25"));
+        }
+        if open && !address.ip().to_canonical().is_loopback() {
+            return Err(format!(
+                "{text} listens beyond loopback: {} or {} is needed there, or the server would be \
+                 a catch-all for the Internet (accept.domains = [\"*\"] says that it shall be)",
+                key("accept.domains"),
+                key("accept.recipients_file"),
+            ));
+        }
+        Ok((Some(address), None))
+    });
+    let mut found = Vec::new();
+    for (address, path) in addresses {
+        found.extend(address);
+        paths.extend(path);
+    }
+    if found.is_empty() && paths.is_empty() && s.error_count() == errors {
+        let message = "at least one address is needed, for example 127.0.0.1:2525".to_owned();
+        s.blame(&key("listen"), message);
+    }
+    (found, paths)
+}
+
+fn accept(s: &mut Settings, key: &impl Fn(&str) -> String) -> AcceptConfig {
+    AcceptConfig {
+        domains: s.list(&key("accept.domains"), domain_pattern),
+        domains_file: s.file(&key("accept.domains_file")),
+        recipients_file: s.file(&key("accept.recipients_file")),
+        subaddress: s.parse(&key("accept.subaddress"), |text| {
+            let mut characters = text.chars();
+            match (characters.next(), characters.next()) {
+                (None, _) => Ok(None),
+                (Some(one), None) if one.is_ascii_punctuation() && !"@\"<>\\".contains(one) => {
+                    Ok(Some(one))
+                }
+                _ => Err(format!("{text:?} is not a delimiter such as \"+\"")),
+            }
+        }),
+    }
+}
+
+/// `example.com`, `*.example.com` or `*`, in lower case.
+fn domain_pattern(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    let fine = !name.is_empty()
+        && name.len() <= 255
+        && name.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
+        });
+    match fine {
+        true => Ok(text.to_lowercase()),
+        false => Err(format!("{text:?} is not a domain such as example.com or *.example.com")),
+    }
+}
+
+fn proxies(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Vec<Network>> {
+    let trusted: Vec<Network> = s.list(&key("proxy_protocol.trusted"), str::parse);
+    let on = s.choice(&key("proxy_protocol.mode")) == "required";
+    if on && trusted.is_empty() {
+        let message = format!("{} is needed with it", key("proxy_protocol.trusted"));
+        s.blame(&key("proxy_protocol.mode"), message);
+    }
+    on.then_some(trusted)
+}
+
+fn auth(
+    s: &mut Settings,
+    key: &impl Fn(&str) -> String,
+    tls: TlsMode,
+    client_certificates: bool,
+) -> AuthConfig {
+    use AuthMechanism::{External, Login, Plain, ScramSha256, ScramSha256Plus};
+    let mechanisms = s.list(&key("auth.mechanisms"), |text| match text {
+        "PLAIN" => Ok(Plain),
+        "LOGIN" => Ok(Login),
+        "SCRAM-SHA-256" => Ok(ScramSha256),
+        "SCRAM-SHA-256-PLUS" => Ok(ScramSha256Plus),
+        "EXTERNAL" => Ok(External),
+        _ => Err(format!(
+            "{text:?} is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL"
+        )),
+    });
+    let users_file = s.file(&key("auth.users_file"));
+    let required = s.boolean(&key("auth.required"));
+    let blame = |s: &mut Settings, message: String| s.blame(&key("auth.mechanisms"), message);
+    let with_password = mechanisms.iter().any(|mechanism| *mechanism != External);
+    if with_password && users_file.is_none() {
+        blame(s, format!("{} is needed with it", key("auth.users_file")));
+    }
+    if mechanisms.contains(&External) && !client_certificates {
+        blame(s, format!("EXTERNAL needs {}", key("tls.client_ca_file")));
+    }
+    if !mechanisms.is_empty() && tls == TlsMode::Off {
+        blame(s, "AUTH is offered only under TLS, and tls_mode is \"off\"".to_owned());
+    }
+    if required && mechanisms.is_empty() {
+        s.blame(&key("auth.required"), format!("{} is needed with it", key("auth.mechanisms")));
+    }
+    AuthConfig { mechanisms, users_file, required }
+}
+
+/// `zone` or `zone=weight`.
+fn list_entry(text: &str) -> Result<(String, i32), String> {
+    let (zone, weight) = text.split_once('=').unwrap_or((text, "1"));
+    let weight = weight.trim().parse::<i32>().ok().filter(|weight| *weight != 0);
+    match (domain_pattern(zone.trim()), weight) {
+        (Ok(zone), Some(weight)) if !zone.starts_with('*') => Ok((zone, weight)),
+        _ => Err(format!("{text:?} is not a list such as zen.example=5")),
+    }
+}

@@ -1,0 +1,96 @@
+//! Questions that a shard must not answer itself: they block, or take milliseconds of a core.
+//!
+//! A session waits for its answer while all others go on. The advisor works on threads of its own;
+//! an answer is seen with the next turn of the shard, 5 ms later at most.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use crossbeam::queue::SegQueue;
+
+use super::connection::Key;
+
+/// What is asked.
+pub enum Question {
+    /// Is this the password of this user? Hashing takes tens of milliseconds.
+    Password {
+        /// The `listener` label.
+        listener: Arc<str>,
+        /// As the client wrote it.
+        user: String,
+        /// As the client wrote it; never logged.
+        password: String,
+    },
+    /// What is known of this client: its name, DNS lists.
+    Client {
+        /// The `listener` label.
+        listener: Arc<str>,
+        /// After PROXY.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Question::Password { user, .. } => write!(f, "Password of {user:?}"),
+            Question::Client { address, .. } => write!(f, "Client {address}"),
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`Question::Password`]: whether it is; `None`: it could not be found out, try again.
+    Password(Option<bool>),
+    /// To [`Question::Client`].
+    Client(ClientAdvice),
+}
+
+/// What is known of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientAdvice {
+    /// Its name, confirmed by its address; empty: none, or not asked for.
+    pub name: String,
+    /// Sum of the weights of the lists that have it.
+    pub score: i32,
+    /// The zone to name in the reply, where its mail is to be refused.
+    pub refused_by: Option<Arc<str>>,
+}
+
+/// Answers questions, off the shards.
+pub trait Advisor: Send + Sync + fmt::Debug {
+    /// Takes a question; must not block. A ticket that is dropped is never answered: the session's
+    /// deadline ends its wait.
+    fn ask(&self, question: Question, ticket: Ticket);
+}
+
+/// For shards that ask nothing: what is asked all the same gets no answer.
+#[derive(Debug)]
+pub struct NoAdvisor;
+
+impl Advisor for NoAdvisor {
+    fn ask(&self, _: Question, _: Ticket) {}
+}
+
+/// Answers on their way to a shard.
+pub(super) type Answers = SegQueue<(Key, Answer)>;
+
+/// Where the answer to one question goes.
+pub struct Ticket {
+    pub(super) key: Key,
+    pub(super) answers: Arc<Answers>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({:?})", self.key)
+    }
+}
+
+impl Ticket {
+    /// Answers; the connection may be gone by now, which harms nobody.
+    pub fn answer(self, answer: Answer) {
+        self.answers.push((self.key, answer));
+    }
+}
