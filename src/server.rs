@@ -88,6 +88,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             connections_max: config.limits.connections_total.div_ceil(config.server.shards),
             inflight_bytes: config.limits.inflight_bytes / config.server.shards as u64,
             exempt: peers(&config.limits.exempt),
+            auth_failures: share(config.limits.auth_failures_per_ip, config.server.shards),
             advisor: Arc::new(NoAdvisor),
             drain: DRAIN,
             disk_low: disk_low(&config),
@@ -388,6 +389,7 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
     smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
     smtp.limits.errors_soft = count(config.limits.errors_soft);
     smtp.limits.errors_hard = count(config.limits.errors_hard);
+    smtp.limits.auth_failures = count(config.limits.auth_failures);
     smtp.limits.junk_max = count(config.limits.junk);
     smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
     smtp.limits.data_rate_grace = config.limits.data_rate_grace;
@@ -430,6 +432,12 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// What one shard lets an address have of a limit: twice its even share, so that chance does not
+/// refuse what is far below it.
+fn share(limit: Option<u32>, shards: usize) -> Option<u32> {
+    limit.map(|limit| limit.min(limit.saturating_mul(2).div_ceil(count(shards))))
 }
 
 /// Serves what is in the files of certificates now.

@@ -57,6 +57,9 @@ pub struct Options {
     pub inflight_bytes: u64,
     /// Tells which peers are spared the limits that guard against strangers.
     pub exempt: Peers,
+    /// Failed AUTH commands of one address (an IPv6 /64) within a minute, after which it is shut
+    /// out for a while; `None`: no limit.
+    pub auth_failures: Option<u32>,
     /// Answers what must not be found out on the shard.
     pub advisor: Arc<dyn Advisor>,
     /// How long a drain waits for transactions in progress (D16).

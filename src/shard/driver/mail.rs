@@ -4,9 +4,9 @@ use std::mem;
 
 use super::{Driver, Waiting};
 use crate::{
-    log::{AppendError, Mail, UNDER_TLS, unix_micros},
+    log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
-    smtp::{Admission, MailFlags, Refusal},
+    smtp::{Admission, MailFlags, Mechanism, Refusal},
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -132,7 +132,11 @@ impl Driver {
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts: crate::log::Facts::default(),
+            facts: Facts {
+                auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
+                auth_user: connection.session.auth_user().unwrap_or_default(),
+                ..Facts::default()
+            },
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;

@@ -7,6 +7,7 @@
 
 mod advice;
 mod commit;
+mod failures;
 mod mail;
 mod rest;
 mod send;
@@ -23,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::rest::Rest;
+use self::{failures::AuthFailures, rest::Rest};
 use super::{
     Listener, SharedState,
     connection::{Connection, Key},
@@ -123,6 +124,9 @@ pub(super) struct Driver {
     /// TLS handshakes under way.
     handshakes: usize,
     told: tls::Told,
+    /// Sessions that want to know something.
+    asking: Vec<Key>,
+    failures: AuthFailures,
     paused: Vec<Key>,
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
@@ -148,6 +152,7 @@ impl Driver {
             options.shard,
             &listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(),
         );
+        let failures = AuthFailures::new(options.auth_failures);
         counters.recovered(parts.truncated_bytes, parts.lost_records);
         Self {
             ring,
@@ -170,6 +175,8 @@ impl Driver {
             penalties: VecDeque::new(),
             handshakes: 0,
             told: tls::Told::default(),
+            asking: Vec::new(),
+            failures,
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
@@ -293,6 +300,7 @@ impl Driver {
         if self.now.saturating_sub(self.last_tick) >= TICK {
             self.tick();
         }
+        self.ask_pending();
         self.flush_waiting();
         self.flush_dirty();
         if worked {

@@ -40,12 +40,16 @@ impl Driver {
         let admission = match self.admission() {
             Admission::Draining => Admission::Draining,
             _ if self.open >= self.options.connections_max => Admission::Crowded,
+            _ if self.is_blocked(peer.ip()) => Admission::Blocked,
             admission => admission,
         };
         match admission {
             Admission::Draining => self.counters.refused(listener as usize, RefuseReason::Draining),
             Admission::Crowded => {
                 self.counters.refused(listener as usize, RefuseReason::MaxConnections);
+            }
+            Admission::Blocked => {
+                self.counters.refused(listener as usize, RefuseReason::AuthFailures);
             }
             _ => {}
         }
@@ -223,6 +227,10 @@ impl Driver {
             self.held_up = true;
             self.pause(key, connection);
         }
+        if connection.session.is_waiting_for_auth() && !octets.is_empty() {
+            // Who does not wait for the reply is not read: what it may leave here is bounded.
+            self.pause(key, connection);
+        }
         if connection.paused.is_some() {
             connection.unread.extend_from_slice(octets);
             return;
@@ -369,7 +377,7 @@ impl Driver {
                 connection.reason = CloseReason::Timeout;
                 self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
-            } else if unsent || ours {
+            } else if unsent || ours || connection.session.is_waiting_for_auth() {
                 held_up |= ours;
                 if connection.receiving && !self.log_full() {
                     self.stop_receiving(key, &mut connection);

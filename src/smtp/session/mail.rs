@@ -34,6 +34,10 @@ impl Session {
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
         }
+        if cx.config.auth.required && !self.is_authenticated() {
+            cx.stats.count_rejected(530, RejectReason::Auth);
+            return self.refuse(cx, reply::NEEDS_AUTH);
+        }
         if cx.admission == Admission::Draining {
             return Some(self.close_421(cx, "4.3.2", "Shutting down"));
         }
@@ -69,7 +73,7 @@ impl Session {
             Admission::Open if params.size.is_some_and(|size| size > cx.room_bytes) => {
                 Some(Refusal::DiskFull)
             }
-            Admission::Open | Admission::Crowded | Admission::Draining => None,
+            Admission::Open | Admission::Crowded | Admission::Draining | Admission::Blocked => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
             Admission::LogFailed => Some(Refusal::LogFailed),

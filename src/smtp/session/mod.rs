@@ -6,9 +6,11 @@
 //!                 DATA or |   | reply after the data
 //!                   BDAT  v   |
 //!                    Data, Chunk --end of mail--> Verdict --resolve_*--> Command
+//!   Command --AUTH--> Auth (a response) <---> Asking (the driver owes an answer) --> Command
 //!   any --QUIT, 421, abuse--> Closed
 //! ```
 
+mod auth;
 mod content;
 mod drain;
 mod ehlo;
@@ -21,6 +23,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::time::Duration;
 
+use self::auth::AuthState;
 use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
@@ -83,6 +86,9 @@ pub enum Event {
     /// The message is whole: answer with [`Session::resolve_accepted`] or
     /// [`Session::resolve_refused`]. Until then no further command is read.
     EndOfMail,
+    /// AUTH asks [`Session::auth_question`]: answer with [`Session::resolve_auth`], then call again.
+    /// Until then no further command is read.
+    Authenticate,
     /// Drop the octets collected for the message so far, and go on calling.
     Discard,
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
@@ -117,6 +123,10 @@ enum State {
     Verdict {
         closing: bool,
     },
+    /// A response of an exchange of AUTH is awaited.
+    Auth,
+    /// The driver owes an answer to AUTH.
+    Asking,
     Closed,
 }
 
@@ -138,6 +148,8 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
+    /// Nothing until the first AUTH.
+    auth: Option<Box<AuthState>>,
     transaction: Transaction,
     started: Duration,
     /// When the present wait for a command began.
@@ -178,6 +190,7 @@ impl Session {
             handed_out: false,
             offence: None,
             helo: Box::default(),
+            auth: None,
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
@@ -226,6 +239,10 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
+            Admission::Blocked => {
+                cx.stats.count_rejected(421, RejectReason::Auth);
+                self.close_421(cx, "4.7.0", auth::BLOCKED)
+            }
             Admission::Open | Admission::DiskFull => {
                 cx.stats.count_reply(220);
                 // Writing into a Vec cannot fail.
@@ -259,7 +276,8 @@ impl Session {
                 }
                 State::Data => self.step_data(cx, rest),
                 State::Chunk(chunk) => self.step_chunk(cx, rest, chunk),
-                State::Verdict { .. } => (0, Some(Event::NeedInput)),
+                State::Auth => self.step_auth(cx, rest),
+                State::Verdict { .. } | State::Asking => (0, Some(Event::NeedInput)),
                 State::Closed => (rest.len(), Some(Event::Close)),
             };
             let base = consumed;
@@ -343,7 +361,7 @@ impl Session {
                 let slow = limits.data_rate_grace.max(Duration::from_millis(earned));
                 whole.min(self.block_since.saturating_add(slow))
             }
-            State::New | State::Command | State::Line { .. } => {
+            State::New | State::Command | State::Line { .. } | State::Auth | State::Asking => {
                 let command = self.waiting_since.saturating_add(limits.command_wait);
                 if self.exempt {
                     return command;
@@ -558,9 +576,11 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
-        if behind && (matches!(verb, Verb::Ehlo | Verb::Data) || self.starts_tls(cx, verb)) {
-            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can STARTTLS
-            // (RFC 3207 §4): somebody on the way may have put there what stands behind it.
+        let last = matches!(verb, Verb::Ehlo | Verb::Data) || self.starts_tls(cx, verb);
+        if behind && (last || self.starts_auth(cx, verb)) {
+            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can AUTH
+            // (RFC 4954 §4), and STARTTLS (RFC 3207 §4): somebody on the way may have put there
+            // what stands behind it.
             cx.stats.count_error(ProtocolError::EarlyTalker);
             return Some(self.close_with(cx, reply::EARLY_TALKER));
         }
@@ -587,7 +607,8 @@ impl Session {
             Verb::Help => self.junk(cx, reply::HELP),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
-            Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
+            Verb::Auth => self.auth(cx, argument),
+            Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
             Verb::Unknown => None,
