@@ -16,7 +16,7 @@ pub use distribution::Distribution;
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
     AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,
-    RefuseReason, RejectClass, RejectReason, Tally,
+    OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 pub use process::ProcessFacts;
 pub use published::{Published, ShardState};

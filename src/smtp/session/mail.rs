@@ -73,7 +73,15 @@ impl Session {
             Admission::Open if params.size.is_some_and(|size| size > cx.room_bytes) => {
                 Some(Refusal::DiskFull)
             }
-            Admission::Open | Admission::Crowded | Admission::Draining | Admission::Blocked => None,
+            Admission::OverloadedLow if cx.config.low_priority => Some(Refusal::OverloadedLow),
+            Admission::Overloaded | Admission::OverloadedNew => Some(Refusal::Overloaded),
+            Admission::Open
+            | Admission::Crowded
+            | Admission::AddressFull
+            | Admission::AddressFast
+            | Admission::OverloadedLow
+            | Admission::Blocked
+            | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
             Admission::LogFailed => Some(Refusal::LogFailed),
@@ -83,7 +91,7 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since = cx.now;
+        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;

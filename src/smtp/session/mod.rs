@@ -154,8 +154,8 @@ pub struct Session {
     started: Duration,
     /// When the present wait for a command began.
     waiting_since: Duration,
-    /// When the present transaction's MAIL came.
-    mail_since: Duration,
+    /// When the present transaction's MAIL came; a word less than a `Duration`.
+    mail_since_us: u64,
     /// When the message's data began.
     data_since: Duration,
     /// When the present DATA or chunk began.
@@ -194,7 +194,7 @@ impl Session {
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
-            mail_since: now,
+            mail_since_us: 0,
             data_since: now,
             block_since: now,
             block_bytes: 0,
@@ -243,7 +243,22 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Auth);
                 self.close_421(cx, "4.7.0", auth::BLOCKED)
             }
-            Admission::Open | Admission::DiskFull => {
+            Admission::AddressFull => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many connections from your address")
+            }
+            Admission::AddressFast => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many new connections from your address")
+            }
+            Admission::OverloadedNew => {
+                cx.stats.count_rejected(421, RejectReason::Backpressure);
+                self.close_421(cx, "4.3.2", "Overloaded, try again later")
+            }
+            Admission::Open
+            | Admission::DiskFull
+            | Admission::Overloaded
+            | Admission::OverloadedLow => {
                 cx.stats.count_reply(220);
                 // Writing into a Vec cannot fail.
                 let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
@@ -333,6 +348,16 @@ impl Session {
         self.deadline
     }
 
+    /// Call where the limits have changed: brings [`Session::deadline`] up to date.
+    pub fn refresh(&mut self, config: &Config) {
+        self.settle(config);
+    }
+
+    /// Whether it is spared the limits that [`Limits`] marks so.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
+    }
+
     /// Moves the deadlines by a time in which it was us who did not read.
     pub fn postpone(&mut self, by: Duration) {
         self.waiting_since += by;
@@ -385,7 +410,7 @@ impl Session {
 
     /// When the present transaction's MAIL came.
     pub fn transaction_began(&self) -> Duration {
-        self.mail_since
+        Duration::from_micros(self.mail_since_us)
     }
 
     /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.
