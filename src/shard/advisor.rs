@@ -102,3 +102,21 @@ impl Ticket {
         self.answers.push((self.key, answer));
     }
 }
+
+/// A ticket, and a way to wait for its answer.
+#[cfg(test)]
+pub(crate) fn test_ticket() -> (Ticket, impl Fn(std::time::Duration) -> Answer) {
+    let answers = Arc::<Answers>::default();
+    let ticket = Ticket { key: Key { index: 0, generation: 0 }, answers: answers.clone() };
+    let wait = move |limit| {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some((_, answer)) = answers.pop() {
+                return answer;
+            }
+            assert!(began.elapsed() < limit, "no answer");
+            std::thread::yield_now();
+        }
+    };
+    (ticket, wait)
+}

@@ -12,6 +12,7 @@ mod driver;
 mod executor;
 mod listener;
 mod overload;
+mod random;
 mod ring;
 mod segments;
 #[cfg(test)]
@@ -31,9 +32,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+#[cfg(test)]
+pub(crate) use advisor::test_ticket;
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
+pub use random::random;
 pub use watch::Watch;
 
 use crate::{

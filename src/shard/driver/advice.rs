@@ -5,6 +5,7 @@ use crate::{
     shard::{
         Answer, Question, Ticket,
         connection::{Connection, Key, Phase},
+        random,
     },
     smtp::{AuthAnswer, AuthQuestion, Nonce},
 };
@@ -38,7 +39,7 @@ impl Driver {
                 }
                 AuthQuestion::Credential { user, binding } => {
                     let credential = self.options.advisor.credential(listener, &user);
-                    match credential.zip(random()) {
+                    match credential.zip(random().ok()) {
                         Some((credential, random)) => AuthAnswer::Credential {
                             credential,
                             nonce: Nonce::new(random),
@@ -94,12 +95,4 @@ fn client_subject(_connection: &Connection) -> Option<String> {
 /// RFC 9266; empty where the channel has none.
 fn channel_binding(_connection: &Connection) -> Vec<u8> {
     Vec::new()
-}
-
-/// Of the system's generator, which has enough from boot on: it does not wait.
-fn random() -> Option<[u8; 18]> {
-    let mut octets = [0; 18];
-    // SAFETY: room for as many octets as are asked for.
-    let got = unsafe { libc::getrandom(octets.as_mut_ptr().cast(), octets.len(), 0) };
-    (got == 18).then_some(octets)
 }
