@@ -78,6 +78,7 @@ impl Driver {
             unread: Vec::new(),
             mail: Collected::default(),
             tls: None,
+            tls_facts: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
