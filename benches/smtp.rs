@@ -82,6 +82,7 @@ fn sessions(c: &mut Criterion) {
         admission: Admission::Open,
         room_bytes: u64::MAX,
         handshakes_full: false,
+        binds_channel: false,
     };
     session.handle_open(&mut cx);
     drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);

@@ -1,6 +1,7 @@
 //! Builds, starts and drains both planes.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fs::OpenOptions,
     io::{self, Write},
@@ -23,6 +24,7 @@ use crate::{
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, ExportMetrics, Published},
+    policy,
     shard::{self, Gate, NoAdvisor, Peers, SharedState},
     smtp, tls,
 };
@@ -33,8 +35,8 @@ const REVISION: &str = env!("BUILD_REVISION");
 /// How often the operator is reminded that mail may be lost (D2).
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// How often the files of certificates are looked at.
-const CERTIFICATES: Duration = Duration::from_secs(10);
+/// How often the files of certificates and users are looked at.
+const FILES: Duration = Duration::from_secs(10);
 
 /// How long a drain waits for transactions in progress (D16).
 const DRAIN: Duration = Duration::from_secs(30);
@@ -57,6 +59,11 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let stop = Signals::install()?;
     let addresses = bind_addresses(&config)?;
+    let workers = workers(&config)?.map(Arc::new);
+    let advisor: Arc<dyn shard::Advisor> = match &workers {
+        Some(workers) => workers.clone(),
+        None => Arc::new(NoAdvisor),
+    };
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
     let left = left_shards(&data.path, config.server.shards)?;
@@ -86,7 +93,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             core: config.server.cpus[number % config.server.cpus.len()],
             segment_bytes: config.log.segment_size,
             limits: limits(&config),
-            advisor: Arc::new(NoAdvisor),
+            advisor: advisor.clone(),
             drain: DRAIN,
             sync: match config.log.sync {
                 SyncMode::Group => SyncPolicy::Group,
@@ -170,9 +177,10 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             reminded = Instant::now();
             tracing::warn!("log.sync = \"none\": NOT durable, a power cut loses acknowledged mail");
         }
-        if looked.elapsed() >= CERTIFICATES {
+        if looked.elapsed() >= FILES {
             looked = Instant::now();
             addresses.listeners.iter().for_each(reload_certificates);
+            workers.iter().for_each(|workers| reload_users(workers));
         }
         shards.iter().any(|shard| shard.shared.is_finished())
     });
@@ -443,6 +451,47 @@ fn reload_certificates(listener: &Bound) {
             Err(error) => tracing::error!(
                 "listener {listener}: {error}; the certificate so far is still served"
             ),
+        }
+    }
+}
+
+/// Threads that know the users of listeners; `None`: no listener has any.
+fn workers(config: &Config) -> Result<Option<policy::Workers>, Box<dyn Error + Send + Sync>> {
+    let mut files: HashMap<&Path, Arc<policy::UsersFile>> = HashMap::new();
+    let mut users = Vec::new();
+    for listener in &config.listeners {
+        let Some(path) = listener.auth.users_file.as_deref() else { continue };
+        let file = match files.get(path) {
+            Some(file) => file.clone(),
+            None => {
+                let opened = policy::UsersFile::open(path);
+                let file =
+                    opened.map_err(|error| format!("listener {}: {error}", listener.name))?;
+                if let Some(warning) = file.warning() {
+                    tracing::warn!("{warning}");
+                }
+                let file = Arc::new(file);
+                files.insert(path, file.clone());
+                file
+            }
+        };
+        users.push((listener.name.clone(), file));
+    }
+    if users.is_empty() {
+        return Ok(None);
+    }
+    // They give way to shards: with many cores a few are enough, with few they need not be more.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Some(policy::Workers::start(users, (cores / 2).min(4))?))
+}
+
+/// Takes what is in the users files now.
+fn reload_users(workers: &policy::Workers) {
+    for (path, outcome) in workers.reload() {
+        match outcome {
+            Ok(1) => tracing::info!("{}: one user", path.display()),
+            Ok(users) => tracing::info!("{}: {users} users", path.display()),
+            Err(error) => tracing::error!("{error}; the users so far stay"),
         }
     }
 }

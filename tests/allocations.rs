@@ -98,6 +98,7 @@ impl Core {
             admission: Admission::Open,
             room_bytes: u64::MAX,
             handshakes_full: false,
+            binds_channel: false,
         };
         work(&mut self.session, &mut context)
     }

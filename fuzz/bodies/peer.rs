@@ -37,6 +37,7 @@ pub fn dialogue<'a>(
         admission: Admission::Open,
         room_bytes: u64::MAX,
         handshakes_full: false,
+        binds_channel: true,
     };
     let mut session = Session::new(Duration::ZERO, false, config);
     session.handle_open(&mut cx);

@@ -10,6 +10,7 @@ mod doctor;
 mod group;
 mod log;
 mod serve;
+mod user;
 
 pub use bench::run_loadtest;
 pub use serve::{Serve, ServeError};
@@ -47,6 +48,8 @@ enum Command {
     Log(log::LogArgs),
     /// Consumer groups: where they are, moved, removed; dead letters
     Group(group::GroupArgs),
+    /// Users that may authenticate: added, removed, listed
+    User(user::UserArgs),
     /// Load a server and measure it
     Bench(Box<bench::BenchArgs>),
     /// Ask the system whether it lets the server run well
@@ -100,6 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Group(args) => group::run(&args),
+        Command::User(args) => user::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     }

@@ -7,5 +7,5 @@ mod users_edit;
 mod workers;
 
 pub use users::{Users, UsersError, UsersFile};
-pub use users_edit::{Edit, EditError, edit_users};
+pub use users_edit::{Edit, EditError, Listed, edit_users, list_users};
 pub use workers::Workers;

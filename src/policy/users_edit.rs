@@ -80,12 +80,42 @@ pub fn edit_users(path: &Path, edit: &Edit<'_>) -> Result<bool, EditError> {
         }
         Err(error) => return Err(failed(error)),
     };
-    Users::parse(&text).map_err(|(line, message)| {
-        EditError::Bad(format!("{}:{line}: {message}", path.display()))
-    })?;
+    checked(path, &text)?;
     let (text, was_there) = changed(&text, edit)?;
     replace(path, &text).and_then(|()| lock.sync_all()).map_err(failed)?;
     Ok(was_there)
+}
+
+/// A user of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// It can use SCRAM.
+    pub scram: bool,
+}
+
+/// The users of a file, in its order.
+///
+/// # Errors
+/// The file cannot be read, or a line of it is wrong.
+pub fn list_users(path: &Path) -> Result<Vec<Listed>, EditError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| EditError::Io(path.to_owned(), error))?;
+    checked(path, &text)?;
+    let users = text.lines().filter_map(|line| match entry(line) {
+        Entry::User { name, scram, .. } => {
+            Some(Listed { name: name.to_owned(), scram: scram.is_some() })
+        }
+        _ => None,
+    });
+    Ok(users.collect())
+}
+
+fn checked(path: &Path, text: &str) -> Result<(), EditError> {
+    Users::parse(text)
+        .map(drop)
+        .map_err(|(line, message)| EditError::Bad(format!("{}:{line}: {message}", path.display())))
 }
 
 /// An empty file.

@@ -13,12 +13,13 @@ const LIMITS_MAX: u64 = 999_999;
 pub(super) struct Client {
     pub(super) exempt: bool,
     pub(super) under_tls: bool,
+    pub(super) binds_channel: bool,
     pub(super) authenticated: bool,
 }
 
 /// Renders the multi-line reply to EHLO.
 pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
-    let Client { exempt, under_tls, authenticated } = client;
+    let Client { exempt, under_tls, binds_channel, authenticated } = client;
     let limits = &config.limits;
     // Writing into a Vec cannot fail.
     let _ = write!(
@@ -48,7 +49,8 @@ pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
     // RFC 4954 §4: what would be refused is not listed.
     if under_tls && !authenticated && config.auth.is_offered() {
         out.extend_from_slice(b"\r\n250-AUTH");
-        for mechanism in Mechanism::ALL.into_iter().filter(|known| config.auth.offers(*known)) {
+        let offered = |known: &Mechanism| config.auth.offers(*known, binds_channel);
+        for mechanism in Mechanism::ALL.into_iter().filter(offered) {
             let _ = write!(out, " {}", mechanism.name());
         }
     }

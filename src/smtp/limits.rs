@@ -91,20 +91,20 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Whether this mechanism is offered.
-    pub const fn offers(&self, mechanism: Mechanism) -> bool {
+    /// Whether this mechanism is offered on a channel that can be bound to, or cannot.
+    pub const fn offers(&self, mechanism: Mechanism, binds_channel: bool) -> bool {
         match mechanism {
             Mechanism::Plain => self.plain,
             Mechanism::Login => self.login,
             Mechanism::ScramSha256 => self.scram_sha_256,
-            Mechanism::ScramSha256Plus => self.scram_sha_256_plus,
+            Mechanism::ScramSha256Plus => self.scram_sha_256_plus && binds_channel,
             Mechanism::External => self.external,
         }
     }
 
     /// Whether any mechanism is offered.
     pub fn is_offered(&self) -> bool {
-        Mechanism::ALL.iter().any(|mechanism| self.offers(*mechanism))
+        Mechanism::ALL.iter().any(|mechanism| self.offers(*mechanism, true))
     }
 }
 

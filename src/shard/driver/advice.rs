@@ -38,17 +38,23 @@ impl Driver {
                     return;
                 }
                 AuthQuestion::Credential { user, binding } => {
+                    let facts = connection.tls_facts.as_ref().filter(|_| binding);
+                    let binding = facts.and_then(|facts| facts.channel_binding());
                     let credential = self.options.advisor.credential(listener, &user);
                     match credential.zip(random().ok()) {
                         Some((credential, random)) => AuthAnswer::Credential {
                             credential,
                             nonce: Nonce::new(random),
-                            binding: if binding { channel_binding(connection) } else { Vec::new() },
+                            binding: binding.map(Vec::from).unwrap_or_default(),
                         },
                         None => AuthAnswer::Unavailable,
                     }
                 }
-                AuthQuestion::Subject => AuthAnswer::Subject(client_subject(connection)),
+                AuthQuestion::Subject => {
+                    let facts = connection.tls_facts.as_ref();
+                    let subject = facts.and_then(|facts| facts.client_subject());
+                    AuthAnswer::Subject(subject.map(String::from))
+                }
             }
         };
         self.resolve_auth(key, connection, answer);
@@ -85,14 +91,4 @@ impl Driver {
             self.touch(key);
         }
     }
-}
-
-/// The subject of the client's verified certificate.
-fn client_subject(_connection: &Connection) -> Option<String> {
-    None
-}
-
-/// RFC 9266; empty where the channel has none.
-fn channel_binding(_connection: &Connection) -> Vec<u8> {
-    Vec::new()
 }

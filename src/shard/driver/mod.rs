@@ -236,10 +236,13 @@ impl Driver {
         call: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
     ) -> T {
         let listener = usize::from(connection.listener);
-        let Connection { session, replies, .. } = connection;
+        let Connection { replies, .. } = connection;
         if !replies.has_memory() {
             replies.lend(self.spare_vecs.pop().unwrap_or_default());
         }
+        let binds =
+            connection.tls_facts.as_ref().is_some_and(|tls| tls.channel_binding().is_some());
+        let Connection { session, replies, .. } = connection;
         let mut context = Context {
             now: self.now,
             config: &self.listeners[listener].smtp,
@@ -248,6 +251,7 @@ impl Driver {
             admission,
             room_bytes: self.segments.room(),
             handshakes_full: self.handshakes >= self.limits.handshakes_max,
+            binds_channel: binds,
         };
         let result = call(session, &mut context);
         if let Some(octets) = replies.give_back() {

@@ -119,7 +119,7 @@ impl Session {
         }
         let auth = &cx.config.auth;
         let mechanism = match Mechanism::parse(name) {
-            Some(mechanism) if auth.offers(mechanism) => mechanism,
+            Some(mechanism) if auth.offers(mechanism, cx.binds_channel) => mechanism,
             // RFC 4954 §6: weaker than what is asked for here.
             Some(weak)
                 if weak.tells_password() && (auth.scram_sha_256 || auth.scram_sha_256_plus) =>
@@ -128,7 +128,8 @@ impl Session {
             }
             _ => return self.refuse(cx, reply::UNKNOWN_MECHANISM),
         };
-        let exchange = Exchange::new(mechanism, auth.scram_sha_256_plus);
+        let offers_plus = auth.offers(Mechanism::ScramSha256Plus, cx.binds_channel);
+        let exchange = Exchange::new(mechanism, offers_plus);
         let opening = exchange.opening();
         self.auth.get_or_insert_default().exchange = Some(exchange);
         match initial {

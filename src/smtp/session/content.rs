@@ -77,7 +77,7 @@ impl Session {
 
     fn begin_block(&mut self, cx: &Context<'_>, first: bool) {
         if first {
-            self.data_since = cx.now;
+            self.data_since_us = super::micros(cx.now);
         }
         self.block_since = cx.now;
         self.block_bytes = 0;

@@ -31,6 +31,7 @@ impl Session {
             let client = extension::Client {
                 exempt: self.exempt,
                 under_tls: self.under_tls,
+                binds_channel: cx.binds_channel,
                 authenticated: self.is_authenticated(),
             };
             extension::render_ehlo(cx.config, client, cx.replies.open());

@@ -91,7 +91,7 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
+        self.mail_since_us = super::micros(cx.now);
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;

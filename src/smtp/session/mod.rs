@@ -54,6 +54,9 @@ pub struct Context<'a> {
     pub room_bytes: u64,
     /// As many TLS handshakes as may be are under way: STARTTLS gets 454.
     pub handshakes_full: bool,
+    /// The connection is under TLS and can be bound to (RFC 9266): SCRAM-SHA-256-PLUS may be
+    /// offered.
+    pub binds_channel: bool,
 }
 
 impl Context<'_> {
@@ -130,6 +133,11 @@ enum State {
     Closed,
 }
 
+/// A time in a word: a `Duration` takes two, and idle sessions are many.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Progress of one state: octets used, and an event unless the loop is to go on.
 type Progress = (usize, Option<Event>);
 
@@ -154,10 +162,10 @@ pub struct Session {
     started: Duration,
     /// When the present wait for a command began.
     waiting_since: Duration,
-    /// When the present transaction's MAIL came; a word less than a `Duration`.
+    /// When the present transaction's MAIL came.
     mail_since_us: u64,
     /// When the message's data began.
-    data_since: Duration,
+    data_since_us: u64,
     /// When the present DATA or chunk began.
     block_since: Duration,
     /// Octets of the present DATA or chunk, as received.
@@ -195,7 +203,7 @@ impl Session {
             started: now,
             waiting_since: now,
             mail_since_us: 0,
-            data_since: now,
+            data_since_us: micros(now),
             block_since: now,
             block_bytes: 0,
             bytes: 0,
@@ -361,7 +369,7 @@ impl Session {
     /// Moves the deadlines by a time in which it was us who did not read.
     pub fn postpone(&mut self, by: Duration) {
         self.waiting_since += by;
-        self.data_since += by;
+        self.data_since_us += micros(by);
         self.block_since += by;
         self.deadline = self.deadline.saturating_add(by);
     }
@@ -377,7 +385,8 @@ impl Session {
             State::Closed => Duration::MAX,
             State::Verdict { .. } => self.waiting_since.saturating_add(limits.commit_wait),
             State::Data | State::Chunk(_) => {
-                let whole = self.data_since.saturating_add(limits.data_time);
+                let since = Duration::from_micros(self.data_since_us);
+                let whole = since.saturating_add(limits.data_time);
                 if self.exempt || limits.data_rate_min_bytes == 0 {
                     return whole;
                 }

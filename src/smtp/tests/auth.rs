@@ -306,6 +306,21 @@ fn rfc5802_5_an_exchange() {
     }
 }
 
+/// RFC 5802 §6: on a channel that cannot be bound to -PLUS is not there, and `y` is the truth.
+#[test]
+fn rfc5802_6_without_a_binding() {
+    let mut peer = Peer::new(with(|config| config.auth.scram_sha_256_plus = true));
+    assert!(listed(&mut peer).contains(" SCRAM-SHA-256-PLUS SCRAM-SHA-256 "));
+    peer.binds_channel = false;
+    assert!(!listed(&mut peer).contains("PLUS"));
+    peer.feed(
+        format!("AUTH SCRAM-SHA-256-PLUS {}\r\n", b64("p=tls-exporter,,n=tim,r=x")).as_bytes(),
+    );
+    peer.feed(format!("AUTH SCRAM-SHA-256 {}\r\n", b64("y,,n=tim,r=x")).as_bytes());
+    let answers = peer.answers();
+    assert!(answers[1].starts_with("504 5.5.4 ") && answers[2].starts_with("334 "), "{answers:?}");
+}
+
 /// While an answer is owed nothing is read; what comes too late decides nothing.
 #[test]
 fn an_answer_is_waited_for() {

@@ -104,6 +104,7 @@ fn a21_talks_before_greeting() {
             admission: Admission::Open,
             room_bytes: u64::MAX,
             handshakes_full: false,
+            binds_channel: false,
         };
         let step = session.handle_input(&mut cx, b"EHLO a\r\n");
         if check {

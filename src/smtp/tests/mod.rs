@@ -26,6 +26,7 @@ pub(super) struct Peer {
     pub(super) stats: Stats,
     pub(super) admission: Admission,
     pub(super) handshakes_full: bool,
+    pub(super) binds_channel: bool,
     pub(super) now: Duration,
     pub(super) sent: Vec<u8>,
     pub(super) bodies: Vec<Vec<u8>>,
@@ -59,6 +60,7 @@ impl Peer {
             stats: Stats::default(),
             admission: Admission::Open,
             handshakes_full: false,
+            binds_channel: true,
             now: Duration::ZERO,
             sent: Vec::new(),
             bodies: Vec::new(),
@@ -88,6 +90,7 @@ impl Peer {
             admission: self.admission,
             room_bytes: u64::MAX,
             handshakes_full: self.handshakes_full,
+            binds_channel: self.binds_channel,
         };
         call(&mut self.session, &mut cx)
     }

@@ -73,6 +73,7 @@ fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
             admission,
             room_bytes: u64::MAX,
             handshakes_full: false,
+            binds_channel: false,
         };
         assert_eq!(session.handle_open(&mut cx), Event::Close);
         let mut out = Vec::new();

@@ -1,0 +1,155 @@
+//! `mailrace user`: the file that `auth.users_file` names. A running server takes a change within
+//! ten seconds.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, IsTerminal, Write},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::EXIT_FAILED;
+use crate::policy::{Edit, EditError, Listed, edit_users, list_users};
+
+#[derive(Args, Debug)]
+pub(super) struct UserArgs {
+    #[command(subcommand)]
+    command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user, or change its password: asked for at a terminal, else the first line of stdin
+    Add(One),
+    /// Remove a user
+    Rm(One),
+    /// A line for each user
+    Ls {
+        /// Users file
+        file: PathBuf,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+struct One {
+    /// Users file; `add` makes it, mode 0600
+    file: PathBuf,
+    /// Name: letters, digits and . _ + - @
+    name: String,
+}
+
+pub(super) fn run(args: &UserArgs) -> ExitCode {
+    let done = match &args.command {
+        UserCommand::Add(One { file, name }) => add(file, name),
+        UserCommand::Rm(One { file, name }) => {
+            edit_users(file, &Edit::Remove { name }).map(|_| println!("{name} removed"))
+        }
+        UserCommand::Ls { file, json } => {
+            list_users(file).and_then(|users| match print(&users, *json) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(EditError::Io("stdout".into(), error))
+                }
+                _ => Ok(()),
+            })
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mailrace: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn add(file: &Path, name: &str) -> Result<(), EditError> {
+    let password = password(name).map_err(|error| EditError::Io("stdin".into(), error))?;
+    let changed = edit_users(file, &Edit::Set { name, password: &password })?;
+    println!("{name} {}", if changed { "has a new password" } else { "added" });
+    Ok(())
+}
+
+fn print(users: &[Listed], as_json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for Listed { name, scram } in users {
+        if as_json {
+            writeln!(out, "{}", json!({"name": name, "scram": scram}))?;
+        } else {
+            writeln!(out, "{name}{}", if *scram { "" } else { "  (no SCRAM)" })?;
+        }
+    }
+    out.flush()
+}
+
+/// Never an argument: every user of the machine sees those.
+fn password(name: &str) -> io::Result<String> {
+    if !io::stdin().is_terminal() {
+        return line(&mut io::stdin().lock());
+    }
+    // /dev/tty, so that stdout may be redirected.
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let hidden = NoEcho::of(&terminal)?;
+    write!(terminal, "Password of {name}: ")?;
+    let mut lines = io::BufReader::new(terminal.try_clone()?);
+    let password = line(&mut lines);
+    write!(terminal, "\nOnce more: ")?;
+    let again = line(&mut lines);
+    writeln!(terminal)?;
+    drop(hidden);
+    match (password?, again?) {
+        (password, again) if password == again => Ok(password),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the two are not the same")),
+    }
+}
+
+/// The next line without its end.
+fn line(from: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    let end = line.trim_end_matches('\n').trim_end_matches('\r').len();
+    line.truncate(end);
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed; it does again when this is dropped.
+struct NoEcho {
+    terminal: File,
+    before: libc::termios,
+}
+
+impl NoEcho {
+    fn of(terminal: &File) -> io::Result<Self> {
+        let terminal = terminal.try_clone()?;
+        // SAFETY: plain numbers, for which zero is a value.
+        let mut before: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: a descriptor of ours, and room for the answer.
+        if unsafe { libc::tcgetattr(terminal.as_raw_fd(), &raw mut before) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut quiet = before;
+        quiet.c_lflag &= !libc::ECHO;
+        set(&terminal, &quiet)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        let _ = set(&self.terminal, &self.before);
+    }
+}
+
+fn set(terminal: &File, to: &libc::termios) -> io::Result<()> {
+    // SAFETY: a descriptor of ours, and a read of what stands there.
+    match unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSAFLUSH, to) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
