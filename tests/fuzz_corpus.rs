@@ -6,6 +6,8 @@ mod data;
 mod path;
 #[path = "../fuzz/bodies/peer.rs"]
 mod peer;
+#[path = "../fuzz/bodies/sasl.rs"]
+mod sasl;
 #[path = "../fuzz/bodies/segment.rs"]
 mod segment;
 #[path = "../fuzz/bodies/session.rs"]
@@ -30,5 +32,6 @@ fn fuzz_bodies_hold_over_their_corpora() {
     over("session", session::run);
     over("data", data::run);
     over("path", path::run);
+    over("sasl", sasl::run);
     over("segment", segment::run);
 }
