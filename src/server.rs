@@ -23,6 +23,7 @@ use crate::{
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, ExportMetrics, Published},
+    policy::Accept,
     shard::{self, Gate, NoAdvisor, Peers, SharedState},
     smtp, tls,
 };
@@ -271,16 +272,19 @@ fn greet(
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
     );
-    for Bound { address, smtp, .. } in listeners {
+    for Bound { address, smtp, accept, .. } in listeners {
         let tls = match smtp.tls {
             smtp::TlsPolicy::Off => "",
             smtp::TlsPolicy::Offered => ", STARTTLS",
             smtp::TlsPolicy::Required => ", STARTTLS required",
             smtp::TlsPolicy::Implicit => ", implicit TLS",
         };
-        let what = match config.file() {
-            Some(_) => "any recipient accepted",
-            None => "any recipient accepted (no config file: development defaults)",
+        let what = match (accept, config.file()) {
+            (Some(accept), _) => whose_mail(accept),
+            (None, Some(_)) => "any recipient accepted".to_owned(),
+            (None, None) => {
+                "any recipient accepted (no config file: development defaults)".to_owned()
+            }
         };
         let _ = writeln!(out, "  smtp    {address}             {what}{tls}");
     }
@@ -312,6 +316,20 @@ fn greet(
     let _ = out.flush();
 }
 
+/// `mail for 2 domains, 10 recipients`
+fn whose_mail(accept: &Accept) -> String {
+    let count =
+        |number: usize, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let domains = accept.domains().map(|number| count(number, "domain"));
+    let recipients = accept.recipients().map(|number| count(number, "recipient"));
+    match (domains, recipients) {
+        (None, None) => "any recipient accepted".to_owned(),
+        (None, Some(recipients)) => format!("mail for {recipients}"),
+        (Some(domains), None) => format!("mail for {domains}, any recipient"),
+        (Some(domains), Some(recipients)) => format!("mail for {domains}, {recipients}"),
+    }
+}
+
 struct Addresses {
     listeners: Vec<Bound>,
     /// Keeps the ports the kernel picked until the shards listen there.
@@ -325,11 +343,13 @@ struct Bound {
     smtp: Arc<smtp::Config>,
     tls: Option<Arc<tls::Config>>,
     gate: Arc<Gate>,
+    accept: Option<Arc<Accept>>,
 }
 
-fn bind_addresses(config: &Config) -> Result<Addresses, String> {
+fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
     let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
-    for listener in &config.listeners {
+    let accept = config.load_accept()?;
+    for (listener, accept) in config.listeners.iter().zip(accept) {
         let certificates = config.certificates(listener);
         let tls = match certificates.as_slice() {
             [] => None,
@@ -339,7 +359,9 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
                 Some(Arc::new(tls))
             }
         };
-        let smtp = Arc::new(smtp_config(config, listener, tls.is_some()));
+        let mut smtp = smtp_config(config, listener, tls.is_some());
+        smtp.recipients = accept.clone().map(|accept| smtp::Recipients(accept));
+        let smtp = Arc::new(smtp);
         let gate = Arc::new(gate(config, listener));
         let bound = |address| Bound {
             name: listener.name.clone(),
@@ -347,6 +369,7 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
             smtp: smtp.clone(),
             tls: tls.clone(),
             gate: gate.clone(),
+            accept: accept.clone(),
         };
         for address in &listener.listen {
             let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
