@@ -22,9 +22,9 @@ use crate::{
     },
     export,
     log::{self, DataDir, SyncPolicy},
-    metrics::{DiskFacts, DiskState, ExportMetrics, Published},
-    policy::Accept,
-    shard::{self, Gate, NoAdvisor, Peers, SharedState},
+    metrics::{DiskFacts, DiskState, DnsMetrics, ExportMetrics, Published},
+    policy::{Accept, Advisors, dns::ClientAdvisor},
+    shard::{self, Gate, Peers, SharedState},
     smtp, tls,
 };
 
@@ -67,6 +67,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     for &shard in &left {
         marks.publish(shard, log::Log::open(&data.path)?.ends(shard)?.1);
     }
+    let dns = DnsMetrics::new();
+    let advisors = Arc::new(Advisors { clients: client_advisor(&config, &dns)? });
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -89,7 +91,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             connections_max: config.limits.connections_total.div_ceil(config.server.shards),
             inflight_bytes: config.limits.inflight_bytes / config.server.shards as u64,
             exempt: peers(&config.limits.exempt),
-            advisor: Arc::new(NoAdvisor),
+            advisor: advisors.clone(),
             drain: DRAIN,
             disk_low: disk_low(&config),
             sync: match config.log.sync {
@@ -152,6 +154,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                     reference_url: String::new(),
                 },
                 export: metrics.clone(),
+                dns: dns.clone(),
             };
             Some(admin::start(address, state)?)
         }
@@ -485,6 +488,17 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
         low_priority: listener.low_priority,
     }
+}
+
+/// Asks the DNS, where a listener wants it.
+fn client_advisor(config: &Config, metrics: &DnsMetrics) -> io::Result<Option<ClientAdvisor>> {
+    let asks = config.listeners.iter().filter(|listener| gate(config, listener).asks);
+    let rules: Vec<_> =
+        asks.map(|listener| (listener.name.clone(), listener.dns.clone())).collect();
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    ClientAdvisor::start(&config.server.dns_servers, rules, metrics.clone()).map(Some)
 }
 
 /// D9: room for two segments a shard, and for one and a half messages.

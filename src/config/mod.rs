@@ -34,7 +34,7 @@ pub use schema::schema;
 pub use units::{Network, format_duration, format_size};
 pub use value::Value;
 
-pub use crate::policy::AcceptOptions as AcceptConfig;
+pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
 
 use crate::export::ExportOptions;
 use crate::policy::Accept;
@@ -302,19 +302,6 @@ pub struct AuthConfig {
     pub users_file: Option<PathBuf>,
     /// No mail without AUTH.
     pub required: bool,
-}
-
-/// `listener.dns`: what is asked about a client before it is greeted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Zones with the weight that an answer has.
-    pub lists: Vec<(String, i32)>,
-    /// Sum of weights at which recipients are refused.
-    pub reject_at: i32,
-    /// Longest wait.
-    pub deadline: Duration,
-    /// The client's name is looked up.
-    pub reverse: bool,
 }
 
 /// `listener.tls_mode`

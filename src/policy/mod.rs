@@ -3,7 +3,29 @@
 //! by threads of this room, which answer it (`shard::Advisor`).
 
 mod accept;
+pub mod dns;
 mod mailbox;
 mod names;
 
 pub use accept::{Accept, AcceptError, AcceptOptions};
+
+use crate::shard::{Advisor, Answer, ClientAdvice, Question, Ticket};
+
+/// Who answers the questions of shards, each kind by threads of its own.
+#[derive(Debug, Default)]
+pub struct Advisors {
+    /// Those about clients; `None`: no listener asks any.
+    pub clients: Option<dns::ClientAdvisor>,
+}
+
+impl Advisor for Advisors {
+    fn ask(&self, question: Question, ticket: Ticket) {
+        match question {
+            Question::Client { listener, address } => match &self.clients {
+                Some(clients) => clients.ask_client(&listener, address, ticket),
+                None => ticket.answer(Answer::Client(ClientAdvice::default())),
+            },
+            Question::Password { .. } => ticket.answer(Answer::Password(None)),
+        }
+    }
+}
