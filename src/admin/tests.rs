@@ -30,7 +30,7 @@ impl Server {
                 Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
             }),
             export: ExportMetrics::new(),
-            dns: crate::metrics::DnsMetrics::new(),
+            dns: DnsMetrics::new(),
             log: no_log(),
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
@@ -136,7 +136,7 @@ fn a_taken_address_is_a_clear_error() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
-        dns: crate::metrics::DnsMetrics::new(),
+        dns: DnsMetrics::new(),
         log: no_log(),
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
@@ -152,7 +152,7 @@ fn shutting_down_frees_the_address() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
-        dns: crate::metrics::DnsMetrics::new(),
+        dns: DnsMetrics::new(),
         log: no_log(),
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();

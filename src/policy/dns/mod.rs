@@ -193,7 +193,8 @@ mod tests {
         let text = "# nameserver 192.0.2.9\nsearch example\nnameserver 192.0.2.1\n\
                     nameserver\t2001:db8::1 # second\nnameserver fe80::1%eth0\noptions edns0\n";
         let servers = system_servers(text).unwrap();
-        let wanted = ["192.0.2.1:53", "[2001:db8::1]:53"].map(|text| text.parse().unwrap());
+        let wanted: [SocketAddr; 2] =
+            ["192.0.2.1:53", "[2001:db8::1]:53"].map(|text| text.parse().unwrap());
         assert_eq!(servers, wanted);
         let error = system_servers("search example\n").unwrap_err();
         assert!(error.to_string().contains("server.dns.servers is needed"), "{error}");

@@ -226,7 +226,22 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
-            Admission::Open | Admission::DiskFull => {
+            Admission::AddressFull => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many connections from your address")
+            }
+            Admission::AddressFast => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many new connections from your address")
+            }
+            Admission::OverloadedNew => {
+                cx.stats.count_rejected(421, RejectReason::Backpressure);
+                self.close_421(cx, "4.3.2", "Overloaded, try again later")
+            }
+            Admission::Open
+            | Admission::DiskFull
+            | Admission::Overloaded
+            | Admission::OverloadedLow => {
                 cx.stats.count_reply(220);
                 // Writing into a Vec cannot fail.
                 let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
@@ -313,6 +328,16 @@ impl Session {
     /// minimum data rate follows them. [`Duration::MAX`] when closed.
     pub fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Call where the limits have changed: brings [`Session::deadline`] up to date.
+    pub fn refresh(&mut self, config: &Config) {
+        self.settle(config);
+    }
+
+    /// Whether it is spared the limits that [`Limits`] marks so.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
     }
 
     /// Moves the deadlines by a time in which it was us who did not read.
