@@ -24,8 +24,9 @@ use crate::{
     },
     export,
     log::{self, DataDir, SyncPolicy},
-    metrics::{DiskFacts, DiskState, ExportMetrics, Published},
-    shard::{self, Gate, NoAdvisor, Peers, SharedState},
+    metrics::{DiskFacts, DiskState, DnsMetrics, ExportMetrics, Published},
+    policy::{Accept, Advisors, dns::ClientAdvisor},
+    shard::{self, Gate, Peers, SharedState},
     smtp, tls,
 };
 
@@ -68,6 +69,9 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     for &shard in &left {
         marks.publish(shard, log::Log::open(&data.path)?.ends(shard)?.1);
     }
+    let dns = DnsMetrics::new();
+    let advisors = Arc::new(Advisors::default());
+    advise(&advisors, &config, &dns)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -88,7 +92,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             core: config.server.cpus[number % config.server.cpus.len()],
             segment_bytes: config.log.segment_size,
             limits: limits(&config),
-            advisor: Arc::new(NoAdvisor),
+            advisor: advisors.clone(),
             drain: DRAIN,
             sync: match config.log.sync {
                 SyncMode::Group => SyncPolicy::Group,
@@ -156,6 +160,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 export: metrics.clone(),
                 token: config.server.admin_token_file.as_deref().map(admin_token).transpose()?,
                 reloads,
+                dns: dns.clone(),
             };
             Some(admin::start(address, state)?)
         }
@@ -181,6 +186,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         disk_rule,
         admin: admin.as_ref().map(|admin| admin.address()),
         metrics,
+        advisors: advisors.clone(),
+        dns: dns.clone(),
     };
     reloader.taken_up();
     let mut hangups = stop.hangups();
@@ -312,16 +319,19 @@ fn greet(
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
     );
-    for Bound { address, smtp, .. } in listeners {
+    for Bound { address, smtp, accept, .. } in listeners {
         let tls = match smtp.tls {
             smtp::TlsPolicy::Off => "",
             smtp::TlsPolicy::Offered => ", STARTTLS",
             smtp::TlsPolicy::Required => ", STARTTLS required",
             smtp::TlsPolicy::Implicit => ", implicit TLS",
         };
-        let what = match config.file() {
-            Some(_) => "any recipient accepted",
-            None => "any recipient accepted (no config file: development defaults)",
+        let what = match (accept, config.file()) {
+            (Some(accept), _) => whose_mail(accept),
+            (None, Some(_)) => "any recipient accepted".to_owned(),
+            (None, None) => {
+                "any recipient accepted (no config file: development defaults)".to_owned()
+            }
         };
         let _ = writeln!(out, "  smtp    {address}             {what}{tls}");
     }
@@ -353,6 +363,20 @@ fn greet(
     let _ = out.flush();
 }
 
+/// `mail for 2 domains, 10 recipients`
+fn whose_mail(accept: &Accept) -> String {
+    let count =
+        |number: usize, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let domains = accept.domains().map(|number| count(number, "domain"));
+    let recipients = accept.recipients().map(|number| count(number, "recipient"));
+    match (domains, recipients) {
+        (None, None) => "any recipient accepted".to_owned(),
+        (None, Some(recipients)) => format!("mail for {recipients}"),
+        (Some(domains), None) => format!("mail for {domains}, any recipient"),
+        (Some(domains), Some(recipients)) => format!("mail for {domains}, {recipients}"),
+    }
+}
+
 struct Addresses {
     listeners: Vec<Bound>,
     /// Keeps the ports the kernel picked until the shards listen there.
@@ -366,11 +390,13 @@ struct Bound {
     smtp: Arc<smtp::Config>,
     tls: Option<Arc<tls::Config>>,
     gate: Arc<Gate>,
+    accept: Option<Arc<Accept>>,
 }
 
-fn bind_addresses(config: &Config) -> Result<Addresses, String> {
+fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
     let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
-    for listener in &config.listeners {
+    let accept = config.load_accept()?;
+    for (listener, accept) in config.listeners.iter().zip(accept) {
         let certificates = config.certificates(listener);
         let tls = match certificates.as_slice() {
             [] => None,
@@ -380,13 +406,14 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
                 Some(Arc::new(tls))
             }
         };
-        let (smtp, gate) = listener_settings(config, listener, tls.is_some())?;
+        let (smtp, gate) = listener_settings(config, listener, accept.clone(), tls.is_some());
         let bound = |address| Bound {
             name: listener.name.clone(),
             address,
             smtp: smtp.clone(),
             tls: tls.clone(),
             gate: gate.clone(),
+            accept: accept.clone(),
         };
         for address in &listener.listen {
             let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
@@ -415,13 +442,16 @@ fn bind_addresses(config: &Config) -> Result<Addresses, String> {
     Ok(found)
 }
 
-/// What sessions of a listener go by. Reads the files it names.
+/// What sessions of a listener go by.
 fn listener_settings(
     config: &Config,
     listener: &ListenerConfig,
+    accept: Option<Arc<Accept>>,
     tls: bool,
-) -> Result<(Arc<smtp::Config>, Arc<Gate>), String> {
-    Ok((Arc::new(smtp_config(config, listener, tls)), Arc::new(gate(config, listener))))
+) -> (Arc<smtp::Config>, Arc<Gate>) {
+    let mut smtp = smtp_config(config, listener, tls);
+    smtp.recipients = accept.map(|accept| smtp::Recipients(accept));
+    (Arc::new(smtp), Arc::new(gate(config, listener)))
 }
 
 fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::Config {
@@ -524,6 +554,22 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         xclient: (!listener.xclient.is_empty()).then(|| peers(&listener.xclient)),
         greet_delay: listener.greet_delay,
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
+    }
+}
+
+/// Has the advisors go by this configuration; threads are started where it needs them.
+fn advise(advisors: &Advisors, config: &Config, dns: &DnsMetrics) -> io::Result<()> {
+    let asks = config.listeners.iter().filter(|listener| gate(config, listener).asks);
+    let rules: Vec<_> =
+        asks.map(|listener| (listener.name.clone(), listener.dns.clone())).collect();
+    match advisors.clients() {
+        Some(clients) => clients.set_rules(rules),
+        None if rules.is_empty() => Ok(()),
+        None => {
+            let servers = &config.server.dns_servers;
+            advisors.set_clients(ClientAdvisor::start(servers, rules, dns.clone())?);
+            Ok(())
+        }
     }
 }
 

@@ -156,7 +156,7 @@ fn exporters_come_go_and_change_while_others_go_on() {
     let (a, b) = (setup.dir.path().join("a"), setup.dir.path().join("b"));
     let export = |name: &str, dir: &Path| {
         format!(
-            "[[export]]\nname = \"{name}\"\ntype = \"files\"\nformat = \"eml\"\nstart = \"start\"\n\
+            "[[export]]\nname = \"{name}\"\ntype = \"files\"\nlayout = \"eml\"\nstart = \"start\"\n\
              dir = {dir:?}\n"
         )
     };
@@ -242,4 +242,34 @@ fn a_hundred_reloads_under_load_lose_nothing() {
     for (id, seed) in ids.iter().step_by(ids.len().div_ceil(200)) {
         assert_eq!(common::log_get(&data, id), body(*seed, 500 + (seed % 60_000) as usize));
     }
+}
+
+/// A recipients' file is read anew whether or not the configuration names another one.
+#[test]
+fn recipients_are_swapped() {
+    let setup = Setup::start("");
+    let list = setup.dir.path().join("recipients");
+    let policy = format!(
+        "[[listener]]\naccept = {{ domains = [\"ours.example\"], recipients_file = {list:?} }}"
+    );
+    let answers = || {
+        ["old@ours.example", "new@ours.example", "a@other.example"].map(|recipient| {
+            let mut client = setup.server.client();
+            client.ehlo();
+            assert!(client.say("MAIL FROM:<a@client.test>").starts_with("250 "));
+            client.say(&format!("RCPT TO:<{recipient}>"))[..9].to_owned()
+        })
+    };
+    assert_eq!(answers(), ["250 2.1.5", "250 2.1.5", "250 2.1.5"]);
+    fs::write(&list, "old@ours.example\n").unwrap();
+    setup.write(&policy);
+    good(setup.reload());
+    assert_eq!(answers(), ["250 2.1.5", "550 5.1.1", "550 5.7.1"]);
+    fs::write(&list, "new@ours.example\n").unwrap();
+    assert_eq!(setup.hang_up(), 1.0);
+    assert_eq!(answers(), ["550 5.1.1", "250 2.1.5", "550 5.7.1"]);
+    fs::write(&list, "a@ours.example\nnot an address\n").unwrap();
+    assert_eq!(setup.hang_up(), 0.0);
+    assert!(setup.server.errors().contains("recipients:2"), "{}", setup.server.errors());
+    assert_eq!(answers(), ["550 5.1.1", "250 2.1.5", "550 5.7.1"], "as before");
 }

@@ -11,7 +11,7 @@ mod v1;
 pub use client::{ClientError, post};
 pub use v1::LogState;
 
-use crate::metrics::{DiskFacts, ExportMetrics, Published};
+use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +39,8 @@ pub struct AdminState {
     pub disk: DiskProbe,
     /// What exporters and retention count.
     pub export: ExportMetrics,
+    /// What is counted of DNS.
+    pub dns: DnsMetrics,
     /// The log, for the stream API.
     pub log: LogState,
     /// What requests must bring as `Authorization: Bearer`, probes aside; `None`: nothing.

@@ -195,7 +195,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
     let started = Instant::now();
     let by_shard = query.is_some_and(|query| query.split('&').any(|pair| pair == "detail=shard"));
     let copies = pages.copies().await;
-    let AdminState { version, revision, ready, disk, export, .. } = &pages.state;
+    let AdminState { version, revision, ready, disk, export, dns, .. } = &pages.state;
     let extra = Extra {
         version: version.clone(),
         revision: revision.clone(),
@@ -207,7 +207,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         process: ProcessFacts::read(),
         scrape_started: Some(started),
         detail: if by_shard { Detail::Shard } else { Detail::Summed },
-        more: export.gather(),
+        more: [export.gather(), dns.gather()].concat(),
     };
     reply(StatusCode::OK, CONTENT_TYPE, render(&copies, &extra))
 }

@@ -24,7 +24,7 @@ impl Server {
         std::thread::spawn(move || {
             let outcomes = [Ok(vec!["a changed".to_owned()]), Err(vec!["bad key".to_owned()])];
             for (wanted, outcome) in wanted.iter().zip(outcomes) {
-                let wanted: tokio::sync::oneshot::Sender<ReloadOutcome> = wanted;
+                let wanted: oneshot::Sender<ReloadOutcome> = wanted;
                 let _ = wanted.send(outcome);
             }
         });
@@ -43,6 +43,7 @@ impl Server {
                 Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
             }),
             export: ExportMetrics::new(),
+            dns: DnsMetrics::new(),
             log: no_log(),
             token: token.map(str::to_owned),
             reloads,
@@ -150,6 +151,7 @@ fn a_taken_address_is_a_clear_error() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
+        dns: DnsMetrics::new(),
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
@@ -167,6 +169,7 @@ fn shutting_down_frees_the_address() {
         revision: String::new(),
         disk: Box::new(|| None),
         export: ExportMetrics::new(),
+        dns: DnsMetrics::new(),
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,

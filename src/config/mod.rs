@@ -34,12 +34,16 @@ pub use schema::schema;
 pub use units::{Network, format_duration, format_size};
 pub use value::Value;
 
+pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
+
 use crate::export::ExportOptions;
+use crate::policy::Accept;
 use crate::tls::{Certificate, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use value::Amount;
 
@@ -308,39 +312,6 @@ pub struct AuthConfig {
     pub required: bool,
 }
 
-/// `listener.accept`: whose mail is taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AcceptConfig {
-    /// `example.com`, `*.example.com`, `*`, in lower case.
-    pub domains: Vec<String>,
-    /// More of them, one a line.
-    pub domains_file: Option<PathBuf>,
-    /// Recipients, one a line; `None`: any of the domains.
-    pub recipients_file: Option<PathBuf>,
-    /// What stands between user and detail; `None`: nothing does.
-    pub subaddress: Option<char>,
-}
-
-impl AcceptConfig {
-    /// Whether nothing says whose mail is taken.
-    pub fn is_empty(&self) -> bool {
-        self.domains.is_empty() && self.domains_file.is_none() && self.recipients_file.is_none()
-    }
-}
-
-/// `listener.dns`: what is asked about a client before it is greeted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Zones with the weight that an answer has.
-    pub lists: Vec<(String, i32)>,
-    /// Sum of weights at which recipients are refused.
-    pub reject_at: i32,
-    /// Longest wait.
-    pub deadline: Duration,
-    /// The client's name is looked up.
-    pub reverse: bool,
-}
-
 /// `listener.tls_mode`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {
@@ -452,12 +423,45 @@ impl Config {
                 Err(LoadError::Certificate(text)) => ("cert_file", text),
                 Err(LoadError::Key(text)) => ("key_file", text),
             };
-            let key = format!("{table}.tls.{field}");
-            let setting = self.settings.iter().find(|setting| setting.key == key);
-            let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
-            errors.push(ConfigError { key, origin, message });
+            errors.push(self.error(format!("{table}.tls.{field}"), message));
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Reads whose mail each listener takes; `None`: nothing says so, and it takes anybody's.
+    /// Listeners that say the same share it. With millions of recipients it takes seconds.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be read, or have a mistake: with file and line.
+    pub fn load_accept(&self) -> Result<Vec<Option<Arc<Accept>>>, ConfigErrors> {
+        let mut loaded: Vec<Option<Arc<Accept>>> = Vec::new();
+        let mut errors = Vec::new();
+        for (index, ListenerConfig { accept, .. }) in self.listeners.iter().enumerate() {
+            let before = &self.listeners[..index];
+            let same = before.iter().position(|listener| listener.accept == *accept);
+            let policy = match same {
+                _ if accept.is_empty() => None,
+                Some(same) => loaded[same].clone(),
+                None => match Accept::load(accept) {
+                    Ok(accept) => Some(Arc::new(accept)),
+                    Err(error) => {
+                        let key = format!("listener.{index}.accept.{}", error.field);
+                        errors.push(self.error(key, error.message));
+                        None
+                    }
+                },
+            };
+            loaded.push(policy);
+        }
+        if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// A mistake in the value of a key.
+    fn error(&self, key: String, message: String) -> ConfigError {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
+        ConfigError { key, origin, message }
     }
 
     /// As [`Config::load`], without a file and from the given environment and machine.

@@ -14,12 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, exports, limits, listener_settings, retention};
+use super::{Bound, advise, exports, limits, listener_settings, retention};
 use crate::{
     config::{Config, DiskLow},
     export,
     log::unix_micros,
-    metrics::ExportMetrics,
+    metrics::{DnsMetrics, ExportMetrics},
+    policy::Advisors,
     shard::{Settings, SharedState},
 };
 
@@ -57,6 +58,8 @@ pub(super) struct Reloader {
     pub(super) disk_rule: DiskRule,
     pub(super) admin: Option<SocketAddr>,
     pub(super) metrics: ExportMetrics,
+    pub(super) advisors: Arc<Advisors>,
+    pub(super) dns: DnsMetrics,
 }
 
 impl Reloader {
@@ -91,13 +94,16 @@ impl Reloader {
 
     fn take_up(&mut self, new: Config) -> Result<Vec<String>, String> {
         let taken = new.as_taken_by(&self.started);
+        let accept = taken.load_accept().map_err(|errors| errors.to_string())?;
         let mut listeners = Vec::new();
         for bound in &self.listeners {
-            let listener = taken.listeners.iter().find(|listener| listener.name == bound.name);
-            let listener = listener.expect("each listener of the start is kept");
-            listeners.push(listener_settings(&taken, listener, bound.tls.is_some())?);
+            let at = taken.listeners.iter().position(|listener| listener.name == bound.name);
+            let at = at.expect("each listener of the start is kept");
+            let (listener, accept) = (&taken.listeners[at], accept[at].clone());
+            listeners.push(listener_settings(&taken, listener, accept, bound.tls.is_some()));
         }
         let settings = Arc::new(Settings { listeners, limits: limits(&taken) });
+        advise(&self.advisors, &taken, &self.dns).map_err(|error| format!("dns: {error}"))?;
         let exporters =
             self.plane.replace(exports(&taken, self.admin)).map_err(|error| error.to_string())?;
         let told = taken.exports.iter().map(|export| export.name.clone()).collect();

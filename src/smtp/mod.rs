@@ -40,6 +40,7 @@ pub use limits::{
     Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
     TlsPolicy,
 };
+pub use path::{is_domain, is_mailbox};
 pub use reply::{Refusal, Replies};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};

@@ -70,6 +70,10 @@ pub(super) const BINARY_NEEDS_BDAT: Reply = Reply::new("503 5.5.1 BODY=BINARYMIM
 pub(super) const BAD_BDAT: Reply = Reply::new("521 5.5.4 Bad BDAT argument, closing\r\n");
 pub(super) const BAD_CONTENT: Reply =
     Reply::new("550 5.6.0 Message has a bare CR, a bare LF or a NUL\r\n");
+// RFC 3463 §3.2: bad destination mailbox address.
+pub(super) const NO_SUCH_USER: Reply = Reply::new("550 5.1.1 No such recipient here\r\n");
+// RFC 3463 §3.8: delivery not authorized.
+pub(super) const NO_RELAY: Reply = Reply::new("550 5.7.1 Relay access denied\r\n");
 pub(super) const TOO_BIG: Reply = Reply::new("552 5.3.4 Message too big\r\n");
 pub(super) const NEEDS_SMTPUTF8: Reply =
     Reply::new("553 5.6.7 Non-ASCII address without SMTPUTF8\r\n");

@@ -1,6 +1,6 @@
 //! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
 
-use super::super::limits::Admission;
+use super::super::limits::{Admission, Recipient};
 use super::super::param;
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
@@ -133,8 +133,25 @@ impl Session {
             cx.stats.count_rejected(452, RejectReason::Recipients);
             return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
         }
+        if let Some(policy) = &cx.config.recipients
+            && !self.may_relay()
+        {
+            let refusal = match policy.0.judge(path.mailbox) {
+                Recipient::Ours => None,
+                Recipient::Unknown => Some(reply::NO_SUCH_USER),
+                Recipient::Foreign => Some(reply::NO_RELAY),
+            };
+            if let Some(refusal) = refusal {
+                cx.stats.count_rejected(refusal.code(), RejectReason::Policy);
+                return self.refuse(cx, refusal);
+            }
+        }
         self.transaction.add(path.mailbox);
         cx.push(reply::RECIPIENT_OK);
         None
+    }
+    /// Whether this client may send to anybody.
+    fn may_relay(&self) -> bool {
+        false
     }
 }
