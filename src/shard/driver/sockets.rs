@@ -2,6 +2,7 @@
 
 use std::{
     io, mem,
+    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
+        addresses::{Network, Refused},
         connection::{Collected, Connection, Key, Phase, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -37,25 +39,14 @@ impl Driver {
         };
         let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let admission = match self.admission() {
-            Admission::Draining => Admission::Draining,
-            _ if self.open >= self.options.connections_max => Admission::Crowded,
-            admission => admission,
-        };
-        match admission {
-            Admission::Draining => self.counters.refused(listener as usize, RefuseReason::Draining),
-            Admission::Crowded => {
-                self.counters.refused(listener as usize, RefuseReason::MaxConnections);
-            }
-            _ => {}
-        }
+        let exempt = self.limits.exempt.contains(peer.ip());
+        let (admission, counted) = self.admit(listener as usize, peer, exempt);
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("fewer connections than 2^32")
         });
         let key = Key { index, generation: self.generation };
-        let exempt = self.options.exempt(peer.ip());
         let mut connection = Box::new(Connection {
             socket,
             peer,
@@ -64,6 +55,7 @@ impl Driver {
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
             watching: false,
+            counted,
             receiving: true,
             paused: None,
             ended: false,
@@ -141,12 +133,48 @@ impl Driver {
                 connection.reason,
                 self.now.saturating_sub(connection.session.opened()),
             );
+            if connection.counted {
+                self.addresses.leave(Network::of(connection.peer.ip()));
+            }
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
             return;
         }
         self.connections[key.index as usize] = Some(connection);
+    }
+
+    /// What a new connection gets, and whether its address counts it.
+    fn admit(&mut self, listener: usize, peer: SocketAddr, exempt: bool) -> (Admission, bool) {
+        let mut counted = false;
+        let admission = match self.admission() {
+            Admission::Draining => Admission::Draining,
+            _ if self.open >= self.limits.connections_max => Admission::Crowded,
+            admission if exempt => admission,
+            admission => {
+                let network = Network::of(peer.ip());
+                match self.addresses.enter(network, self.bounds, self.now) {
+                    Ok(()) => {
+                        counted = true;
+                        admission
+                    }
+                    Err(Refused::Sessions) => Admission::AddressFull,
+                    Err(Refused::Rate) => Admission::AddressFast,
+                }
+            }
+        };
+        let reason = match admission {
+            Admission::Draining => Some(RefuseReason::Draining),
+            Admission::Crowded => Some(RefuseReason::MaxConnections),
+            Admission::AddressFull => Some(RefuseReason::PerIp),
+            Admission::AddressFast => Some(RefuseReason::Rate),
+            Admission::OverloadedNew => Some(RefuseReason::Overload),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.counters.refused(listener, reason);
+        }
+        (admission, counted)
     }
 
     pub(super) fn touch(&mut self, key: Key) {
@@ -388,7 +416,7 @@ impl Driver {
     }
 }
 
-fn peer_of(socket: &OwnedFd) -> io::Result<std::net::SocketAddr> {
+fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     socket2::SockRef::from(socket)
         .peer_addr()?
         .as_socket()

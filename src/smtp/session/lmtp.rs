@@ -1,11 +1,30 @@
 //! What LMTP (RFC 2033) and a listener that takes no mail (RFC 7504) do otherwise than SMTP.
 
+use std::io::Write;
+
 use super::super::command::Verb;
 use super::super::limits::{Config, Protocol};
 use super::super::reply::{self, Reply};
+use super::super::stats::RejectReason;
 use super::{Context, Session};
 
 impl Session {
+    /// Greets, or says that no mail is taken here.
+    pub(super) fn welcome(cx: &mut Context<'_>) {
+        let (code, text) = match cx.config.protocol {
+            Protocol::Smtp => (220, "ESMTP Mailrace"),
+            Protocol::Lmtp => (220, "LMTP Mailrace"),
+            // RFC 7504 §3.2: the session goes on until the client says QUIT.
+            Protocol::Refuse => {
+                cx.stats.count_rejected(521, RejectReason::Policy);
+                (521, "does not accept mail")
+            }
+        };
+        cx.stats.count_reply(code);
+        // Writing into a Vec cannot fail.
+        let _ = write!(cx.replies.open(), "{code} {} {text}\r\n", cx.config.hostname);
+    }
+
     /// The refusal of a verb that is not part of what this listener speaks.
     pub(super) fn not_spoken(&self, cx: &Context<'_>, verb: Verb) -> Option<Reply> {
         match (cx.config.protocol, verb) {

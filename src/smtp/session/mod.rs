@@ -26,7 +26,7 @@ use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
-use super::limits::{Admission, Config, Limits, Protocol, TlsPolicy};
+use super::limits::{Admission, Config, Limits, TlsPolicy};
 use super::line::{self, Line};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
@@ -233,20 +233,23 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
-            Admission::Open | Admission::DiskFull => {
-                let (code, text) = match cx.config.protocol {
-                    Protocol::Smtp => (220, "ESMTP Mailrace"),
-                    Protocol::Lmtp => (220, "LMTP Mailrace"),
-                    // RFC 7504 §3.2: the session goes on until the client says QUIT.
-                    Protocol::Refuse => (521, "does not accept mail"),
-                };
-                cx.stats.count_reply(code);
-                if code == 521 {
-                    cx.stats.count_rejected(code, RejectReason::Policy);
-                }
-                let hostname = &cx.config.hostname;
-                // Writing into a Vec cannot fail.
-                let _ = write!(cx.replies.open(), "{code} {hostname} {text}\r\n");
+            Admission::AddressFull => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many connections from your address")
+            }
+            Admission::AddressFast => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many new connections from your address")
+            }
+            Admission::OverloadedNew => {
+                cx.stats.count_rejected(421, RejectReason::Backpressure);
+                self.close_421(cx, "4.3.2", "Overloaded, try again later")
+            }
+            Admission::Open
+            | Admission::DiskFull
+            | Admission::Overloaded
+            | Admission::OverloadedLow => {
+                Self::welcome(cx);
                 self.state = State::Command;
                 Event::NeedInput
             }
@@ -330,6 +333,16 @@ impl Session {
     /// minimum data rate follows them. [`Duration::MAX`] when closed.
     pub fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Call where the limits have changed: brings [`Session::deadline`] up to date.
+    pub fn refresh(&mut self, config: &Config) {
+        self.settle(config);
+    }
+
+    /// Whether it is spared the limits that [`Limits`] marks so.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
     }
 
     /// Moves the deadlines by a time in which it was us who did not read.
