@@ -19,6 +19,7 @@
 mod chunking;
 mod command;
 mod data;
+mod dsn;
 mod extension;
 mod header;
 mod limits;
@@ -45,4 +46,4 @@ pub use reply::{Refusal, Replies};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};
 pub use trace::{ReceivedFacts, received_field};
-pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};
+pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

@@ -1,7 +1,7 @@
 //! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
 
 use super::super::limits::{Admission, Recipient};
-use super::super::param;
+use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
@@ -29,7 +29,7 @@ fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<
 impl Session {
     pub(super) fn mail(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
         if self.helo.is_empty() {
-            return self.refuse(cx, reply::EHLO_FIRST);
+            return self.refuse(cx, Self::hello_first(cx));
         }
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
@@ -48,7 +48,7 @@ impl Session {
             if path.no_domain {
                 return Err(reply::BAD_REVERSE_PATH);
             }
-            let params = param::parse_mail(path.rest, self.esmtp, limits.parameters_max)?;
+            let params = param::parse_mail(path.rest, self.offer(cx))?;
             Ok((path, params))
         });
         let (path, params) = match parsed {
@@ -90,6 +90,9 @@ impl Session {
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;
+        if params.is_rare() {
+            self.transaction.keep(&params, false);
+        }
         cx.push(reply::SENDER_OK);
         None
     }
@@ -113,10 +116,11 @@ impl Session {
             if path.mailbox.is_empty() || alone {
                 return Err(reply::BAD_FORWARD_PATH);
             }
-            param::parse_rcpt(path.rest, limits.parameters_max)?;
-            Ok(path)
+            let smtputf8 = self.transaction.smtputf8;
+            let params = param::parse_rcpt(path.rest, self.offer(cx), smtputf8)?;
+            Ok((path, params))
         });
-        let path = match parsed {
+        let (path, params) = match parsed {
             Ok(path) => path,
             Err(reply) => return self.refuse(cx, reply),
         };
@@ -146,12 +150,17 @@ impl Session {
                 return self.refuse(cx, refusal);
             }
         }
-        self.transaction.add(path.mailbox);
+        self.transaction.add(path.mailbox, params);
         cx.push(reply::RECIPIENT_OK);
         None
     }
+
     /// Whether this client may send to anybody.
     fn may_relay(&self) -> bool {
         false
+    }
+
+    fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {
+        Offer { config: cx.config, esmtp: self.esmtp, under_tls: self.under_tls }
     }
 }
