@@ -401,7 +401,7 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
         let tls = match certificates.as_slice() {
             [] => None,
             files => {
-                let tls = tls::Config::new(files);
+                let tls = tls::Config::new(files, &listener.tls_demands());
                 let tls = tls.map_err(|error| format!("listener {}: {error}", listener.name))?;
                 Some(Arc::new(tls))
             }

@@ -38,7 +38,7 @@ pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsCo
 
 use crate::export::ExportOptions;
 use crate::policy::Accept;
-use crate::tls::{Certificate, Files, LoadError};
+use crate::tls::{Certificate, Demands, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -275,6 +275,16 @@ pub struct ListenerConfig {
     pub mt_priority: bool,
 }
 
+impl ListenerConfig {
+    /// What it demands of its clients' TLS.
+    pub fn tls_demands(&self) -> Demands {
+        Demands {
+            client_authorities: self.tls_client_ca.clone(),
+            known_name: self.tls_reject_unknown_name,
+        }
+    }
+}
+
 /// `listener.protocol`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -418,12 +428,14 @@ impl Config {
             [("server".to_owned(), &self.server.tls)].into_iter().chain(of_listeners)
         {
             let Some(files) = files else { continue };
-            let (field, message) = match Certificate::load(files) {
-                Ok(_) => continue,
-                Err(LoadError::Certificate(text)) => ("cert_file", text),
-                Err(LoadError::Key(text)) => ("key_file", text),
-            };
-            errors.push(self.error(format!("{table}.tls.{field}"), message));
+            if let Err(error) = Certificate::load(files) {
+                errors.push(self.bad_file(&table, error));
+            }
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if let Err(error) = listener.tls_demands().load() {
+                errors.push(self.bad_file(&format!("listener.{index}"), error));
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
@@ -455,6 +467,16 @@ impl Config {
             loaded.push(policy);
         }
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The key to blame for a file of a table's TLS.
+    fn bad_file(&self, table: &str, error: LoadError) -> ConfigError {
+        let (field, message) = match error {
+            LoadError::Certificate(text) => ("cert_file", text),
+            LoadError::Key(text) => ("key_file", text),
+            LoadError::ClientAuthorities(text) => ("client_ca_file", text),
+        };
+        self.error(format!("{table}.tls.{field}"), message)
     }
 
     /// A mistake in the value of a key.

@@ -70,6 +70,7 @@ impl Driver {
             unread: Vec::new(),
             mail: Collected::default(),
             tls: None,
+            tls_facts: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
