@@ -467,6 +467,7 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
     smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
     smtp.limits.errors_soft = count(config.limits.errors_soft);
     smtp.limits.errors_hard = count(config.limits.errors_hard);
+    smtp.limits.auth_failures = count(config.limits.auth_failures);
     smtp.limits.junk_max = count(config.limits.junk);
     smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
     smtp.limits.data_rate_grace = config.limits.data_rate_grace;
@@ -542,6 +543,7 @@ fn limits(config: &Config) -> shard::Limits {
         exempt: peers(&config.limits.exempt),
         sessions_per_address: config.limits.connections_per_ip.map(count),
         session_rate_per_address: config.limits.connection_rate_per_ip,
+        auth_failures_per_address: config.limits.auth_failures_per_ip,
         shards: count(shards),
         handshakes_max: config.limits.handshakes,
     }

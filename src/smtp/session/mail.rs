@@ -34,6 +34,10 @@ impl Session {
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
         }
+        if cx.config.auth.required && !self.is_authenticated() {
+            cx.stats.count_rejected(530, RejectReason::Auth);
+            return self.refuse(cx, reply::NEEDS_AUTH);
+        }
         if cx.admission == Admission::Draining {
             return Some(self.close_421(cx, "4.3.2", "Shutting down"));
         }
@@ -76,6 +80,7 @@ impl Session {
             | Admission::AddressFull
             | Admission::AddressFast
             | Admission::OverloadedLow
+            | Admission::Blocked
             | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
@@ -86,7 +91,7 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since = cx.now;
+        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;
@@ -157,7 +162,7 @@ impl Session {
 
     /// Whether this client may send to anybody.
     fn may_relay(&self) -> bool {
-        false
+        self.is_authenticated()
     }
 
     fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {
