@@ -5,6 +5,7 @@
 //! the copies into text, so a scrape costs the hot path one copy and nothing else.
 
 mod distribution;
+mod dns;
 mod export;
 mod labels;
 mod process;
@@ -13,6 +14,7 @@ mod render;
 mod stats;
 
 pub use distribution::Distribution;
+pub use dns::{DnsMetrics, DnsResult};
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
     AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,

@@ -17,7 +17,7 @@ pub(super) struct Client {
     pub(super) authenticated: bool,
 }
 
-/// Renders the multi-line reply to EHLO.
+/// Renders the multi-line reply to EHLO, or to LHLO, which offers the same (RFC 2033 §5).
 pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
     let Client { exempt, under_tls, binds_channel, authenticated } = client;
     let limits = &config.limits;
@@ -52,6 +52,16 @@ pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
         let offered = |known: &Mechanism| config.auth.offers(*known, binds_channel);
         for mechanism in Mechanism::ALL.into_iter().filter(offered) {
             let _ = write!(out, " {}", mechanism.name());
+        }
+    }
+    for (offered, keyword) in [
+        (config.dsn, "DSN"),
+        // RFC 8689 §2: under TLS only.
+        (config.require_tls && under_tls, "REQUIRETLS"),
+        (config.mt_priority, "MT-PRIORITY"),
+    ] {
+        if offered {
+            let _ = write!(out, "\r\n250-{keyword}");
         }
     }
     // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).

@@ -20,6 +20,7 @@
 mod chunking;
 mod command;
 mod data;
+mod dsn;
 mod extension;
 mod header;
 mod limits;
@@ -42,9 +43,10 @@ pub use limits::{
     Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
     TlsPolicy,
 };
+pub use path::{is_domain, is_mailbox};
 pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
 pub use trace::{ReceivedFacts, received_field};
-pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};
+pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

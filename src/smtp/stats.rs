@@ -4,9 +4,9 @@ use super::command::Verb;
 use super::sasl::Mechanism;
 
 /// Reply codes with a counter of their own; every other code is counted last.
-pub const REPLY_CODES: [u16; 27] = [
-    214, 220, 221, 235, 250, 252, 334, 354, 421, 451, 452, 454, 500, 501, 502, 503, 504, 521, 530,
-    534, 535, 538, 550, 552, 553, 554, 555,
+pub const REPLY_CODES: [u16; 28] = [
+    214, 220, 221, 235, 250, 252, 334, 354, 421, 451, 452, 454, 500, 501, 502, 503, 504, 521, 523,
+    530, 534, 535, 538, 550, 552, 553, 554, 555,
 ];
 
 /// Ways in which a peer breaks the protocol.
@@ -169,8 +169,12 @@ impl Stats {
     }
 
     pub(super) fn count_reply(&mut self, code: u16) {
+        self.count_replies(code, 1);
+    }
+
+    pub(super) fn count_replies(&mut self, code: u16, times: u64) {
         let place = REPLY_CODES.iter().position(|known| *known == code);
-        self.replies[place.unwrap_or(REPLY_CODES.len())] += 1;
+        self.replies[place.unwrap_or(REPLY_CODES.len())] += times;
     }
 
     pub(super) fn count_error(&mut self, error: ProtocolError) {

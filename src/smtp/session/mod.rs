@@ -14,6 +14,7 @@ mod auth;
 mod content;
 mod drain;
 mod ehlo;
+mod lmtp;
 mod mail;
 mod other;
 mod starttls;
@@ -63,6 +64,12 @@ impl Context<'_> {
     fn push(&mut self, reply: Reply) {
         self.stats.count_reply(reply.code());
         self.replies.push(reply);
+    }
+
+    fn push_times(&mut self, reply: Reply, times: usize) {
+        for _ in 0..times {
+            self.push(reply);
+        }
     }
 
     /// Renders `421 <enhanced> <our domain> <text>` (RFC 5321 §4.2 wants the domain).
@@ -267,9 +274,7 @@ impl Session {
             | Admission::DiskFull
             | Admission::Overloaded
             | Admission::OverloadedLow => {
-                cx.stats.count_reply(220);
-                // Writing into a Vec cannot fail.
-                let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
+                Self::welcome(cx);
                 self.state = State::Command;
                 Event::NeedInput
             }
@@ -426,11 +431,12 @@ impl Session {
     ///
     /// Its 250 is rendered now and held in [`Replies`]; commands behind it go on.
     pub fn resolve_accepted(&mut self, cx: &mut Context<'_>, ticket: u64, id: &dyn Display) {
+        let replies = self.final_replies(cx.config);
         if !self.leave_verdict(cx.now) {
             return;
         }
-        cx.stats.count_reply(250);
-        cx.replies.push_held(ticket, id);
+        cx.stats.count_replies(250, replies as u64);
+        cx.replies.push_held(ticket, id, replies);
         self.errors = 0;
         self.junk = 0;
         self.settle(cx.config);
@@ -438,11 +444,12 @@ impl Session {
 
     /// Answers `EndOfMail`: the message was not taken.
     pub fn resolve_refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
+        let replies = self.final_replies(cx.config);
         if !self.leave_verdict(cx.now) {
             return;
         }
         cx.stats.count_rejected(refusal.code(), refusal.reason());
-        cx.push(refusal.reply());
+        cx.push_times(refusal.reply(), replies);
         self.settle(cx.config);
     }
 
@@ -610,7 +617,10 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
-        let last = matches!(verb, Verb::Ehlo | Verb::Data) || self.starts_tls(cx, verb);
+        if let Some(refused) = self.not_spoken(cx, verb) {
+            return self.refuse(cx, refused);
+        }
+        let last = verb.ends_group() || self.starts_tls(cx, verb);
         if behind && (last || self.starts_auth(cx, verb)) {
             // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can AUTH
             // (RFC 4954 §4), and STARTTLS (RFC 3207 §4): somebody on the way may have put there
@@ -622,8 +632,12 @@ impl Session {
             return self.unknown(cx, line);
         }
         if line::has_control(rest) {
-            let hello = matches!(verb, Verb::Ehlo | Verb::Helo);
-            return self.refuse(cx, if hello { reply::BAD_EHLO } else { reply::BAD_ARGUMENT });
+            let refused = match verb {
+                Verb::Ehlo | Verb::Helo => reply::BAD_EHLO,
+                Verb::Lhlo => reply::BAD_LHLO,
+                _ => reply::BAD_ARGUMENT,
+            };
+            return self.refuse(cx, refused);
         }
         if self.needs_tls(cx, verb) {
             return self.refuse(cx, reply::NEEDS_TLS);
@@ -634,11 +648,11 @@ impl Session {
             Verb::Rcpt => self.rcpt(cx, argument),
             Verb::Data => self.data(cx, argument),
             Verb::Bdat => self.bdat(cx, argument),
-            Verb::Ehlo | Verb::Helo => self.ehlo(cx, argument, verb == Verb::Ehlo),
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo => self.ehlo(cx, argument, verb),
             Verb::Rset => self.rset(cx, argument),
             Verb::Quit => self.quit(cx, argument),
             Verb::Noop => self.junk(cx, reply::OK),
-            Verb::Help => self.junk(cx, reply::HELP),
+            Verb::Help => self.help(cx),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
             Verb::Auth => self.auth(cx, argument),

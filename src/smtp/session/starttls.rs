@@ -54,7 +54,13 @@ impl Session {
         self.lacks_tls(cx)
             && !matches!(
                 verb,
-                Verb::Noop | Verb::Ehlo | Verb::Starttls | Verb::Quit | Verb::Bdat | Verb::Http
+                Verb::Noop
+                    | Verb::Ehlo
+                    | Verb::Lhlo
+                    | Verb::Starttls
+                    | Verb::Quit
+                    | Verb::Bdat
+                    | Verb::Http
             )
     }
 }

@@ -8,6 +8,8 @@
 mod auth;
 mod commands;
 mod content;
+mod lmtp;
+mod parameters;
 mod paths;
 mod properties;
 mod rfc;
@@ -33,6 +35,8 @@ pub(super) struct Peer {
     pub(super) flags: Vec<MailFlags>,
     /// Reverse-path and forward-paths of each message.
     pub(super) envelopes: Vec<(String, Vec<String>)>,
+    /// What few messages ask for, of each message.
+    pub(super) parameters: Vec<Option<Parameters>>,
     /// `Discard` events.
     pub(super) discards: usize,
     /// `StartTls` events.
@@ -66,6 +70,7 @@ impl Peer {
             bodies: Vec::new(),
             flags: Vec::new(),
             envelopes: Vec::new(),
+            parameters: Vec::new(),
             discards: 0,
             upgrades: 0,
             steps: 0,
@@ -123,6 +128,7 @@ impl Peer {
                     let envelope = self.session.envelope();
                     let forward = envelope.forward_paths().map(String::from).collect();
                     self.envelopes.push((envelope.mail_from.into(), forward));
+                    self.parameters.push(envelope.parameters.cloned());
                     self.bodies.push(std::mem::take(&mut self.body));
                     let ticket = self.bodies.len() as u64;
                     if self.verdicts {

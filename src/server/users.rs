@@ -1,0 +1,51 @@
+//! The users of listeners: their files are read at the start, at a reload, and when they change.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use crate::{
+    config::Config,
+    policy::{Advisors, UsersFile, Workers},
+};
+
+/// Threads that know the users of each listener; `None`: no listener has any.
+pub(super) fn load(config: &Config) -> Result<Option<Workers>, String> {
+    let mut files: HashMap<&Path, Arc<UsersFile>> = HashMap::new();
+    let mut users = Vec::new();
+    for listener in &config.listeners {
+        let Some(path) = listener.auth.users_file.as_deref() else { continue };
+        let file = match files.get(path) {
+            Some(file) => file.clone(),
+            None => {
+                let opened = UsersFile::open(path);
+                let file =
+                    opened.map_err(|error| format!("listener {}: {error}", listener.name))?;
+                if let Some(warning) = file.warning() {
+                    tracing::warn!("{warning}");
+                }
+                let file = Arc::new(file);
+                files.insert(path, file.clone());
+                file
+            }
+        };
+        users.push((listener.name.clone(), file));
+    }
+    if users.is_empty() {
+        return Ok(None);
+    }
+    // They give way to shards: with many cores a few are enough, with few they need not be more.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(users, (cores / 2).min(4));
+    workers.map(Some).map_err(|error| format!("threads for passwords: {error}"))
+}
+
+/// Takes what is in the users files now.
+pub(super) fn look(advisors: &Advisors) {
+    let Some(workers) = advisors.users() else { return };
+    for (path, outcome) in workers.reload() {
+        match outcome {
+            Ok(1) => tracing::info!("{}: one user", path.display()),
+            Ok(users) => tracing::info!("{}: {users} users", path.display()),
+            Err(error) => tracing::error!("{error}; the users so far stay"),
+        }
+    }
+}
