@@ -20,7 +20,8 @@ mod timer;
 mod watch;
 
 use std::{
-    net::{IpAddr, TcpListener},
+    net::IpAddr,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -33,7 +34,7 @@ use futures_util::task::AtomicWaker;
 
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
-pub use listener::listen;
+pub use listener::{UnixSocket, listen, listen_unix};
 pub use watch::Watch;
 
 use crate::{
@@ -114,8 +115,8 @@ pub struct Settings {
 pub struct Listener {
     /// The `listener` label of the metrics.
     pub name: String,
-    /// See [`listen`].
-    pub socket: TcpListener,
+    /// See [`listen`] and [`listen_unix`].
+    pub socket: OwnedFd,
     /// Options of its sessions.
     pub smtp: Arc<smtp::Config>,
     /// Its TLS, the same for all shards; `None` if [`smtp::Config::tls`] is off.
