@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
+    rc::Rc,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
     smtp::{Replies, Session},
-    tls::Tls,
+    tls::{self, Tls},
 };
 
 /// Names a connection over its whole life: an index may be used again, the pair never is.
@@ -89,6 +90,9 @@ pub(crate) struct Connection {
     pub(crate) mail: Collected,
     /// Its TLS, from the accept or the 220 to STARTTLS on; a connection in the clear pays a word.
     pub(crate) tls: Option<Box<TlsState>>,
+    /// What its handshake agreed on, from the first octet of plaintext on; while the session is
+    /// served, `tls` is not at hand.
+    pub(crate) tls_facts: Option<Rc<tls::Facts>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.

@@ -46,11 +46,17 @@ pub(super) const HELP_LMTP: Reply =
     Reply::new("214 2.0.0 LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n");
 // RFC 3207 §4.
 pub(super) const START_TLS: Reply = Reply::new("220 2.0.0 Ready to start TLS\r\n");
+// RFC 4954 §6, with the enhanced codes it gives, for these and those below.
+pub(super) const AUTHENTICATED: Reply = Reply::new("235 2.7.0 Authentication succeeded\r\n");
 pub(super) const SEND_DATA: Reply = Reply::new("354 End data with <CR><LF>.<CR><LF>\r\n");
 
 pub(super) const UNKNOWN_COMMAND: Reply = Reply::new("500 5.5.2 Command not recognized\r\n");
 pub(super) const BARE_LF: Reply = Reply::new("500 5.5.2 Lines end in CRLF\r\n");
 pub(super) const NOT_SMTP: Reply = Reply::new("500 5.5.2 This is not SMTP\r\n");
+pub(super) const AUTH_LINE_TOO_LONG: Reply =
+    Reply::new("500 5.5.6 Authentication exchange line is too long\r\n");
+pub(super) const BAD_AUTH: Reply = Reply::new("501 5.5.2 Cannot decode the response\r\n");
+pub(super) const AUTH_CANCELLED: Reply = Reply::new("501 5.7.0 Authentication cancelled\r\n");
 pub(super) const LINE_TOO_LONG: Reply = Reply::new("500 5.5.2 Line too long\r\n");
 pub(super) const BAD_ARGUMENT: Reply = Reply::new("501 5.5.4 Syntax error in arguments\r\n");
 pub(super) const NO_ARGUMENT: Reply = Reply::new("501 5.5.4 No argument allowed\r\n");
@@ -65,6 +71,17 @@ pub(super) const EHLO_FIRST: Reply = Reply::new("503 5.5.1 Send EHLO or HELO fir
 pub(super) const LHLO_FIRST: Reply = Reply::new("503 5.5.1 Send LHLO first\r\n");
 // RFC 7504 §3.2: a server that does not take mail answers so to all but QUIT.
 pub(super) const NO_MAIL: Reply = Reply::new("503 5.5.1 No mail is accepted here\r\n");
+pub(super) const AUTH_AGAIN: Reply = Reply::new("503 5.5.1 Already authenticated\r\n");
+pub(super) const AUTH_IN_MAIL: Reply = Reply::new("503 5.5.1 No AUTH in a transaction\r\n");
+pub(super) const UNKNOWN_MECHANISM: Reply =
+    Reply::new("504 5.5.4 Authentication mechanism not supported\r\n");
+pub(super) const NEEDS_AUTH: Reply = Reply::new("530 5.7.0 Authentication required\r\n");
+pub(super) const WEAK_MECHANISM: Reply =
+    Reply::new("534 5.7.9 Authentication mechanism is too weak\r\n");
+pub(super) const BAD_CREDENTIALS: Reply =
+    Reply::new("535 5.7.8 Authentication credentials invalid\r\n");
+pub(super) const AUTH_NEEDS_TLS: Reply =
+    Reply::new("538 5.7.11 Encryption required for authentication\r\n");
 pub(super) const MAIL_FIRST: Reply = Reply::new("503 5.5.1 Send MAIL first\r\n");
 pub(super) const UNDER_TLS: Reply = Reply::new("503 5.5.1 Already under TLS\r\n");
 // RFC 8689 §2: the parameter is for sessions under TLS; RFC 5248 has this code for X.7.10.
@@ -80,6 +97,10 @@ pub(super) const BINARY_NEEDS_BDAT: Reply = Reply::new("503 5.5.1 BODY=BINARYMIM
 pub(super) const BAD_BDAT: Reply = Reply::new("521 5.5.4 Bad BDAT argument, closing\r\n");
 pub(super) const BAD_CONTENT: Reply =
     Reply::new("550 5.6.0 Message has a bare CR, a bare LF or a NUL\r\n");
+// RFC 3463 §3.2: bad destination mailbox address.
+pub(super) const NO_SUCH_USER: Reply = Reply::new("550 5.1.1 No such recipient here\r\n");
+// RFC 3463 §3.8: delivery not authorized.
+pub(super) const NO_RELAY: Reply = Reply::new("550 5.7.1 Relay access denied\r\n");
 pub(super) const TOO_BIG: Reply = Reply::new("552 5.3.4 Message too big\r\n");
 pub(super) const NEEDS_SMTPUTF8: Reply =
     Reply::new("553 5.6.7 Non-ASCII address without SMTPUTF8\r\n");
@@ -96,6 +117,9 @@ pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::new("452 4.5.3 Too many rec
 
 pub(super) const TLS_BUSY: Reply =
     Reply::new("454 4.7.0 TLS not available now, try again later\r\n");
+
+pub(super) const AUTH_UNAVAILABLE: Reply =
+    Reply::new("454 4.7.0 Temporary authentication failure\r\n");
 
 const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
 const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");

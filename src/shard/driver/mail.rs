@@ -6,7 +6,7 @@ use super::{Driver, Waiting};
 use crate::{
     log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
-    smtp::{Admission, MailFlags, Parameters, Protocol, Refusal},
+    smtp::{Admission, MailFlags, Mechanism, Parameters, Protocol, Refusal},
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -135,6 +135,8 @@ impl Driver {
             size_declared: envelope.size_declared,
             facts: Facts {
                 lmtp: listener.smtp.protocol == Protocol::Lmtp,
+                auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
+                auth_user: connection.session.auth_user().unwrap_or_default(),
                 ..envelope.parameters.map(asked_for).unwrap_or_default()
             },
         };

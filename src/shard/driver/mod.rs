@@ -7,6 +7,7 @@
 
 mod advice;
 mod commit;
+mod failures;
 mod mail;
 mod rest;
 mod send;
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::rest::Rest;
+use self::{failures::AuthFailures, rest::Rest};
 use super::{
     Limits, Listener, SharedState,
     addresses::{Addresses, Bounds},
@@ -134,6 +135,9 @@ pub(super) struct Driver {
     /// TLS handshakes under way.
     handshakes: usize,
     told: tls::Told,
+    /// Sessions that want to know something.
+    asking: Vec<Key>,
+    failures: AuthFailures,
     paused: Vec<Key>,
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
@@ -187,6 +191,8 @@ impl Driver {
             slowed: VecDeque::new(),
             handshakes: 0,
             told: tls::Told::default(),
+            asking: Vec::new(),
+            failures: AuthFailures::default(),
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
@@ -318,6 +324,7 @@ impl Driver {
         if self.now.saturating_sub(self.last_tick) >= TICK {
             self.tick();
         }
+        self.ask_pending();
         self.flush_waiting();
         self.flush_dirty();
         if worked {

@@ -30,7 +30,12 @@ impl Session {
         self.esmtp = verb != Verb::Helo;
         cx.stats.count_reply(250);
         if self.esmtp {
-            extension::render_ehlo(cx.config, self.exempt, self.under_tls, cx.replies.open());
+            let client = extension::Client {
+                exempt: self.exempt,
+                under_tls: self.under_tls,
+                authenticated: self.is_authenticated(),
+            };
+            extension::render_ehlo(cx.config, client, cx.replies.open());
         } else {
             // Writing into a Vec cannot fail.
             let _ = write!(cx.replies.open(), "250 {}\r\n", cx.config.hostname);

@@ -1,6 +1,6 @@
 //! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
 
-use super::super::limits::Admission;
+use super::super::limits::{Admission, Recipient};
 use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
@@ -32,6 +32,10 @@ impl Session {
         }
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
+        }
+        if cx.config.auth.required && !self.is_authenticated() {
+            cx.stats.count_rejected(530, RejectReason::Auth);
+            return self.refuse(cx, reply::NEEDS_AUTH);
         }
         if cx.admission == Admission::Draining {
             return Some(self.close_421(cx, "4.3.2", "Shutting down"));
@@ -75,6 +79,7 @@ impl Session {
             | Admission::AddressFull
             | Admission::AddressFast
             | Admission::OverloadedLow
+            | Admission::Blocked
             | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
@@ -85,8 +90,8 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since = cx.now;
-        self.transaction.keep(&params, false);
+        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
+        self.transaction.keep(&params, self.is_authenticated());
         cx.push(reply::SENDER_OK);
         None
     }
@@ -131,9 +136,27 @@ impl Session {
             cx.stats.count_rejected(452, RejectReason::Recipients);
             return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
         }
+        if let Some(policy) = &cx.config.recipients
+            && !self.may_relay()
+        {
+            let refusal = match policy.0.judge(path.mailbox) {
+                Recipient::Ours => None,
+                Recipient::Unknown => Some(reply::NO_SUCH_USER),
+                Recipient::Foreign => Some(reply::NO_RELAY),
+            };
+            if let Some(refusal) = refusal {
+                cx.stats.count_rejected(refusal.code(), RejectReason::Policy);
+                return self.refuse(cx, refusal);
+            }
+        }
         self.transaction.add(path.mailbox, params);
         cx.push(reply::RECIPIENT_OK);
         None
+    }
+
+    /// Whether this client may send to anybody.
+    fn may_relay(&self) -> bool {
+        self.is_authenticated()
     }
 
     fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {

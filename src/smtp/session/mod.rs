@@ -6,9 +6,11 @@
 //!                 DATA or |   | reply after the data
 //!                   BDAT  v   |
 //!                    Data, Chunk --end of mail--> Verdict --resolve_*--> Command
+//!   Command --AUTH--> Auth (a response) <---> Asking (the driver owes an answer) --> Command
 //!   any --QUIT, 421, abuse--> Closed
 //! ```
 
+mod auth;
 mod content;
 mod drain;
 mod ehlo;
@@ -22,6 +24,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::time::Duration;
 
+use self::auth::AuthState;
 use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
@@ -90,6 +93,9 @@ pub enum Event {
     /// The message is whole: answer with [`Session::resolve_accepted`] or
     /// [`Session::resolve_refused`]. Until then no further command is read.
     EndOfMail,
+    /// AUTH asks [`Session::auth_question`]: answer with [`Session::resolve_auth`], then call again.
+    /// Until then no further command is read.
+    Authenticate,
     /// Drop the octets collected for the message so far, and go on calling.
     Discard,
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
@@ -124,6 +130,10 @@ enum State {
     Verdict {
         closing: bool,
     },
+    /// A response of an exchange of AUTH is awaited.
+    Auth,
+    /// The driver owes an answer to AUTH.
+    Asking,
     Closed,
 }
 
@@ -145,12 +155,14 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
+    /// Nothing until the first AUTH.
+    auth: Option<Box<AuthState>>,
     transaction: Transaction,
     started: Duration,
     /// When the present wait for a command began.
     waiting_since: Duration,
-    /// When the present transaction's MAIL came.
-    mail_since: Duration,
+    /// When the present transaction's MAIL came; a word less than a `Duration`.
+    mail_since_us: u64,
     /// When the message's data began.
     data_since: Duration,
     /// When the present DATA or chunk began.
@@ -185,10 +197,11 @@ impl Session {
             handed_out: false,
             offence: None,
             helo: Box::default(),
+            auth: None,
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
-            mail_since: now,
+            mail_since_us: 0,
             data_since: now,
             block_since: now,
             block_bytes: 0,
@@ -232,6 +245,10 @@ impl Session {
             Admission::Crowded => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
+            }
+            Admission::Blocked => {
+                cx.stats.count_rejected(421, RejectReason::Auth);
+                self.close_421(cx, "4.7.0", auth::BLOCKED)
             }
             Admission::AddressFull => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
@@ -279,7 +296,8 @@ impl Session {
                 }
                 State::Data => self.step_data(cx, rest),
                 State::Chunk(chunk) => self.step_chunk(cx, rest, chunk),
-                State::Verdict { .. } => (0, Some(Event::NeedInput)),
+                State::Auth => self.step_auth(cx, rest),
+                State::Verdict { .. } | State::Asking => (0, Some(Event::NeedInput)),
                 State::Closed => (rest.len(), Some(Event::Close)),
             };
             let base = consumed;
@@ -373,7 +391,7 @@ impl Session {
                 let slow = limits.data_rate_grace.max(Duration::from_millis(earned));
                 whole.min(self.block_since.saturating_add(slow))
             }
-            State::New | State::Command | State::Line { .. } => {
+            State::New | State::Command | State::Line { .. } | State::Auth | State::Asking => {
                 let command = self.waiting_since.saturating_add(limits.command_wait);
                 if self.exempt {
                     return command;
@@ -397,7 +415,7 @@ impl Session {
 
     /// When the present transaction's MAIL came.
     pub fn transaction_began(&self) -> Duration {
-        self.mail_since
+        Duration::from_micros(self.mail_since_us)
     }
 
     /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.
@@ -593,9 +611,11 @@ impl Session {
         if let Some(refused) = self.not_spoken(cx, verb) {
             return self.refuse(cx, refused);
         }
-        if behind && (verb.ends_group() || self.starts_tls(cx, verb)) {
-            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can STARTTLS
-            // (RFC 3207 §4): somebody on the way may have put there what stands behind it.
+        let last = verb.ends_group() || self.starts_tls(cx, verb);
+        if behind && (last || self.starts_auth(cx, verb)) {
+            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can AUTH
+            // (RFC 4954 §4), and STARTTLS (RFC 3207 §4): somebody on the way may have put there
+            // what stands behind it.
             cx.stats.count_error(ProtocolError::EarlyTalker);
             return Some(self.close_with(cx, reply::EARLY_TALKER));
         }
@@ -626,7 +646,8 @@ impl Session {
             Verb::Help => self.help(cx),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
-            Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
+            Verb::Auth => self.auth(cx, argument),
+            Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
             Verb::Unknown => None,

@@ -5,6 +5,7 @@
 //! `\r \n \0 \\ \xNN`. Lines of the client without an `S:` between them are one turn. Every script
 //! is fed whole, octet by octet and at random cuts, with one outcome.
 
+mod auth;
 mod commands;
 mod content;
 mod lmtp;
@@ -41,6 +42,10 @@ pub(super) struct Peer {
     pub(super) upgrades: usize,
     /// Calls of `handle_input`.
     pub(super) steps: usize,
+    /// Answers `Authenticate`; else the test does.
+    pub(super) directory: Option<fn(AuthQuestion) -> AuthAnswer>,
+    /// What was asked.
+    pub(super) asked: Vec<AuthQuestion>,
     /// Answer `EndOfMail` at once; else the test does.
     pub(super) verdicts: bool,
     pub(super) closed: bool,
@@ -67,6 +72,8 @@ impl Peer {
             discards: 0,
             upgrades: 0,
             steps: 0,
+            directory: Some(auth::directory),
+            asked: Vec::new(),
             verdicts: true,
             closed: false,
             pending: Vec::new(),
@@ -123,6 +130,13 @@ impl Peer {
                     let ticket = self.bodies.len() as u64;
                     if self.verdicts {
                         self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
+                    }
+                }
+                Event::Authenticate => {
+                    let question = self.session.auth_question().expect("something is asked");
+                    self.asked.push(question.clone());
+                    if let Some(directory) = self.directory {
+                        self.with(|session, cx| session.resolve_auth(cx, directory(question)));
                     }
                 }
                 Event::Discard => {
