@@ -5,10 +5,11 @@ mod users;
 
 use std::{
     error::Error,
+    fmt,
     fs::OpenOptions,
     io::{self, Write},
     net::{SocketAddr, TcpListener},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::{
         Arc,
@@ -108,7 +109,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         for at in &addresses.listeners {
             listeners.push(shard::Listener {
                 name: at.name.clone(),
-                socket: shard::listen(at.address)?,
+                socket: at.place.socket()?,
                 smtp: at.smtp.clone(),
                 tls: at.tls.clone(),
                 gate: at.gate.clone(),
@@ -322,39 +323,54 @@ fn greet(
         data.path.display(),
         if data.fresh { " (new)" } else { "" },
     );
-    for Bound { address, smtp, accept, .. } in listeners {
+    for Bound { place, smtp, accept, .. } in listeners {
         let tls = match smtp.tls {
             smtp::TlsPolicy::Off => "",
             smtp::TlsPolicy::Offered => ", STARTTLS",
             smtp::TlsPolicy::Required => ", STARTTLS required",
             smtp::TlsPolicy::Implicit => ", implicit TLS",
         };
+        let spoken = match smtp.protocol {
+            smtp::Protocol::Lmtp => "lmtp",
+            smtp::Protocol::Smtp | smtp::Protocol::Refuse => "smtp",
+        };
         let what = match (accept, config.file()) {
+            _ if smtp.protocol == smtp::Protocol::Refuse => "refuses mail (521)".to_owned(),
             (Some(accept), _) => whose_mail(accept),
             (None, Some(_)) => "any recipient accepted".to_owned(),
             (None, None) => {
                 "any recipient accepted (no config file: development defaults)".to_owned()
             }
         };
-        let _ = writeln!(out, "  smtp    {address}             {what}{tls}");
+        let _ = writeln!(out, "  {spoken}    {place}             {what}{tls}");
     }
     if let Some(admin) = admin {
         let _ = writeln!(out, "  admin   http://{admin}/     /metrics, /healthz, /readyz");
     }
-    if let Some(Bound { address, .. }) = listeners.first() {
-        let swaks = format!("swaks --server {address} --to you@example.test");
-        let _ = writeln!(out, "Next:   {swaks:<55} send one message");
-        let dir = data.path.display();
-        let tail = match &config.log.dir {
-            dir if dir == Path::new(DEFAULT_DIR) => "mailrace log tail -f".to_owned(),
-            _ => format!("mailrace log --dir {dir} tail -f"),
-        };
-        let _ = writeln!(out, "        {tail:<55} watch it arrive");
+    let first = listeners.iter().find_map(|at| match (&at.place, at.smtp.protocol) {
+        (Place::Tcp(address), smtp::Protocol::Smtp) => Some(address),
+        _ => None,
+    });
+    let mut next = "Next:";
+    let mut tell = |command: String, what: &str| {
+        let _ = writeln!(out, "{next:<7} {command:<55} {what}");
+        next = "";
+    };
+    if let Some(address) = first {
+        tell(format!("swaks --server {address} --to you@example.test"), "send one message");
+    }
+    let dir = data.path.display();
+    let tail = match &config.log.dir {
+        dir if dir == Path::new(DEFAULT_DIR) => "mailrace log tail -f".to_owned(),
+        _ => format!("mailrace log --dir {dir} tail -f"),
+    };
+    tell(tail, "watch it arrive");
+    if let Some(address) = first {
         let bench = match address.to_string().as_str() {
             DEFAULT_LISTEN => "mailrace bench".to_owned(),
             address => format!("mailrace bench smtp://{address}"),
         };
-        let _ = writeln!(out, "        {bench:<55} 10 s load test against this server");
+        tell(bench, "10 s load test against this server");
     }
     if config.file().is_none() {
         let init = "mailrace config init > mailrace.toml";
@@ -386,10 +402,35 @@ struct Addresses {
     held: Vec<TcpListener>,
 }
 
-/// An address that the shards listen on.
+/// Where the shards listen.
+enum Place {
+    Tcp(SocketAddr),
+    Unix(shard::UnixSocket),
+}
+
+impl Place {
+    /// What a shard accepts connections from.
+    fn socket(&self) -> io::Result<OwnedFd> {
+        match self {
+            Place::Tcp(address) => Ok(shard::listen(*address)?.into()),
+            Place::Unix(socket) => socket.descriptor(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address) => address.fmt(f),
+            Place::Unix(socket) => write!(f, "unix:{}", socket.path().display()),
+        }
+    }
+}
+
+/// A place that the shards listen at.
 struct Bound {
     name: String,
-    address: SocketAddr,
+    place: Place,
     smtp: Arc<smtp::Config>,
     tls: Option<Arc<tls::Config>>,
     gate: Arc<Gate>,
@@ -410,9 +451,9 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
             }
         };
         let (smtp, gate) = listener_settings(config, listener, accept.clone(), tls.is_some());
-        let bound = |address| Bound {
+        let bound = |place| Bound {
             name: listener.name.clone(),
-            address,
+            place,
             smtp: smtp.clone(),
             tls: tls.clone(),
             gate: gate.clone(),
@@ -423,7 +464,7 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
             if address.port() != 0 {
                 // A plain bind tells whether another program has it: SO_REUSEPORT would share it.
                 drop(TcpListener::bind(address).map_err(bad)?);
-                found.listeners.push(bound(*address));
+                found.listeners.push(bound(Place::Tcp(*address)));
                 continue;
             }
             let socket = socket2::Socket::new(
@@ -438,8 +479,13 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
             })
             .map_err(bad)?;
             let held: TcpListener = socket.into();
-            found.listeners.push(bound(held.local_addr().map_err(bad)?));
+            found.listeners.push(bound(Place::Tcp(held.local_addr().map_err(bad)?)));
             found.held.push(held);
+        }
+        for path in &listener.listen_unix {
+            let bad = |error| format!("cannot listen at {}: {error}", path.display());
+            let socket = shard::listen_unix(path).map_err(bad)?;
+            found.listeners.push(bound(Place::Unix(socket)));
         }
     }
     Ok(found)

@@ -19,6 +19,7 @@ mod file;
 mod keys;
 mod listeners;
 mod machine;
+mod promises;
 mod raw;
 mod reload;
 mod schema;
@@ -575,6 +576,7 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         listeners: listeners.iter().map(|listener| listener.name.as_str()).collect(),
     };
     let exports = exports::exports(s, &context);
+    promises::check(s, &listeners, &exports);
     let settings = settings.finish()?;
     Ok(Config {
         server,

@@ -1,7 +1,12 @@
 //! One connection as its shard sees it: the session, what has been received of a message, what
 //! waits to be sent.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::Duration,
+};
 
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
@@ -16,6 +21,10 @@ pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
+
+/// What stands for the peer of a unix socket, which has no address: this machine. It is spared the
+/// limits against strangers always, as whoever may open the socket was let in by its mode.
+pub(crate) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How far a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +54,7 @@ pub(crate) enum Waits {
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
+    /// [`UNIX_PEER`] at a unix socket.
     pub(crate) peer: SocketAddr,
     pub(crate) generation: u32,
     pub(crate) listener: u16,

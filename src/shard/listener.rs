@@ -1,11 +1,16 @@
 //! A shard's listening sockets.
 
 use std::{
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections the kernel may hold for one listener before the shard takes them; the kernel's own
 /// `net.core.somaxconn` cuts it.
@@ -28,4 +33,139 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A unix socket that listens, for all shards: whichever is woken first takes a connection. Its
+/// file goes with it.
+#[derive(Debug)]
+pub struct UnixSocket {
+    path: PathBuf,
+    socket: Socket,
+    /// Device and inode of the file: what another put in its place is not ours to remove.
+    file: (u64, u64),
+}
+
+impl UnixSocket {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A descriptor of it for a shard.
+    ///
+    /// # Errors
+    /// Where the process has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        if file_of(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn file_of(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Listens at a path, for this user and this group (mode 0660). A socket that nobody listens at any
+/// more, as a crash leaves it, is replaced.
+///
+/// # Errors
+/// What the kernel says of the path; that another listens there; that something other than a socket
+/// is there, which is left alone.
+pub fn listen_unix(path: &Path) -> io::Result<UnixSocket> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        remove_dead(path, &address)?;
+        socket.bind(&address)?;
+    }
+    let made = || -> io::Result<(u64, u64)> {
+        // Nobody can connect before `listen`: there is no moment with another mode.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        socket.listen(BACKLOG)?;
+        file_of(path)
+    };
+    match made() {
+        Ok(file) => Ok(UnixSocket { path: path.to_owned(), socket, file }),
+        Err(error) => {
+            let _ = fs::remove_file(path);
+            Err(error)
+        }
+    }
+}
+
+/// Removes a socket that nobody listens at.
+fn remove_dead(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One that listens and has its backlog full must not make us wait.
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_ours_goes_with_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lmtp");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(UnixStream::connect(&path).is_err() && path.exists(), "as a crash leaves it");
+        let socket = listen_unix(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        UnixStream::connect(&path).unwrap();
+        drop(socket.descriptor().unwrap());
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_lives_or_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lmtp");
+        let other = UnixListener::bind(&path).unwrap();
+        let refused = listen_unix(&path).unwrap_err();
+        assert_eq!(refused.to_string(), "another program listens there");
+        UnixStream::connect(&path).unwrap();
+        drop(other);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "text").unwrap();
+        assert_eq!(listen_unix(&path).unwrap_err().to_string(), "it is there and no socket");
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        let error = listen_unix(&dir.path().join("none/lmtp")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_socket_of_a_successor_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lmtp");
+        let first = listen_unix(&path).unwrap();
+        // A drain shuts the socket: whoever starts now takes the path over.
+        first.socket.shutdown(std::net::Shutdown::Both).unwrap();
+        let second = listen_unix(&path).unwrap();
+        drop(first);
+        UnixStream::connect(&path).unwrap();
+        drop(second);
+        assert!(!path.exists());
+    }
 }

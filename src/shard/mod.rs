@@ -21,7 +21,8 @@ mod timer;
 mod watch;
 
 use std::{
-    net::{IpAddr, TcpListener},
+    net::IpAddr,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -36,7 +37,7 @@ use futures_util::task::AtomicWaker;
 pub(crate) use advisor::test_ticket;
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
-pub use listener::listen;
+pub use listener::{UnixSocket, listen, listen_unix};
 pub use random::random;
 pub use watch::Watch;
 
@@ -121,8 +122,8 @@ pub struct Settings {
 pub struct Listener {
     /// The `listener` label of the metrics.
     pub name: String,
-    /// See [`listen`].
-    pub socket: TcpListener,
+    /// See [`listen`] and [`listen_unix`].
+    pub socket: OwnedFd,
     /// Options of its sessions.
     pub smtp: Arc<smtp::Config>,
     /// Its TLS, the same for all shards; `None` if [`smtp::Config::tls`] is off.

@@ -47,7 +47,7 @@ fn start(dir: &std::path::Path, smtp: smtp::Config) -> (Handle, SocketAddr) {
     let address = socket.local_addr().unwrap();
     let listeners = vec![Listener {
         name: "mx".into(),
-        socket,
+        socket: socket.into(),
         smtp: Arc::new(smtp),
         tls: None,
         gate: Arc::default(),

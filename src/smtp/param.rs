@@ -47,13 +47,7 @@ pub(super) struct Offer<'a> {
 impl Offer<'_> {
     /// RFC 4954 §5: `AUTH=` goes with AUTH, which is offered under TLS only.
     fn auth(self) -> bool {
-        let auth = &self.config.auth;
-        let some = auth.plain
-            || auth.login
-            || auth.scram_sha_256
-            || auth.scram_sha_256_plus
-            || auth.external;
-        some && self.under_tls
+        self.config.auth.is_offered() && self.under_tls
     }
 }
 

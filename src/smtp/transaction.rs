@@ -1,5 +1,7 @@
 //! The mail transaction: from MAIL to the reply after the data (RFC 5321 §3.3).
 
+use std::num::NonZeroU64;
+
 use super::dsn;
 use super::param::{MailParams, RcptParams};
 
@@ -131,7 +133,8 @@ pub(super) struct Transaction {
     /// A BDAT was accepted: only BDAT, RSET and EHLO may follow (RFC 3030 §2).
     pub(super) chunked: bool,
     pub(super) body: BodyType,
-    pub(super) size_declared: Option<u64>,
+    /// One more than SIZE=: so it is a word.
+    size_declared: Option<NonZeroU64>,
     /// Recipients refused for their number.
     pub(super) overshoot: u32,
     /// The reverse-path, then every forward-path.
@@ -166,6 +169,12 @@ impl Transaction {
 
     /// Keeps what MAIL asked for. `believed`: the client may say who submitted the message.
     pub(super) fn keep(&mut self, params: &MailParams<'_>, believed: bool) {
+        self.smtputf8 = params.smtputf8;
+        self.body = params.body.unwrap_or_default();
+        self.size_declared = params.size.map(|size| NonZeroU64::MIN.saturating_add(size));
+        if !params.is_rare() {
+            return;
+        }
         let kept = self.parameters.get_or_insert_default();
         kept.ret = params.ret;
         kept.require_tls = params.require_tls;
@@ -233,7 +242,7 @@ impl Transaction {
             forward_path_count: self.ends.len(),
             smtputf8: self.smtputf8,
             body: self.body,
-            size_declared: self.size_declared,
+            size_declared: self.size_declared.map(|size| size.get() - 1),
             flags,
             bytes,
             parameters: self.parameters.as_deref(),

@@ -12,7 +12,7 @@ use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
         addresses::{Network, Refused},
-        connection::{Collected, Connection, Key, Phase, Waits},
+        connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
     smtp::{Admission, Event, Replies, Session, TlsPolicy},
@@ -39,7 +39,7 @@ impl Driver {
         };
         let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let exempt = self.limits.exempt.contains(peer.ip());
+        let exempt = peer == UNIX_PEER || self.limits.exempt.contains(peer.ip());
         let (admission, counted) = self.admit(listener as usize, peer, exempt);
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
@@ -424,8 +424,9 @@ impl Driver {
 }
 
 fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
-    socket2::SockRef::from(socket)
-        .peer_addr()?
-        .as_socket()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+    let address = socket2::SockRef::from(socket).peer_addr()?;
+    if address.is_unix() {
+        return Ok(UNIX_PEER);
+    }
+    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
 }

@@ -5,7 +5,6 @@ use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
-use super::super::transaction::BodyType;
 use super::{Context, Event, Session};
 
 /// Recipients refused for their number before the session ends (Postfix has the same number).
@@ -92,12 +91,7 @@ impl Session {
         }
         self.transaction.begin(path.mailbox);
         self.mail_since_us = super::micros(cx.now);
-        self.transaction.smtputf8 = params.smtputf8;
-        self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
-        self.transaction.size_declared = params.size;
-        if params.is_rare() {
-            self.transaction.keep(&params, false);
-        }
+        self.transaction.keep(&params, self.is_authenticated());
         cx.push(reply::SENDER_OK);
         None
     }
