@@ -4,9 +4,10 @@ use std::mem;
 
 use super::{Driver, Waiting};
 use crate::{
-    log::{AppendError, Mail, UNDER_TLS, unix_micros},
+    log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
     smtp::{Admission, MailFlags, Refusal},
+    tls,
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -132,7 +133,7 @@ impl Driver {
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts: crate::log::Facts::default(),
+            facts: tls_facts(connection.tls_facts.as_deref()),
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
@@ -207,6 +208,18 @@ impl Spans {
 
     pub(super) fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// What the record tells of TLS.
+fn tls_facts(tls: Option<&tls::Facts>) -> Facts<'_> {
+    let Some(tls) = tls else { return Facts::default() };
+    Facts {
+        tls_version: tls.version,
+        tls_cipher: tls.cipher,
+        tls_sni: tls.server_name.as_deref().unwrap_or_default(),
+        tls_client: tls.client().unwrap_or_default(),
+        ..Facts::default()
     }
 }
 
