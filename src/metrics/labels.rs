@@ -40,10 +40,14 @@ label_set! {
         PerIp => "per_ip",
         /// One address opens sessions too fast.
         Rate => "rate",
+        /// Too many failed AUTH commands came from one address: `421 4.7.0`.
+        AuthFailures => "auth_failures",
         /// No valid PROXY header arrived.
         ProxyHeader => "proxy_header",
         /// The server is shutting down.
         Draining => "draining",
+        /// The overload ladder closes new sessions: `421 4.3.2`.
+        Overload => "overload",
     }
 }
 
@@ -72,6 +76,20 @@ label_set! {
         Ok => "ok",
         /// Refused by either side, given up, or too slow.
         Failed => "failed",
+    }
+}
+
+label_set! {
+    /// What became of an AUTH command.
+    AuthResult {
+        /// The client is who it says: `235`.
+        Ok => "ok",
+        /// It is not: `535`.
+        Failed => "failed",
+        /// It cancelled the exchange, or broke the protocol: `500`, `501`.
+        Aborted => "aborted",
+        /// It could not be found out: `421`, `454`.
+        Unavailable => "unavailable",
     }
 }
 
@@ -114,6 +132,24 @@ label_set! {
         Disk => "disk",
         /// The log has too much waiting for a sync.
         Log => "log",
+    }
+}
+
+label_set! {
+    /// A step of the overload ladder; each does what those before it do as well.
+    OverloadStep {
+        /// Shorter limits.
+        Stress => "stress",
+        /// Replies are delayed.
+        Slow => "slow",
+        /// Mail of low priority is refused with 452.
+        RefuseLow => "refuse_low",
+        /// All mail is refused with 451.
+        Refuse => "refuse",
+        /// New sessions get 421.
+        CloseNew => "close_new",
+        /// No connection is accepted.
+        StopAccepting => "stop_accepting",
     }
 }
 

@@ -211,6 +211,16 @@ impl<'a> Families<'a> {
         self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
             named("reason", s.names.protocol_errors, &s.protocol_errors)
         });
+        self.counters("smtp_auth_total", "AUTH commands by mechanism and result.", |s| {
+            let mechanisms = s.names.auth_mechanisms.iter().zip(&s.auth);
+            let each = mechanisms.flat_map(|(mechanism, results)| {
+                results.iter().map(|(result, count)| {
+                    let labels = vec![("mechanism", *mechanism), ("result", result)];
+                    (labels, Value::Number(count as f64))
+                })
+            });
+            each.collect()
+        });
     }
 
     /// Of listeners that have TLS.
@@ -274,6 +284,10 @@ impl<'a> Families<'a> {
         self.gauge("shard_inflight_bytes", help, true, |s| s.inflight_bytes);
         let help = "Limit of message bytes in flight.";
         self.gauge("shard_inflight_limit_bytes", help, false, |s| s.inflight_limit_bytes);
+        self.counters("shard_overload_seconds_total", "Time at a step of the ladder.", |s| {
+            let seconds = |(step, us)| (vec![("step", step)], Value::Number(us as f64 / 1e6));
+            s.overload_us.iter().map(seconds).collect()
+        });
         self.counters("shard_backpressure_seconds_total", "Time reading was paused.", |s| {
             let seconds = |(cause, us)| (vec![("cause", cause)], Value::Number(us as f64 / 1e6));
             s.backpressure_us.iter().map(seconds).collect()
@@ -526,6 +540,7 @@ mod tests {
         commands: &["ehlo", "other"],
         replies: &["250", "451"],
         protocol_errors: &["bare_lf"],
+        auth_mechanisms: &["plain", "login"],
     };
 
     fn two_shards() -> Vec<ShardStats> {

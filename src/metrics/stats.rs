@@ -1,8 +1,8 @@
 //! What one shard counts.
 
 use super::{
-    BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
-    RefuseReason, RejectClass, RejectReason, Tally,
+    AuthResult, BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
+    OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub struct Names {
     pub replies: &'static [&'static str],
     /// Reasons of protocol errors (`bare_lf`, `line_too_long`, ...).
     pub protocol_errors: &'static [&'static str],
+    /// SASL mechanisms (`plain`, ...).
+    pub auth_mechanisms: &'static [&'static str],
 }
 
 /// Everything one shard counts, as plain integers.
@@ -37,6 +39,8 @@ pub struct ShardStats {
     pub replies: Vec<u64>,
     /// Protocol errors by reason, parallel to `names.protocol_errors`.
     pub protocol_errors: Vec<u64>,
+    /// AUTH commands by mechanism, parallel to `names.auth_mechanisms`.
+    pub auth: Vec<Tally<AuthResult>>,
     /// Size of each acknowledged message, in bytes.
     pub message_size: Distribution,
     /// Recipients of each acknowledged message.
@@ -47,6 +51,8 @@ pub struct ShardStats {
     pub inflight_limit_bytes: u64,
     /// Time reading was paused, in microseconds.
     pub backpressure_us: Tally<BackpressureCause>,
+    /// Time spent at each step of the overload ladder, in microseconds.
+    pub overload_us: Tally<OverloadStep>,
     /// Records appended to the log.
     pub log_appended_records: u64,
     /// Bytes appended to the log.
@@ -91,11 +97,13 @@ impl ShardStats {
             commands: vec![0; names.commands.len()],
             replies: vec![0; names.replies.len()],
             protocol_errors: vec![0; names.protocol_errors.len()],
+            auth: vec![Tally::default(); names.auth_mechanisms.len()],
             message_size: Distribution::of_sizes(),
             message_recipients: Distribution::of_counts(),
             inflight_bytes: 0,
             inflight_limit_bytes: 0,
             backpressure_us: Tally::default(),
+            overload_us: Tally::default(),
             log_appended_records: 0,
             log_appended_bytes: 0,
             log_append_duration: Distribution::of_durations(),
@@ -138,11 +146,15 @@ impl ShardStats {
         add_all(&mut self.commands, &other.commands);
         add_all(&mut self.replies, &other.replies);
         add_all(&mut self.protocol_errors, &other.protocol_errors);
+        for (mine, theirs) in self.auth.iter_mut().zip(&other.auth) {
+            mine.merge(theirs);
+        }
         self.message_size.merge(&other.message_size);
         self.message_recipients.merge(&other.message_recipients);
         self.inflight_bytes += other.inflight_bytes;
         self.inflight_limit_bytes += other.inflight_limit_bytes;
         self.backpressure_us.merge(&other.backpressure_us);
+        self.overload_us.merge(&other.overload_us);
         self.log_appended_records += other.log_appended_records;
         self.log_appended_bytes += other.log_appended_bytes;
         self.log_append_duration.merge(&other.log_append_duration);

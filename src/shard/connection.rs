@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) reason: CloseReason,
     /// A reset is watched for, while nothing is received.
     pub(crate) watching: bool,
+    /// Its address counts it.
+    pub(crate) counted: bool,
     /// The multishot receive is armed.
     pub(crate) receiving: bool,
     /// Reading was stopped then: too many unsent replies, too little memory or a slow log.

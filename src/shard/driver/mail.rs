@@ -6,7 +6,7 @@ use super::{Driver, Waiting};
 use crate::{
     log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
-    smtp::{Admission, MailFlags, Refusal},
+    smtp::{Admission, MailFlags, Mechanism, Parameters, Protocol, Refusal},
     tls,
 };
 
@@ -120,20 +120,29 @@ impl Driver {
             }
             self.packed.push_str(path);
         }
+        let listener = &self.listeners[usize::from(connection.listener)];
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
             helo: envelope.helo,
             client: connection.peer,
             received_at: unix_micros(),
-            listener: &self.listeners[usize::from(connection.listener)].name,
+            listener: &listener.name,
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
             body_type: envelope.body as u8,
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts: tls_facts(connection.tls_facts.as_deref()),
+            facts: Facts {
+                lmtp: listener.smtp.protocol == Protocol::Lmtp,
+                auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
+                auth_user: connection.session.auth_user().unwrap_or_default(),
+                ..with_tls(
+                    envelope.parameters.map(asked_for).unwrap_or_default(),
+                    connection.tls_facts.as_deref(),
+                )
+            },
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
@@ -211,14 +220,27 @@ impl Spans {
     }
 }
 
-/// What the record tells of TLS.
-fn tls_facts(tls: Option<&tls::Facts>) -> Facts<'_> {
-    let Some(tls) = tls else { return Facts::default() };
+/// Adds what the record tells of TLS.
+fn with_tls<'a>(facts: Facts<'a>, tls: Option<&'a tls::Facts>) -> Facts<'a> {
+    let Some(tls) = tls else { return facts };
     Facts {
         tls_version: tls.version,
         tls_cipher: tls.cipher,
         tls_sni: tls.server_name.as_deref().unwrap_or_default(),
         tls_client: tls.client().unwrap_or_default(),
+        ..facts
+    }
+}
+
+/// The parameters as the record has them.
+fn asked_for(parameters: &Parameters) -> Facts<'_> {
+    Facts {
+        ret: parameters.ret.map_or(0, |ret| ret as u8),
+        envid: &parameters.envid,
+        submitter: &parameters.submitter,
+        require_tls: parameters.require_tls,
+        mt_priority: parameters.mt_priority,
+        rcpt_params: &parameters.recipients,
         ..Facts::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io, mem,
+    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
+        addresses::{Network, Refused},
         connection::{Collected, Connection, Key, Phase, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -37,25 +39,14 @@ impl Driver {
         };
         let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let admission = match self.admission() {
-            Admission::Draining => Admission::Draining,
-            _ if self.open >= self.options.connections_max => Admission::Crowded,
-            admission => admission,
-        };
-        match admission {
-            Admission::Draining => self.counters.refused(listener as usize, RefuseReason::Draining),
-            Admission::Crowded => {
-                self.counters.refused(listener as usize, RefuseReason::MaxConnections);
-            }
-            _ => {}
-        }
+        let exempt = self.limits.exempt.contains(peer.ip());
+        let (admission, counted) = self.admit(listener as usize, peer, exempt);
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("fewer connections than 2^32")
         });
         let key = Key { index, generation: self.generation };
-        let exempt = self.options.exempt(peer.ip());
         let mut connection = Box::new(Connection {
             socket,
             peer,
@@ -64,6 +55,7 @@ impl Driver {
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
             watching: false,
+            counted,
             receiving: true,
             paused: None,
             ended: false,
@@ -142,12 +134,50 @@ impl Driver {
                 connection.reason,
                 self.now.saturating_sub(connection.session.opened()),
             );
+            if connection.counted {
+                self.addresses.leave(Network::of(connection.peer.ip()));
+            }
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
             return;
         }
         self.connections[key.index as usize] = Some(connection);
+    }
+
+    /// What a new connection gets, and whether its address counts it.
+    fn admit(&mut self, listener: usize, peer: SocketAddr, exempt: bool) -> (Admission, bool) {
+        let mut counted = false;
+        let admission = match self.admission() {
+            Admission::Draining => Admission::Draining,
+            _ if self.open >= self.limits.connections_max => Admission::Crowded,
+            admission if exempt => admission,
+            _ if self.is_blocked(peer.ip()) => Admission::Blocked,
+            admission => {
+                let network = Network::of(peer.ip());
+                match self.addresses.enter(network, self.bounds, self.now) {
+                    Ok(()) => {
+                        counted = true;
+                        admission
+                    }
+                    Err(Refused::Sessions) => Admission::AddressFull,
+                    Err(Refused::Rate) => Admission::AddressFast,
+                }
+            }
+        };
+        let reason = match admission {
+            Admission::Draining => Some(RefuseReason::Draining),
+            Admission::Crowded => Some(RefuseReason::MaxConnections),
+            Admission::AddressFull => Some(RefuseReason::PerIp),
+            Admission::AddressFast => Some(RefuseReason::Rate),
+            Admission::Blocked => Some(RefuseReason::AuthFailures),
+            Admission::OverloadedNew => Some(RefuseReason::Overload),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.counters.refused(listener, reason);
+        }
+        (admission, counted)
     }
 
     pub(super) fn touch(&mut self, key: Key) {
@@ -222,6 +252,10 @@ impl Driver {
         }
         if self.holds_up(connection) {
             self.held_up = true;
+            self.pause(key, connection);
+        }
+        if connection.session.is_waiting_for_auth() && !octets.is_empty() {
+            // Who does not wait for the reply is not read: what it may leave here is bounded.
             self.pause(key, connection);
         }
         if connection.paused.is_some() {
@@ -370,7 +404,7 @@ impl Driver {
                 connection.reason = CloseReason::Timeout;
                 self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
-            } else if unsent || ours {
+            } else if unsent || ours || connection.session.is_waiting_for_auth() {
                 held_up |= ours;
                 if connection.receiving && !self.log_full() {
                     self.stop_receiving(key, &mut connection);
@@ -389,7 +423,7 @@ impl Driver {
     }
 }
 
-fn peer_of(socket: &OwnedFd) -> io::Result<std::net::SocketAddr> {
+fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     socket2::SockRef::from(socket)
         .peer_addr()?
         .as_socket()
