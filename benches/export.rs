@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mailrace::{
-    export::{DocumentOptions, Encoding, Key, Record, encode},
+    export::{DocumentOptions, Encoding, Facts, Key, Record, encode},
     log::{Offset, RecordId},
 };
 
@@ -39,6 +39,7 @@ fn record(bytes: usize) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: Facts::default(),
         replay: false,
         data: mail.into(),
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mailrace::{
     export::{
-        DocumentOptions, Encoding, Key, Record, document::FIELDS_BYTES_MAX,
+        DocumentOptions, Encoding, Facts, Key, RcptParams, Record, document::FIELDS_BYTES_MAX,
         document::protobuf::MessageReceived, encode, event_json,
     },
     log::{Offset, RecordId},
@@ -37,6 +37,7 @@ fn record(data: &[u8]) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: Facts::default(),
         replay: false,
         data: data.to_vec().into(),
     }
@@ -49,6 +50,32 @@ fn options() -> DocumentOptions {
         reference_url: "http://127.0.0.1:2580".into(),
         sha256: false,
         key: Key::RcptDomain,
+    }
+}
+
+/// All that a message can have.
+fn facts() -> Facts {
+    let text = |text: &str| Some(text.to_owned());
+    Facts {
+        lmtp: true,
+        tls_version: "TLSv1.3".into(),
+        tls_cipher: "TLS_AES_256_GCM_SHA384".into(),
+        tls_sni: "mx.test".into(),
+        tls_client: "CN=client,O=\\#1".into(),
+        auth_mechanism: "EXTERNAL".into(),
+        auth_user: "u@x.test".into(),
+        proxy: Some("192.0.2.99".parse().unwrap()),
+        rdns: "client.test".into(),
+        ret: 2,
+        envid: "a b".into(),
+        submitter: "<>".into(),
+        require_tls: true,
+        mt_priority: Some(-9),
+        rcpt_params: vec![
+            RcptParams { notify: text("SUCCESS,DELAY"), orcpt: text("rfc822;a+2Bb@x.test") },
+            RcptParams { notify: None, orcpt: None },
+            RcptParams { notify: text("NEVER"), orcpt: text("utf-8;+FF") },
+        ],
     }
 }
 
@@ -91,6 +118,14 @@ fn odd_records() -> Vec<(&'static str, Record)> {
         ("100 recipients", Record { rcpt_to: hundred, ..plain.clone() }),
         ("Postmaster", Record { rcpt_to: vec!["Postmaster".into()], ..plain.clone() }),
         ("above inline_max", record(&[&mail[..], &vec![b'x'; 600 << 10]].concat())),
+        (
+            "all facts",
+            Record {
+                facts: facts(),
+                rcpt_to: ["a", "b", "c"].map(|local| format!("{local}@x.test")).into(),
+                ..plain.clone()
+            },
+        ),
         ("replay", Record { replay: true, ..plain.clone() }),
         ("folded and encoded", record(folded.as_bytes())),
         (
@@ -154,6 +189,10 @@ fn the_schema_refuses_what_is_wrong() {
         ("/data/envelope/body", json!("9BIT")),
         ("/data/log/offset", json!(9_007_199_254_740_992_u64)),
         ("/data/tls", json!({})),
+        ("/data/envelope/ret", json!("ALL")),
+        ("/data/envelope/protocol", json!("esmtp")),
+        ("/data/envelope/mt_priority", json!(10)),
+        ("/data/envelope/rcpt_params", json!([{"notify": "SOMETIMES", "orcpt": null}])),
         ("/data/headers", json!([{"name": "a b", "value": ""}])),
     ] {
         let mut bad = good.clone();
@@ -168,7 +207,7 @@ fn an_event_is_spelled_out() {
     let mail = b"From: Alice <alice@example.org>\r\nSubject: Order\r\n\
         Message-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let body = encode(&record(mail), &options()).body;
-    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME"},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
+    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
     assert_eq!(std::str::from_utf8(&body).unwrap(), want);
     let long = DocumentOptions { inline_max: 10, ..options() };
     let event = event_json(&Record { replay: true, ..record(mail) }, &long);
@@ -176,6 +215,33 @@ fn an_event_is_spelled_out() {
     assert_eq!(event["dataref"], url);
     assert_eq!(event["data"]["raw"], json!({"ref": url, "size": 85}));
     assert_eq!(event["mailracereplay"], true);
+}
+
+/// What was found out, where consumers look for it.
+#[test]
+fn facts_are_told() {
+    let known = Record { facts: facts(), rcpt_to: vec!["b@x.test".into(); 3], ..record(b"") };
+    let event = event_json(&known, &options());
+    let data = &event["data"];
+    let tls = json!({
+        "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": "mx.test",
+        "client_subject": "CN=client,O=\\#1",
+    });
+    assert_eq!(data["tls"], tls);
+    assert_eq!(data["client"]["rdns"], "client.test");
+    assert_eq!(data["client"]["proxy_ip"], "192.0.2.99");
+    assert_eq!(data["client"]["auth_user"], "u@x.test");
+    assert_eq!(data["client"]["auth_mechanism"], "EXTERNAL");
+    let envelope = &data["envelope"];
+    let told = ["protocol", "ret", "envid", "submitter", "require_tls", "mt_priority"];
+    let told = told.map(|name| envelope[name].clone());
+    assert_eq!(json!(told), json!(["lmtp", "HDRS", "a b", "<>", true, -9]));
+    let params = json!([
+        {"notify": "SUCCESS,DELAY", "orcpt": "rfc822;a+b@x.test"},
+        null,
+        {"notify": "NEVER", "orcpt": "utf-8;+FF"},
+    ]);
+    assert_eq!(envelope["rcpt_params"], params);
 }
 
 #[test]
@@ -204,6 +270,33 @@ fn protobuf_tells_the_same_as_json() {
         assert_eq!(json!(envelope.rcpt_to), data["envelope"]["rcpt_to"]);
         assert_eq!(json!(envelope.smtputf8), data["envelope"]["smtputf8"]);
         assert_eq!(json!(envelope.body), data["envelope"]["body"]);
+        assert_eq!(json!(envelope.protocol), data["envelope"]["protocol"]);
+        assert_eq!(json!(envelope.ret), data["envelope"]["ret"]);
+        assert_eq!(json!(envelope.envid), data["envelope"]["envid"]);
+        assert_eq!(json!(envelope.submitter), data["envelope"]["submitter"]);
+        assert_eq!(json!(envelope.require_tls), data["envelope"]["require_tls"]);
+        assert_eq!(json!(envelope.mt_priority), data["envelope"]["mt_priority"]);
+        let params: Vec<_> = envelope
+            .rcpt_params
+            .iter()
+            .map(|params| match (&params.notify, &params.orcpt) {
+                (None, None) => Value::Null,
+                (notify, orcpt) => json!({"notify": notify, "orcpt": orcpt}),
+            })
+            .collect();
+        let params = if params.is_empty() { Value::Null } else { json!(params) };
+        assert_eq!(params, data["envelope"]["rcpt_params"]);
+        let tls = read.tls.map(|tls| {
+            json!({
+                "version": tls.version, "cipher": tls.cipher, "sni": tls.sni,
+                "client_subject": tls.client_subject,
+            })
+        });
+        assert_eq!(json!(tls), data["tls"]);
+        assert_eq!(json!(client.rdns), data["client"]["rdns"]);
+        assert_eq!(json!(client.proxy_ip), data["client"]["proxy_ip"]);
+        assert_eq!(json!(client.auth_user), data["client"]["auth_user"]);
+        assert_eq!(json!(client.auth_mechanism), data["client"]["auth_mechanism"]);
         assert_eq!(json!(client.ip), data["client"]["ip"]);
         assert_eq!(json!(client.port), data["client"]["port"]);
         assert_eq!(json!(client.helo), data["client"]["helo"]);
@@ -241,6 +334,9 @@ fn raw_has_the_envelope_in_attributes() {
         assert_eq!(of("mailrace_mail_from"), Some(record.mail_from.as_str()));
         assert_eq!(of("mailrace_rcpt_to"), Some(record.rcpt_to.join(", ").as_str()));
         assert_eq!(of("mailrace_sha256"), event["data"]["sha256"].as_str());
+        let known = (of("mailrace_tls_cipher"), of("mailrace_auth_user"));
+        let tls = &event["data"]["tls"]["cipher"];
+        assert_eq!(known, (tls.as_str(), event["data"]["client"]["auth_user"].as_str()));
         assert_eq!(of("mailracereplay").is_some(), record.replay);
         assert_eq!(of("dataref"), event["dataref"].as_str());
         let inline = of("dataref").is_none();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Record;
+use super::{Facts, Record};
 use crate::log::{Identity, Offset};
 
 /// A small message of one shard.
@@ -20,6 +20,7 @@ pub fn record(shard: u16, offset: u64) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: Facts::default(),
         replay: false,
         data: Bytes::from(format!("Subject: {offset}\r\n\r\nHello\r\n")),
     }

@@ -31,6 +31,7 @@ mod tests;
 mod tls;
 mod tls_client;
 mod webhook;
+mod xtext;
 
 pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
@@ -45,7 +46,7 @@ pub use options::{
     StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
-pub use record::{Record, domain};
+pub use record::{Facts, RcptParams, Record, domain};
 pub use relay::Relay;
 pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};

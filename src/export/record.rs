@@ -1,10 +1,14 @@
 //! A record as sinks get it: owned, its mail data put together.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::log::{Log, RecordId, RecordView};
+use super::xtext;
+use crate::log::{self, Log, RecordId, RecordView, UNDER_TLS};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Record {
     pub size_declared: Option<u64>,
     /// Facts about the mail data, a bit each.
     pub flags: u32,
+    /// What few messages have.
+    pub facts: Facts,
     /// It was sent before, and is sent again because the group was moved back.
     pub replay: bool,
     /// The mail data, exact.
@@ -56,6 +62,7 @@ impl Record {
             body_type: view.body_type(),
             size_declared: view.size_declared(),
             flags: view.flags(),
+            facts: Facts::new(&view.facts()),
             replay: false,
             data,
         }
@@ -77,6 +84,12 @@ impl Record {
         self.rcpt_to.first().map(|path| domain(path)).unwrap_or_default()
     }
 
+    /// It came under TLS.
+    #[must_use]
+    pub fn under_tls(&self) -> bool {
+        self.flags & UNDER_TLS != 0
+    }
+
     /// `7BIT`, `8BITMIME` or `BINARYMIME`.
     #[must_use]
     pub fn body(&self) -> &'static str {
@@ -85,6 +98,112 @@ impl Record {
             1 => "8BITMIME",
             _ => "BINARYMIME",
         }
+    }
+}
+
+/// [`log::Facts`], owned: what is empty or `None` is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// It came by LMTP.
+    pub lmtp: bool,
+    /// `TLSv1.3`
+    pub tls_version: String,
+    /// Cipher suite by its IANA name.
+    pub tls_cipher: String,
+    /// Name the client asked for.
+    pub tls_sni: String,
+    /// Subject of the client's verified certificate.
+    pub tls_client: String,
+    /// SASL mechanism.
+    pub auth_mechanism: String,
+    /// Who logged in.
+    pub auth_user: String,
+    /// The proxy that the connection came through.
+    pub proxy: Option<IpAddr>,
+    /// Confirmed name of the client.
+    pub rdns: String,
+    /// RET: 1 FULL, 2 HDRS.
+    pub ret: u8,
+    /// ENVID, decoded.
+    pub envid: String,
+    /// AUTH= of MAIL, decoded.
+    pub submitter: String,
+    /// REQUIRETLS was asked for.
+    pub require_tls: bool,
+    /// MT-PRIORITY, -9 to 9.
+    pub mt_priority: Option<i8>,
+    /// DSN parameters of each forward-path; empty where none has any.
+    pub rcpt_params: Vec<RcptParams>,
+}
+
+/// Of RCPT (RFC 3461 §4.1, §4.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RcptParams {
+    /// NOTIFY: `NEVER`, or keywords joined by commas.
+    pub notify: Option<String>,
+    /// ORCPT, type and address joined by a semicolon, as given.
+    pub orcpt: Option<String>,
+}
+
+impl Facts {
+    fn new(facts: &log::Facts<'_>) -> Self {
+        if *facts == log::Facts::default() {
+            return Self::default();
+        }
+        let params = facts.rcpt_params;
+        let params = if params.is_empty() {
+            Vec::new()
+        } else {
+            params.split('\n').map(RcptParams::new).collect()
+        };
+        Self {
+            lmtp: facts.lmtp,
+            tls_version: facts.tls_version.to_owned(),
+            tls_cipher: facts.tls_cipher.to_owned(),
+            tls_sni: facts.tls_sni.to_owned(),
+            tls_client: facts.tls_client.to_owned(),
+            auth_mechanism: facts.auth_mechanism.to_owned(),
+            auth_user: facts.auth_user.to_owned(),
+            proxy: facts.proxy.map(|proxy| proxy.ip()),
+            rdns: facts.rdns.to_owned(),
+            ret: facts.ret,
+            envid: facts.envid.to_owned(),
+            submitter: facts.submitter.to_owned(),
+            require_tls: facts.require_tls,
+            mt_priority: facts.mt_priority,
+            rcpt_params: params,
+        }
+    }
+
+    /// `FULL` or `HDRS`.
+    #[must_use]
+    pub fn ret_name(&self) -> Option<&'static str> {
+        match self.ret {
+            1 => Some("FULL"),
+            2 => Some("HDRS"),
+            _ => None,
+        }
+    }
+}
+
+impl RcptParams {
+    fn new(given: &str) -> Self {
+        let mut params = Self::default();
+        for (name, value) in given.split(' ').filter_map(|param| param.split_once('=')) {
+            if name.eq_ignore_ascii_case("NOTIFY") {
+                params.notify = Some(value.to_ascii_uppercase());
+            } else if name.eq_ignore_ascii_case("ORCPT") {
+                params.orcpt = Some(value.to_owned());
+            }
+        }
+        params
+    }
+
+    /// ORCPT with its xtext decoded.
+    #[must_use]
+    pub fn orcpt_text(&self) -> Option<String> {
+        let given = self.orcpt.as_deref()?;
+        Some(xtext::decode(given).unwrap_or_else(|| given.to_owned()))
     }
 }
 

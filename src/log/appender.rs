@@ -257,7 +257,7 @@ impl Appender {
             return Err(AppendError::TooLarge);
         };
         let frame = EntryFrame {
-            kind: EntryKind::RecordV1,
+            kind: record::kind(mail),
             bytes: u32::try_from(bytes).map_err(|_| AppendError::TooLarge)?,
             offset: self.next,
             crc: crc(&room[..bytes]),

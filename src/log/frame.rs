@@ -31,7 +31,7 @@
 //!
 //! | at | octets | field |
 //! |---|---|---|
-//! | 0 | 1 | kind: 1 record (version 1), 2 fragment of mail data |
+//! | 0 | 1 | kind: 1 record (version 1), 2 fragment of mail data, 3 record (version 2) |
 //! | 4 | 4 | octets of the content |
 //! | 8 | 8 | offset of the record; 0 for a fragment |
 //! | 16 | 4 | CRC-32C of the content |
@@ -185,6 +185,8 @@ pub enum EntryKind {
     RecordV1,
     /// A part of a large message's mail data.
     Fragment,
+    /// A record, schema version 2.
+    RecordV2,
 }
 
 /// The frame of an entry.
@@ -213,6 +215,7 @@ impl EntryFrame {
         at[0] = match self.kind {
             EntryKind::RecordV1 => 1,
             EntryKind::Fragment => 2,
+            EntryKind::RecordV2 => 3,
         };
         at[4..8].copy_from_slice(&self.bytes.to_le_bytes());
         at[8..16].copy_from_slice(&self.offset.to_le_bytes());
@@ -239,6 +242,7 @@ impl EntryFrame {
         let kind = match head[0] {
             1 => EntryKind::RecordV1,
             2 => EntryKind::Fragment,
+            3 => EntryKind::RecordV2,
             _ => return None,
         };
         Some(Self {

@@ -11,6 +11,7 @@ mod chunk;
 mod committed;
 mod cursor;
 mod dead_letters;
+mod facts;
 mod files;
 mod follow;
 mod frame;
@@ -33,6 +34,7 @@ mod writer;
 pub use appender::Appender;
 pub use committed::{Committed, CommittedOffset, Found, Saved};
 pub use dead_letters::{DeadLetter, DeadLetters, Fate};
+pub use facts::Facts;
 pub use files::{
     DataDir, FreeSpace, Manifest, Seal, append_index, fill_zeros, free_space, prepare_segment,
     read_node, segment_path, shard_dir, sync_dir, unix_micros,
@@ -45,7 +47,7 @@ pub use operation::{
 };
 pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
-pub use record::{Facts, FragmentAt, Mail, RecordView, UNDER_TLS};
+pub use record::{FragmentAt, Mail, RecordView, UNDER_TLS};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
 pub use retention::{Needs, Pass, Reason, Retention, Rules};
 pub use verify::{Checked, Finding, Severity, Witness, verify};

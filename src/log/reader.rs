@@ -401,7 +401,7 @@ pub(super) fn visit_group(
             bad.get_or_insert((due, position));
             break;
         };
-        if head.kind != EntryKind::RecordV1 {
+        if head.kind == EntryKind::Fragment {
             continue;
         }
         if head.offset < due || head.offset >= behind {
@@ -412,7 +412,7 @@ pub(super) fn visit_group(
         if head.offset < from {
             continue;
         }
-        match entry.content.and_then(RecordView::new) {
+        match entry.content.and_then(|content| RecordView::new(head.kind, content)) {
             Some(record) => {
                 if !visit(head.offset, record)? {
                     return Ok(

@@ -1,6 +1,6 @@
 //! A record: one accepted message, envelope and mail data, as an rkyv archive.
 //!
-//! Schema version 1 is frozen: a released struct is never edited, a new one gets a new version and
+//! Schema versions are frozen: a released struct is never edited, a new one gets a new version and
 //! a new entry kind.
 
 use std::{fmt, mem::MaybeUninit, net::SocketAddr};
@@ -12,6 +12,11 @@ use rkyv::{
     ser::{Positional, Writer, allocator::SubAllocator, writer::Buffer},
     string::{ArchivedString, StringResolver},
     vec::{ArchivedVec, VecResolver},
+};
+
+use super::{
+    facts::{ArchivedFactsV2, Facts, FactsV2, octets_of},
+    frame::EntryKind,
 };
 
 /// What is known of a message besides its mail data. Borrowed: nothing is copied on the way into
@@ -42,49 +47,6 @@ pub struct Mail<'a> {
     pub size_declared: Option<u64>,
     /// What else is known of session and envelope.
     pub facts: Facts<'a>,
-}
-
-/// What is known of a session and an envelope besides what every message has. Empty for mail from
-/// an unknown client in the clear.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts<'a> {
-    /// It came by LMTP (RFC 2033).
-    pub lmtp: bool,
-    /// TLS version and cipher suite by their IANA names; empty in the clear.
-    pub tls_version: &'a str,
-    /// See `tls_version`.
-    pub tls_cipher: &'a str,
-    /// Name the client asked for; empty: none.
-    pub tls_sni: &'a str,
-    /// Subject of the client's verified certificate; empty: none.
-    pub tls_client: &'a str,
-    /// SASL mechanism; empty: the client did not authenticate.
-    pub auth_mechanism: &'a str,
-    /// Who it proved to be.
-    pub auth_user: &'a str,
-    /// The peer of the connection, where [`Mail::client`] was told by PROXY or XCLIENT.
-    pub proxy: Option<SocketAddr>,
-    /// What the proxy, or the peer that spoke XCLIENT or XFORWARD, told besides: `KEY=value` items
-    /// joined by LF.
-    pub proxy_facts: &'a str,
-    /// Confirmed name of the client; empty: not looked up, or none.
-    pub rdns: &'a str,
-    /// Sum of the weights of DNS lists.
-    pub list_score: i32,
-    /// RET= of MAIL (RFC 3461 §4.3): 0 none, 1 FULL, 2 HDRS.
-    pub ret: u8,
-    /// ENVID= of MAIL, xtext decoded; empty: none.
-    pub envid: &'a str,
-    /// AUTH= of MAIL (RFC 4954 §5), xtext decoded; `<>` where it was so or not believed; empty:
-    /// none.
-    pub submitter: &'a str,
-    /// REQUIRETLS of MAIL (RFC 8689).
-    pub require_tls: bool,
-    /// MT-PRIORITY= of MAIL (RFC 6710), -9 to 9.
-    pub mt_priority: Option<i8>,
-    /// For each forward-path `NOTIFY=` and `ORCPT=` as given, joined by LF; empty where no
-    /// recipient has any.
-    pub rcpt_params: &'a str,
 }
 
 /// The bit of [`Mail::flags`] that says the message came under TLS; the lower seven are facts about
@@ -126,7 +88,7 @@ impl<S: Fallible + ?Sized> Serialize<S> for BodyAt {
 }
 
 #[derive(Clone, Copy)]
-struct Text<'a>(&'a str);
+pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl Archive for Text<'_> {
     type Archived = ArchivedString;
@@ -182,17 +144,37 @@ struct MailV1<'a> {
     body_type: u8,
 }
 
+/// Schema version 2: one of version 1, and what few records have.
+#[derive(Archive, Serialize)]
+struct MailV2<'a> {
+    mail: MailV1<'a>,
+    facts: FactsV2<'a>,
+}
+
+/// The version that a record is written in: the first that has room for what is known.
+pub(super) fn kind(mail: &Mail<'_>) -> EntryKind {
+    match mail.facts == Facts::default() {
+        true => EntryKind::RecordV1,
+        false => EntryKind::RecordV2,
+    }
+}
+
 /// Octets that a record takes at most.
 #[must_use]
 pub fn archive_bytes_max(mail: &Mail<'_>, body: usize, fragments: usize) -> usize {
     let texts = mail.mail_from.len() + mail.rcpts.len() + mail.helo.len() + mail.listener.len();
+    let facts = match kind(mail) {
+        EntryKind::RecordV2 => mail.facts.bytes_max(),
+        _ => 0,
+    };
     body + texts
+        + facts
         + fragments * size_of::<ArchivedFragmentAt>()
         + size_of::<ArchivedMailV1<'_>>()
         + 64
 }
 
-/// Serialises a record into `room`; returns its octets. The mail data is copied once, the rest is
+/// Serialises a record of that [`kind`] into `room`; returns its octets. The mail data is copied once, the rest is
 /// a few tens of nanoseconds.
 pub(super) fn write(
     mail: &Mail<'_>,
@@ -207,10 +189,6 @@ pub(super) fn write(
         Writer::<Error>::write(&mut writer, chunk)?;
         len += chunk.len();
     }
-    let client_ip = match mail.client.ip() {
-        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        std::net::IpAddr::V6(ip) => ip.octets(),
-    };
     let in_fragments: u64 = fragments.iter().map(|fragment| u64::from(fragment.bytes)).sum();
     let record = MailV1 {
         body: BodyAt { position, len },
@@ -219,7 +197,7 @@ pub(super) fn write(
         rcpts: Text(mail.rcpts),
         helo: Text(mail.helo),
         listener: Text(mail.listener),
-        client_ip,
+        client_ip: octets_of(mail.client.ip()),
         client_port: mail.client.port(),
         received_at: mail.received_at,
         bytes: len as u64 + in_fragments,
@@ -230,11 +208,14 @@ pub(super) fn write(
         body_type: mail.body_type,
     };
     let mut scratch = [MaybeUninit::<u8>::uninit(); 1024];
-    let written = low::to_bytes_in_with_alloc::<_, _, Error>(
-        &record,
-        writer,
-        SubAllocator::new(&mut scratch),
-    )?;
+    let scratch = SubAllocator::new(&mut scratch);
+    let written = match kind(mail) {
+        EntryKind::RecordV2 => {
+            let record = MailV2 { mail: record, facts: FactsV2::new(&mail.facts) };
+            low::to_bytes_in_with_alloc::<_, _, Error>(&record, writer, scratch)?
+        }
+        _ => low::to_bytes_in_with_alloc::<_, _, Error>(&record, writer, scratch)?,
+    };
     Ok(written.len())
 }
 
@@ -242,6 +223,7 @@ pub(super) fn write(
 #[derive(Clone, Copy)]
 pub struct RecordView<'a> {
     archived: &'a ArchivedMailV1<'a>,
+    facts: Option<&'a ArchivedFactsV2<'a>>,
 }
 
 impl fmt::Debug for RecordView<'_> {
@@ -251,9 +233,19 @@ impl fmt::Debug for RecordView<'_> {
 }
 
 impl<'a> RecordView<'a> {
-    /// Looks at an archive; `None` where it is not a valid one.
-    pub(super) fn new(archive: &'a [u8]) -> Option<Self> {
-        rkyv::access::<ArchivedMailV1<'a>, Error>(archive).ok().map(|archived| Self { archived })
+    /// Looks at an archive; `None` where it is not a valid one of this kind.
+    pub(super) fn new(kind: EntryKind, archive: &'a [u8]) -> Option<Self> {
+        match kind {
+            EntryKind::RecordV1 => {
+                let archived = rkyv::access::<ArchivedMailV1<'a>, Error>(archive).ok()?;
+                Some(Self { archived, facts: None })
+            }
+            EntryKind::RecordV2 => {
+                let archived = rkyv::access::<ArchivedMailV2<'a>, Error>(archive).ok()?;
+                Some(Self { archived: &archived.mail, facts: Some(&archived.facts) })
+            }
+            EntryKind::Fragment => None,
+        }
     }
 
     /// Mail data that lies in the record itself; behind the fragments.
@@ -348,5 +340,17 @@ impl<'a> RecordView<'a> {
     #[must_use]
     pub fn body_type(&self) -> u8 {
         self.archived.body_type
+    }
+
+    /// What else is known; nothing of records of version 1.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'a> {
+        self.facts.map_or_else(Facts::default, |facts| facts.read())
+    }
+
+    /// Each forward-path with its parameters of RFC 3461 as given, empty where it has none.
+    pub fn recipients(&self) -> impl Iterator<Item = (&'a str, &'a str)> + 'a {
+        let params = self.facts().rcpt_params.split('\n').chain(std::iter::repeat(""));
+        self.forward_paths().zip(params)
     }
 }

@@ -220,10 +220,10 @@ impl Disk {
             while let Some((entry, content)) = payload.get(at..).and_then(frame::EntryFrame::decode)
             {
                 at += entry.span();
-                if entry.kind != frame::EntryKind::RecordV1 {
+                if entry.kind == frame::EntryKind::Fragment {
                     continue;
                 }
-                let record = RecordView::new(content).unwrap();
+                let record = RecordView::new(entry.kind, content).unwrap();
                 let mut whole = Vec::new();
                 for part in record.fragments() {
                     let there = &self.durable[&part.segment][part.position as usize..];

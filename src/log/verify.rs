@@ -307,7 +307,7 @@ impl Verifier<'_> {
             };
             let Some(content) = entry.content else {
                 return Ok(broken(match head.kind {
-                    EntryKind::RecordV1 => "a record fails its checksum",
+                    EntryKind::RecordV1 | EntryKind::RecordV2 => "a record fails its checksum",
                     EntryKind::Fragment => "a fragment of mail data fails its checksum",
                 }));
             };
@@ -319,7 +319,7 @@ impl Verifier<'_> {
             if head.offset != due {
                 return Ok(broken("offsets are not contiguous"));
             }
-            let Some(record) = RecordView::new(content) else {
+            let Some(record) = RecordView::new(head.kind, content) else {
                 return Ok(broken("a record is no valid archive"));
             };
             if let Some(what) = self.record(record)? {

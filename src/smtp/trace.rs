@@ -4,14 +4,20 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 /// What the envelope says to the Received field.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct ReceivedFacts<'a> {
     /// Name from EHLO or HELO, as given.
     pub helo: &'a str,
     /// Whether the client said EHLO.
     pub esmtp: bool,
+    /// Whether it came by LMTP.
+    pub lmtp: bool,
     /// Whether it came under TLS.
     pub tls: bool,
+    /// Cipher suite by its IANA name; empty where it is not known.
+    pub tls_cipher: &'a str,
+    /// Whether the client authenticated.
+    pub authenticated: bool,
     /// Whether SMTPUTF8 was asked for.
     pub smtputf8: bool,
     /// The forward-path if there is exactly one; more would tell blind recipients of each other.
@@ -30,7 +36,7 @@ pub fn received_field(
     time_unix_micros: i64,
     out: &mut Vec<u8>,
 ) {
-    let with = with_protocol(facts.esmtp, facts.smtputf8, facts.tls);
+    let with = with_protocol(facts);
     out.extend_from_slice(b"Received: from ");
     push_domain(facts.helo, out);
     // Writing into a Vec cannot fail.
@@ -54,20 +60,29 @@ pub fn received_field(
         }
         out.push(b'>');
     }
+    if !facts.tls_cipher.is_empty() {
+        // RFC 8314 §4.3; the clause comes behind those of RFC 5321.
+        out.extend_from_slice(b"\r\n\ttls ");
+        let name = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'_';
+        out.extend(facts.tls_cipher.bytes().filter(name));
+    }
     out.extend_from_slice(b";\r\n\t");
     push_date(time_unix_micros, out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// The `with` of a trace field (RFC 3848, RFC 6531 §4.3). TLS after HELO has no name of its own.
-pub(super) fn with_protocol(esmtp: bool, smtputf8: bool, tls: bool) -> &'static str {
-    match (smtputf8, esmtp, tls) {
-        (true, _, true) => "UTF8SMTPS",
-        (true, _, false) => "UTF8SMTP",
-        (false, true, true) => "ESMTPS",
-        (false, true, false) => "ESMTP",
-        (false, false, _) => "SMTP",
-    }
+/// The `with` of a trace field (RFC 3848, RFC 6531 §4.3). What came behind HELO has no other name.
+pub(super) fn with_protocol(facts: &ReceivedFacts<'_>) -> String {
+    let protocol = match (facts.smtputf8, facts.lmtp) {
+        (true, true) => "UTF8LMTP",
+        (true, false) => "UTF8SMTP",
+        (false, true) => "LMTP",
+        (false, false) if facts.esmtp => "ESMTP",
+        (false, false) => return "SMTP".to_owned(),
+    };
+    let secure = if facts.tls { "S" } else { "" };
+    let authenticated = if facts.authenticated { "A" } else { "" };
+    format!("{protocol}{secure}{authenticated}")
 }
 
 /// Copies what a domain or an address literal may hold; other octets become `_` and their hex.

@@ -44,8 +44,11 @@ pub(super) fn take_binding() -> Option<[u8; 32]> {
 pub(super) struct Exporter;
 
 impl rustls::KeyLog for Exporter {
-    fn log(&self, _: &str, _: &[u8], secret: &[u8]) {
-        BINDING.set(channel_binding(secret));
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        // TLS 1.2 logs its master secret without asking.
+        if self.will_log(label) {
+            BINDING.set(channel_binding(secret));
+        }
     }
 
     fn will_log(&self, label: &str) -> bool {

@@ -535,6 +535,7 @@ fn the_channel_binding_is_the_clients() {
 fn client_certificate(dir: &Path, name: &str) -> (PathBuf, rcgen::Certificate, rcgen::KeyPair) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority of {name}"));
     let key = rcgen::KeyPair::generate().unwrap();
     let authority = params.self_signed(&key).unwrap();
     let file = dir.join(name).with_extension("pem");

@@ -123,8 +123,21 @@ pub(super) fn body_name(record: RecordView<'_>) -> &'static str {
     }
 }
 
+/// Of RET (RFC 3461 §4.3).
+pub(super) fn ret_name(ret: u8) -> Option<&'static str> {
+    match ret {
+        1 => Some("FULL"),
+        2 => Some("HDRS"),
+        _ => None,
+    }
+}
+
 pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json::Value {
-    serde_json::json!({
+    let facts = record.facts();
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let params = text(facts.rcpt_params)
+        .map(|_| record.recipients().map(|(_, params)| text(params)).collect::<Vec<_>>());
+    let mut value = serde_json::json!({
         "id": id.to_string(),
         "shard": id.shard,
         "offset": id.offset.get(),
@@ -139,7 +152,30 @@ pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json:
         "client": record.client().to_string(),
         "size": record.bytes(),
         "size_declared": record.size_declared(),
-    })
+        "protocol": if facts.lmtp { "lmtp" } else { "smtp" },
+    });
+    let more = serde_json::json!({
+        "tls_version": text(facts.tls_version),
+        "tls_cipher": text(facts.tls_cipher),
+        "tls_sni": text(facts.tls_sni),
+        "tls_client": text(facts.tls_client),
+        "auth_mechanism": text(facts.auth_mechanism),
+        "auth_user": text(facts.auth_user),
+        "proxy": facts.proxy.map(|proxy| proxy.to_string()),
+        "proxy_facts": text(facts.proxy_facts),
+        "rdns": text(facts.rdns),
+        "list_score": facts.list_score,
+        "ret": ret_name(facts.ret),
+        "envid": text(facts.envid),
+        "submitter": text(facts.submitter),
+        "require_tls": facts.require_tls,
+        "mt_priority": facts.mt_priority,
+        "rcpt_params": params,
+    });
+    if let (Some(value), serde_json::Value::Object(more)) = (value.as_object_mut(), more) {
+        value.extend(more);
+    }
+    value
 }
 
 /// A template: text with `%` letters, and `\n \t \\ \0` as in C.

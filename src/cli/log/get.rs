@@ -9,12 +9,12 @@ use std::{
 use clap::Args;
 
 use super::{
-    format::{body_name, envelope_json},
+    format::{body_name, envelope_json, ret_name},
     text::{escape, header_len},
 };
 use crate::{
     config::Machine,
-    log::{BadRecordId, Log, Offset, RecordId, RecordView, format_time_micros},
+    log::{BadRecordId, Facts, Log, Offset, RecordId, RecordView, format_time_micros},
     smtp::{ReceivedFacts, received_field},
 };
 
@@ -100,10 +100,14 @@ fn received(id: RecordId, record: RecordView<'_>, by: &str) -> Vec<u8> {
     let mut paths = record.forward_paths();
     // RFC 5321 §7.2: `for` would tell blind recipients of each other.
     let only_forward_path = paths.next().filter(|_| paths.next().is_none());
+    let known = record.facts();
     let facts = ReceivedFacts {
         helo: record.helo(),
         esmtp: record.esmtp(),
+        lmtp: known.lmtp,
         tls: record.under_tls(),
+        tls_cipher: known.tls_cipher,
+        authenticated: !known.auth_mechanism.is_empty(),
         smtputf8: record.smtputf8(),
         only_forward_path,
     };
@@ -147,12 +151,46 @@ fn envelope(
     let verb = if record.esmtp() { "ehlo" } else { "helo" };
     writeln!(out, "{verb}      {}", escape(record.helo()))?;
     writeln!(out, "from      <{}>", escape(record.mail_from()))?;
-    for path in record.forward_paths() {
-        writeln!(out, "to        <{}>", escape(path))?;
+    for (path, params) in record.recipients() {
+        let space = if params.is_empty() { "" } else { " " };
+        writeln!(out, "to        <{}>{space}{}", escape(path), escape(params))?;
     }
     let utf8 = if record.smtputf8() { " SMTPUTF8" } else { "" };
     writeln!(out, "body      {}{utf8}", body_name(record))?;
-    writeln!(out, "size      {}", record.bytes())
+    writeln!(out, "size      {}", record.bytes())?;
+    facts(&record.facts(), out)
+}
+
+/// A line for each of what few records have.
+fn facts(facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let tls = [facts.tls_version, facts.tls_cipher].join(" ");
+    let auth = [facts.auth_mechanism, facts.auth_user].join(" ");
+    let proxy = facts.proxy.map(|proxy| proxy.to_string()).unwrap_or_default();
+    let score = if facts.list_score == 0 { String::new() } else { facts.list_score.to_string() };
+    let priority = facts.mt_priority.map(|priority| priority.to_string()).unwrap_or_default();
+    for (name, value) in [
+        ("protocol", if facts.lmtp { "LMTP" } else { "" }),
+        ("tls", tls.trim()),
+        ("sni", facts.tls_sni),
+        ("cert", facts.tls_client),
+        ("auth", auth.trim()),
+        ("proxy", &proxy),
+        ("rdns", facts.rdns),
+        ("score", &score),
+        ("ret", ret_name(facts.ret).unwrap_or_default()),
+        ("envid", facts.envid),
+        ("submitter", facts.submitter),
+        ("demands", if facts.require_tls { "REQUIRETLS" } else { "" }),
+        ("priority", &priority),
+    ]
+    .into_iter()
+    .chain(facts.proxy_facts.lines().map(|fact| ("told", fact)))
+    {
+        if !value.is_empty() {
+            writeln!(out, "{name:<9} {}", escape(value))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

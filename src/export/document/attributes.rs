@@ -39,6 +39,16 @@ pub(super) fn attributes(
     push("mailrace_client_ip", &record.client.ip().to_string());
     push("mailrace_client_port", &record.client.port().to_string());
     push("mailrace_helo", &record.helo);
+    for (name, value) in [
+        ("mailrace_rdns", &record.facts.rdns),
+        ("mailrace_auth_user", &record.facts.auth_user),
+        ("mailrace_tls_version", &record.facts.tls_version),
+        ("mailrace_tls_cipher", &record.facts.tls_cipher),
+    ] {
+        if !value.is_empty() {
+            push(name, value);
+        }
+    }
     push("mailrace_size", &record.data.len().to_string());
     if options.sha256 {
         push("mailrace_sha256", &super::sha256(&record.data));

@@ -38,7 +38,7 @@ struct Data<'a> {
     log: Place<'a>,
     envelope: Envelope<'a>,
     client: Client<'a>,
-    tls: Option<()>,
+    tls: Option<Tls<'a>>,
     auth: Option<()>,
     headers: &'a [Field<'a>],
     headers_truncated: bool,
@@ -61,6 +61,27 @@ struct Envelope<'a> {
     rcpt_to: &'a [String],
     smtputf8: bool,
     body: &'static str,
+    protocol: &'static str,
+    ret: Option<&'static str>,
+    envid: Option<&'a str>,
+    submitter: Option<&'a str>,
+    require_tls: bool,
+    mt_priority: Option<i8>,
+    rcpt_params: Option<Vec<Option<RcptParams<'a>>>>,
+}
+
+#[derive(Serialize)]
+struct RcptParams<'a> {
+    notify: Option<&'a str>,
+    orcpt: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Tls<'a> {
+    version: &'a str,
+    cipher: &'a str,
+    sni: Option<&'a str>,
+    client_subject: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -68,14 +89,16 @@ struct Client<'a> {
     ip: std::net::IpAddr,
     port: u16,
     helo: &'a str,
-    rdns: Option<()>,
-    proxy_ip: Option<()>,
-    auth_user: Option<()>,
+    rdns: Option<&'a str>,
+    proxy_ip: Option<std::net::IpAddr>,
+    auth_user: Option<&'a str>,
+    auth_mechanism: Option<&'a str>,
 }
 
 /// The event as one line without an end.
 pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) -> Vec<u8> {
     let header = Header::read(&record.data);
+    let facts = &record.facts;
     let sha256 = options.sha256.then(|| super::sha256(&record.data));
     let event = Event {
         specversion: "1.0",
@@ -101,16 +124,29 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
                 rcpt_to: &record.rcpt_to,
                 smtputf8: record.smtputf8,
                 body: record.body(),
+                protocol: if facts.lmtp { "lmtp" } else { "smtp" },
+                ret: facts.ret_name(),
+                envid: text(&facts.envid),
+                submitter: text(&facts.submitter),
+                require_tls: facts.require_tls,
+                mt_priority: facts.mt_priority,
+                rcpt_params: rcpt_params(record),
             },
             client: Client {
                 ip: record.client.ip(),
                 port: record.client.port(),
                 helo: &record.helo,
-                rdns: None,
-                proxy_ip: None,
-                auth_user: None,
+                rdns: text(&facts.rdns),
+                proxy_ip: facts.proxy,
+                auth_user: text(&facts.auth_user),
+                auth_mechanism: text(&facts.auth_mechanism),
             },
-            tls: None,
+            tls: text(&facts.tls_version).map(|version| Tls {
+                version,
+                cipher: &facts.tls_cipher,
+                sni: text(&facts.tls_sni),
+                client_subject: text(&facts.tls_client),
+            }),
             auth: None,
             headers: &header.fields,
             headers_truncated: header.truncated,
@@ -140,6 +176,25 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
     out.push(b'}');
     out.extend_from_slice(CLOSING);
     out
+}
+
+/// What is empty is not known.
+fn text(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// An entry for each forward-path, where any has parameters.
+fn rcpt_params(record: &Record) -> Option<Vec<Option<RcptParams<'_>>>> {
+    let params = &record.facts.rcpt_params;
+    if params.is_empty() {
+        return None;
+    }
+    let of = |at: usize| {
+        let params = params.get(at)?;
+        let known = RcptParams { notify: params.notify.as_deref(), orcpt: params.orcpt_text() };
+        (known.notify.is_some() || known.orcpt.is_some()).then_some(known)
+    };
+    Some((0..record.rcpt_to.len()).map(of).collect())
 }
 
 /// Of data and event.

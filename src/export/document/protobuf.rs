@@ -103,6 +103,38 @@ pub struct Envelope {
     /// `7BIT`, `8BITMIME` or `BINARYMIME`.
     #[prost(string, tag = "4")]
     pub body: String,
+    /// `smtp` or `lmtp`.
+    #[prost(string, tag = "5")]
+    pub protocol: String,
+    /// `FULL` or `HDRS`.
+    #[prost(string, optional, tag = "6")]
+    pub ret: Option<String>,
+    /// ENVID, decoded.
+    #[prost(string, optional, tag = "7")]
+    pub envid: Option<String>,
+    /// AUTH= of MAIL, decoded.
+    #[prost(string, optional, tag = "8")]
+    pub submitter: Option<String>,
+    /// REQUIRETLS was asked for.
+    #[prost(bool, tag = "9")]
+    pub require_tls: bool,
+    /// -9 to 9.
+    #[prost(sint32, optional, tag = "10")]
+    pub mt_priority: Option<i32>,
+    /// One a forward-path; none where no forward-path has any.
+    #[prost(message, repeated, tag = "11")]
+    pub rcpt_params: Vec<RcptParams>,
+}
+
+/// RFC 3461 §4.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RcptParams {
+    /// `NEVER`, or keywords joined by commas.
+    #[prost(string, optional, tag = "1")]
+    pub notify: Option<String>,
+    /// Type and address, joined by a semicolon; xtext decoded.
+    #[prost(string, optional, tag = "2")]
+    pub orcpt: Option<String>,
 }
 
 /// The peer.
@@ -126,6 +158,9 @@ pub struct Client {
     /// Who logged in.
     #[prost(string, optional, tag = "6")]
     pub auth_user: Option<String>,
+    /// SASL mechanism.
+    #[prost(string, optional, tag = "7")]
+    pub auth_mechanism: Option<String>,
 }
 
 /// TLS of the session.
@@ -140,6 +175,9 @@ pub struct Tls {
     /// Name the client asked for.
     #[prost(string, optional, tag = "3")]
     pub sni: Option<String>,
+    /// Subject of the client's verified certificate.
+    #[prost(string, optional, tag = "4")]
+    pub client_subject: Option<String>,
 }
 
 /// RFC 8601
@@ -199,6 +237,8 @@ pub struct Reference {
 pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) -> Vec<u8> {
     let header = Header::read(&record.data);
     let size = record.data.len() as u64;
+    let facts = &record.facts;
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let nanos = record.received_at.rem_euclid(1_000_000) * 1_000;
     let raw_ref = names.reference.clone().map(|url| Reference { url, size });
     MessageReceived {
@@ -218,14 +258,29 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             rcpt_to: record.rcpt_to.clone(),
             smtputf8: record.smtputf8,
             body: record.body().to_owned(),
+            protocol: if facts.lmtp { "lmtp" } else { "smtp" }.to_owned(),
+            ret: facts.ret_name().map(str::to_owned),
+            envid: text(&facts.envid),
+            submitter: text(&facts.submitter),
+            require_tls: facts.require_tls,
+            mt_priority: facts.mt_priority.map(i32::from),
+            rcpt_params: rcpt_params(record),
         }),
         client: Some(Client {
             ip: record.client.ip().to_string(),
             port: u32::from(record.client.port()),
             helo: record.helo.clone(),
-            ..Client::default()
+            rdns: text(&facts.rdns),
+            proxy_ip: facts.proxy.map(|ip| ip.to_string()),
+            auth_user: text(&facts.auth_user),
+            auth_mechanism: text(&facts.auth_mechanism),
         }),
-        tls: None,
+        tls: text(&facts.tls_version).map(|version| Tls {
+            version,
+            cipher: facts.tls_cipher.clone(),
+            sni: text(&facts.tls_sni),
+            client_subject: text(&facts.tls_client),
+        }),
         auth: None,
         headers: header
             .fields
@@ -245,4 +300,17 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
         replay: record.replay,
     }
     .encode_to_vec()
+}
+
+/// One for each forward-path, where any has parameters.
+fn rcpt_params(record: &Record) -> Vec<RcptParams> {
+    let params = &record.facts.rcpt_params;
+    let count = if params.is_empty() { 0 } else { record.rcpt_to.len() };
+    let of = |at: usize| {
+        params.get(at).map_or_else(RcptParams::default, |params| RcptParams {
+            notify: params.notify.clone(),
+            orcpt: params.orcpt_text(),
+        })
+    };
+    (0..count).map(of).collect()
 }

@@ -312,6 +312,18 @@ impl Dialogue {
         } else if mail.beyond_ascii {
             return refused("5.6.7 internationalized mail; the server offers no SMTPUTF8");
         }
+        if offer.dsn {
+            parameters += &mail.dsn;
+        }
+        // RFC 8689 §4.2.1: a verified server (ours all are) that promises the same, or nobody.
+        match (mail.require_tls, self.secure, offer.require_tls) {
+            (false, ..) => {}
+            (true, true, true) => parameters += " REQUIRETLS",
+            (true, false, _) => return refused("5.7.30 the mail needs TLS (REQUIRETLS)"),
+            (true, true, false) => {
+                return refused("5.7.30 the mail needs REQUIRETLS; the server does not offer it");
+            }
+        }
         Ok(parameters)
     }
 
@@ -326,12 +338,11 @@ impl Dialogue {
                     self.out.extend_from_slice(format!("MAIL FROM:<{path}>{more}\r\n").as_bytes());
                 }
                 Command::Rcpt(place) => {
-                    let path = transaction
-                        .recipients
-                        .get(place)
-                        .and_then(|(index, _)| transaction.mail.forward_paths.get(*index));
-                    let path = path.map(String::as_str).unwrap_or_default();
-                    self.out.extend_from_slice(format!("RCPT TO:<{path}>\r\n").as_bytes());
+                    let mail = &transaction.mail;
+                    let index = transaction.recipients.get(place).map_or(0, |(index, _)| *index);
+                    let path = mail.forward_paths.get(index).map_or("", String::as_str);
+                    let more = if self.offer.dsn { mail.rcpt_dsn(index) } else { "" };
+                    self.out.extend_from_slice(format!("RCPT TO:<{path}>{more}\r\n").as_bytes());
                 }
                 Command::Data => self.out.extend_from_slice(b"DATA\r\n"),
                 Command::End(_) => unreachable!("the end is no command"),

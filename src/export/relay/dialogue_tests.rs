@@ -2,7 +2,7 @@
 //! Each is fed whole and octet by octet, and must come out the same.
 
 use super::{super::mail::tests::record, *};
-use crate::export::Record;
+use crate::export::{RcptParams, Record};
 
 fn smtp() -> Settings {
     Settings { lmtp: false, helo: "relay.test".to_owned(), starttls: false, login: None }
@@ -722,4 +722,83 @@ fn rfc5321_4_5_5_the_null_reverse_path() {
         S: 503 no
         S: 503 no";
     check(&smtp(), &[null], &script(&[HELLO, talk]), &["ready", "0 later 451 no (throttled)"]);
+}
+
+/// RFC 3461 §5.2.1: what the sender asked for goes on to a server that knows DSN, and to no other.
+#[test]
+fn rfc3461_5_2_parameters_go_on_where_dsn_is_offered() {
+    let mut asked = record(b"S: x\r\n\r\n.dot\r\n");
+    asked.rcpt_to = vec!["a@d.test".to_owned(), "b@d.test".to_owned()];
+    asked.facts.ret = 2;
+    asked.facts.envid = "id=1 +".to_owned();
+    asked.facts.rcpt_params = vec![
+        RcptParams {
+            notify: Some("SUCCESS,DELAY".to_owned()),
+            orcpt: Some("rfc822;a+2Bb@o.test".to_owned()),
+        },
+        RcptParams { notify: Some("x y".to_owned()), orcpt: None },
+    ];
+    let asked = mail(&asked);
+    let script = format!(
+        "{HELLO}
+        C: MAIL FROM:<a@s.test>
+        C: RCPT TO:<a@d.test>
+        C: RCPT TO:<b@d.test>
+        C: DATA
+        S: 250
+        S: 250
+        S: 250
+        S: 354
+        {CONTENT}
+        S: 250"
+    );
+    check(&smtp(), &[asked.clone()], &script, &["ready", "0 ok, 1 ok"]);
+    let script = script
+        .replace("PIPELINING", "PIPELINING\n    S: 250 DSN")
+        .replacen("S: 250 PIPELINING", "S: 250-PIPELINING", 1)
+        .replace("FROM:<a@s.test>", "FROM:<a@s.test> RET=HDRS ENVID=id+3D1+20+2B")
+        .replace("<a@d.test>", "<a@d.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@o.test");
+    check(&smtp(), &[asked], &script, &["ready", "0 ok, 1 ok"]);
+}
+
+/// RFC 8689 §4.2.1: under TLS to a server that promises the same, or not at all.
+#[test]
+fn rfc8689_4_2_1_requiretls_goes_to_its_like_alone() {
+    let mut strict = record(b"S: x\r\n\r\n.dot\r\n");
+    strict.facts.require_tls = true;
+    let strict = mail(&strict);
+    let clear = format!("{HELLO}\n").replace("S: 250 PIPELINING", "S: 250 REQUIRETLS");
+    let needs_tls = "cannot 5.7.30 the mail needs TLS (REQUIRETLS) (refused)";
+    check(&smtp(), &[strict.clone()], &clear, &["ready", needs_tls]);
+    let secured = |keyword: &str| {
+        format!(
+            "S: 220 mx.test
+            C: EHLO relay.test
+            S: 250-mx.test
+            S: 250 STARTTLS
+            C: STARTTLS
+            S: 220
+            C: EHLO relay.test
+            S: 250-mx.test
+            S: 250 {keyword}"
+        )
+    };
+    let starttls = Settings { starttls: true, ..smtp() };
+    let not_offered =
+        "cannot 5.7.30 the mail needs REQUIRETLS; the server does not offer it (refused)";
+    let outcome = ["starttls", "ready", not_offered];
+    check(&starttls, &[strict.clone()], &secured("SIZE"), &outcome);
+    let script = format!(
+        "{}
+        C: MAIL FROM:<a@s.test> REQUIRETLS
+        S: 250
+        C: RCPT TO:<r0@d.test>
+        S: 250
+        C: DATA
+        S: 354
+        {CONTENT}
+        S: 250",
+        secured("REQUIRETLS")
+    );
+    check(&starttls, &[strict], &script, &["starttls", "ready", "0 ok"]);
 }

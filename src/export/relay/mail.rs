@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use super::super::{ErrorClass, Record, SinkError};
+use super::super::{ErrorClass, RcptParams, Record, SinkError, xtext};
 
 /// A message and its envelope, ready for any server.
 #[derive(Clone, Debug)]
@@ -24,6 +24,12 @@ pub(super) struct Mail {
     /// A path has characters beyond ASCII, or so has the header section and SMTPUTF8 was asked for:
     /// without that, an 8-bit header is a mail client's old fault and goes as any 8-bit octets.
     pub(super) beyond_ascii: bool,
+    /// The next hop must be as safe (RFC 8689).
+    pub(super) require_tls: bool,
+    /// Of MAIL for a server that knows DSN, each with a space in front.
+    pub(super) dsn: String,
+    /// The same of RCPT for each forward-path; none where no forward-path has any.
+    rcpt_dsn: Vec<String>,
     trace: Bytes,
     data: Bytes,
     end: &'static [u8],
@@ -71,6 +77,9 @@ impl Mail {
             body,
             smtputf8: record.smtputf8,
             beyond_ascii: !(plain_paths && plain_header),
+            require_tls: record.facts.require_tls,
+            dsn: mail_dsn(record),
+            rcpt_dsn: record.facts.rcpt_params.iter().map(rcpt_dsn).collect(),
             trace: trace.into(),
             data: record.data.clone(),
             end,
@@ -80,6 +89,11 @@ impl Mail {
     /// RFC 1870 §5: octets with CRLF, without doubled dots and the end of mail data.
     pub(super) fn size(&self) -> u64 {
         (self.trace.len() + self.data.len() + self.end.len()) as u64
+    }
+
+    /// Parameters of RCPT for a server that knows DSN.
+    pub(super) fn rcpt_dsn(&self, forward_path: usize) -> &str {
+        self.rcpt_dsn.get(forward_path).map(String::as_str).unwrap_or_default()
     }
 
     /// There is an octet beyond ASCII: a declared 8BITMIME alone may be dropped.
@@ -120,6 +134,30 @@ pub(super) fn push_transparent(octets: &[u8], line_start: &mut bool, out: &mut V
         *line_start = line.ends_with(b"\n");
         rest = behind;
     }
+}
+
+/// RET and ENVID (RFC 3461 §5.2.1: as they were given to us).
+fn mail_dsn(record: &Record) -> String {
+    let mut dsn = String::new();
+    if let Some(ret) = record.facts.ret_name() {
+        dsn += &format!(" RET={ret}");
+    }
+    if !record.facts.envid.is_empty() {
+        dsn += &format!(" ENVID={}", xtext::encode(&record.facts.envid));
+    }
+    dsn
+}
+
+/// NOTIFY and ORCPT. What could not have come through a command is left out.
+fn rcpt_dsn(params: &RcptParams) -> String {
+    let fits = |value: &&String| !value.is_empty() && value.bytes().all(|o| o.is_ascii_graphic());
+    let mut dsn = String::new();
+    for (name, value) in [("NOTIFY", &params.notify), ("ORCPT", &params.orcpt)] {
+        if let Some(value) = value.as_ref().filter(fits) {
+            dsn += &format!(" {name}={value}");
+        }
+    }
+    dsn
 }
 
 /// Lines of a record that DATA can carry.

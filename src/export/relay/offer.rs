@@ -25,6 +25,10 @@ pub(super) struct Offer {
     pub(super) rcpt_max: Option<usize>,
     /// RFC 9422: most transactions of a session.
     pub(super) mail_max: Option<usize>,
+    /// RFC 3461.
+    pub(super) dsn: bool,
+    /// RFC 8689.
+    pub(super) require_tls: bool,
 }
 
 impl Offer {
@@ -42,6 +46,8 @@ impl Offer {
                 "8BITMIME" => offer.eight_bit = true,
                 "SMTPUTF8" => offer.smtputf8 = true,
                 "STARTTLS" => offer.starttls = true,
+                "DSN" => offer.dsn = true,
+                "REQUIRETLS" => offer.require_tls = true,
                 // RFC 1870 §4: 0, or no number, is no fixed limit.
                 "SIZE" => {
                     let limit = words.next().and_then(|number| number.parse().ok());
@@ -88,6 +94,8 @@ mod tests {
             "SmtpUtf8",
             "AUTH LOGIN plain",
             "STARTTLS",
+            "dsn",
+            "RequireTLS",
             "CHUNKING",
             "BINARYMIME",
             "X-UNKNOWN 5",
@@ -105,6 +113,8 @@ mod tests {
             auth_plain: true,
             rcpt_max: Some(20),
             mail_max: Some(7),
+            dsn: true,
+            require_tls: true,
         };
         assert_eq!(all, expected);
     }

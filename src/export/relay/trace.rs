@@ -11,7 +11,6 @@
 use std::{io::Write, net::IpAddr};
 
 use super::super::Record;
-use crate::log::UNDER_TLS;
 
 /// Renders the lines, each with its CRLF; `by` is what this side calls itself.
 pub(super) fn lines(record: &Record, lmtp: bool, by: &str) -> Vec<u8> {
@@ -30,28 +29,39 @@ pub(super) fn lines(record: &Record, lmtp: bool, by: &str) -> Vec<u8> {
 }
 
 fn push_received(record: &Record, by: &str, out: &mut Vec<u8>) {
-    // RFC 3848, RFC 6531 §4.3.
-    let with = match (record.smtputf8, record.esmtp, record.flags & UNDER_TLS != 0) {
-        (true, _, true) => "UTF8SMTPS",
-        (true, _, false) => "UTF8SMTP",
-        (false, true, true) => "ESMTPS",
-        (false, true, false) => "ESMTP",
-        (false, false, _) => "SMTP",
-    };
     let _ = write!(out, "Received: from {} ", domain(&record.helo));
     let _ = match record.client.ip().to_canonical() {
         IpAddr::V4(ip) => write!(out, "([{ip}])"),
         IpAddr::V6(ip) => write!(out, "([IPv6:{ip}])"),
     };
-    let _ = write!(out, "\r\n\tby {} with {with} id {}", domain(by), record.id);
+    let _ = write!(out, "\r\n\tby {} with {} id {}", domain(by), with(record), record.id);
     // RFC 5321 §7.2: with more than one, each would learn of the others.
     if let [only] = record.rcpt_to.as_slice()
         && only.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>'))
     {
         let _ = write!(out, "\r\n\tfor <{only}>");
     }
+    // RFC 8314 §4.3.
+    let cipher = &record.facts.tls_cipher;
+    if !cipher.is_empty() && cipher.bytes().all(|o| o.is_ascii_alphanumeric() || o == b'_') {
+        let _ = write!(out, "\r\n\ttls {cipher}");
+    }
     let time = mail_parser::DateTime::from_timestamp(record.received_at.div_euclid(1_000_000));
     let _ = write!(out, ";\r\n\t{}\r\n", time.to_rfc822());
+}
+
+/// The protocol it came by (RFC 3848, RFC 6531 §4.3).
+fn with(record: &Record) -> String {
+    let protocol = match (record.smtputf8, record.facts.lmtp) {
+        (true, true) => "UTF8LMTP",
+        (true, false) => "UTF8SMTP",
+        (false, true) => "LMTP",
+        (false, false) if record.esmtp => "ESMTP",
+        (false, false) => return "SMTP".to_owned(),
+    };
+    let secure = if record.under_tls() { "S" } else { "" };
+    let authenticated = if record.facts.auth_mechanism.is_empty() { "" } else { "A" };
+    format!("{protocol}{secure}{authenticated}")
 }
 
 /// What a domain or an address literal may hold; the rest becomes `_`, so nothing can be forged.

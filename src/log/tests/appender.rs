@@ -350,10 +350,10 @@ fn recovered(segments: &BTreeMap<u64, Vec<u8>>) -> BTreeMap<u64, Vec<u8>> {
                 payload.get(from..).and_then(frame::EntryFrame::decode)
             {
                 from += entry.span();
-                if entry.kind != frame::EntryKind::RecordV1 {
+                if entry.kind == frame::EntryKind::Fragment {
                     continue;
                 }
-                let record = RecordView::new(content).unwrap();
+                let record = RecordView::new(entry.kind, content).unwrap();
                 let mut whole = Vec::new();
                 for at in record.fragments() {
                     // A record may outlive its fragments only if it was never acknowledged.

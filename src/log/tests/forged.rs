@@ -60,8 +60,8 @@ fn records(segments: &BTreeMap<u64, Vec<u8>>) -> BTreeMap<u64, Vec<u8>> {
             let mut from = 0;
             while let Some((entry, content)) = payload.get(from..).and_then(EntryFrame::decode) {
                 from += entry.span();
-                if entry.kind == EntryKind::RecordV1 {
-                    let record = RecordView::new(content).expect("a record");
+                if entry.kind != EntryKind::Fragment {
+                    let record = RecordView::new(entry.kind, content).expect("a record");
                     let before = found.insert(entry.offset, record.inline().to_vec());
                     assert_eq!(before, None, "offset {} twice", entry.offset);
                 }

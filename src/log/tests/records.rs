@@ -4,11 +4,54 @@ use std::net::SocketAddr;
 
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::{frame::EntryKind, *};
 
 fn path() -> impl Strategy<Value = String> {
     // Anything but LF, which joins forward-paths.
     "[^\n]{0,40}"
+}
+
+prop_compose! {
+    /// Texts that a record may have besides, half of them empty.
+    fn texts()(
+        texts in vec(proptest::option::of(".{1,40}"), 11),
+    ) -> Vec<String> {
+        texts.into_iter().map(Option::unwrap_or_default).collect()
+    }
+}
+
+prop_compose! {
+    fn numbers()(
+        lmtp in any::<bool>(),
+        proxy in proptest::option::of(any::<(std::net::IpAddr, u16)>()),
+        list_score in any::<i32>(),
+        ret in 0_u8..3,
+        require_tls in any::<bool>(),
+        mt_priority in proptest::option::of(-9_i8..=9),
+    ) -> Facts<'static> {
+        let proxy = proxy
+            .map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port))
+            .filter(|proxy| !proxy.ip().is_unspecified());
+        Facts { lmtp, proxy, list_score, ret, require_tls, mt_priority, ..Facts::default() }
+    }
+}
+
+fn facts_of<'a>(texts: &'a [String], numbers: Facts<'static>) -> Facts<'a> {
+    let text = |at: usize| texts[at].as_str();
+    Facts {
+        tls_version: text(0),
+        tls_cipher: text(1),
+        tls_sni: text(2),
+        tls_client: text(3),
+        auth_mechanism: text(4),
+        auth_user: text(5),
+        proxy_facts: text(6),
+        rdns: text(7),
+        envid: text(8),
+        submitter: text(9),
+        rcpt_params: text(10),
+        ..numbers
+    }
 }
 
 proptest! {
@@ -29,7 +72,11 @@ proptest! {
         size in proptest::option::of(0..u64::MAX),
         chunks in vec(vec(any::<u8>(), 0..600), 0..5),
         fragments in vec(any::<(u64, u64, u32, u32)>(), 0..40),
+        besides in proptest::option::of((texts(), numbers())),
     ) {
+        let facts = besides.as_ref().map_or_else(Facts::default, |(texts, numbers)| {
+            facts_of(texts, *numbers)
+        });
         let rcpts = forward_paths.join("\n");
         let mail = Mail {
             mail_from: &mail_from,
@@ -43,7 +90,7 @@ proptest! {
             body_type,
             flags: times.1,
             size_declared: size,
-            facts: Facts::default(),
+            facts,
         };
         let body: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
         let fragments: Vec<FragmentAt> = fragments
@@ -55,7 +102,11 @@ proptest! {
         // Octets of an earlier use of the buffer must not shine through.
         let mut room = vec![0xaa; most];
         let bytes = record::write(&mail, &body, &fragments, &mut room).unwrap();
-        let read = RecordView::new(&room[..bytes]).expect("what was written is valid");
+        let kind = record::kind(&mail);
+        let known = facts != Facts::default();
+        prop_assert_eq!(kind, if known { EntryKind::RecordV2 } else { EntryKind::RecordV1 });
+        let read = RecordView::new(kind, &room[..bytes]).expect("what was written is valid");
+        prop_assert_eq!(read.facts(), facts);
         prop_assert_eq!(read.mail_from(), &mail_from);
         prop_assert_eq!(read.forward_paths().collect::<Vec<_>>(), &forward_paths[..]);
         prop_assert_eq!((read.helo(), read.listener()), (helo.as_str(), listener.as_str()));
@@ -69,7 +120,7 @@ proptest! {
         prop_assert_eq!(read.bytes(), inline.len() as u64 + in_fragments);
         // A record that is cut short is no record, or none that reads beyond its octets.
         for cut in [0, 1, bytes / 2, bytes - 1] {
-            let _ = RecordView::new(&room[..cut]);
+            let _ = RecordView::new(kind, &room[..cut]);
         }
         // With one octet too little room nothing is claimed to be written.
         prop_assert!(record::write(&mail, &body, &fragments, &mut vec![0; bytes - 1]).is_err());
@@ -77,16 +128,67 @@ proptest! {
 
     /// An archive that is no record never panics: it is `None`, or a view within its octets.
     #[test]
-    fn any_octets_are_looked_at_safely(mut octets in vec(any::<u8>(), 0..400), flips in vec(any::<(u16, u8)>(), 0..4)) {
-        let _ = RecordView::new(&octets).map(|view| touch(&view));
-        let mut room = vec![0; 1_000];
-        let bytes = record::write(&mail("a@x.test"), &[b"body"], &[], &mut room).unwrap();
-        octets = room[..bytes].to_vec();
-        for (at, value) in flips {
-            octets[at as usize % bytes] ^= value;
+    fn any_octets_are_looked_at_safely(
+        mut octets in vec(any::<u8>(), 0..400),
+        flips in vec(any::<(u16, u8)>(), 0..4),
+    ) {
+        for facts in [Facts::default(), some_facts()] {
+            let mail = Mail { facts, ..mail("a@x.test") };
+            let kind = record::kind(&mail);
+            let _ = RecordView::new(kind, &octets).map(|view| touch(&view));
+            let mut room = vec![0; 1_000];
+            let bytes = record::write(&mail, &[b"body"], &[], &mut room).unwrap();
+            octets = room[..bytes].to_vec();
+            for &(at, value) in &flips {
+                octets[at as usize % bytes] ^= value;
+            }
+            let _ = RecordView::new(kind, &octets).map(|view| touch(&view));
         }
-        let _ = RecordView::new(&octets).map(|view| touch(&view));
     }
+}
+
+fn some_facts() -> Facts<'static> {
+    Facts {
+        tls_version: "TLSv1.3",
+        tls_cipher: "TLS_AES_256_GCM_SHA384",
+        rdns: "client.test",
+        rcpt_params: "NOTIFY=NEVER\n",
+        ..Facts::default()
+    }
+}
+
+/// What most records have not costs them nothing, and one under TLS little.
+#[test]
+fn facts_take_little_room() {
+    let bytes = |facts| {
+        let mut room = vec![0; 2_000];
+        let mail = Mail { facts, ..mail("a@x.test") };
+        let bytes = record::write(&mail, &[b"body"], &[], &mut room).unwrap();
+        assert!(bytes <= record::archive_bytes_max(&mail, 4, 0));
+        bytes
+    };
+    let without = bytes(Facts::default());
+    let tls =
+        Facts { tls_version: "TLSv1.3", tls_cipher: "TLS_AES_256_GCM_SHA384", ..Facts::default() };
+    assert_eq!((without, bytes(tls) - without), (129, 73));
+}
+
+#[test]
+fn recipients_have_their_parameters() {
+    let mut room = vec![0; 2_000];
+    let mut read = |params: &'static str| {
+        let facts = Facts { rcpt_params: params, ..Facts::default() };
+        let mail = Mail { facts, rcpts: "b@x.test\nc@x.test", ..mail("a@x.test") };
+        let bytes = record::write(&mail, &[], &[], &mut room).unwrap();
+        let view = RecordView::new(record::kind(&mail), &room[..bytes]).unwrap();
+        view.recipients().map(|(path, params)| format!("{path} {params}")).collect::<Vec<_>>()
+    };
+    assert_eq!(read(""), ["b@x.test ", "c@x.test "]);
+    let orcpt = "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c@x.test";
+    assert_eq!(
+        read("\nNOTIFY=SUCCESS,DELAY ORCPT=rfc822;c@x.test")[1],
+        format!("c@x.test {orcpt}")
+    );
 }
 
 /// Reads every field.
@@ -94,5 +196,11 @@ fn touch(view: &RecordView<'_>) -> usize {
     let texts = [view.mail_from(), view.helo(), view.listener()];
     let texts: usize = texts.iter().map(|text| text.chars().count()).sum();
     let paths: usize = view.forward_paths().map(|path| path.chars().count()).sum();
-    texts + paths + view.inline().len() + view.fragments().count() + view.client().port() as usize
+    let facts = format!("{:?}", view.facts()).len();
+    facts
+        + texts
+        + paths
+        + view.inline().len()
+        + view.fragments().count()
+        + view.client().port() as usize
 }

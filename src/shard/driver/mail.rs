@@ -7,6 +7,7 @@ use crate::{
     log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
     smtp::{Admission, MailFlags, Mechanism, Parameters, Protocol, Refusal},
+    tls,
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -137,7 +138,10 @@ impl Driver {
                 lmtp: listener.smtp.protocol == Protocol::Lmtp,
                 auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
                 auth_user: connection.session.auth_user().unwrap_or_default(),
-                ..envelope.parameters.map(asked_for).unwrap_or_default()
+                ..with_tls(
+                    envelope.parameters.map(asked_for).unwrap_or_default(),
+                    connection.tls_facts.as_deref(),
+                )
             },
         };
         let recipients = envelope.forward_path_count as u64;
@@ -213,6 +217,18 @@ impl Spans {
 
     pub(super) fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// Adds what the record tells of TLS.
+fn with_tls<'a>(facts: Facts<'a>, tls: Option<&'a tls::Facts>) -> Facts<'a> {
+    let Some(tls) = tls else { return facts };
+    Facts {
+        tls_version: tls.version,
+        tls_cipher: tls.cipher,
+        tls_sni: tls.server_name.as_deref().unwrap_or_default(),
+        tls_client: tls.client().unwrap_or_default(),
+        ..facts
     }
 }
 

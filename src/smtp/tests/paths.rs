@@ -246,9 +246,8 @@ fn j1_received_cannot_be_forged() {
     let facts = ReceivedFacts {
         helo: "x;(y",
         esmtp: true,
-        tls: false,
-        smtputf8: false,
         only_forward_path: Some("a@b"),
+        ..ReceivedFacts::default()
     };
     let mut out = Vec::new();
     let peer = "192.0.2.1:25".parse().expect("address");

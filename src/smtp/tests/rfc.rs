@@ -407,7 +407,13 @@ fn rfc5321_4_5_3_2_exempt_peers_are_spared() {
 
 /// The field of a message from `helo` for `only`.
 fn received(helo: &str, client: &str, esmtp: bool, smtputf8: bool, only: Option<&str>) -> String {
-    let facts = ReceivedFacts { helo, esmtp, smtputf8, tls: false, only_forward_path: only };
+    let facts = ReceivedFacts {
+        helo,
+        esmtp,
+        smtputf8,
+        only_forward_path: only,
+        ..ReceivedFacts::default()
+    };
     let mut out = Vec::new();
     let client = client.parse().expect("an address");
     received_field(&facts, client, "mx.example", "id", 1_000_000, &mut out);
@@ -417,15 +423,43 @@ fn received(helo: &str, client: &str, esmtp: bool, smtputf8: bool, only: Option<
 /// RFC 3848 and RFC 6531 §4.3: registered names alone.
 #[test]
 fn rfc3848_names_of_protocols() {
-    for (esmtp, smtputf8, plain, tls) in [
-        (false, false, "SMTP", "SMTP"),
-        (true, false, "ESMTP", "ESMTPS"),
-        (true, true, "UTF8SMTP", "UTF8SMTPS"),
+    for (esmtp, smtputf8, lmtp, names) in [
+        (false, false, false, ["SMTP", "SMTP", "SMTP", "SMTP"]),
+        (true, false, false, ["ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"]),
+        (true, true, false, ["UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"]),
+        (true, false, true, ["LMTP", "LMTPS", "LMTPA", "LMTPSA"]),
+        (true, true, true, ["UTF8LMTP", "UTF8LMTPS", "UTF8LMTPA", "UTF8LMTPSA"]),
     ] {
-        let with_protocol = trace::with_protocol;
-        assert_eq!(with_protocol(esmtp, smtputf8, false), plain);
-        assert_eq!(with_protocol(esmtp, smtputf8, true), tls);
+        let facts = ReceivedFacts { esmtp, smtputf8, lmtp, ..ReceivedFacts::default() };
+        let secure = ReceivedFacts { tls: true, ..facts };
+        let named = [
+            facts,
+            secure,
+            ReceivedFacts { authenticated: true, ..facts },
+            ReceivedFacts { authenticated: true, ..secure },
+        ]
+        .map(|facts| trace::with_protocol(&facts));
+        assert_eq!(named, names);
     }
+}
+
+/// RFC 8314 §4.3: behind the other clauses, and nothing but a name.
+#[test]
+fn rfc8314_4_3_the_cipher_suite() {
+    let facts = ReceivedFacts {
+        helo: "a",
+        esmtp: true,
+        tls: true,
+        tls_cipher: "TLS_AES_256_GCM_SHA384;\r\nX:",
+        only_forward_path: Some("b@x"),
+        ..ReceivedFacts::default()
+    };
+    let mut out = Vec::new();
+    let client = "192.0.2.1:25".parse().expect("an address");
+    received_field(&facts, client, "mx", "7", 0, &mut out);
+    let out = String::from_utf8(out).expect("ASCII");
+    let wanted = "with ESMTPS id 7\r\n\tfor <b@x>\r\n\ttls TLS_AES_256_GCM_SHA384X;\r\n\tThu";
+    assert!(out.contains(wanted), "{out}");
 }
 
 #[test]
