@@ -135,9 +135,19 @@ impl Tls {
             if self.kept.is_empty() {
                 let (records, beginning) = rest.split_at_mut(whole_records(rest));
                 let used = self.process(records, &mut take)?;
-                self.kept.extend_from_slice(records.get(used..).unwrap_or_default());
-                self.whole = self.kept.len();
-                self.kept.extend_from_slice(beginning);
+                let records = records.get(used..).unwrap_or_default();
+                if !(records.is_empty() && beginning.is_empty()) {
+                    // Room for the whole record at once: its end is not to move its beginning. Full
+                    // records are larger than receive buffers, so this is every record of bulk.
+                    let record = match record_bytes(beginning) {
+                        Record::Whole(bytes) => bytes,
+                        Record::Unknown | Record::Bad => beginning.len(),
+                    };
+                    self.kept.reserve_exact(records.len() + record);
+                    self.kept.extend_from_slice(records);
+                    self.whole = self.kept.len();
+                    self.kept.extend_from_slice(beginning);
+                }
                 break;
             }
             let missing = self.missing();
