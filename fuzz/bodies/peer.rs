@@ -64,6 +64,7 @@ pub fn dialogue<'a>(
                         session.resolve_accepted(&mut cx, ticket, &"id");
                     }
                     Event::Discard | Event::StartTls => body.clear(),
+                    Event::NewClient => {}
                     Event::NeedInput => {
                         at += step.consumed;
                         cx.replies.release(u64::MAX);

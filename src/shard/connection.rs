@@ -45,6 +45,7 @@ pub(crate) enum Waits {
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
+    /// Whose connection it is: the socket's peer, or who a proxy told of.
     pub(crate) peer: SocketAddr,
     pub(crate) generation: u32,
     pub(crate) listener: u16,
@@ -78,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) mail: Collected,
     /// Its TLS, from the accept or the 220 to STARTTLS on; a connection in the clear pays a word.
     pub(crate) tls: Option<Box<TlsState>>,
+    /// What a proxy has to do with it; a connection without one pays a word.
+    pub(crate) proxy: Option<Box<Proxied>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
@@ -100,6 +103,26 @@ pub(crate) struct TlsState {
     pub(crate) handshake: Option<Duration>,
     /// Our close_notify is on its way.
     pub(crate) closed: bool,
+}
+
+/// A connection's proxy: by a PROXY header, or by XCLIENT.
+pub(crate) struct Proxied {
+    /// The peer of the socket.
+    pub(crate) peer: SocketAddr,
+    /// What has come of the header that is waited for. Nothing is said before it is complete, and
+    /// the session does not begin.
+    pub(crate) header: Option<Vec<u8>>,
+    /// When the wait began.
+    pub(crate) since: Duration,
+    /// What the header told besides an address.
+    pub(crate) told: String,
+}
+
+impl Connection {
+    /// Whether its PROXY header is still to come.
+    pub(crate) fn awaits_header(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|proxied| proxied.header.is_some())
+    }
 }
 
 /// Mail data of the present transaction that outlived its receive buffer.

@@ -10,6 +10,7 @@ mod counters;
 mod driver;
 mod executor;
 mod listener;
+pub mod proxy;
 mod ring;
 mod segments;
 #[cfg(test)]

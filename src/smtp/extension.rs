@@ -8,7 +8,13 @@ use super::limits::{Config, TlsPolicy};
 const LIMITS_MAX: u64 = 999_999;
 
 /// Renders the multi-line reply to EHLO.
-pub(super) fn render_ehlo(config: &Config, exempt: bool, under_tls: bool, out: &mut Vec<u8>) {
+pub(super) fn render_ehlo(
+    config: &Config,
+    exempt: bool,
+    under_tls: bool,
+    relays: bool,
+    out: &mut Vec<u8>,
+) {
     let limits = &config.limits;
     // Writing into a Vec cannot fail.
     let _ = write!(
@@ -34,6 +40,13 @@ pub(super) fn render_ehlo(config: &Config, exempt: bool, under_tls: bool, out: &
     // RFC 3207 §4.2: never under TLS.
     if !under_tls && matches!(config.tls, TlsPolicy::Offered | TlsPolicy::Required) {
         out.extend_from_slice(b"\r\n250-STARTTLS");
+    }
+    // Postfix's XCLIENT_README and XFORWARD_README: to trusted peers alone.
+    if relays {
+        out.extend_from_slice(
+            b"\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\
+              \r\n250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE",
+        );
     }
     // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).
     out.extend_from_slice(b"\r\n250 HELP\r\n");

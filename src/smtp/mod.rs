@@ -8,7 +8,7 @@
 //!                      v                 MailData, MailDataStatic: append to the message
 //!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
 //!              (ready | held | ...)      Discard: drop the octets collected so far
-//!                                        NeedInput, StartTls, Close
+//!                                        NeedInput, StartTls, NewClient, Close
 //! ```
 //!
 //! Order of calls: [`Session::new`], [`Session::handle_open`] once, then
@@ -16,6 +16,7 @@
 //! an empty rest: the end of a message is an event of its own), sending what
 //! [`Replies::take_ready`] gives after each round.
 
+mod attribute;
 mod chunking;
 mod command;
 mod data;
@@ -29,6 +30,7 @@ mod reply;
 pub mod scan;
 mod session;
 mod stats;
+mod told;
 mod trace;
 mod transaction;
 
@@ -43,5 +45,6 @@ pub use limits::{
 pub use reply::{Refusal, Replies};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};
+pub use told::push_told;
 pub use trace::{ReceivedFacts, received_field};
 pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};

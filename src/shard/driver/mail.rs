@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Driver, Waiting};
+use super::{Driver, Waiting, proxy};
 use crate::{
     log::{AppendError, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
@@ -119,6 +119,8 @@ impl Driver {
             }
             self.packed.push_str(path);
         }
+        let mut told = String::new();
+        let facts = proxy::facts(connection, &mut told);
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
@@ -132,7 +134,7 @@ impl Driver {
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts: crate::log::Facts::default(),
+            facts,
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;

@@ -8,6 +8,7 @@
 mod advice;
 mod commit;
 mod mail;
+mod proxy;
 mod rest;
 mod send;
 mod serve;

@@ -70,6 +70,10 @@ impl Driver {
                     self.begin_tls(connection, true);
                     Stepped::Wait
                 }
+                Event::NewClient => {
+                    self.new_client(connection);
+                    Stepped::More
+                }
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
                     let quit = now > quits;

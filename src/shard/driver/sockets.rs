@@ -10,6 +10,7 @@ use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
+        Listener,
         connection::{Collected, Connection, Key, Phase, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -37,25 +38,13 @@ impl Driver {
         };
         let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let admission = match self.admission() {
-            Admission::Draining => Admission::Draining,
-            _ if self.open >= self.options.connections_max => Admission::Crowded,
-            admission => admission,
-        };
-        match admission {
-            Admission::Draining => self.counters.refused(listener as usize, RefuseReason::Draining),
-            Admission::Crowded => {
-                self.counters.refused(listener as usize, RefuseReason::MaxConnections);
-            }
-            _ => {}
-        }
+        let Some(proxy) = self.judge_proxy(usize::from(listener as u16), peer) else { return };
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("fewer connections than 2^32")
         });
         let key = Key { index, generation: self.generation };
-        let exempt = self.options.exempt(peer.ip());
         let mut connection = Box::new(Connection {
             socket,
             peer,
@@ -70,7 +59,7 @@ impl Driver {
             dirty: false,
             waits: Waits::Nothing,
             released: false,
-            session: Session::new(self.now, exempt, &self.listeners[listener as usize].smtp),
+            session: Session::new(self.now, false, &self.listeners[listener as usize].smtp),
             replies: Replies::new(),
             sending: Vec::new(),
             send_under_way: false,
@@ -78,19 +67,46 @@ impl Driver {
             unread: Vec::new(),
             mail: Collected::default(),
             tls: None,
+            proxy,
             sent_at: self.now,
             due: Duration::MAX,
         });
-        let event = self.with_admission(&mut connection, admission, |session, context| {
-            session.handle_open(context)
-        });
+        self.open += 1;
         self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
-        let tls = self.listeners[listener as usize].smtp.tls;
-        if tls == TlsPolicy::Implicit && !matches!(event, Event::Close) {
-            self.accept_tls(&mut connection);
+        if !connection.awaits_header() {
+            self.open(&mut connection);
         }
+        let due = self.due(&connection);
+        self.enter(key, &mut connection, due);
+        self.connections[index as usize] = Some(connection);
+        self.touch(key);
+    }
+
+    /// Begins the session, once it is known who the client is: greets it, begins TLS, or turns it
+    /// away. What is judged by the client's address is judged here.
+    pub(super) fn open(&mut self, connection: &mut Connection) {
+        let listener = usize::from(connection.listener);
+        let Listener { smtp, gate, .. } = &self.listeners[listener];
+        let client = connection.peer.ip();
+        connection.session.set_exempt(self.options.exempt(client), smtp);
+        if gate.xclient.as_ref().is_some_and(|trusted| trusted.contains(client)) {
+            connection.session.trust_xclient();
+        }
+        let implicit = smtp.tls == TlsPolicy::Implicit;
+        let admission = match self.admission() {
+            Admission::Draining => Admission::Draining,
+            _ if self.open > self.options.connections_max => Admission::Crowded,
+            admission => admission,
+        };
+        match admission {
+            Admission::Draining => self.counters.refused(listener, RefuseReason::Draining),
+            Admission::Crowded => self.counters.refused(listener, RefuseReason::MaxConnections),
+            _ => {}
+        }
+        let event = self
+            .with_admission(connection, admission, |session, context| session.handle_open(context));
         if let Event::Close = event {
-            if tls == TlsPolicy::Implicit {
+            if implicit {
                 // Whom we do not take costs no handshake, and nothing is said in the clear.
                 connection.replies = Replies::new();
             }
@@ -99,12 +115,9 @@ impl Driver {
                 Admission::Draining => CloseReason::Draining,
                 _ => CloseReason::ErrorLimit,
             };
+        } else if implicit {
+            self.accept_tls(connection);
         }
-        let due = self.due(&connection);
-        self.enter(key, &mut connection, due);
-        self.open += 1;
-        self.connections[index as usize] = Some(connection);
-        self.touch(key);
     }
 
     /// Descriptors or memory are short: the tick arms the listener again, a little later.
@@ -359,9 +372,11 @@ impl Driver {
                 self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
             } else if too_long {
-                self.with_session(&mut connection, |session, context| {
-                    session.handle_overload(context);
-                });
+                if !connection.awaits_header() {
+                    self.with_session(&mut connection, |session, context| {
+                        session.handle_overload(context);
+                    });
+                }
                 self.discard(&mut connection);
                 connection.unread = Vec::new();
                 connection.paused = None;

@@ -28,7 +28,13 @@ impl Session {
         self.esmtp = esmtp;
         cx.stats.count_reply(250);
         if esmtp {
-            extension::render_ehlo(cx.config, self.exempt, self.under_tls, cx.replies.open());
+            extension::render_ehlo(
+                cx.config,
+                self.exempt,
+                self.under_tls,
+                self.upstream.is_some(),
+                cx.replies.open(),
+            );
         } else {
             // Writing into a Vec cannot fail.
             let _ = write!(cx.replies.open(), "250 {}\r\n", cx.config.hostname);

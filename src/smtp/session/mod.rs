@@ -15,6 +15,7 @@ mod ehlo;
 mod mail;
 mod other;
 mod starttls;
+mod upstream;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -30,6 +31,7 @@ use super::line::{self, Line};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
+use upstream::Upstream;
 
 /// What the driver lends a session for one call.
 ///
@@ -88,6 +90,9 @@ pub enum Event {
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
     /// from now on is TLS's, everything said behind these replies goes under it.
     StartTls,
+    /// The peer told of another client, for which the session begins anew: ask
+    /// [`Session::told_client`] for its address, and go on calling.
+    NewClient,
     /// Drop what was collected, send all replies (held ones when released), then close.
     Close,
 }
@@ -138,6 +143,8 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
+    /// The peer may speak for clients; what it told of them.
+    upstream: Option<Box<Upstream>>,
     transaction: Transaction,
     started: Duration,
     /// When the present wait for a command began.
@@ -178,6 +185,7 @@ impl Session {
             handed_out: false,
             offence: None,
             helo: Box::default(),
+            upstream: None,
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
@@ -198,6 +206,12 @@ impl Session {
         };
         session.settle(config);
         session
+    }
+
+    /// Spares it the limits that [`Limits`] marks so, or not: the client is another than it was.
+    pub fn set_exempt(&mut self, exempt: bool, config: &Config) {
+        self.exempt = exempt;
+        self.settle(config);
     }
 
     /// Greets (RFC 5321 §4.3.1), or says why not and closes.
@@ -426,6 +440,7 @@ impl Session {
         self.chunks = 0;
         self.reader = TextReader::default();
         self.header = HeaderCount::default();
+        self.forget_forwarded();
         std::mem::take(&mut self.handed_out)
     }
 
@@ -587,6 +602,8 @@ impl Session {
             Verb::Help => self.junk(cx, reply::HELP),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
+            Verb::Xclient => self.xclient(cx, argument),
+            Verb::Xforward => self.xforward(cx, argument),
             Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),

@@ -12,6 +12,7 @@ mod properties;
 mod rfc;
 mod sequence;
 mod starttls;
+mod upstream;
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Peer {
     pub(super) discards: usize,
     /// `StartTls` events.
     pub(super) upgrades: usize,
+    /// `NewClient` events.
+    pub(super) clients: usize,
     /// Calls of `handle_input`.
     pub(super) steps: usize,
     /// Answer `EndOfMail` at once; else the test does.
@@ -61,6 +64,7 @@ impl Peer {
             envelopes: Vec::new(),
             discards: 0,
             upgrades: 0,
+            clients: 0,
             steps: 0,
             verdicts: true,
             closed: false,
@@ -128,6 +132,7 @@ impl Peer {
                     self.upgrades += 1;
                     self.body.clear();
                 }
+                Event::NewClient => self.clients += 1,
                 Event::Close => self.closed = true,
             }
             at += step.consumed;
