@@ -85,12 +85,9 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             shard,
             core: config.server.cpus[number % config.server.cpus.len()],
             segment_bytes: config.log.segment_size,
-            connections_max: config.limits.connections_total.div_ceil(config.server.shards),
-            inflight_bytes: config.limits.inflight_bytes / config.server.shards as u64,
-            exempt: peers(&config.limits.exempt),
+            limits: limits(&config),
             advisor: Arc::new(NoAdvisor),
             drain: DRAIN,
-            disk_low: disk_low(&config),
             sync: match config.log.sync {
                 SyncMode::Group => SyncPolicy::Group,
                 SyncMode::Each => SyncPolicy::Each,
@@ -410,6 +407,7 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
         required: listener.auth.required,
     };
     smtp.greet_check = listener.greet_check;
+    smtp.low_priority = listener.low_priority;
     smtp.dsn = listener.dsn;
     smtp.require_tls = listener.require_tls;
     smtp.mt_priority = listener.mt_priority;
@@ -453,6 +451,20 @@ fn peers(networks: &[Network]) -> Peers {
     Peers(Arc::new(move |peer| networks.iter().any(|network| network.contains(peer))))
 }
 
+fn limits(config: &Config) -> shard::Limits {
+    let shards = config.server.shards;
+    shard::Limits {
+        connections_max: config.limits.connections_total.div_ceil(shards),
+        inflight_bytes: config.limits.inflight_bytes / shards as u64,
+        disk_low: disk_low(config),
+        exempt: peers(&config.limits.exempt),
+        sessions_per_address: config.limits.connections_per_ip.map(count),
+        session_rate_per_address: config.limits.connection_rate_per_ip,
+        shards: count(shards),
+        handshakes_max: config.limits.handshakes,
+    }
+}
+
 fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
     Gate {
         proxies: listener.proxies.as_deref().map(peers),
@@ -460,7 +472,6 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         xclient: (!listener.xclient.is_empty()).then(|| peers(&listener.xclient)),
         greet_delay: listener.greet_delay,
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
-        low_priority: listener.low_priority,
     }
 }
 

@@ -64,7 +64,9 @@ pub fn dialogue<'a>(
                         session.resolve_accepted(&mut cx, ticket, &"id");
                     }
                     Event::Discard | Event::StartTls => body.clear(),
-                    Event::NewClient => {}
+                    Event::NewClient => {
+                        assert_eq!(session.handle_open(&mut cx), Event::NeedInput);
+                    }
                     Event::NeedInput => {
                         at += step.consumed;
                         cx.replies.release(u64::MAX);

@@ -286,8 +286,7 @@ pub(super) const LISTENER: &[Key] = &[
         Kind::Choice(&["reject", "normalize", "allow"]),
         "reject",
         "Bare CR or LF and NUL in mail data.",
-    )
-    .restart(),
+    ),
     Key::new(
         "tls_mode",
         Kind::Choice(&["off", "starttls", "required", "implicit"]),

@@ -30,6 +30,7 @@ fn violations(schema: &Json, value: &Json, at: &str, found: &mut Vec<String>) {
                 PERCENT => text.ends_with('%'),
                 DURATION => units::duration(text).is_ok(),
                 RATE => text.ends_with("/s"),
+                PER_MINUTE => text.ends_with("/m"),
                 other => panic!("{other}"),
             }),
             "anyOf" | "oneOf" => {

@@ -160,10 +160,60 @@ fn every_mistake_is_told() {
 #[test]
 fn no_catch_all_beyond_loopback() {
     refused(&[], &["listener.0.listen=0.0.0.0:25"], "beyond loopback");
-    refused(&[], &["listener.0.listen=[::]:25"], "recipient policy");
-    refused(&[], &["server.admin.listen=192.0.2.1:80"], "no token");
+    refused(&[], &["listener.0.listen=[::]:25"], "accept.domains or");
+    refused(&[], &["server.admin.listen=192.0.2.1:80"], "token_file is needed");
     assert!(load(&[], &["listener.0.listen=[::1]:25"]).is_ok());
+    for policy in ["domains=example.com", "domains=*", "domains_file=/d", "recipients_file=/r"] {
+        let sets = ["listener.0.listen=[::]:25", &format!("listener.0.accept.{policy}")];
+        assert!(load(&[], &sets).is_ok(), "{policy}");
+    }
+    assert!(load(&[], &["listener.0.listen=[::]:25", "listener.0.protocol=refuse"]).is_ok());
+    let sets = ["server.admin.listen=192.0.2.1:80", "server.admin.token_file=/t"];
+    assert!(load(&[], &sets).is_ok());
     assert_eq!(load(&[], &["server.admin.listen="]).unwrap().server.admin_listen, None);
+}
+
+#[test]
+fn gates_that_need_each_other() {
+    for (sets, text) in [
+        (&["listener.0.auth.mechanisms=PLAIN"][..], "auth.users_file is needed"),
+        (&["listener.0.auth.mechanisms=EXTERNAL"], "EXTERNAL needs listener.0.tls.client_ca_file"),
+        (&["listener.0.auth.mechanisms=NTLM"], "\"NTLM\" is none of PLAIN"),
+        (
+            &["listener.0.auth.mechanisms=PLAIN", "listener.0.tls_mode=off"],
+            "AUTH is offered only under TLS",
+        ),
+        (&["listener.0.auth.required=true"], "auth.mechanisms is needed with it"),
+        (&["listener.0.proxy_protocol.mode=required"], "trusted is needed with it"),
+        (&["listener.0.proxy_protocol.trusted=x"], "trusted (--set): "),
+        (&["listener.0.listen=unix:/s"], "for protocol = \"lmtp\""),
+        (&["listener.0.listen=unix:s", "listener.0.protocol=lmtp"], "must begin with /"),
+        (&["listener.0.listen=[::1]:25", "listener.0.protocol=lmtp"], "on port 25"),
+        (&["listener.0.accept.domains=a b"], "is not a domain"),
+        (&["listener.0.accept.subaddress=++"], "is not a delimiter"),
+        (&["listener.0.dns.lists=zen.example=0"], "is not a list"),
+        (&["listener.0.dns.lists=*.example=1"], "is not a list"),
+        (&["server.dns.servers=ns1"], "is not an address"),
+        (&["limits.connections.rate_per_ip=5/s"], "not a rate such as \"600/m\""),
+    ] {
+        refused(&[], sets, text);
+    }
+    let sets = [
+        "listener.0.protocol=lmtp",
+        "listener.0.listen=unix:/s,127.0.0.1:24",
+        "listener.0.dns.lists=Zen.example=5,allow.example=-3,plain.example",
+        "listener.0.accept.domains=Example.COM,*.example.net",
+        "limits.connections.per_ip=",
+    ];
+    let config = load(&[], &sets).unwrap();
+    let listener = &config.listeners[0];
+    assert_eq!(listener.listen_unix, [PathBuf::from("/s")]);
+    let lists = [("zen.example", 5), ("allow.example", -3), ("plain.example", 1)];
+    assert_eq!(listener.dns.lists, lists.map(|(zone, weight)| (zone.to_owned(), weight)));
+    assert_eq!(listener.accept.domains, ["example.com", "*.example.net"]);
+    assert_eq!(listener.accept.subaddress, Some('+'));
+    assert_eq!(config.limits.connections_per_ip, None);
+    assert_eq!(config.limits.connection_rate_per_ip, Some(600));
 }
 
 #[test]
@@ -242,7 +292,8 @@ fn every_choice_of_the_tables_is_taken() {
     };
     walk(keys::Table::Root, "", "");
     // Two of its modes need a certificate.
-    let tls = "[server]\ntls = { cert_file = \"/a\", key_file = \"/b\" }\n";
+    let tls = "[server]\ntls = { cert_file = \"/a\", key_file = \"/b\" }\n\
+               [[listener]]\nproxy_protocol.trusted = [\"192.0.2.1\"]\n";
     walk(keys::Table::Listener(0), "", tls);
     for (kind, text) in &minimal {
         walk(keys::Table::Export(0), kind, text);

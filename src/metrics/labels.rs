@@ -44,6 +44,8 @@ label_set! {
         ProxyHeader => "proxy_header",
         /// The server is shutting down.
         Draining => "draining",
+        /// The overload ladder closes new sessions: `421 4.3.2`.
+        Overload => "overload",
     }
 }
 
@@ -114,6 +116,24 @@ label_set! {
         Disk => "disk",
         /// The log has too much waiting for a sync.
         Log => "log",
+    }
+}
+
+label_set! {
+    /// A step of the overload ladder; each does what those before it do as well.
+    OverloadStep {
+        /// Shorter limits.
+        Stress => "stress",
+        /// Replies are delayed.
+        Slow => "slow",
+        /// Mail of low priority is refused with 452.
+        RefuseLow => "refuse_low",
+        /// All mail is refused with 451.
+        Refuse => "refuse",
+        /// New sessions get 421.
+        CloseNew => "close_new",
+        /// No connection is accepted.
+        StopAccepting => "stop_accepting",
     }
 }
 

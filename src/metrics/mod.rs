@@ -15,8 +15,8 @@ mod stats;
 pub use distribution::Distribution;
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
-    BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp, RefuseReason,
-    RejectClass, RejectReason, Tally,
+    BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp, OverloadStep,
+    RefuseReason, RejectClass, RejectReason, Tally,
 };
 pub use process::ProcessFacts;
 pub use published::{Published, ShardState};

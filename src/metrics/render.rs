@@ -274,6 +274,10 @@ impl<'a> Families<'a> {
         self.gauge("shard_inflight_bytes", help, true, |s| s.inflight_bytes);
         let help = "Limit of message bytes in flight.";
         self.gauge("shard_inflight_limit_bytes", help, false, |s| s.inflight_limit_bytes);
+        self.counters("shard_overload_seconds_total", "Time at a step of the ladder.", |s| {
+            let seconds = |(step, us)| (vec![("step", step)], Value::Number(us as f64 / 1e6));
+            s.overload_us.iter().map(seconds).collect()
+        });
         self.counters("shard_backpressure_seconds_total", "Time reading was paused.", |s| {
             let seconds = |(cause, us)| (vec![("cause", cause)], Value::Number(us as f64 / 1e6));
             s.backpressure_us.iter().map(seconds).collect()

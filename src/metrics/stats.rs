@@ -2,7 +2,7 @@
 
 use super::{
     BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
-    RefuseReason, RejectClass, RejectReason, Tally,
+    OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub struct ShardStats {
     pub inflight_limit_bytes: u64,
     /// Time reading was paused, in microseconds.
     pub backpressure_us: Tally<BackpressureCause>,
+    /// Time spent at each step of the overload ladder, in microseconds.
+    pub overload_us: Tally<OverloadStep>,
     /// Records appended to the log.
     pub log_appended_records: u64,
     /// Bytes appended to the log.
@@ -96,6 +98,7 @@ impl ShardStats {
             inflight_bytes: 0,
             inflight_limit_bytes: 0,
             backpressure_us: Tally::default(),
+            overload_us: Tally::default(),
             log_appended_records: 0,
             log_appended_bytes: 0,
             log_append_duration: Distribution::of_durations(),
@@ -143,6 +146,7 @@ impl ShardStats {
         self.inflight_bytes += other.inflight_bytes;
         self.inflight_limit_bytes += other.inflight_limit_bytes;
         self.backpressure_us.merge(&other.backpressure_us);
+        self.overload_us.merge(&other.overload_us);
         self.log_appended_records += other.log_appended_records;
         self.log_appended_bytes += other.log_appended_bytes;
         self.log_append_duration.merge(&other.log_append_duration);

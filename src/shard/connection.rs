@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) reason: CloseReason,
     /// A reset is watched for, while nothing is received.
     pub(crate) watching: bool,
+    /// Its address counts it.
+    pub(crate) counted: bool,
     /// The multishot receive is armed.
     pub(crate) receiving: bool,
     /// Reading was stopped then: too many unsent replies, too little memory or a slow log.
@@ -130,24 +132,35 @@ impl Connection {
 pub(crate) struct Collected {
     /// The first octets, until they are many.
     pub(crate) heap: Vec<u8>,
-    /// Then fragments, already on their way to the log...
+    /// Then what became of the rest.
+    pub(crate) large: Option<Box<Large>>,
+    /// Octets of memory that the shard counts for it.
+    pub(crate) accounted: u64,
+}
+
+/// Mail data that is too long for the heap.
+#[derive(Default)]
+pub(crate) struct Large {
+    /// Fragments, already on their way to the log...
     pub(crate) fragments: Vec<FragmentAt>,
     /// ...and the one being filled.
     pub(crate) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
     pub(crate) failed: Option<AppendError>,
-    /// Octets of memory that the shard counts for it.
-    pub(crate) accounted: u64,
 }
 
 impl Collected {
+    /// The fragment being filled.
+    pub(crate) fn filling(&self) -> Option<&FragmentBuffer> {
+        self.large.as_ref()?.filling.as_ref()
+    }
+
     /// Forgets the message; small buffers are kept for the next.
     pub(crate) fn clear(&mut self) {
         if self.heap.capacity() > 1024 {
             self.heap = Vec::new();
         }
         self.heap.clear();
-        self.fragments = Vec::new();
-        self.failed = None;
+        self.large = None;
     }
 }

@@ -6,8 +6,8 @@ use super::segments::Segments;
 use crate::{
     log::Appender,
     metrics::{
-        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, RefuseReason,
-        ShardStats, Tally,
+        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, OverloadStep,
+        RefuseReason, ShardStats, Tally,
     },
     smtp::{ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
@@ -147,6 +147,11 @@ impl Counters {
     pub(super) fn paused(&mut self, time: Duration, log: bool) {
         let cause = if log { BackpressureCause::Log } else { BackpressureCause::Memory };
         self.stats.backpressure_us.add(cause, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// Time at a step of the overload ladder.
+    pub(super) fn overloaded(&mut self, time: Duration, step: OverloadStep) {
+        self.stats.overload_us.add(step, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// A copy for the scraper, gauges set.

@@ -110,7 +110,7 @@ pub fn spawn(
                 options.segment_bytes,
                 recovery.next_segment,
                 recovery.manifest,
-                options.disk_low,
+                options.limits.disk_low,
                 state.clone(),
             );
             let mut driver = Driver::new(Parts {

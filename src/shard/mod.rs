@@ -4,12 +4,14 @@
 //! ring and log. Shards share nothing on the path of a message; what other threads may know of a
 //! shard is in [`SharedState`], written by its tick. This room alone names glommio and io_uring.
 
+mod addresses;
 mod advisor;
 mod connection;
 mod counters;
 mod driver;
 mod executor;
 mod listener;
+mod overload;
 pub mod proxy;
 mod ring;
 mod segments;
@@ -22,7 +24,7 @@ use std::{
     net::{IpAddr, TcpListener},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -52,24 +54,60 @@ pub struct Options {
     pub core: usize,
     /// Octets of a segment file.
     pub segment_bytes: u64,
-    /// Connections this shard may have open; more get 421.
-    pub connections_max: usize,
-    /// Octets received and not yet durable; beyond, reading stops and MAIL gets 452.
-    pub inflight_bytes: u64,
-    /// Tells which peers are spared the limits that guard against strangers.
-    pub exempt: Peers,
+    /// What it may use, and let others use.
+    pub limits: Limits,
     /// Answers what must not be found out on the shard.
     pub advisor: Arc<dyn Advisor>,
     /// How long a drain waits for transactions in progress (D16).
     pub drain: Duration,
-    /// Free octets under which MAIL is refused (D9), the share of the disk aside.
-    pub disk_low: u64,
     /// What comes before a 250.
     pub sync: SyncPolicy,
     /// A failed write or sync ends the process, rather than the segment (D5).
     pub abort_on_io_error: bool,
     /// Octets of memory for glommio's own rings.
     pub io_memory: usize,
+}
+
+/// What a shard may use, and let a peer use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections this shard may have open; more get 421.
+    pub connections_max: usize,
+    /// Octets received and not yet durable; beyond, reading stops and MAIL gets 452.
+    pub inflight_bytes: u64,
+    /// Free octets under which MAIL is refused (D9), the share of the disk aside.
+    pub disk_low: u64,
+    /// Tells which peers are spared the limits that guard against strangers.
+    pub exempt: Peers,
+    /// Sessions of one address or /64 in the whole process; `None`: no limit.
+    pub sessions_per_address: Option<u32>,
+    /// New sessions a minute of one address or /64 in the whole process; `None`: no limit.
+    pub session_rate_per_address: Option<u32>,
+    /// Shards of the process.
+    pub shards: u32,
+    /// TLS handshakes under way at a time.
+    pub handshakes_max: usize,
+}
+
+impl Limits {
+    /// PROTOCOL's column for stress.
+    fn stressed(&self) -> Self {
+        Self {
+            sessions_per_address: self.sessions_per_address.map(|most| most.min(10)),
+            session_rate_per_address: self.session_rate_per_address.map(|rate| rate.min(60)),
+            handshakes_max: self.handshakes_max.min(64),
+            ..self.clone()
+        }
+    }
+}
+
+/// New settings for a shard that runs: for each of its listeners, in their order, and for itself.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What sessions of each listener go by from now on, and what comes before their greeting.
+    pub listeners: Vec<(Arc<smtp::Config>, Arc<Gate>)>,
+    /// Bounds of the shard.
+    pub limits: Limits,
 }
 
 /// One of the shard's listening sockets.
@@ -100,8 +138,6 @@ pub struct Gate {
     pub greet_delay: Duration,
     /// The advisor is asked about each client that is not exempt, and its answer waited for.
     pub asks: bool,
-    /// Mail is refused here first under overload.
-    pub low_priority: bool,
 }
 
 /// Tells whether an address belongs to some peers.
@@ -122,12 +158,6 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-impl Options {
-    fn exempt(&self, address: IpAddr) -> bool {
-        self.exempt.contains(address)
-    }
-}
-
 /// What other threads may know of a shard, and ask of it. Both planes.
 #[derive(Debug)]
 pub struct SharedState {
@@ -141,6 +171,10 @@ pub struct SharedState {
     segments_from: AtomicU64,
     waker: AtomicWaker,
     answers: Arc<advisor::Answers>,
+    /// Settings to be taken; counted, so that the shard need not lock to see that there are none.
+    settings: Mutex<Option<Arc<Settings>>>,
+    settings_given: AtomicU64,
+    settings_taken: AtomicU64,
 }
 
 impl SharedState {
@@ -161,9 +195,34 @@ impl SharedState {
             drain: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             answers: Arc::default(),
+            settings: Mutex::new(None),
+            settings_given: AtomicU64::new(0),
+            settings_taken: AtomicU64::new(0),
             finished: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }
+    }
+
+    /// Gives the shard new settings, which it takes at its next tick. Sessions go on under them.
+    pub fn give_settings(&self, settings: Arc<Settings>) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
+        self.settings_given.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether the settings last given are taken.
+    #[must_use]
+    pub fn has_taken_settings(&self) -> bool {
+        self.settings_taken.load(Ordering::Acquire) == self.settings_given.load(Ordering::Acquire)
+    }
+
+    fn take_settings(&self) -> Option<Arc<Settings>> {
+        let given = self.settings_given.load(Ordering::Acquire);
+        if given == self.settings_taken.load(Ordering::Relaxed) {
+            return None;
+        }
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.settings_taken.store(given, Ordering::Release);
+        settings
     }
 
     /// Asks the shard to drain (D16); seen at its next tick.

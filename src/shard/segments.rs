@@ -15,7 +15,7 @@
 //! part-filled: a sync then costs a journal commit, and loses nothing.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     fs::{File, OpenOptions},
     future::Future,
@@ -86,7 +86,7 @@ impl Segments {
     ) -> Self {
         let inbox =
             Inbox { urgent: true, room: u64::MAX, manifest: Some(manifest), ..Inbox::default() };
-        let space = Rc::new(Space { dir: dir.to_owned(), low: disk_low, shared });
+        let space = Rc::new(Space { dir: dir.to_owned(), low: Cell::new(disk_low), shared });
         let segments = Self {
             dir: dir.to_owned(),
             bytes,
@@ -106,6 +106,11 @@ impl Segments {
             }
         });
         segments
+    }
+
+    /// Free octets under which MAIL is refused, from now on.
+    pub(super) fn set_disk_low(&self, disk_low: u64) {
+        self.space.low.set(disk_low);
     }
 
     /// Asks for a spare; one is prepared at a time, and after a failure not at once again.
@@ -289,7 +294,7 @@ async fn prepare(
 /// The free space of the log's file system (D9).
 struct Space {
     dir: PathBuf,
-    low: u64,
+    low: Cell<u64>,
     shared: Arc<SharedState>,
 }
 
@@ -299,7 +304,7 @@ impl Space {
         let at = self.dir.clone();
         let Ok(space) = blocking(move || log::free_space(&at)).await else { return };
         let FreeSpace { free, size, inodes_low } = space;
-        let low = self.low.max((size / 20).min(4 << 30));
+        let low = self.low.get().max((size / 20).min(4 << 30));
         let mut inbox = inbox.borrow_mut();
         let full = inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
         if full != inbox.disk_full {

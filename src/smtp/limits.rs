@@ -29,6 +29,8 @@ pub struct Config {
     pub require_tls: bool,
     /// MT-PRIORITY is offered (RFC 6710). Default off.
     pub mt_priority: bool,
+    /// Its mail is refused first under overload. Default off.
+    pub low_priority: bool,
     /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
     pub greet_check: bool,
     /// `NOOP panic` panics, so that tests see what becomes of such a session.
@@ -49,6 +51,7 @@ impl Default for Config {
             dsn: false,
             require_tls: false,
             mt_priority: false,
+            low_priority: false,
             greet_check: false,
             #[cfg(test)]
             panics: false,
@@ -165,6 +168,16 @@ pub enum Admission {
     LogFailed,
     /// Too many sessions: 421 4.3.2 in place of the greeting.
     Crowded,
+    /// Too many sessions of the client's address: 421 4.7.0 in place of the greeting.
+    AddressFull,
+    /// The client's address opens sessions too fast: 421 4.7.0 in place of the greeting.
+    AddressFast,
+    /// Overload: 452 4.3.2 at MAIL to mail of low priority.
+    OverloadedLow,
+    /// Overload: 451 4.3.2 at MAIL.
+    Overloaded,
+    /// Overload: 421 4.3.2 in place of the greeting, 451 4.3.2 at MAIL.
+    OverloadedNew,
     /// The server shuts down: 421 4.3.2 in place of the greeting and at MAIL.
     Draining,
 }
@@ -250,5 +263,39 @@ impl Default for Limits {
             data_rate_min_bytes: 500,
             data_rate_grace: Duration::from_secs(30),
         }
+    }
+}
+
+impl Limits {
+    /// The same under stress: what a busy server can no longer afford to wait for or to keep.
+    /// Nothing grows, and no limit of the RFCs is undercut but the waits, which RFC 5321 §4.5.3.2
+    /// only recommends.
+    #[must_use]
+    pub fn stressed(&self) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            command_wait: self.command_wait.min(seconds(10)),
+            data_time: self.data_time.min(seconds(60)),
+            commit_wait: self.commit_wait.min(seconds(20)),
+            handshake_wait: self.handshake_wait.min(seconds(10)),
+            session_time: self.session_time.min(seconds(300)),
+            data_rate_min_bytes: match self.data_rate_min_bytes {
+                0 => 0,
+                rate => rate.max(5_000),
+            },
+            errors_hard: 1,
+            junk_max: self.junk_max.min(1),
+            discard_line_bytes: 0,
+            unsent_replies_bytes: self.unsent_replies_bytes.min(16 * 1024),
+            ..self.clone()
+        }
+    }
+}
+
+impl Config {
+    /// The same with the limits of [`Limits::stressed`].
+    #[must_use]
+    pub fn stressed(&self) -> Self {
+        Self { limits: self.limits.stressed(), ..self.clone() }
     }
 }

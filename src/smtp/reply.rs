@@ -91,6 +91,9 @@ pub(super) const TLS_BUSY: Reply =
 const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
 const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");
 const DISK_FULL: Reply = Reply::new("452 4.3.1 Not enough free space, try again\r\n");
+const OVERLOADED: Reply = Reply::new("451 4.3.2 Overloaded, try again later\r\n");
+const OVERLOADED_LOW: Reply =
+    Reply::new("452 4.3.2 Overloaded, mail of low priority has to wait\r\n");
 const MEMORY_FULL: Reply = Reply::new("452 4.3.1 Not enough memory, try again\r\n");
 
 /// Why the driver does not take a message. Our trouble, so always 4yz.
@@ -104,6 +107,10 @@ pub enum Refusal {
     MemoryFull,
     /// 451 4.3.0: the commit took longer than [`super::Limits::commit_wait`].
     Timeout,
+    /// 451 4.3.2: overload.
+    Overloaded,
+    /// 452 4.3.2: overload, for mail of low priority.
+    OverloadedLow,
 }
 
 impl Refusal {
@@ -113,6 +120,8 @@ impl Refusal {
             Self::DiskFull => DISK_FULL,
             Self::MemoryFull => MEMORY_FULL,
             Self::Timeout => TIMEOUT,
+            Self::Overloaded => OVERLOADED,
+            Self::OverloadedLow => OVERLOADED_LOW,
         }
     }
 
@@ -126,7 +135,9 @@ impl Refusal {
         match self {
             Self::LogFailed => super::RejectReason::LogError,
             Self::DiskFull => super::RejectReason::DiskFull,
-            Self::MemoryFull | Self::Timeout => super::RejectReason::Backpressure,
+            Self::MemoryFull | Self::Timeout | Self::Overloaded | Self::OverloadedLow => {
+                super::RejectReason::Backpressure
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::mem;
 use super::{Driver, Waiting, proxy};
 use crate::{
     log::{AppendError, Mail, UNDER_TLS, unix_micros},
-    shard::connection::{Collected, Connection, Key},
+    shard::connection::{Collected, Connection, Key, Large},
     smtp::{Admission, MailFlags, Refusal},
 };
 
@@ -28,19 +28,20 @@ impl Driver {
 
     pub(super) fn keep_octets(&mut self, connection: &mut Connection, mut octets: &[u8]) {
         let mail = &mut connection.mail;
-        if mail.filling.is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
+        if mail.filling().is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
             mail.heap.extend_from_slice(octets);
             octets = &[];
         }
         if !octets.is_empty() {
             let heap = mem::take(&mut mail.heap);
             for mut part in [heap.as_slice(), octets] {
-                while !part.is_empty() && mail.failed.is_none() {
-                    let buffer = mail.filling.get_or_insert_with(|| self.appender.new_fragment());
+                let large = mail.large.get_or_insert_default();
+                while !part.is_empty() && large.failed.is_none() {
+                    let buffer = large.filling.get_or_insert_with(|| self.appender.new_fragment());
                     let taken = buffer.push(part);
                     part = &part[taken..];
                     if buffer.is_full() {
-                        self.flush_fragment(mail);
+                        self.flush_fragment(large);
                     }
                 }
             }
@@ -48,7 +49,7 @@ impl Driver {
         self.account(&mut connection.mail);
     }
 
-    fn flush_fragment(&mut self, mail: &mut Collected) {
+    fn flush_fragment(&mut self, mail: &mut Large) {
         if let Some(fragment) = mail.filling.take() {
             match self.appender.append_fragment(fragment) {
                 Ok(fragment) => {
@@ -63,15 +64,17 @@ impl Driver {
     }
 
     pub(super) fn discard(&mut self, connection: &mut Connection) {
-        if let Some(fragment) = connection.mail.filling.take() {
-            self.appender.recycle(fragment);
-        }
-        if let Some(first) = connection.mail.fragments.first()
-            && let Some(count) = self.unfinished.get_mut(&first.segment)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.unfinished.remove(&first.segment);
+        if let Some(large) = connection.mail.large.take() {
+            if let Some(fragment) = large.filling {
+                self.appender.recycle(fragment);
+            }
+            if let Some(first) = large.fragments.first()
+                && let Some(count) = self.unfinished.get_mut(&first.segment)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.unfinished.remove(&first.segment);
+                }
             }
         }
         connection.mail.clear();
@@ -80,7 +83,7 @@ impl Driver {
 
     /// Brings the shard's sum up to date with what a message holds now.
     fn account(&mut self, mail: &mut Collected) {
-        let filling = mail.filling.as_ref().map_or(0, |buffer| buffer.capacity());
+        let filling = mail.filling().map_or(0, |buffer| buffer.capacity());
         let now = (mail.heap.capacity() + filling) as u64;
         self.collected_bytes = self.collected_bytes - mail.accounted + now;
         mail.accounted = now;
@@ -94,15 +97,15 @@ impl Driver {
         input: &[u8],
         spans: &mut Spans,
     ) {
-        let mail = &connection.mail;
-        let filled = mail.filling.as_ref().map_or(0, |buffer| buffer.data().len());
-        if !mail.fragments.is_empty() || filled > INLINE_MAIL_BYTES {
+        if connection.mail.large.as_ref().is_some_and(|large| large.outgrows_record()) {
             self.keep(connection, input, spans);
-            self.flush_fragment(&mut connection.mail);
+            if let Some(large) = &mut connection.mail.large {
+                self.flush_fragment(large);
+            }
         }
         let mut chunks: [&[u8]; Spans::MAX + 1] = [&[]; Spans::MAX + 1];
         // What a fragment buffer holds was on the heap first, so it is one or the other.
-        chunks[0] = match &connection.mail.filling {
+        chunks[0] = match connection.mail.filling() {
             Some(buffer) => buffer.data(),
             None => &connection.mail.heap,
         };
@@ -138,9 +141,11 @@ impl Driver {
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
-        let appended = match connection.mail.failed {
+        let large = connection.mail.large.as_deref();
+        let fragments = large.map_or(&[][..], |large| &large.fragments);
+        let appended = match large.and_then(|large| large.failed) {
             Some(error) => Err(error),
-            None => self.appender.append(&mail, chunks, &connection.mail.fragments),
+            None => self.appender.append(&mail, chunks, fragments),
         };
         match appended {
             Ok(offset) => {
@@ -172,6 +177,14 @@ impl Driver {
         }
         spans.clear();
         self.discard(connection);
+    }
+}
+
+impl Large {
+    /// Whether its octets stay in fragments, and the rest goes there, too.
+    fn outgrows_record(&self) -> bool {
+        let filled = self.filling.as_ref().map_or(0, |buffer| buffer.data().len());
+        !self.fragments.is_empty() || filled > INLINE_MAIL_BYTES
     }
 }
 

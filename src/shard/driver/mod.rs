@@ -12,6 +12,7 @@ mod proxy;
 mod rest;
 mod send;
 mod serve;
+mod settings;
 mod sockets;
 mod time;
 mod tls;
@@ -26,9 +27,11 @@ use std::{
 
 use self::rest::Rest;
 use super::{
-    Listener, SharedState,
+    Limits, Listener, SharedState,
+    addresses::{Addresses, Bounds},
     connection::{Connection, Key},
     counters::Counters,
+    overload::{Ladder, Step},
     ring::{Completion, Ring},
     segments::Segments,
     timer::Wheel,
@@ -36,7 +39,7 @@ use super::{
 use crate::{
     log::{Appender, Offset},
     metrics::ShardState,
-    smtp::{Admission, Context, Session},
+    smtp::{self, Admission, Context, Session},
 };
 
 /// Longest sleep of an idle shard, and the width of its tick.
@@ -110,6 +113,13 @@ pub(super) struct Driver {
     options: super::Options,
     started: Instant,
 
+    /// `options.limits`, or what is left of them under stress.
+    limits: Limits,
+    bounds: Bounds,
+    /// What sessions of each listener go by when there is no stress.
+    calm: Vec<Arc<smtp::Config>>,
+    ladder: Ladder,
+    addresses: Addresses,
     now: Duration,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
@@ -121,6 +131,7 @@ pub(super) struct Driver {
     dirty: Vec<Key>,
     deferred: VecDeque<(Duration, Key)>,
     penalties: VecDeque<(Duration, Key)>,
+    slowed: VecDeque<(Duration, Key)>,
     /// TLS handshakes under way.
     handshakes: usize,
     told: tls::Told,
@@ -150,12 +161,17 @@ impl Driver {
             &listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(),
         );
         counters.recovered(parts.truncated_bytes, parts.lost_records);
-        Self {
+        let mut driver = Self {
             ring,
             listeners,
             appender,
             segments,
             shared,
+            limits: options.limits.clone(),
+            bounds: Bounds::default(),
+            calm: Vec::new(),
+            ladder: Ladder::default(),
+            addresses: Addresses::default(),
             options,
             started,
             now: started.elapsed(),
@@ -169,6 +185,7 @@ impl Driver {
             dirty: Vec::new(),
             deferred: VecDeque::new(),
             penalties: VecDeque::new(),
+            slowed: VecDeque::new(),
             handshakes: 0,
             told: tls::Told::default(),
             paused: Vec::new(),
@@ -185,7 +202,10 @@ impl Driver {
             counters,
             last_tick: Duration::ZERO,
             draining: None,
-        }
+        };
+        driver.calm = driver.listeners.iter().map(|listener| listener.smtp.clone()).collect();
+        driver.apply_limits();
+        driver
     }
 
     fn accept(&mut self, listener: u32) {
@@ -222,7 +242,7 @@ impl Driver {
             stats: &mut self.counters.smtp[listener],
             admission,
             room_bytes: self.segments.room(),
-            handshakes_full: self.handshakes >= tls::HANDSHAKES_MAX,
+            handshakes_full: self.handshakes >= self.limits.handshakes_max,
         };
         let result = call(session, &mut context);
         if let Some(octets) = replies.give_back() {
@@ -242,12 +262,17 @@ impl Driver {
         } else if self.memory_full() {
             Admission::MemoryFull
         } else {
-            Admission::Open
+            match self.ladder.step() {
+                Step::Calm | Step::Stress | Step::Slow => Admission::Open,
+                Step::RefuseLow => Admission::OverloadedLow,
+                Step::Refuse => Admission::Overloaded,
+                Step::CloseNew | Step::StopAccepting => Admission::OverloadedNew,
+            }
         }
     }
 
     fn memory_full(&self) -> bool {
-        self.collected_bytes + self.appender.unsynced_bytes() as u64 > self.options.inflight_bytes
+        self.collected_bytes + self.appender.unsynced_bytes() as u64 > self.limits.inflight_bytes
     }
 
     /// The disk does not keep up: nothing more is read until it has. What was read before still

@@ -94,17 +94,18 @@ impl Driver {
         self.broken(connection, reason);
     }
 
-    /// XCLIENT told of another client. The limits are those for its address; the right to say so is
-    /// not judged anew.
-    pub(super) fn new_client(&mut self, connection: &mut Connection) {
-        let Some(client) = connection.session.told_client(connection.peer) else { return };
-        let peer = mem::replace(&mut connection.peer, client);
-        connection.proxy.get_or_insert_with(|| {
-            let (header, since, told) = (None, self.now, String::new());
-            Box::new(Proxied { peer, header, since, told })
-        });
-        let smtp = &self.listeners[usize::from(connection.listener)].smtp;
-        connection.session.set_exempt(self.options.exempt(client.ip()), smtp);
+    /// XCLIENT told of another client: it is judged and greeted as if it had come by itself; says
+    /// whether it may stay. The peer's right to tell is not judged anew.
+    pub(super) fn new_client(&mut self, connection: &mut Connection) -> bool {
+        self.uncount(connection);
+        if let Some(client) = connection.session.told_client(connection.peer) {
+            let peer = mem::replace(&mut connection.peer, client);
+            connection.proxy.get_or_insert_with(|| {
+                let (header, since, told) = (None, self.now, String::new());
+                Box::new(Proxied { peer, header, since, told })
+            });
+        }
+        self.welcome(connection)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{mem, os::fd::AsRawFd, time::Duration};
 
-use super::{Driver, LINGER, SEND, token};
+use super::{Driver, LINGER, SEND, settings::SLOW, token};
 use crate::{
     metrics::CloseReason,
     shard::{
@@ -25,12 +25,14 @@ impl Driver {
             let released = mem::take(&mut connection.released);
             let open = connection.phase == Phase::Open;
             let ready = connection.replies.ready() > 0;
-            let penalty = connection.session.penalty();
+            let penalty = self.slowness(&connection);
             if open && connection.waits == Waits::Penalty {
                 // Goes out when its time has come.
             } else if open && ready && !penalty.is_zero() {
                 connection.waits = Waits::Penalty;
-                self.penalties.push_back((self.now + penalty, key));
+                // Each queue is in the order of its times, for each knows one delay only.
+                let queue = if penalty > SLOW { &mut self.penalties } else { &mut self.slowed };
+                queue.push_back((self.now + penalty, key));
             } else if open
                 && ready
                 && !released
@@ -55,6 +57,7 @@ impl Driver {
             let due = self
                 .deferred
                 .pop_front_if(|(at, _)| *at <= self.now)
+                .or_else(|| self.slowed.pop_front_if(|(at, _)| *at <= self.now))
                 .or_else(|| self.penalties.pop_front_if(|(at, _)| *at <= self.now));
             let Some((_, key)) = due else { break };
             let Some(mut connection) = self.take(key) else { continue };

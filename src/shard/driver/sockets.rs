@@ -2,6 +2,7 @@
 
 use std::{
     io, mem,
+    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
         Listener,
+        addresses::{Network, Refused},
         connection::{Collected, Connection, Key, Phase, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -53,6 +55,7 @@ impl Driver {
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
             watching: false,
+            counted: false,
             receiving: true,
             paused: None,
             ended: false,
@@ -82,41 +85,46 @@ impl Driver {
         self.touch(key);
     }
 
-    /// Begins the session, once it is known who the client is: greets it, begins TLS, or turns it
-    /// away. What is judged by the client's address is judged here.
+    /// Begins the session, once it is known who the client is.
     pub(super) fn open(&mut self, connection: &mut Connection) {
-        let listener = usize::from(connection.listener);
-        let Listener { smtp, gate, .. } = &self.listeners[listener];
-        let client = connection.peer.ip();
-        connection.session.set_exempt(self.options.exempt(client), smtp);
-        if gate.xclient.as_ref().is_some_and(|trusted| trusted.contains(client)) {
+        let Listener { smtp, gate, .. } = &self.listeners[usize::from(connection.listener)];
+        let implicit = smtp.tls == TlsPolicy::Implicit;
+        if gate.xclient.as_ref().is_some_and(|trusted| trusted.contains(connection.peer.ip())) {
             connection.session.trust_xclient();
         }
-        let implicit = smtp.tls == TlsPolicy::Implicit;
-        let admission = match self.admission() {
-            Admission::Draining => Admission::Draining,
-            _ if self.open > self.options.connections_max => Admission::Crowded,
-            admission => admission,
-        };
-        match admission {
-            Admission::Draining => self.counters.refused(listener, RefuseReason::Draining),
-            Admission::Crowded => self.counters.refused(listener, RefuseReason::MaxConnections),
-            _ => {}
+        let greeted = self.welcome(connection);
+        if implicit && greeted {
+            self.accept_tls(connection);
+        } else if implicit {
+            // Whom we do not take costs no handshake, and nothing is said in the clear.
+            connection.replies = Replies::new();
         }
+    }
+
+    /// Judges a client by its address, and greets it or turns it away; says which.
+    pub(super) fn welcome(&mut self, connection: &mut Connection) -> bool {
+        let exempt = self.limits.exempt.contains(connection.peer.ip());
+        connection.session.set_exempt(exempt);
+        let listener = usize::from(connection.listener);
+        let (admission, counted) = self.admit(listener, connection.peer, exempt);
+        connection.counted = counted;
         let event = self
             .with_admission(connection, admission, |session, context| session.handle_open(context));
-        if let Event::Close = event {
-            if implicit {
-                // Whom we do not take costs no handshake, and nothing is said in the clear.
-                connection.replies = Replies::new();
-            }
+        let closes = matches!(event, Event::Close);
+        if closes {
             connection.phase = Phase::Closing;
             connection.reason = match admission {
                 Admission::Draining => CloseReason::Draining,
                 _ => CloseReason::ErrorLimit,
             };
-        } else if implicit {
-            self.accept_tls(connection);
+        }
+        !closes
+    }
+
+    /// Its address counts it no longer.
+    pub(super) fn uncount(&mut self, connection: &mut Connection) {
+        if mem::take(&mut connection.counted) {
+            self.addresses.leave(Network::of(connection.peer.ip()));
         }
     }
 
@@ -154,12 +162,46 @@ impl Driver {
                 connection.reason,
                 self.now.saturating_sub(connection.session.opened()),
             );
+            self.uncount(&mut connection);
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
             return;
         }
         self.connections[key.index as usize] = Some(connection);
+    }
+
+    /// What a new client gets, its connection counted already, and whether its address counts it.
+    fn admit(&mut self, listener: usize, peer: SocketAddr, exempt: bool) -> (Admission, bool) {
+        let mut counted = false;
+        let admission = match self.admission() {
+            Admission::Draining => Admission::Draining,
+            _ if self.open > self.limits.connections_max => Admission::Crowded,
+            admission if exempt => admission,
+            admission => {
+                let network = Network::of(peer.ip());
+                match self.addresses.enter(network, self.bounds, self.now) {
+                    Ok(()) => {
+                        counted = true;
+                        admission
+                    }
+                    Err(Refused::Sessions) => Admission::AddressFull,
+                    Err(Refused::Rate) => Admission::AddressFast,
+                }
+            }
+        };
+        let reason = match admission {
+            Admission::Draining => Some(RefuseReason::Draining),
+            Admission::Crowded => Some(RefuseReason::MaxConnections),
+            Admission::AddressFull => Some(RefuseReason::PerIp),
+            Admission::AddressFast => Some(RefuseReason::Rate),
+            Admission::OverloadedNew => Some(RefuseReason::Overload),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            self.counters.refused(listener, reason);
+        }
+        (admission, counted)
     }
 
     pub(super) fn touch(&mut self, key: Key) {
@@ -403,7 +445,7 @@ impl Driver {
     }
 }
 
-fn peer_of(socket: &OwnedFd) -> io::Result<std::net::SocketAddr> {
+fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
     socket2::SockRef::from(socket)
         .peer_addr()?
         .as_socket()

@@ -11,8 +11,8 @@ use crate::{
 
 impl Driver {
     pub(super) fn tick(&mut self) {
+        let passed = self.now.saturating_sub(self.last_tick);
         if self.held_up {
-            let passed = self.now.saturating_sub(self.last_tick);
             self.counters.paused(passed, self.log_full());
         }
         self.last_tick = self.now;
@@ -32,6 +32,8 @@ impl Driver {
             self.touch(key);
         }
         self.due = due;
+        self.take_settings();
+        self.weigh(passed);
         // Commit wait: the sender is told to try again long before it gives up by itself.
         self.fail_overdue();
         if !self.paused.is_empty() {
@@ -180,9 +182,9 @@ impl Driver {
         for (at, config) in certificates.enumerate().filter_map(|(at, tls)| Some((at, tls?))) {
             self.counters.certificate(at, config.not_after());
         }
-        let Self { counters, appender, segments, shared, collected_bytes, options, .. } = self;
+        let Self { counters, appender, segments, shared, collected_bytes, limits, .. } = self;
         shared.published.beat(|| {
-            counters.snapshot(appender, segments, *collected_bytes, options.inflight_bytes)
+            counters.snapshot(appender, segments, *collected_bytes, limits.inflight_bytes)
         });
     }
 }

@@ -14,9 +14,6 @@ use crate::{
     tls::Tls,
 };
 
-/// Handshakes under way on one core: a fifth of a millisecond each of its time, and a few KiB.
-pub(super) const HANDSHAKES_MAX: usize = 256;
-
 /// Octets of ours that a peer may leave unsent while it goes on sending: it asks for answers (key
 /// updates) that it does not take.
 const PENDING_BYTES_MAX: usize = 64 << 10;
@@ -33,7 +30,7 @@ pub(super) type Told = HashMap<IpAddr, Duration>;
 impl Driver {
     /// TLS from the first octet, unless too many do so at once.
     pub(super) fn accept_tls(&mut self, connection: &mut Connection) {
-        if self.handshakes < HANDSHAKES_MAX {
+        if self.handshakes < self.limits.handshakes_max {
             self.begin_tls(connection, false);
             return;
         }

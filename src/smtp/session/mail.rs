@@ -69,7 +69,14 @@ impl Session {
             Admission::Open if params.size.is_some_and(|size| size > cx.room_bytes) => {
                 Some(Refusal::DiskFull)
             }
-            Admission::Open | Admission::Crowded | Admission::Draining => None,
+            Admission::OverloadedLow if cx.config.low_priority => Some(Refusal::OverloadedLow),
+            Admission::Overloaded | Admission::OverloadedNew => Some(Refusal::Overloaded),
+            Admission::Open
+            | Admission::Crowded
+            | Admission::AddressFull
+            | Admission::AddressFast
+            | Admission::OverloadedLow
+            | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
             Admission::LogFailed => Some(Refusal::LogFailed),

@@ -91,7 +91,7 @@ pub enum Event {
     /// from now on is TLS's, everything said behind these replies goes under it.
     StartTls,
     /// The peer told of another client, for which the session begins anew: ask
-    /// [`Session::told_client`] for its address, and go on calling.
+    /// [`Session::told_client`] for its address, call [`Session::handle_open`] again, and go on.
     NewClient,
     /// Drop what was collected, send all replies (held ones when released), then close.
     Close,
@@ -208,10 +208,10 @@ impl Session {
         session
     }
 
-    /// Spares it the limits that [`Limits`] marks so, or not: the client is another than it was.
-    pub fn set_exempt(&mut self, exempt: bool, config: &Config) {
+    /// Says whether it is spared the limits that [`Limits`] marks so, ahead of
+    /// [`Session::handle_open`].
+    pub fn set_exempt(&mut self, exempt: bool) {
         self.exempt = exempt;
-        self.settle(config);
     }
 
     /// Greets (RFC 5321 §4.3.1), or says why not and closes.
@@ -240,7 +240,22 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
-            Admission::Open | Admission::DiskFull => {
+            Admission::AddressFull => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many connections from your address")
+            }
+            Admission::AddressFast => {
+                cx.stats.count_rejected(421, RejectReason::Policy);
+                self.close_421(cx, "4.7.0", "Too many new connections from your address")
+            }
+            Admission::OverloadedNew => {
+                cx.stats.count_rejected(421, RejectReason::Backpressure);
+                self.close_421(cx, "4.3.2", "Overloaded, try again later")
+            }
+            Admission::Open
+            | Admission::DiskFull
+            | Admission::Overloaded
+            | Admission::OverloadedLow => {
                 cx.stats.count_reply(220);
                 // Writing into a Vec cannot fail.
                 let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
@@ -327,6 +342,16 @@ impl Session {
     /// minimum data rate follows them. [`Duration::MAX`] when closed.
     pub fn deadline(&self) -> Duration {
         self.deadline
+    }
+
+    /// Call where the limits have changed: brings [`Session::deadline`] up to date.
+    pub fn refresh(&mut self, config: &Config) {
+        self.settle(config);
+    }
+
+    /// Whether it is spared the limits that [`Limits`] marks so.
+    pub fn is_exempt(&self) -> bool {
+        self.exempt
     }
 
     /// Moves the deadlines by a time in which it was us who did not read.

@@ -104,11 +104,7 @@ impl Session {
                 .retain(|(name, _)| !matches!(name, Name::Helo | Name::Proto | Name::Login));
             merge(&mut upstream.client, told);
         }
-        // Greeted anew, or told that this is no time for it.
-        match self.greet(cx) {
-            Event::Close => Some(Event::Close),
-            _ => Some(Event::NewClient),
-        }
+        Some(Event::NewClient)
     }
 
     pub(super) fn xforward(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {

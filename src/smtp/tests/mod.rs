@@ -132,7 +132,11 @@ impl Peer {
                     self.upgrades += 1;
                     self.body.clear();
                 }
-                Event::NewClient => self.clients += 1,
+                Event::NewClient => {
+                    self.clients += 1;
+                    let event = self.with(|session, cx| session.handle_open(cx));
+                    self.closed = event == Event::Close;
+                }
                 Event::Close => self.closed = true,
             }
             at += step.consumed;
