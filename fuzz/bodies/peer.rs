@@ -13,12 +13,24 @@ pub struct Outcome {
     pub bodies: Vec<Vec<u8>>,
     /// The envelopes' paths.
     pub paths: Vec<String>,
+    /// What was told of clients, at the end.
+    pub told: String,
     /// The session ended.
     pub closed: bool,
 }
 
 /// Feeds turns, each cut into receives of the length that `cut` gives.
 pub fn dialogue<'a>(
+    config: &Config,
+    turns: impl IntoIterator<Item = &'a [u8]>,
+    cut: impl FnMut() -> usize,
+) -> Outcome {
+    over(Session::new(Duration::ZERO, false, config), config, turns, cut)
+}
+
+/// As [`dialogue`], with a session that was not opened yet.
+pub fn over<'a>(
+    mut session: Session,
     config: &Config,
     turns: impl IntoIterator<Item = &'a [u8]>,
     mut cut: impl FnMut() -> usize,
@@ -33,7 +45,6 @@ pub fn dialogue<'a>(
         room_bytes: u64::MAX,
         handshakes_full: false,
     };
-    let mut session = Session::new(Duration::ZERO, false, config);
     session.handle_open(&mut cx);
     let mut outcome = Outcome::default();
     let (mut body, mut input) = (Vec::new(), Vec::new());
@@ -90,6 +101,7 @@ pub fn dialogue<'a>(
     }
     cx.replies.release(u64::MAX);
     cx.replies.take_ready(&mut outcome.sent);
+    session.push_told(&mut outcome.told);
     check_replies(&outcome.sent);
     outcome
 }
