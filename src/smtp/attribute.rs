@@ -11,7 +11,7 @@ const VALUE_BYTES_MAX: usize = 255;
 
 /// What an attribute is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
+pub(super) enum Kind {
     /// The client's name.
     Name,
     Addr,
@@ -27,7 +27,7 @@ pub(super) enum Name {
     Source,
 }
 
-impl Name {
+impl Kind {
     pub(super) const XCLIENT: &[Self] = &[
         Self::Name,
         Self::Addr,
@@ -59,11 +59,11 @@ impl Name {
 
 /// An item: what it is about, and its value, which is `None` for `[UNAVAILABLE]` and
 /// `[TEMPUNAVAIL]`.
-pub(super) type Attribute = (Name, Option<String>);
+pub(super) type Attribute = (Kind, Option<String>);
 
 /// Reads the items of a command that knows `names`; `None`: one breaks the grammar, is not known or
 /// has a value that it cannot have; or there are none.
-pub(super) fn parse(argument: &[u8], names: &[Name]) -> Option<Vec<Attribute>> {
+pub(super) fn parse(argument: &[u8], names: &[Kind]) -> Option<Vec<Attribute>> {
     let mut found: Vec<Attribute> = Vec::new();
     for item in argument.split(|octet| *octet == b' ') {
         let at = item.iter().position(|octet| *octet == b'=')?;
@@ -105,13 +105,13 @@ fn digit(octet: u8) -> Option<u8> {
     char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-fn is_valid(name: Name, value: &str) -> bool {
+fn is_valid(kind: Kind, value: &str) -> bool {
     match name {
-        Name::Addr | Name::DestAddr => parse_address(value).is_some(),
-        Name::Port | Name::DestPort => parse_port(value).is_some(),
-        Name::Name | Name::Helo => !value.contains(' '),
-        Name::Source => ["LOCAL", "REMOTE"].iter().any(|word| value.eq_ignore_ascii_case(word)),
-        Name::Proto | Name::Login | Name::Ident => true,
+        Kind::Addr | Kind::DestAddr => parse_address(value).is_some(),
+        Kind::Port | Kind::DestPort => parse_port(value).is_some(),
+        Kind::Name | Kind::Helo => !value.contains(' '),
+        Kind::Source => ["LOCAL", "REMOTE"].iter().any(|word| value.eq_ignore_ascii_case(word)),
+        Kind::Proto | Kind::Login | Kind::Ident => true,
     }
 }
 

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::super::attribute::{self, Attribute, Name};
+use super::super::attribute::{self, Attribute, Kind};
 use super::super::reply;
 use super::super::told::push_told;
 use super::{Context, Event, Session, State};
@@ -29,7 +29,7 @@ fn merge(into: &mut Vec<Attribute>, new: Vec<Attribute>) {
 }
 
 /// `None`: nothing was told of it. `Some(None)`: that it is not known.
-fn find(attributes: &[Attribute], name: Name) -> Option<Option<&str>> {
+fn find(attributes: &[Attribute], kind: Kind) -> Option<Option<&str>> {
     attributes.iter().find(|(told, _)| *told == name).map(|(_, value)| value.as_deref())
 }
 
@@ -44,8 +44,8 @@ impl Session {
     /// `peer`'s, if it speaks of the same client. An address that is not known is 0.0.0.0.
     pub fn told_client(&self, peer: SocketAddr) -> Option<SocketAddr> {
         let told = &self.upstream.as_ref()?.client;
-        let address = find(told, Name::Addr);
-        let port = find(told, Name::Port);
+        let address = find(told, Kind::Addr);
+        let port = find(told, Kind::Port);
         if address.is_none() && port.is_none() {
             return None;
         }
@@ -61,7 +61,7 @@ impl Session {
 
     /// Who authenticated to the peer, as XCLIENT told.
     pub fn told_login(&self) -> Option<&str> {
-        find(&self.upstream.as_ref()?.client, Name::Login).flatten()
+        find(&self.upstream.as_ref()?.client, Kind::Login).flatten()
     }
 
     /// Puts what was told of the client and of the present message behind `items`, as
@@ -85,11 +85,11 @@ impl Session {
     }
 
     pub(super) fn xclient(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
-        let told = match self.attributes(argument, Name::XCLIENT) {
+        let told = match self.attributes(argument, Kind::XCLIENT) {
             Ok(told) => told,
             Err(reply) => return self.refuse(cx, reply),
         };
-        let (helo, proto) = (find(&told, Name::Helo).flatten(), find(&told, Name::Proto).flatten());
+        let (helo, proto) = (find(&told, Kind::Helo).flatten(), find(&told, Kind::Proto).flatten());
         let esmtp = match proto {
             Some(proto) if proto.eq_ignore_ascii_case("ESMTP") => true,
             Some(proto) if !proto.eq_ignore_ascii_case("SMTP") => {
@@ -101,14 +101,14 @@ impl Session {
         if let Some(upstream) = &mut self.upstream {
             upstream
                 .client
-                .retain(|(name, _)| !matches!(name, Name::Helo | Name::Proto | Name::Login));
+                .retain(|(name, _)| !matches!(name, Kind::Helo | Kind::Proto | Kind::Login));
             merge(&mut upstream.client, told);
         }
         Some(Event::NewClient)
     }
 
     pub(super) fn xforward(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
-        match self.attributes(argument, Name::XFORWARD) {
+        match self.attributes(argument, Kind::XFORWARD) {
             Ok(told) => {
                 if let Some(upstream) = &mut self.upstream {
                     merge(&mut upstream.forwarded, told);
@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    fn attributes(&self, argument: &[u8], names: &[Name]) -> Result<Vec<Attribute>, reply::Reply> {
+    fn attributes(&self, argument: &[u8], names: &[Kind]) -> Result<Vec<Attribute>, reply::Reply> {
         if self.upstream.is_none() {
             // BAD-INPUTS A27: as if there were no such commands.
             return Err(reply::NOT_IMPLEMENTED);
