@@ -61,7 +61,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("metrics", &[]),
         ("tls", &[]),
         ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
-        ("policy", &["smtp", "shard"]),
+        ("policy", &["smtp", "shard", "metrics"]),
         ("consumer", &["log"]),
         ("export", &["consumer", "log", "metrics"]),
         ("admin", &["metrics", "log", "consumer", "export"]),

@@ -7,13 +7,14 @@ use crate::metrics::{
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -128,14 +129,17 @@ impl Pages {
 
 pub(super) fn router(pages: Arc<Pages>) -> Router {
     let v1 = super::v1::router(pages.state.log.clone());
+    let token = pages.state.token.as_deref().map(Arc::from);
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload))
         .with_state(pages)
         .merge(v1)
+        .layer(middleware::from_fn_with_state(token, super::guard::guard))
 }
 
 /// Keeps the times of the heartbeats' moves right between probes. Runs until aborted.
@@ -171,11 +175,27 @@ async fn status(State(pages): State<Arc<Pages>>) -> Response {
     reply(StatusCode::OK, "application/json", format!("{status}\n"))
 }
 
+async fn reload(State(pages): State<Arc<Pages>>) -> Response {
+    let (answer, outcome) = oneshot::channel();
+    if pages.state.reloads.try_send(answer).is_err() {
+        return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many reloads\n".to_owned());
+    }
+    let lines =
+        |lines: Vec<String>| lines.iter().fold(String::new(), |all, line| all + line + "\n");
+    match outcome.await {
+        Ok(Ok(told)) => reply(StatusCode::OK, TEXT, lines(told)),
+        Ok(Err(errors)) => reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, lines(errors)),
+        Err(_) => {
+            reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server shuts down\n".to_owned())
+        }
+    }
+}
+
 async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
     let started = Instant::now();
     let by_shard = query.is_some_and(|query| query.split('&').any(|pair| pair == "detail=shard"));
     let copies = pages.copies().await;
-    let AdminState { version, revision, ready, disk, export, .. } = &pages.state;
+    let AdminState { version, revision, ready, disk, export, dns, .. } = &pages.state;
     let extra = Extra {
         version: version.clone(),
         revision: revision.clone(),
@@ -187,7 +207,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         process: ProcessFacts::read(),
         scrape_started: Some(started),
         detail: if by_shard { Detail::Shard } else { Detail::Summed },
-        more: export.gather(),
+        more: [export.gather(), dns.gather()].concat(),
     };
     reply(StatusCode::OK, CONTENT_TYPE, render(&copies, &extra))
 }

@@ -1,7 +1,7 @@
 //! `mailrace serve`
 
-use super::{ConfigArgs, EXIT_FAILED};
-use crate::config::Config;
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
+use crate::config::{Config, ConfigErrors};
 use std::process::ExitCode;
 
 /// Why the server did not start, or stopped by itself: a text for the operator with the fix.
@@ -17,6 +17,10 @@ pub(super) fn run(args: &ConfigArgs, serve: Serve) -> ExitCode {
     };
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ConfigErrors>() => {
+            eprintln!("mailrace: {error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(error) => {
             eprintln!("mailrace: {error}");
             ExitCode::from(EXIT_FAILED)

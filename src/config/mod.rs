@@ -34,12 +34,16 @@ pub use schema::schema;
 pub use units::{Network, format_duration, format_size};
 pub use value::Value;
 
+pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
+
 use crate::export::ExportOptions;
-use crate::tls::{Certificate, Files, LoadError};
+use crate::policy::Accept;
+use crate::tls::{Certificate, Demands, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use value::Amount;
 
@@ -64,6 +68,14 @@ pub struct Config {
     pub exports: Vec<ExportOptions>,
     file: Option<PathBuf>,
     settings: Vec<Setting>,
+    source: Source,
+}
+
+/// What [`Config::load`] was told, so that it can be asked again.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    named: Option<PathBuf>,
+    sets: Vec<String>,
 }
 
 /// `[server]`
@@ -263,6 +275,16 @@ pub struct ListenerConfig {
     pub mt_priority: bool,
 }
 
+impl ListenerConfig {
+    /// What it demands of its clients' TLS.
+    pub fn tls_demands(&self) -> Demands {
+        Demands {
+            client_authorities: self.tls_client_ca.clone(),
+            known_name: self.tls_reject_unknown_name,
+        }
+    }
+}
+
 /// `listener.protocol`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -298,39 +320,6 @@ pub struct AuthConfig {
     pub users_file: Option<PathBuf>,
     /// No mail without AUTH.
     pub required: bool,
-}
-
-/// `listener.accept`: whose mail is taken.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AcceptConfig {
-    /// `example.com`, `*.example.com`, `*`, in lower case.
-    pub domains: Vec<String>,
-    /// More of them, one a line.
-    pub domains_file: Option<PathBuf>,
-    /// Recipients, one a line; `None`: any of the domains.
-    pub recipients_file: Option<PathBuf>,
-    /// What stands between user and detail; `None`: nothing does.
-    pub subaddress: Option<char>,
-}
-
-impl AcceptConfig {
-    /// Whether nothing says whose mail is taken.
-    pub fn is_empty(&self) -> bool {
-        self.domains.is_empty() && self.domains_file.is_none() && self.recipients_file.is_none()
-    }
-}
-
-/// `listener.dns`: what is asked about a client before it is greeted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Zones with the weight that an answer has.
-    pub lists: Vec<(String, i32)>,
-    /// Sum of weights at which recipients are refused.
-    pub reject_at: i32,
-    /// Longest wait.
-    pub deadline: Duration,
-    /// The client's name is looked up.
-    pub reverse: bool,
 }
 
 /// `listener.tls_mode`
@@ -377,9 +366,48 @@ impl Config {
     /// Every mistake found, each with the place where it was written; a file that cannot be read.
     pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
         let file = ConfigFile::find(named)?;
-        let config = Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
+        let mut config =
+            Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
         config.check_certificates()?;
+        config.source = Source { named: named.map(Path::to_owned), sets: sets.to_vec() };
         Ok(config)
+    }
+
+    /// Loads it anew from where it came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_again(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.source.named.as_deref(), &self.source.sets)
+    }
+
+    /// This configuration as far as a server that was started with `running` can take it up: what
+    /// needs a restart stays as it is.
+    #[must_use]
+    pub fn as_taken_by(&self, running: &Config) -> Config {
+        let listener = |running: &ListenerConfig| {
+            let new = self.listeners.iter().find(|new| new.name == running.name);
+            let mut taken = new.unwrap_or(running).clone();
+            taken.listen.clone_from(&running.listen);
+            taken.listen_unix.clone_from(&running.listen_unix);
+            taken.protocol = running.protocol;
+            taken.tls_mode = running.tls_mode;
+            taken.tls.clone_from(&running.tls);
+            taken.tls_client_ca.clone_from(&running.tls_client_ca);
+            taken.tls_reject_unknown_name = running.tls_reject_unknown_name;
+            taken
+        };
+        Config {
+            server: ServerConfig { tls: self.server.tls.clone(), ..running.server.clone() },
+            log: LogConfig {
+                retention: self.log.retention.clone(),
+                disk_low: self.log.disk_low,
+                ..running.log.clone()
+            },
+            listeners: running.listeners.iter().map(listener).collect(),
+            ..self.clone()
+        }
     }
 
     /// Certificates that a listener shows: its own first, then the server's, each by its names.
@@ -400,17 +428,62 @@ impl Config {
             [("server".to_owned(), &self.server.tls)].into_iter().chain(of_listeners)
         {
             let Some(files) = files else { continue };
-            let (field, message) = match Certificate::load(files) {
-                Ok(_) => continue,
-                Err(LoadError::Certificate(text)) => ("cert_file", text),
-                Err(LoadError::Key(text)) => ("key_file", text),
-            };
-            let key = format!("{table}.tls.{field}");
-            let setting = self.settings.iter().find(|setting| setting.key == key);
-            let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
-            errors.push(ConfigError { key, origin, message });
+            if let Err(error) = Certificate::load(files) {
+                errors.push(self.bad_file(&table, error));
+            }
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if let Err(error) = listener.tls_demands().load() {
+                errors.push(self.bad_file(&format!("listener.{index}"), error));
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Reads whose mail each listener takes; `None`: nothing says so, and it takes anybody's.
+    /// Listeners that say the same share it. With millions of recipients it takes seconds.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be read, or have a mistake: with file and line.
+    pub fn load_accept(&self) -> Result<Vec<Option<Arc<Accept>>>, ConfigErrors> {
+        let mut loaded: Vec<Option<Arc<Accept>>> = Vec::new();
+        let mut errors = Vec::new();
+        for (index, ListenerConfig { accept, .. }) in self.listeners.iter().enumerate() {
+            let before = &self.listeners[..index];
+            let same = before.iter().position(|listener| listener.accept == *accept);
+            let policy = match same {
+                _ if accept.is_empty() => None,
+                Some(same) => loaded[same].clone(),
+                None => match Accept::load(accept) {
+                    Ok(accept) => Some(Arc::new(accept)),
+                    Err(error) => {
+                        let key = format!("listener.{index}.accept.{}", error.field);
+                        errors.push(self.error(key, error.message));
+                        None
+                    }
+                },
+            };
+            loaded.push(policy);
+        }
+        if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The key to blame for a file of a table's TLS.
+    fn bad_file(&self, table: &str, error: LoadError) -> ConfigError {
+        let (field, message) = match error {
+            LoadError::Certificate(text) => ("cert_file", text),
+            LoadError::Key(text) => ("key_file", text),
+            LoadError::ClientAuthorities(text) => ("client_ca_file", text),
+        };
+        self.error(format!("{table}.tls.{field}"), message)
+    }
+
+    /// A mistake in the value of a key.
+    fn error(&self, key: String, message: String) -> ConfigError {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
+        ConfigError { key, origin, message }
     }
 
     /// As [`Config::load`], without a file and from the given environment and machine.
@@ -503,7 +576,16 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
     };
     let exports = exports::exports(s, &context);
     let settings = settings.finish()?;
-    Ok(Config { server, log, limits, listeners, exports, file: None, settings })
+    Ok(Config {
+        server,
+        log,
+        limits,
+        listeners,
+        exports,
+        file: None,
+        settings,
+        source: Source::default(),
+    })
 }
 
 fn log(s: &mut Settings) -> LogConfig {

@@ -5,6 +5,7 @@
 //! the copies into text, so a scrape costs the hot path one copy and nothing else.
 
 mod distribution;
+mod dns;
 mod export;
 mod labels;
 mod process;
@@ -13,10 +14,11 @@ mod render;
 mod stats;
 
 pub use distribution::Distribution;
+pub use dns::{DnsMetrics, DnsResult};
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
-    BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp, OverloadStep,
-    RefuseReason, RejectClass, RejectReason, Tally,
+    AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,
+    OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 pub use process::ProcessFacts;
 pub use published::{Published, ShardState};

@@ -1,13 +1,13 @@
 //! One connection as its shard sees it: the session, what has been received of a message, what
 //! waits to be sent.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
     smtp::{Replies, Session},
-    tls::Tls,
+    tls::{self, Tls},
 };
 
 /// Names a connection over its whole life: an index may be used again, the pair never is.
@@ -83,6 +83,9 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<Box<TlsState>>,
     /// What a proxy has to do with it; a connection without one pays a word.
     pub(crate) proxy: Option<Box<Proxied>>,
+    /// What its handshake agreed on, from the first octet of plaintext on; while the session is
+    /// served, `tls` is not at hand.
+    pub(crate) tls_facts: Option<Rc<tls::Facts>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.

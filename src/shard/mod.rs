@@ -13,6 +13,7 @@ mod executor;
 mod listener;
 mod overload;
 pub mod proxy;
+mod random;
 mod ring;
 mod segments;
 #[cfg(test)]
@@ -32,9 +33,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+#[cfg(test)]
+pub(crate) use advisor::test_ticket;
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
+pub use random::random;
 pub use watch::Watch;
 
 use crate::{
@@ -83,6 +87,9 @@ pub struct Limits {
     pub sessions_per_address: Option<u32>,
     /// New sessions a minute of one address or /64 in the whole process; `None`: no limit.
     pub session_rate_per_address: Option<u32>,
+    /// Failed AUTH commands within a minute of one address or /64 in the whole process, after which
+    /// it is shut out for a while; `None`: no limit.
+    pub auth_failures_per_address: Option<u32>,
     /// Shards of the process.
     pub shards: u32,
     /// TLS handshakes under way at a time.

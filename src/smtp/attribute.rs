@@ -106,7 +106,7 @@ fn digit(octet: u8) -> Option<u8> {
 }
 
 fn is_valid(kind: Kind, value: &str) -> bool {
-    match name {
+    match kind {
         Kind::Addr | Kind::DestAddr => parse_address(value).is_some(),
         Kind::Port | Kind::DestPort => parse_port(value).is_some(),
         Kind::Name | Kind::Helo => !value.contains(' '),

@@ -8,6 +8,7 @@
 //!                      v                 MailData, MailDataStatic: append to the message
 //!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
 //!              (ready | held | ...)      Discard: drop the octets collected so far
+//!                                        Authenticate: answer auth_question with resolve_auth
 //!                                        NeedInput, StartTls, NewClient, Close
 //! ```
 //!
@@ -20,6 +21,7 @@ mod attribute;
 mod chunking;
 mod command;
 mod data;
+mod dsn;
 mod extension;
 mod header;
 mod limits;
@@ -27,6 +29,7 @@ mod line;
 mod param;
 mod path;
 mod reply;
+mod sasl;
 pub mod scan;
 mod session;
 mod stats;
@@ -42,9 +45,11 @@ pub use limits::{
     Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
     TlsPolicy,
 };
+pub use path::{is_domain, is_mailbox};
 pub use reply::{Refusal, Replies};
+pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};
-pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};
+pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
 pub use told::push_told;
 pub use trace::{ReceivedFacts, received_field};
-pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};
+pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

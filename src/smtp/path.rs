@@ -52,6 +52,20 @@ pub(super) fn parse(argument: &str) -> Option<Path<'_>> {
     Some(Path { mailbox, rest, no_domain })
 }
 
+/// Whether this is a mailbox (RFC 5321 §4.1.2), as a forward-path without its brackets.
+pub fn is_mailbox(text: &str) -> bool {
+    let Some(local) = local_part_len(text).filter(|len| *len <= LOCAL_PART_BYTES_MAX) else {
+        return false;
+    };
+    let domain = text.get(local..).and_then(|rest| rest.strip_prefix('@'));
+    domain.is_some_and(is_domain) && text.len() + 2 <= PATH_BYTES_MAX
+}
+
+/// Whether this is a domain or an address literal (RFC 5321 §4.1.2, §4.1.3).
+pub fn is_domain(text: &str) -> bool {
+    domain_len(text) == Some(text.len())
+}
+
 /// Skips `@a,@b:` and gives what follows.
 fn skip_route(route: &str) -> Option<&str> {
     let mut route = route;

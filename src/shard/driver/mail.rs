@@ -4,9 +4,9 @@ use std::mem;
 
 use super::{Driver, Waiting, proxy};
 use crate::{
-    log::{AppendError, Mail, UNDER_TLS, unix_micros},
+    log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key, Large},
-    smtp::{Admission, MailFlags, Refusal},
+    smtp::{Admission, MailFlags, Parameters, Protocol, Refusal, Session},
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -122,22 +122,29 @@ impl Driver {
             }
             self.packed.push_str(path);
         }
-        let mut told = String::new();
-        let facts = proxy::facts(connection, &mut told);
+        let listener = &self.listeners[usize::from(connection.listener)];
+        let told = proxy::told(connection);
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
             helo: envelope.helo,
             client: connection.peer,
             received_at: unix_micros(),
-            listener: &self.listeners[usize::from(connection.listener)].name,
+            listener: &listener.name,
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
             body_type: envelope.body as u8,
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts,
+            facts: Facts {
+                lmtp: listener.smtp.protocol == Protocol::Lmtp,
+                auth_mechanism: auth_mechanism(&connection.session),
+                auth_user: connection.session.auth_user().unwrap_or_default(),
+                proxy: connection.proxy.as_ref().map(|proxied| proxied.peer),
+                proxy_facts: &told,
+                ..envelope.parameters.map(asked_for).unwrap_or_default()
+            },
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
@@ -222,6 +229,28 @@ impl Spans {
 
     pub(super) fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// The parameters as the record has them.
+/// How the client proved who it is; by a proxy's word, if that is all there is.
+fn auth_mechanism(session: &Session) -> &'static str {
+    match session.auth_mechanism() {
+        Some(mechanism) => mechanism.name(),
+        None if session.is_authenticated() => "XCLIENT",
+        None => "",
+    }
+}
+
+fn asked_for(parameters: &Parameters) -> Facts<'_> {
+    Facts {
+        ret: parameters.ret.map_or(0, |ret| ret as u8),
+        envid: &parameters.envid,
+        submitter: &parameters.submitter,
+        require_tls: parameters.require_tls,
+        mt_priority: parameters.mt_priority,
+        rcpt_params: &parameters.recipients,
+        ..Facts::default()
     }
 }
 

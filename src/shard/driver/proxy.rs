@@ -8,7 +8,6 @@ use std::{mem, net::SocketAddr, time::Duration};
 
 use super::Driver;
 use crate::{
-    log::Facts,
     metrics::{CloseReason, RefuseReason},
     shard::{
         connection::{Connection, Key, Phase, Proxied},
@@ -109,17 +108,12 @@ impl Driver {
     }
 }
 
-/// What the record keeps of the proxy; `told` is where its text is put together.
-pub(super) fn facts<'a>(connection: &'a Connection, told: &'a mut String) -> Facts<'a> {
-    let mut facts = Facts::default();
-    if let Some(proxied) = &connection.proxy {
-        facts.proxy = Some(proxied.peer);
-        told.push_str(&proxied.told);
-    }
-    connection.session.push_told(told);
-    facts.proxy_facts = told;
-    if let Some(login) = connection.session.told_login() {
-        (facts.auth_mechanism, facts.auth_user) = ("XCLIENT", login);
-    }
-    facts
+/// What a proxy told of the client, and of the message at its end.
+pub(super) fn told(connection: &Connection) -> String {
+    let mut told = match &connection.proxy {
+        Some(proxied) => proxied.told.clone(),
+        None => String::new(),
+    };
+    connection.session.push_told(&mut told);
+    told
 }

@@ -79,7 +79,9 @@ impl Driver {
             self.broken(connection, CloseReason::Timeout);
             return;
         }
-        let over = self.now >= connection.session.deadline() && connection.paused.is_none();
+        // One that waits for its answer is not read either.
+        let counts = connection.paused.is_none() || connection.session.is_waiting_for_auth();
+        let over = self.now >= connection.session.deadline() && counts;
         if connection.phase == Phase::Open && over {
             let event =
                 self.with_session(connection, |session, context| session.handle_deadline(context));

@@ -1,7 +1,7 @@
 //! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
 
-use super::super::limits::Admission;
-use super::super::param;
+use super::super::limits::{Admission, Recipient};
+use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
@@ -29,10 +29,14 @@ fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<
 impl Session {
     pub(super) fn mail(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
         if self.helo.is_empty() {
-            return self.refuse(cx, reply::EHLO_FIRST);
+            return self.refuse(cx, Self::hello_first(cx));
         }
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
+        }
+        if cx.config.auth.required && !self.is_authenticated() {
+            cx.stats.count_rejected(530, RejectReason::Auth);
+            return self.refuse(cx, reply::NEEDS_AUTH);
         }
         if cx.admission == Admission::Draining {
             return Some(self.close_421(cx, "4.3.2", "Shutting down"));
@@ -48,7 +52,7 @@ impl Session {
             if path.no_domain {
                 return Err(reply::BAD_REVERSE_PATH);
             }
-            let params = param::parse_mail(path.rest, self.esmtp, limits.parameters_max)?;
+            let params = param::parse_mail(path.rest, self.offer(cx))?;
             Ok((path, params))
         });
         let (path, params) = match parsed {
@@ -76,6 +80,7 @@ impl Session {
             | Admission::AddressFull
             | Admission::AddressFast
             | Admission::OverloadedLow
+            | Admission::Blocked
             | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
@@ -86,10 +91,13 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since = cx.now;
+        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;
+        if params.is_rare() {
+            self.transaction.keep(&params, false);
+        }
         cx.push(reply::SENDER_OK);
         None
     }
@@ -113,10 +121,11 @@ impl Session {
             if path.mailbox.is_empty() || alone {
                 return Err(reply::BAD_FORWARD_PATH);
             }
-            param::parse_rcpt(path.rest, limits.parameters_max)?;
-            Ok(path)
+            let smtputf8 = self.transaction.smtputf8;
+            let params = param::parse_rcpt(path.rest, self.offer(cx), smtputf8)?;
+            Ok((path, params))
         });
-        let path = match parsed {
+        let (path, params) = match parsed {
             Ok(path) => path,
             Err(reply) => return self.refuse(cx, reply),
         };
@@ -133,8 +142,30 @@ impl Session {
             cx.stats.count_rejected(452, RejectReason::Recipients);
             return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
         }
-        self.transaction.add(path.mailbox);
+        if let Some(policy) = &cx.config.recipients
+            && !self.may_relay()
+        {
+            let refusal = match policy.0.judge(path.mailbox) {
+                Recipient::Ours => None,
+                Recipient::Unknown => Some(reply::NO_SUCH_USER),
+                Recipient::Foreign => Some(reply::NO_RELAY),
+            };
+            if let Some(refusal) = refusal {
+                cx.stats.count_rejected(refusal.code(), RejectReason::Policy);
+                return self.refuse(cx, refusal);
+            }
+        }
+        self.transaction.add(path.mailbox, params);
         cx.push(reply::RECIPIENT_OK);
         None
+    }
+
+    /// Whether this client may send to anybody.
+    fn may_relay(&self) -> bool {
+        self.is_authenticated()
+    }
+
+    fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {
+        Offer { config: cx.config, esmtp: self.esmtp, under_tls: self.under_tls }
     }
 }

@@ -30,7 +30,7 @@ fn merge(into: &mut Vec<Attribute>, new: Vec<Attribute>) {
 
 /// `None`: nothing was told of it. `Some(None)`: that it is not known.
 fn find(attributes: &[Attribute], kind: Kind) -> Option<Option<&str>> {
-    attributes.iter().find(|(told, _)| *told == name).map(|(_, value)| value.as_deref())
+    attributes.iter().find(|(told, _)| *told == kind).map(|(_, value)| value.as_deref())
 }
 
 impl Session {
@@ -60,7 +60,7 @@ impl Session {
     }
 
     /// Who authenticated to the peer, as XCLIENT told.
-    pub fn told_login(&self) -> Option<&str> {
+    pub(super) fn told_login(&self) -> Option<&str> {
         find(&self.upstream.as_ref()?.client, Kind::Login).flatten()
     }
 
@@ -138,6 +138,7 @@ impl Session {
         self.helo = helo.into();
         self.esmtp = esmtp;
         self.odd_line = false;
+        self.auth = None;
         self.started = now;
         (self.errors, self.junk, self.messages, self.rcpts) = (0, 0, 0, 0);
     }

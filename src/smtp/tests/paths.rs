@@ -36,6 +36,46 @@ fn c4_postmaster() {
     rcpt("<Postmaster>", "250");
     rcpt("<root>", "501 5.1.3");
 }
+/// Takes `known` anywhere at `ours`, and postmaster.
+struct Policy;
+
+impl RecipientPolicy for Policy {
+    fn judge(&self, forward_path: &str) -> Recipient {
+        match forward_path.rsplit_once('@') {
+            None => Recipient::Ours,
+            Some(("known", "ours")) => Recipient::Ours,
+            Some((_, "ours")) => Recipient::Unknown,
+            Some(_) => Recipient::Foreign,
+        }
+    }
+}
+
+/// RFC 5321 §3.3: refused at RCPT rather than bounced later; §7.8: no relay.
+#[test]
+fn recipients_are_judged() {
+    let recipients = Some(Recipients(std::sync::Arc::new(Policy)));
+    let config = Config { recipients, ..Config::default() };
+    check_with(
+        &greeted(
+            "C: MAIL FROM:<a@b>\nS: 250\nC: RCPT TO:<no@ours>\nS: 550 5.1.1\n\
+             C: RCPT TO:<known@theirs>\nS: 550 5.7.1\nC: RCPT TO:<@ours:known@theirs>\nS: 550 5.7.1\n\
+             C: DATA\nS: 503 5.5.1\nC: RCPT TO:<Postmaster>\nS: 250 2.1.5\n\
+             C: RCPT TO:<@theirs:known@ours>\nS: 250 2.1.5\nC: BDAT 2 LAST\nc: hi\nS: 250\nB: hi\n",
+        ),
+        &config,
+    );
+    let mut peer = Peer::new(config);
+    peer.feed(b"EHLO a\r\nMAIL FROM:<a@b>\r\n");
+    peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@ours>\r\nRCPT TO:<a@b>\r\nRCPT TO:<known@ours>\r\n");
+    assert_eq!(peer.stats.rejected_5yz[RejectReason::Policy as usize], 2);
+    peer.feed(b"BDAT 0 LAST\r\n");
+    assert_eq!(peer.envelopes, [("a@b".into(), vec!["known@ours".into()])]);
+    // As many guesses as other errors.
+    for _ in 0..20 {
+        peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@ours>\r\nRSET\r\n");
+    }
+    assert!(peer.closed);
+}
 #[test]
 fn c5_source_route() {
     rcpt("<@a,@b:c@d>", "250");

@@ -71,7 +71,7 @@ fn xclient_begins_anew() {
     // The right stays, whoever the client is; what is not told anew stays, too.
     is(&peer.say("xclient addr=ipv6:2001:db8::1 PROTO=esmtp HELO=helo.test LOGIN=bob"), "220 ");
     assert_eq!(peer.client().as_deref(), Some("[2001:db8::1]:12345"));
-    assert_eq!(peer.session.told_login(), Some("bob"));
+    assert_eq!(peer.session.auth_user(), Some("bob"));
     assert_eq!(
         peer.told(),
         "XCLIENT_NAME=spike.test\nXCLIENT_PORT=12345\nXCLIENT_ADDR=ipv6:2001:db8::1\n\
@@ -83,7 +83,7 @@ fn xclient_begins_anew() {
     // Both, and the login, are forgotten with the next.
     is(&peer.say("XCLIENT HELO=other.test DESTADDR=192.0.2.25 DESTPORT=25"), "220 ");
     is(&peer.say("MAIL FROM:<a@b> BODY=8BITMIME"), "555 5.5.4");
-    assert_eq!(peer.session.told_login(), None);
+    assert_eq!(peer.session.auth_user(), None);
     is(&peer.say("XCLIENT PROTO=SMTP"), "220 ");
     is(&peer.say("MAIL FROM:<a@b>"), "503 5.5.1 Send EHLO");
     assert_eq!(peer.client().as_deref(), Some("[2001:db8::1]:12345"));
@@ -93,7 +93,7 @@ fn xclient_begins_anew() {
 fn xclient_what_is_not_known() {
     let mut peer = trusted();
     is(&peer.say("XCLIENT NAME=[TEMPUNAVAIL] LOGIN=[unavailable]"), "220 ");
-    assert_eq!((peer.client(), peer.session.told_login()), (None, None));
+    assert_eq!((peer.client(), peer.session.auth_user()), (None, None));
     is(&peer.say("XCLIENT PORT=7"), "220 ");
     assert_eq!(peer.client().as_deref(), Some("127.0.0.1:7"));
     is(&peer.say("XCLIENT PORT=[UNAVAILABLE]"), "220 ");
@@ -149,7 +149,7 @@ fn xclient_bad_attributes() {
     is(&peer.say(&format!("XCLIENT LOGIN={}", "x".repeat(255))), "220 ");
     is(&peer.say("XCLIENT LOGIN=+41+2b=+0A"), "501 ");
     is(&peer.say("XCLIENT LOGIN=+41+2b+3D+0Ax+ff"), "220 ");
-    assert_eq!(peer.session.told_login(), Some("A+=?x?"));
+    assert_eq!(peer.session.auth_user(), Some("A+=?x?"));
 }
 
 /// What Postfix says: two commands, then the transaction; the next message has its own.
@@ -208,6 +208,24 @@ fn xclient_where_tls_is_required() {
     peer.answers();
     is(&peer.say("XCLIENT ADDR=192.0.2.1"), "220 ");
     assert!(peer.session.is_under_tls(), "TLS is the connection's");
+}
+
+/// A login that was told is as good as one of AUTH, until the next client.
+#[test]
+fn xclient_logs_in() {
+    let auth = Auth { plain: true, required: true, ..Auth::default() };
+    let mut peer = Peer::new(Config { auth, tls: TlsPolicy::Implicit, ..Config::default() });
+    peer.session.trust_xclient();
+    peer.feed(b"EHLO a\r\n");
+    peer.answers();
+    is(&peer.say("MAIL FROM:<a@b>"), "530 5.7.0");
+    is(&peer.say("XCLIENT LOGIN=bob HELO=a PROTO=ESMTP"), "220 ");
+    assert_eq!((peer.session.auth_user(), peer.session.auth_mechanism()), (Some("bob"), None));
+    is(&peer.say("AUTH PLAIN AGEAYg=="), "503 5.5.1");
+    is(&peer.say("MAIL FROM:<a@b>"), "250 2.1.0");
+    is(&peer.say("RSET"), "250 ");
+    is(&peer.say("XCLIENT HELO=a PROTO=ESMTP"), "220 ");
+    is(&peer.say("MAIL FROM:<a@b>"), "530 5.7.0");
 }
 
 /// The limits are those for the new client's address.

@@ -1,0 +1,106 @@
+//! What is counted of DNS. Its thread is not a shard: the `prometheus` collectors themselves are
+//! used.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounterVec, Opts, Registry, core::Collector, proto::MetricFamily,
+};
+
+/// How a query ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsResult {
+    /// With records.
+    Ok,
+    /// There is no such name, or no record of this type.
+    NxDomain,
+    /// No answer in time.
+    Timeout,
+    /// The server could not, or did not want to (RFC 1035 §4.1.1).
+    ServFail,
+    /// Not asked: too many were under way.
+    Shed,
+}
+
+impl DnsResult {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Ok, Self::NxDomain, Self::Timeout, Self::ServFail, Self::Shed];
+
+    /// Name as a metric label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NxDomain => "nxdomain",
+            Self::Timeout => "timeout",
+            Self::ServFail => "servfail",
+            Self::Shed => "shed",
+        }
+    }
+}
+
+/// `policy_dns_*`. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DnsMetrics {
+    registry: Registry,
+    queries: IntCounterVec,
+    durations: Histogram,
+}
+
+impl Default for DnsMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DnsMetrics {
+    /// All series, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let queries = IntCounterVec::new(
+            Opts::new(
+                "mailrace_policy_dns_queries_total",
+                "DNS queries about clients, by result; what the cache knows is not asked.",
+            ),
+            &["result"],
+        )
+        .expect("a constant name");
+        let durations = Histogram::with_opts(
+            HistogramOpts::new(
+                "mailrace_policy_dns_query_duration_seconds",
+                "One DNS query about a client.",
+            )
+            .buckets(super::render::duration_buckets()),
+        )
+        .expect("a constant name");
+        for result in DnsResult::ALL {
+            queries.with_label_values(&[result.name()]);
+        }
+        let collectors: [Box<dyn Collector>; 2] =
+            [Box::new(queries.clone()), Box::new(durations.clone())];
+        for collector in collectors {
+            registry.register(collector).expect("each is registered once");
+        }
+        Self { registry, queries, durations }
+    }
+
+    /// Counts a query and the seconds that it took.
+    pub fn query(&self, result: DnsResult, seconds: f64) {
+        self.queries.with_label_values(&[result.name()]).inc();
+        if result != DnsResult::Shed {
+            self.durations.observe(seconds);
+        }
+    }
+
+    /// Queries that ended so.
+    #[must_use]
+    pub fn count(&self, result: DnsResult) -> u64 {
+        self.queries.with_label_values(&[result.name()]).get()
+    }
+
+    /// What there is to show.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}

@@ -1,0 +1,202 @@
+//! What the DNS says of a client: lists that have its address, and its name. Asked on a thread of
+//! its own while the session waits for its greeting.
+//!
+//! ```text
+//!   ask_client --> queue --> a task a client: rules of its listener --> queries, in parallel
+//!                                                                         |  cache, one query
+//!   Ticket::answer <-- sum of weights, confirmed name <-- deadline  <-----+  for all who ask
+//! ```
+//!
+//! It fails open: what is not known at the deadline counts nothing, and is counted in the metrics.
+//! A query whose client stopped waiting goes on, so that the next one finds its answer.
+
+mod lookup;
+mod weigh;
+
+use std::{
+    collections::HashMap,
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::{runtime, sync::mpsc, task};
+
+use self::{lookup::Lookups, weigh::Rules};
+use crate::{
+    metrics::DnsMetrics,
+    shard::{Answer, ClientAdvice, Ticket},
+};
+
+/// Clients that may wait for their turn: a shard hands out no more than it accepts in 5 ms.
+const QUEUE_MAX: usize = 16_384;
+
+/// Where the system names its DNS servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// `listener.dns`: what is asked about a client before it is greeted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientRules {
+    /// Zones with the weight that an answer has.
+    pub lists: Vec<(String, i32)>,
+    /// Sum of weights at which recipients are refused.
+    pub reject_at: i32,
+    /// Longest wait.
+    pub deadline: Duration,
+    /// The client's name is looked up.
+    pub reverse: bool,
+}
+
+/// Answers [`crate::shard::Question::Client`]. Its thread ends when it is dropped.
+pub struct ClientAdvisor {
+    rules: Mutex<Arc<ByListener>>,
+    asks: Option<mpsc::Sender<Ask>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type ByListener = HashMap<String, Arc<Rules>>;
+
+struct Ask {
+    rules: Arc<Rules>,
+    address: IpAddr,
+    answer: Box<dyn FnOnce(ClientAdvice) + Send>,
+}
+
+impl ClientAdvisor {
+    /// Starts the thread; `servers` empty: those of `/etc/resolv.conf`. The rules come with their
+    /// `listener` label.
+    ///
+    /// # Errors
+    /// A zone that is no name, no server, or no thread.
+    pub fn start(
+        servers: &[SocketAddr],
+        rules: impl IntoIterator<Item = (String, ClientRules)>,
+        metrics: DnsMetrics,
+    ) -> io::Result<Self> {
+        let servers = match servers {
+            [] => system_servers(&fs::read_to_string(RESOLV_CONF).map_err(|error| {
+                io::Error::new(error.kind(), format!("{RESOLV_CONF}: {error}"))
+            })?)?,
+            servers => servers.to_vec(),
+        };
+        let rules = compile(rules)?;
+        let (asks, mut asked) = mpsc::channel::<Ask>(QUEUE_MAX);
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("dns".to_owned()).spawn(move || {
+            let local = task::LocalSet::new();
+            local.block_on(&runtime, async move {
+                let lookups = match Lookups::new(&servers, metrics) {
+                    Ok(lookups) => lookups,
+                    Err(error) => return tracing::error!(%error, "DNS is not asked"),
+                };
+                while let Some(Ask { rules, address, answer }) = asked.recv().await {
+                    let lookups = lookups.clone();
+                    task::spawn_local(async move { answer(rules.advice(&lookups, address).await) });
+                }
+            });
+        })?;
+        Ok(Self { rules: Mutex::new(Arc::new(rules)), asks: Some(asks), thread: Some(thread) })
+    }
+
+    /// Other rules from now on; who waits does so under the old ones.
+    ///
+    /// # Errors
+    /// A zone that is no name; the old rules stay.
+    pub fn set_rules(
+        &self,
+        rules: impl IntoIterator<Item = (String, ClientRules)>,
+    ) -> io::Result<()> {
+        let rules = compile(rules)?;
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        Ok(())
+    }
+
+    /// Answers the ticket at the listener's deadline at the latest. Does not block.
+    pub fn ask_client(&self, listener: &str, address: IpAddr, ticket: Ticket) {
+        self.ask_then(listener, address, |advice| ticket.answer(Answer::Client(advice)));
+    }
+
+    /// As [`Self::ask_client`], for anybody; `answer` must not block.
+    pub fn ask_then(
+        &self,
+        listener: &str,
+        address: IpAddr,
+        answer: impl FnOnce(ClientAdvice) + Send + 'static,
+    ) {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(rules), Some(asks)) = (rules.get(listener), &self.asks) else {
+            return answer(ClientAdvice::default());
+        };
+        // A v4 client of a v6 socket is a v4 client.
+        let address = address.to_canonical();
+        let ask = Ask { rules: rules.clone(), address, answer: Box::new(answer) };
+        if let Err(refused) = asks.try_send(ask) {
+            (refused.into_inner().answer)(ClientAdvice::default());
+        }
+    }
+}
+
+impl fmt::Debug for ClientAdvisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientAdvisor")
+    }
+}
+
+impl Drop for ClientAdvisor {
+    fn drop(&mut self) {
+        self.asks = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn compile(rules: impl IntoIterator<Item = (String, ClientRules)>) -> io::Result<ByListener> {
+    let compiled = rules.into_iter().map(|(name, rules)| match Rules::new(&rules) {
+        Ok(rules) => Ok((name, Arc::new(rules))),
+        Err(error) => {
+            let message = format!("listener {name}: dns.lists: {error}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
+    });
+    compiled.collect()
+}
+
+/// The `nameserver` lines of resolv.conf(5).
+fn system_servers(text: &str) -> io::Result<Vec<SocketAddr>> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() == Some("nameserver")
+            && let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok())
+        {
+            servers.push(SocketAddr::new(address, 53));
+        }
+    }
+    match servers.as_slice() {
+        [] => {
+            let message = format!("no DNS server in {RESOLV_CONF}: server.dns.servers is needed");
+            Err(io::Error::new(io::ErrorKind::NotFound, message))
+        }
+        _ => Ok(servers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_the_system_are_found() {
+        let text = "# nameserver 192.0.2.9\nsearch example\nnameserver 192.0.2.1\n\
+                    nameserver\t2001:db8::1 # second\nnameserver fe80::1%eth0\noptions edns0\n";
+        let servers = system_servers(text).unwrap();
+        let wanted: [SocketAddr; 2] =
+            ["192.0.2.1:53", "[2001:db8::1]:53"].map(|text| text.parse().unwrap());
+        assert_eq!(servers, wanted);
+        let error = system_servers("search example\n").unwrap_err();
+        assert!(error.to_string().contains("server.dns.servers is needed"), "{error}");
+    }
+}
