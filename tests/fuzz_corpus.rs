@@ -6,12 +6,16 @@ mod data;
 mod path;
 #[path = "../fuzz/bodies/peer.rs"]
 mod peer;
+#[path = "../fuzz/bodies/proxy.rs"]
+mod proxy;
 #[path = "../fuzz/bodies/sasl.rs"]
 mod sasl;
 #[path = "../fuzz/bodies/segment.rs"]
 mod segment;
 #[path = "../fuzz/bodies/session.rs"]
 mod session;
+#[path = "../fuzz/bodies/xclient.rs"]
+mod xclient;
 
 fn over(target: &str, run: fn(&[u8])) {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -34,4 +38,6 @@ fn fuzz_bodies_hold_over_their_corpora() {
     over("path", path::run);
     over("sasl", sasl::run);
     over("segment", segment::run);
+    over("proxy", proxy::run);
+    over("xclient", xclient::run);
 }

@@ -16,6 +16,8 @@ pub struct Outcome {
     pub bodies: Vec<Vec<u8>>,
     /// The envelopes' paths.
     pub paths: Vec<String>,
+    /// What was told of clients, at the end.
+    pub told: String,
     /// The session ended.
     pub closed: bool,
     /// Who the client proved to be.
@@ -24,6 +26,16 @@ pub struct Outcome {
 
 /// Feeds turns, each cut into receives of the length that `cut` gives.
 pub fn dialogue<'a>(
+    config: &Config,
+    turns: impl IntoIterator<Item = &'a [u8]>,
+    cut: impl FnMut() -> usize,
+) -> Outcome {
+    over(Session::new(Duration::ZERO, false, config), config, turns, cut)
+}
+
+/// As [`dialogue`], with a session that was not opened yet.
+pub fn over<'a>(
+    mut session: Session,
     config: &Config,
     turns: impl IntoIterator<Item = &'a [u8]>,
     mut cut: impl FnMut() -> usize,
@@ -39,7 +51,6 @@ pub fn dialogue<'a>(
         handshakes_full: false,
         binds_channel: true,
     };
-    let mut session = Session::new(Duration::ZERO, false, config);
     session.handle_open(&mut cx);
     let mut outcome = Outcome::default();
     let (mut body, mut input) = (Vec::new(), Vec::new());
@@ -70,6 +81,9 @@ pub fn dialogue<'a>(
                         session.resolve_accepted(&mut cx, ticket, &"id");
                     }
                     Event::Discard | Event::StartTls => body.clear(),
+                    Event::NewClient => {
+                        assert_eq!(session.handle_open(&mut cx), Event::NeedInput);
+                    }
                     Event::Authenticate => {
                         let question = session.auth_question().expect("something is asked");
                         session.resolve_auth(&mut cx, directory(question));
@@ -98,6 +112,7 @@ pub fn dialogue<'a>(
     outcome.user = session.auth_user().map(String::from);
     cx.replies.release(u64::MAX);
     cx.replies.take_ready(&mut outcome.sent);
+    session.push_told(&mut outcome.told);
     check_replies(&outcome.sent);
     outcome
 }

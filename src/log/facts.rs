@@ -29,7 +29,7 @@ pub struct Facts<'a> {
     pub tls_sni: &'a str,
     /// Subject of the client's verified certificate; empty: none.
     pub tls_client: &'a str,
-    /// SASL mechanism; empty: the client did not authenticate.
+    /// SASL mechanism, or `XCLIENT` where a proxy says so; empty: the client did not authenticate.
     pub auth_mechanism: &'a str,
     /// Who it proved to be.
     pub auth_user: &'a str,

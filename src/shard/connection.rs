@@ -54,7 +54,8 @@ pub(crate) enum Waits {
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
-    /// [`UNIX_PEER`] at a unix socket.
+    /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or who a proxy told
+    /// of.
     pub(crate) peer: SocketAddr,
     pub(crate) generation: u32,
     pub(crate) listener: u16,
@@ -90,6 +91,8 @@ pub(crate) struct Connection {
     pub(crate) mail: Collected,
     /// Its TLS, from the accept or the 220 to STARTTLS on; a connection in the clear pays a word.
     pub(crate) tls: Option<Box<TlsState>>,
+    /// What a proxy has to do with it; a connection without one pays a word.
+    pub(crate) proxy: Option<Box<Proxied>>,
     /// What its handshake agreed on, from the first octet of plaintext on; while the session is
     /// served, `tls` is not at hand.
     pub(crate) tls_facts: Option<Rc<tls::Facts>>,
@@ -117,29 +120,60 @@ pub(crate) struct TlsState {
     pub(crate) closed: bool,
 }
 
+/// A connection's proxy: by a PROXY header, or by XCLIENT.
+pub(crate) struct Proxied {
+    /// The peer of the socket.
+    pub(crate) peer: SocketAddr,
+    /// What has come of the header that is waited for. Nothing is said before it is complete, and
+    /// the session does not begin.
+    pub(crate) header: Option<Vec<u8>>,
+    /// When the wait began.
+    pub(crate) since: Duration,
+    /// What the header told besides an address.
+    pub(crate) told: String,
+}
+
+impl Connection {
+    /// Whether its PROXY header is still to come.
+    pub(crate) fn awaits_header(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|proxied| proxied.header.is_some())
+    }
+}
+
 /// Mail data of the present transaction that outlived its receive buffer.
 #[derive(Default)]
 pub(crate) struct Collected {
     /// The first octets, until they are many.
     pub(crate) heap: Vec<u8>,
-    /// Then fragments, already on their way to the log...
+    /// Then what became of the rest.
+    pub(crate) large: Option<Box<Large>>,
+    /// Octets of memory that the shard counts for it.
+    pub(crate) accounted: u64,
+}
+
+/// Mail data that is too long for the heap.
+#[derive(Default)]
+pub(crate) struct Large {
+    /// Fragments, already on their way to the log...
     pub(crate) fragments: Vec<FragmentAt>,
     /// ...and the one being filled.
     pub(crate) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
     pub(crate) failed: Option<AppendError>,
-    /// Octets of memory that the shard counts for it.
-    pub(crate) accounted: u64,
 }
 
 impl Collected {
+    /// The fragment being filled.
+    pub(crate) fn filling(&self) -> Option<&FragmentBuffer> {
+        self.large.as_ref()?.filling.as_ref()
+    }
+
     /// Forgets the message; small buffers are kept for the next.
     pub(crate) fn clear(&mut self) {
         if self.heap.capacity() > 1024 {
             self.heap = Vec::new();
         }
         self.heap.clear();
-        self.fragments = Vec::new();
-        self.failed = None;
+        self.large = None;
     }
 }

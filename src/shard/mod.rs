@@ -12,6 +12,7 @@ mod driver;
 mod executor;
 mod listener;
 mod overload;
+pub mod proxy;
 mod random;
 mod ring;
 mod segments;

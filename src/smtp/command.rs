@@ -18,7 +18,9 @@ pub enum Verb {
     Help,
     Starttls,
     Auth,
-    /// Known by name and not served: TURN, SEND, SOML, SAML, ETRN, EXPN, XCLIENT, XFORWARD.
+    Xclient,
+    Xforward,
+    /// Known by name and not served: TURN, SEND, SOML, SAML, ETRN, EXPN.
     Retired,
     /// A verb of HTTP: the peer takes us for a web server, or makes a browser do so.
     Http,
@@ -28,7 +30,7 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of their counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Ehlo,
         Self::Helo,
         Self::Lhlo,
@@ -43,6 +45,8 @@ impl Verb {
         Self::Help,
         Self::Starttls,
         Self::Auth,
+        Self::Xclient,
+        Self::Xforward,
         Self::Retired,
         Self::Http,
         Self::Unknown,
@@ -71,6 +75,8 @@ impl Verb {
             Self::Help => "help",
             Self::Starttls => "starttls",
             Self::Auth => "auth",
+            Self::Xclient => "xclient",
+            Self::Xforward => "xforward",
             Self::Retired => "retired",
             Self::Http => "http",
             Self::Unknown => "other",
@@ -143,7 +149,9 @@ pub(super) fn split(line: &[u8]) -> (Verb, &[u8]) {
         HELP => Verb::Help,
         STARTTLS => Verb::Starttls,
         AUTH => Verb::Auth,
-        TURN | SEND | SOML | SAML | ETRN | EXPN | XCLIENT | XFORWARD => Verb::Retired,
+        XCLIENT => Verb::Xclient,
+        XFORWARD => Verb::Xforward,
+        TURN | SEND | SOML | SAML | ETRN | EXPN => Verb::Retired,
         GET | POST | HEAD | PUT | CONNECT | OPTIONS => Verb::Http,
         _ => Verb::Unknown,
     };

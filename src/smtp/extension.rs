@@ -15,11 +15,13 @@ pub(super) struct Client {
     pub(super) under_tls: bool,
     pub(super) binds_channel: bool,
     pub(super) authenticated: bool,
+    /// It may speak for others.
+    pub(super) relays: bool,
 }
 
 /// Renders the multi-line reply to EHLO, or to LHLO, which offers the same (RFC 2033 §5).
 pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
-    let Client { exempt, under_tls, binds_channel, authenticated } = client;
+    let Client { exempt, under_tls, binds_channel, authenticated, relays } = client;
     let limits = &config.limits;
     // Writing into a Vec cannot fail.
     let _ = write!(
@@ -63,6 +65,13 @@ pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
         if offered {
             let _ = write!(out, "\r\n250-{keyword}");
         }
+    }
+    // Postfix's XCLIENT_README and XFORWARD_README: to trusted peers alone.
+    if relays {
+        out.extend_from_slice(
+            b"\r\n250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\
+              \r\n250-XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE",
+        );
     }
     // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).
     out.extend_from_slice(b"\r\n250 HELP\r\n");

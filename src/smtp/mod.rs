@@ -9,7 +9,7 @@
 //!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
 //!              (ready | held | ...)      Discard: drop the octets collected so far
 //!                                        Authenticate: answer auth_question with resolve_auth
-//!                                        NeedInput, StartTls, Close
+//!                                        NeedInput, StartTls, NewClient, Close
 //! ```
 //!
 //! Order of calls: [`Session::new`], [`Session::handle_open`] once, then
@@ -17,6 +17,7 @@
 //! an empty rest: the end of a message is an event of its own), sending what
 //! [`Replies::take_ready`] gives after each round.
 
+mod attribute;
 mod chunking;
 mod command;
 mod data;
@@ -32,6 +33,7 @@ mod sasl;
 pub mod scan;
 mod session;
 mod stats;
+mod told;
 mod trace;
 mod transaction;
 
@@ -48,5 +50,6 @@ pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
+pub use told::push_told;
 pub use trace::{ReceivedFacts, received_field};
 pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

@@ -90,6 +90,7 @@ pub(super) const REQUIRETLS_NEEDS_TLS: Reply =
 // RFC 3207 §4: the text is the RFC's own, which clients know.
 pub(super) const NEEDS_TLS: Reply = Reply::new("530 5.7.0 Must issue a STARTTLS command first\r\n");
 pub(super) const NESTED_MAIL: Reply = Reply::new("503 5.5.1 Transaction already open\r\n");
+pub(super) const IN_TRANSACTION: Reply = Reply::new("503 5.5.1 Mail transaction in progress\r\n");
 pub(super) const RCPT_FIRST: Reply = Reply::new("503 5.5.1 No valid recipients\r\n");
 pub(super) const CHUNKING: Reply = Reply::new("503 5.5.1 Only BDAT, RSET or EHLO after BDAT\r\n");
 pub(super) const BINARY_NEEDS_BDAT: Reply = Reply::new("503 5.5.1 BODY=BINARYMIME needs BDAT\r\n");

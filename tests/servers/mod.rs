@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 pub mod dovecot;
+pub mod haproxy;
 pub mod postfix;
 
 use std::{

@@ -33,6 +33,21 @@ impl Postfix {
     /// `certificate`: PEM files of it and of its key; TLS is then a must. `auth`: the socket of
     /// Dovecot's authentication, which is then a must as well.
     pub fn start(certificate: Option<(&Path, &Path)>, auth: Option<&Path>) -> Self {
+        Self::start_with(certificate, auth, "")
+    }
+
+    /// Sends all mail on to a server of this machine, and tells it by XFORWARD where it came from.
+    pub fn relay(to: SocketAddr) -> Self {
+        let more = format!(
+            "relayhost = [{}]:{}\nsmtp_dns_support_level = disabled\nsmtp_host_lookup = native\n\
+             smtp_send_xforward_command = yes\n",
+            to.ip(),
+            to.port()
+        );
+        Self::start_with(None, None, &more)
+    }
+
+    fn start_with(certificate: Option<(&Path, &Path)>, auth: Option<&Path>, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (smtp, smtps) = (super::free_address(), super::free_address());
@@ -42,7 +57,8 @@ impl Postfix {
         }
         std::os::unix::fs::chown(at("mail"), Some(65_534), Some(65_534)).unwrap();
         machine::run("chown", &["postfix", at("data").to_str().unwrap()]);
-        fs::write(at("etc/main.cf"), main_cf(dir.path(), certificate, auth)).unwrap();
+        let main = main_cf(dir.path(), certificate, auth) + more;
+        fs::write(at("etc/main.cf"), main).unwrap();
         let implicit = certificate.is_some().then_some(smtps);
         fs::write(at("etc/master.cf"), master_cf(smtp, implicit)).unwrap();
         let check = Command::new("postfix").arg("-c").arg(at("etc")).arg("check").output();
@@ -139,6 +155,7 @@ trace     unix - - n - 0 bounce
 anvil     unix - - n - 1 anvil
 proxymap  unix - - n - - proxymap
 tlsmgr    unix - - n 1000? 1 tlsmgr
+smtp      unix - - n - - smtp
 error     unix - - n - - error
 virtual   unix - n n - - virtual
 postlog   unix-dgram n - n - 1 postlogd

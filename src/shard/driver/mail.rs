@@ -2,11 +2,11 @@
 
 use std::mem;
 
-use super::{Driver, Waiting};
+use super::{Driver, Waiting, proxy};
 use crate::{
     log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
-    shard::connection::{Collected, Connection, Key},
-    smtp::{Admission, MailFlags, Mechanism, Parameters, Protocol, Refusal},
+    shard::connection::{Collected, Connection, Key, Large},
+    smtp::{Admission, MailFlags, Parameters, Protocol, Refusal, Session},
     tls,
 };
 
@@ -29,19 +29,20 @@ impl Driver {
 
     pub(super) fn keep_octets(&mut self, connection: &mut Connection, mut octets: &[u8]) {
         let mail = &mut connection.mail;
-        if mail.filling.is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
+        if mail.filling().is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
             mail.heap.extend_from_slice(octets);
             octets = &[];
         }
         if !octets.is_empty() {
             let heap = mem::take(&mut mail.heap);
             for mut part in [heap.as_slice(), octets] {
-                while !part.is_empty() && mail.failed.is_none() {
-                    let buffer = mail.filling.get_or_insert_with(|| self.appender.new_fragment());
+                let large = mail.large.get_or_insert_default();
+                while !part.is_empty() && large.failed.is_none() {
+                    let buffer = large.filling.get_or_insert_with(|| self.appender.new_fragment());
                     let taken = buffer.push(part);
                     part = &part[taken..];
                     if buffer.is_full() {
-                        self.flush_fragment(mail);
+                        self.flush_fragment(large);
                     }
                 }
             }
@@ -49,7 +50,7 @@ impl Driver {
         self.account(&mut connection.mail);
     }
 
-    fn flush_fragment(&mut self, mail: &mut Collected) {
+    fn flush_fragment(&mut self, mail: &mut Large) {
         if let Some(fragment) = mail.filling.take() {
             match self.appender.append_fragment(fragment) {
                 Ok(fragment) => {
@@ -64,15 +65,17 @@ impl Driver {
     }
 
     pub(super) fn discard(&mut self, connection: &mut Connection) {
-        if let Some(fragment) = connection.mail.filling.take() {
-            self.appender.recycle(fragment);
-        }
-        if let Some(first) = connection.mail.fragments.first()
-            && let Some(count) = self.unfinished.get_mut(&first.segment)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.unfinished.remove(&first.segment);
+        if let Some(large) = connection.mail.large.take() {
+            if let Some(fragment) = large.filling {
+                self.appender.recycle(fragment);
+            }
+            if let Some(first) = large.fragments.first()
+                && let Some(count) = self.unfinished.get_mut(&first.segment)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.unfinished.remove(&first.segment);
+                }
             }
         }
         connection.mail.clear();
@@ -81,7 +84,7 @@ impl Driver {
 
     /// Brings the shard's sum up to date with what a message holds now.
     fn account(&mut self, mail: &mut Collected) {
-        let filling = mail.filling.as_ref().map_or(0, |buffer| buffer.capacity());
+        let filling = mail.filling().map_or(0, |buffer| buffer.capacity());
         let now = (mail.heap.capacity() + filling) as u64;
         self.collected_bytes = self.collected_bytes - mail.accounted + now;
         mail.accounted = now;
@@ -95,15 +98,15 @@ impl Driver {
         input: &[u8],
         spans: &mut Spans,
     ) {
-        let mail = &connection.mail;
-        let filled = mail.filling.as_ref().map_or(0, |buffer| buffer.data().len());
-        if !mail.fragments.is_empty() || filled > INLINE_MAIL_BYTES {
+        if connection.mail.large.as_ref().is_some_and(|large| large.outgrows_record()) {
             self.keep(connection, input, spans);
-            self.flush_fragment(&mut connection.mail);
+            if let Some(large) = &mut connection.mail.large {
+                self.flush_fragment(large);
+            }
         }
         let mut chunks: [&[u8]; Spans::MAX + 1] = [&[]; Spans::MAX + 1];
         // What a fragment buffer holds was on the heap first, so it is one or the other.
-        chunks[0] = match &connection.mail.filling {
+        chunks[0] = match connection.mail.filling() {
             Some(buffer) => buffer.data(),
             None => &connection.mail.heap,
         };
@@ -121,6 +124,7 @@ impl Driver {
             self.packed.push_str(path);
         }
         let listener = &self.listeners[usize::from(connection.listener)];
+        let told = proxy::told(connection);
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
@@ -136,8 +140,10 @@ impl Driver {
             size_declared: envelope.size_declared,
             facts: Facts {
                 lmtp: listener.smtp.protocol == Protocol::Lmtp,
-                auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
+                auth_mechanism: auth_mechanism(&connection.session),
                 auth_user: connection.session.auth_user().unwrap_or_default(),
+                proxy: connection.proxy.as_ref().map(|proxied| proxied.peer),
+                proxy_facts: &told,
                 ..with_tls(
                     envelope.parameters.map(asked_for).unwrap_or_default(),
                     connection.tls_facts.as_deref(),
@@ -146,9 +152,11 @@ impl Driver {
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
-        let appended = match connection.mail.failed {
+        let large = connection.mail.large.as_deref();
+        let fragments = large.map_or(&[][..], |large| &large.fragments);
+        let appended = match large.and_then(|large| large.failed) {
             Some(error) => Err(error),
-            None => self.appender.append(&mail, chunks, &connection.mail.fragments),
+            None => self.appender.append(&mail, chunks, fragments),
         };
         match appended {
             Ok(offset) => {
@@ -180,6 +188,14 @@ impl Driver {
         }
         spans.clear();
         self.discard(connection);
+    }
+}
+
+impl Large {
+    /// Whether its octets stay in fragments, and the rest goes there, too.
+    fn outgrows_record(&self) -> bool {
+        let filled = self.filling.as_ref().map_or(0, |buffer| buffer.data().len());
+        !self.fragments.is_empty() || filled > INLINE_MAIL_BYTES
     }
 }
 
@@ -229,6 +245,15 @@ fn with_tls<'a>(facts: Facts<'a>, tls: Option<&'a tls::Facts>) -> Facts<'a> {
         tls_sni: tls.server_name.as_deref().unwrap_or_default(),
         tls_client: tls.client().unwrap_or_default(),
         ..facts
+    }
+}
+
+/// How the client proved who it is; by a proxy's word, if that is all there is.
+fn auth_mechanism(session: &Session) -> &'static str {
+    match session.auth_mechanism() {
+        Some(mechanism) => mechanism.name(),
+        None if session.is_authenticated() => "XCLIENT",
+        None => "",
     }
 }
 

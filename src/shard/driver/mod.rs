@@ -9,6 +9,7 @@ mod advice;
 mod commit;
 mod failures;
 mod mail;
+mod proxy;
 mod rest;
 mod send;
 mod serve;

@@ -76,6 +76,8 @@ impl Driver {
                     self.begin_tls(connection, true);
                     Stepped::Wait
                 }
+                Event::NewClient if self.new_client(connection) => Stepped::More,
+                Event::NewClient => Stepped::Over(connection.reason),
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
                     let quit = now > quits;

@@ -11,7 +11,9 @@ use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
 use crate::{
     metrics::{CloseReason, RefuseReason},
     shard::{
+        Listener,
         addresses::{Network, Refused},
+        overload::Step,
         connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -26,7 +28,8 @@ const ACCEPT_TELL: Duration = Duration::from_secs(10);
 
 impl Driver {
     pub(super) fn accepted(&mut self, listener: u32, completion: Completion) {
-        if !completion.more() {
+        // What overload stopped it takes up again itself.
+        if !completion.more() && self.ladder.step() != Step::StopAccepting {
             self.accept_again.push(listener);
         }
         let socket = match completion.outcome() {
@@ -39,8 +42,7 @@ impl Driver {
         };
         let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let exempt = peer == UNIX_PEER || self.limits.exempt.contains(peer.ip());
-        let (admission, counted) = self.admit(listener as usize, peer, exempt);
+        let Some(proxy) = self.judge_proxy(usize::from(listener as u16), peer) else { return };
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -55,14 +57,14 @@ impl Driver {
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
             watching: false,
-            counted,
+            counted: false,
             receiving: true,
             paused: None,
             ended: false,
             dirty: false,
             waits: Waits::Nothing,
             released: false,
-            session: Session::new(self.now, exempt, &self.listeners[listener as usize].smtp),
+            session: Session::new(self.now, false, &self.listeners[listener as usize].smtp),
             replies: Replies::new(),
             sending: Vec::new(),
             send_under_way: false,
@@ -70,34 +72,64 @@ impl Driver {
             unread: Vec::new(),
             mail: Collected::default(),
             tls: None,
+            proxy,
             tls_facts: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
-        let event = self.with_admission(&mut connection, admission, |session, context| {
-            session.handle_open(context)
-        });
+        self.open += 1;
         self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
-        let tls = self.listeners[listener as usize].smtp.tls;
-        if tls == TlsPolicy::Implicit && !matches!(event, Event::Close) {
-            self.accept_tls(&mut connection);
+        if !connection.awaits_header() {
+            self.open(&mut connection);
         }
-        if let Event::Close = event {
-            if tls == TlsPolicy::Implicit {
-                // Whom we do not take costs no handshake, and nothing is said in the clear.
-                connection.replies = Replies::new();
-            }
+        let due = self.due(&connection);
+        self.enter(key, &mut connection, due);
+        self.connections[index as usize] = Some(connection);
+        self.touch(key);
+    }
+
+    /// Begins the session, once it is known who the client is.
+    pub(super) fn open(&mut self, connection: &mut Connection) {
+        let Listener { smtp, gate, .. } = &self.listeners[usize::from(connection.listener)];
+        let implicit = smtp.tls == TlsPolicy::Implicit;
+        if gate.xclient.as_ref().is_some_and(|trusted| trusted.contains(connection.peer.ip())) {
+            connection.session.trust_xclient();
+        }
+        let greeted = self.welcome(connection);
+        if implicit && greeted {
+            self.accept_tls(connection);
+        } else if implicit {
+            // Whom we do not take costs no handshake, and nothing is said in the clear.
+            connection.replies = Replies::new();
+        }
+    }
+
+    /// Judges a client by its address, and greets it or turns it away; says which.
+    pub(super) fn welcome(&mut self, connection: &mut Connection) -> bool {
+        let peer = connection.peer;
+        let exempt = peer == UNIX_PEER || self.limits.exempt.contains(peer.ip());
+        connection.session.set_exempt(exempt);
+        let listener = usize::from(connection.listener);
+        let (admission, counted) = self.admit(listener, connection.peer, exempt);
+        connection.counted = counted;
+        let event = self
+            .with_admission(connection, admission, |session, context| session.handle_open(context));
+        let closes = matches!(event, Event::Close);
+        if closes {
             connection.phase = Phase::Closing;
             connection.reason = match admission {
                 Admission::Draining => CloseReason::Draining,
                 _ => CloseReason::ErrorLimit,
             };
         }
-        let due = self.due(&connection);
-        self.enter(key, &mut connection, due);
-        self.open += 1;
-        self.connections[index as usize] = Some(connection);
-        self.touch(key);
+        !closes
+    }
+
+    /// Its address counts it no longer.
+    pub(super) fn uncount(&mut self, connection: &mut Connection) {
+        if mem::take(&mut connection.counted) {
+            self.addresses.leave(Network::of(connection.peer.ip()));
+        }
     }
 
     /// Descriptors or memory are short: the tick arms the listener again, a little later.
@@ -134,9 +166,7 @@ impl Driver {
                 connection.reason,
                 self.now.saturating_sub(connection.session.opened()),
             );
-            if connection.counted {
-                self.addresses.leave(Network::of(connection.peer.ip()));
-            }
+            self.uncount(&mut connection);
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
@@ -145,12 +175,12 @@ impl Driver {
         self.connections[key.index as usize] = Some(connection);
     }
 
-    /// What a new connection gets, and whether its address counts it.
+    /// What a new client gets, its connection counted already, and whether its address counts it.
     fn admit(&mut self, listener: usize, peer: SocketAddr, exempt: bool) -> (Admission, bool) {
         let mut counted = false;
         let admission = match self.admission() {
             Admission::Draining => Admission::Draining,
-            _ if self.open >= self.limits.connections_max => Admission::Crowded,
+            _ if self.open > self.limits.connections_max => Admission::Crowded,
             admission if exempt => admission,
             _ if self.is_blocked(peer.ip()) => Admission::Blocked,
             admission => {
@@ -394,9 +424,11 @@ impl Driver {
                 self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
             } else if too_long {
-                self.with_session(&mut connection, |session, context| {
-                    session.handle_overload(context);
-                });
+                if !connection.awaits_header() {
+                    self.with_session(&mut connection, |session, context| {
+                        session.handle_overload(context);
+                    });
+                }
                 self.discard(&mut connection);
                 connection.unread = Vec::new();
                 connection.paused = None;

@@ -72,7 +72,7 @@ impl Driver {
             }
             Phase::Closing | Phase::Open => {}
         }
-        if self.handshake_overdue(connection) {
+        if self.handshake_overdue(connection) || self.header_overdue(connection) {
             return;
         }
         if connection.send_under_way && self.now >= connection.sent_at + SEND_WAIT {
@@ -110,7 +110,8 @@ impl Driver {
     /// When to look at an open connection again.
     pub(super) fn due(&self, connection: &Connection) -> Duration {
         let due = connection.session.deadline().min(self.now + SEND_WAIT);
-        self.handshake_deadline(connection).map_or(due, |handshake| due.min(handshake))
+        let others = [self.handshake_deadline(connection), self.header_deadline(connection)];
+        others.into_iter().flatten().fold(due, Duration::min)
     }
 
     pub(super) fn enter(&mut self, key: Key, connection: &mut Connection, due: Duration) {
@@ -157,7 +158,11 @@ impl Driver {
                 continue;
             };
             let Some(mut connection) = self.take(key) else { continue };
-            self.with_session(&mut connection, |session, context| session.handle_drain(context));
+            if !connection.awaits_header() {
+                self.with_session(&mut connection, |session, context| {
+                    session.handle_drain(context);
+                });
+            }
             self.discard(&mut connection);
             connection.phase = Phase::Closing;
             connection.reason = CloseReason::Draining;

@@ -1,6 +1,10 @@
 //! TLS of connections: begun, fed, ended. What goes through it is the session's as ever.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::Driver;
 use crate::{
@@ -65,6 +69,10 @@ impl Driver {
 
     /// Octets came in from the socket.
     pub(super) fn take_in(&mut self, key: Key, connection: &mut Connection, octets: &mut [u8]) {
+        if connection.awaits_header() {
+            self.take_header(key, connection, octets);
+            return;
+        }
         let Some(mut state) = connection.tls.take() else {
             self.octets(key, connection, octets);
             return;
@@ -172,7 +180,7 @@ impl Driver {
         let over = connection.phase == Phase::Open
             && self.handshake_deadline(connection).is_some_and(|deadline| self.now >= deadline);
         if over {
-            self.tell(connection, &"the handshake took too long");
+            self.tell(connection.peer, &"TLS: the handshake took too long");
             self.broken(connection, CloseReason::Timeout);
         }
         over
@@ -185,7 +193,7 @@ impl Driver {
         state: &mut TlsState,
         error: &dyn std::fmt::Display,
     ) {
-        self.tell(connection, error);
+        self.tell(connection.peer, &format_args!("TLS: {error}"));
         self.handshake_over(connection, state, HandshakeResult::Failed);
         if connection.phase == Phase::Open {
             self.discard(connection);
@@ -210,9 +218,9 @@ impl Driver {
     }
 
     /// Logs a failure, once a minute for each peer.
-    fn tell(&mut self, connection: &Connection, error: &dyn std::fmt::Display) {
+    pub(super) fn tell(&mut self, peer: SocketAddr, error: &dyn std::fmt::Display) {
         let now = self.now;
-        let address = connection.peer.ip();
+        let address = peer.ip();
         if self.told.get(&address).is_some_and(|told| now < *told + TELL) {
             return;
         }
@@ -221,7 +229,7 @@ impl Driver {
         }
         if self.told.len() < TOLD_MAX {
             self.told.insert(address, now);
-            tracing::info!(peer = %connection.peer, "TLS: {error}");
+            tracing::info!(%peer, "{error}");
         }
     }
 }

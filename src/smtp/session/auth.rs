@@ -30,17 +30,17 @@ pub(super) struct AuthState {
 }
 
 impl Session {
-    /// Whether AUTH has succeeded.
+    /// Whether AUTH has succeeded, here or where XCLIENT says so.
     pub fn is_authenticated(&self) -> bool {
-        self.identity().is_some()
+        self.auth_user().is_some()
     }
 
     /// Who the client has proved to be.
     pub fn auth_user(&self) -> Option<&str> {
-        self.identity().map(|(_, user)| &**user)
+        self.identity().map(|(_, user)| &**user).or_else(|| self.told_login())
     }
 
-    /// How it did so.
+    /// How it did so; `None` also where only XCLIENT says so.
     pub fn auth_mechanism(&self) -> Option<Mechanism> {
         self.identity().map(|(mechanism, _)| *mechanism)
     }

@@ -35,6 +35,7 @@ impl Session {
                 under_tls: self.under_tls,
                 binds_channel: cx.binds_channel,
                 authenticated: self.is_authenticated(),
+                relays: self.upstream.is_some(),
             };
             extension::render_ehlo(cx.config, client, cx.replies.open());
         } else {

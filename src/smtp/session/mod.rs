@@ -18,6 +18,7 @@ mod lmtp;
 mod mail;
 mod other;
 mod starttls;
+mod upstream;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -34,6 +35,7 @@ use super::line::{self, Line};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
+use upstream::Upstream;
 
 /// What the driver lends a session for one call.
 ///
@@ -104,6 +106,9 @@ pub enum Event {
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
     /// from now on is TLS's, everything said behind these replies goes under it.
     StartTls,
+    /// The peer told of another client, for which the session begins anew: ask
+    /// [`Session::told_client`] for its address, call [`Session::handle_open`] again, and go on.
+    NewClient,
     /// Drop what was collected, send all replies (held ones when released), then close.
     Close,
 }
@@ -163,6 +168,8 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
+    /// The peer may speak for clients; what it told of them.
+    upstream: Option<Box<Upstream>>,
     /// Nothing until the first AUTH.
     auth: Option<Box<AuthState>>,
     transaction: Transaction,
@@ -205,6 +212,7 @@ impl Session {
             handed_out: false,
             offence: None,
             helo: Box::default(),
+            upstream: None,
             auth: None,
             transaction: Transaction::default(),
             started: now,
@@ -226,6 +234,12 @@ impl Session {
         };
         session.settle(config);
         session
+    }
+
+    /// Says whether it is spared the limits that [`Limits`] marks so, ahead of
+    /// [`Session::handle_open`].
+    pub fn set_exempt(&mut self, exempt: bool) {
+        self.exempt = exempt;
     }
 
     /// Greets (RFC 5321 §4.3.1), or says why not and closes.
@@ -485,6 +499,7 @@ impl Session {
         self.chunks = 0;
         self.reader = TextReader::default();
         self.header = HeaderCount::default();
+        self.forget_forwarded();
         std::mem::take(&mut self.handed_out)
     }
 
@@ -655,6 +670,8 @@ impl Session {
             Verb::Help => self.help(cx),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
+            Verb::Xclient => self.xclient(cx, argument),
+            Verb::Xforward => self.xforward(cx, argument),
             Verb::Auth => self.auth(cx, argument),
             Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.

@@ -15,6 +15,7 @@ mod properties;
 mod rfc;
 mod sequence;
 mod starttls;
+mod upstream;
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Peer {
     pub(super) discards: usize,
     /// `StartTls` events.
     pub(super) upgrades: usize,
+    /// `NewClient` events.
+    pub(super) clients: usize,
     /// Calls of `handle_input`.
     pub(super) steps: usize,
     /// Answers `Authenticate`; else the test does.
@@ -73,6 +76,7 @@ impl Peer {
             parameters: Vec::new(),
             discards: 0,
             upgrades: 0,
+            clients: 0,
             steps: 0,
             directory: Some(auth::directory),
             asked: Vec::new(),
@@ -150,6 +154,11 @@ impl Peer {
                     assert_eq!(at + step.consumed, input.len(), "nothing is read over the border");
                     self.upgrades += 1;
                     self.body.clear();
+                }
+                Event::NewClient => {
+                    self.clients += 1;
+                    let event = self.with(|session, cx| session.handle_open(cx));
+                    self.closed = event == Event::Close;
                 }
                 Event::Close => self.closed = true,
             }
