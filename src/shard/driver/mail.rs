@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{Driver, Waiting};
 use crate::{
-    log::{AppendError, Mail, UNDER_TLS, unix_micros},
+    log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
     smtp::{Admission, MailFlags, Refusal},
 };
@@ -132,7 +132,11 @@ impl Driver {
             flags: flags_of(&envelope.flags)
                 | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
-            facts: crate::log::Facts::default(),
+            facts: Facts {
+                rdns: connection.advice.as_ref().map_or("", |advice| &advice.name),
+                list_score: connection.advice.as_ref().map_or(0, |advice| advice.score),
+                ..Facts::default()
+            },
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;

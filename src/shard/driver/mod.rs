@@ -7,6 +7,7 @@
 
 mod advice;
 mod commit;
+mod greeting;
 mod mail;
 mod rest;
 mod send;

@@ -70,12 +70,12 @@ impl Driver {
             unread: Vec::new(),
             mail: Collected::default(),
             tls: None,
+            greeting: None,
+            advice: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
-        let event = self.with_admission(&mut connection, admission, |session, context| {
-            session.handle_open(context)
-        });
+        let event = self.open(key, &mut connection, admission);
         self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
         let tls = self.listeners[listener as usize].smtp.tls;
         if tls == TlsPolicy::Implicit && !matches!(event, Event::Close) {
@@ -212,7 +212,7 @@ impl Driver {
                 self.note_truncation(&connection);
                 connection.ended = true;
                 // What came before it may still wait.
-                if connection.paused.is_none() {
+                if !connection.reads_later() {
                     self.end_of_stream(&mut connection);
                 }
             }
@@ -261,6 +261,7 @@ impl Driver {
             if let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
                 connection.unread.extend_from_slice(rest);
             }
+            self.bound_early_talk(key, connection);
             self.guard_upgrade(connection, had_tls);
             return;
         }
@@ -291,6 +292,7 @@ impl Driver {
         if !unread.is_empty() {
             connection.unread = unread;
         }
+        self.bound_early_talk(key, connection);
         self.guard_upgrade(connection, had_tls);
     }
 
@@ -351,7 +353,7 @@ impl Driver {
             self.ring.recycle(buffer);
         }
         connection.kept = kept.collect();
-        if connection.ended && connection.paused.is_none() {
+        if connection.ended && !connection.reads_later() {
             self.end_of_stream(connection);
         }
     }
@@ -377,8 +379,10 @@ impl Driver {
             let Some(mut connection) = self.take(key) else { continue };
             let since = connection.paused.unwrap_or(self.now);
             let limits = &self.listeners[usize::from(connection.listener)].smtp.limits;
-            // A peer that does not take its replies is dealt with by the deadline of its send.
-            let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2;
+            // A peer that does not take its replies is dealt with by the deadline of its send, one
+            // that talked before its greeting by the end of its wait.
+            let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2
+                || connection.greeting.is_some();
             let patience = limits.commit_wait.min(limits.data_time);
             let ours = self.holds_up(&connection);
             let too_long = ours && self.now >= since + patience;

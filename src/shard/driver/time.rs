@@ -79,7 +79,10 @@ impl Driver {
             self.broken(connection, CloseReason::Timeout);
             return;
         }
-        let over = self.now >= connection.session.deadline() && connection.paused.is_none();
+        self.greet(key, connection);
+        let over = self.now >= connection.session.deadline()
+            && connection.paused.is_none()
+            && connection.greeting.is_none();
         if connection.phase == Phase::Open && over {
             let event =
                 self.with_session(connection, |session, context| session.handle_deadline(context));
@@ -107,7 +110,8 @@ impl Driver {
 
     /// When to look at an open connection again.
     pub(super) fn due(&self, connection: &Connection) -> Duration {
-        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        let own = connection.greeting.as_ref().map_or(connection.session.deadline(), |g| g.at());
+        let due = own.min(self.now + SEND_WAIT);
         self.handshake_deadline(connection).map_or(due, |handshake| due.min(handshake))
     }
 

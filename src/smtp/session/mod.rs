@@ -19,6 +19,7 @@ mod starttls;
 use std::fmt::Display;
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunking::Chunk;
@@ -162,6 +163,8 @@ pub struct Session {
     /// What [`Session::deadline`] says; kept by `settle` at the end of every call.
     deadline: Duration,
     penalised: bool,
+    /// The list that has the client: no recipient is taken.
+    refused_by: Option<Arc<str>>,
 }
 
 impl Session {
@@ -195,6 +198,7 @@ impl Session {
             rcpts: 0,
             deadline: now,
             penalised: false,
+            refused_by: None,
         };
         session.settle(config);
         session
