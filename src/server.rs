@@ -41,6 +41,9 @@ const REMINDER: Duration = Duration::from_secs(60);
 /// How often the files of certificates and users are looked at.
 const FILES: Duration = Duration::from_secs(10);
 
+/// How long a client's answer may be on its way from the advisor's deadline to the shard.
+const ADVICE_GRACE: Duration = Duration::from_millis(500);
+
 /// How long a drain waits for transactions in progress (D16).
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -605,6 +608,7 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         xclient: (!listener.xclient.is_empty()).then(|| peers(&listener.xclient)),
         greet_delay: listener.greet_delay,
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
+        advice_wait: listener.dns.deadline + ADVICE_GRACE,
     }
 }
 

@@ -99,14 +99,12 @@ impl NameSet {
         let hash = self.hasher.hash_one(name);
         let mut slot = first_slot(hash, self.tags.len());
         loop {
-            match self.tags[slot] {
-                0 => return Err(slot),
-                found if found == tag(hash) => {
-                    if self.name_at(self.places[slot] as usize) == Some(name) {
-                        return Ok(slot);
-                    }
-                }
-                _ => {}
+            let found = self.tags[slot];
+            if found == 0 {
+                return Err(slot);
+            }
+            if found == tag(hash) && self.name_at(self.places[slot] as usize) == Some(name) {
+                return Ok(slot);
             }
             slot = if slot + 1 == self.tags.len() { 0 } else { slot + 1 };
         }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::ClientAdvice;
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
@@ -96,6 +97,10 @@ pub(crate) struct Connection {
     /// What its handshake agreed on, from the first octet of plaintext on; while the session is
     /// served, `tls` is not at hand.
     pub(crate) tls_facts: Option<Rc<tls::Facts>>,
+    /// What its greeting waits for.
+    pub(crate) greeting: Option<Box<Greeting>>,
+    /// What the advisor said of the client, if that was anything.
+    pub(crate) advice: Option<Box<ClientAdvice>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
@@ -106,6 +111,26 @@ impl Connection {
     /// Operations the kernel still holds for this connection.
     pub(crate) fn operations(&self) -> bool {
         self.receiving || self.send_under_way || self.watching
+    }
+
+    /// Whether octets that came wait to be read: the end of the stream is behind them.
+    pub(crate) fn reads_later(&self) -> bool {
+        self.paused.is_some() || self.greeting.is_some() && !self.unread.is_empty()
+    }
+}
+
+/// The wait before a greeting.
+pub(crate) struct Greeting {
+    /// The delay is over then.
+    pub(crate) not_before: Duration,
+    /// The advisor owes an answer, which is waited for until then.
+    pub(crate) answer_by: Option<Duration>,
+}
+
+impl Greeting {
+    /// When the wait is over, if the advisor says nothing.
+    pub(crate) fn at(&self) -> Duration {
+        self.answer_by.map_or(self.not_before, |by| by.max(self.not_before))
     }
 }
 

@@ -146,6 +146,8 @@ pub struct Gate {
     pub greet_delay: Duration,
     /// The advisor is asked about each client that is not exempt, and its answer waited for.
     pub asks: bool,
+    /// How long at most: a moment more than the advisor itself waits for others.
+    pub advice_wait: Duration,
 }
 
 /// Tells whether an address belongs to some peers.

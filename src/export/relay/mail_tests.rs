@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use crate::export::Facts;
+
 use super::{
     super::{
         dialogue::{Dialogue, Settings},

@@ -85,7 +85,8 @@ impl Driver {
                     self.resolve_auth(key, &mut connection, answer);
                     self.arm(key, &mut connection);
                 }
-                Answer::Password(_) | Answer::Client(_) => {}
+                Answer::Password(_) => {}
+                Answer::Client(advice) => self.advised(key, &mut connection, advice),
             }
             self.put(key, connection);
             self.touch(key);

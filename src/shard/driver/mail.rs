@@ -144,6 +144,8 @@ impl Driver {
                 auth_user: connection.session.auth_user().unwrap_or_default(),
                 proxy: connection.proxy.as_ref().map(|proxied| proxied.peer),
                 proxy_facts: &told,
+                rdns: connection.advice.as_ref().map_or("", |advice| &advice.name),
+                list_score: connection.advice.as_ref().map_or(0, |advice| advice.score),
                 ..with_tls(
                     envelope.parameters.map(asked_for).unwrap_or_default(),
                     connection.tls_facts.as_deref(),

@@ -8,6 +8,7 @@
 mod advice;
 mod commit;
 mod failures;
+mod greeting;
 mod mail;
 mod proxy;
 mod rest;

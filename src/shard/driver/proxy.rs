@@ -55,7 +55,7 @@ impl Driver {
                     }
                     None => connection.proxy = None,
                 }
-                self.open(connection);
+                self.open(key, connection);
                 let rest = &mut octets[bytes - before..];
                 if !rest.is_empty() {
                     self.take_in(key, connection, rest);
@@ -95,7 +95,7 @@ impl Driver {
 
     /// XCLIENT told of another client: it is judged and greeted as if it had come by itself; says
     /// whether it may stay. The peer's right to tell is not judged anew.
-    pub(super) fn new_client(&mut self, connection: &mut Connection) -> bool {
+    pub(super) fn new_client(&mut self, key: Key, connection: &mut Connection) -> bool {
         self.uncount(connection);
         if let Some(client) = connection.session.told_client(connection.peer) {
             let peer = mem::replace(&mut connection.peer, client);
@@ -104,7 +104,7 @@ impl Driver {
                 Box::new(Proxied { peer, header, since, told })
             });
         }
-        self.welcome(connection)
+        self.welcome(key, connection)
     }
 }
 

@@ -76,7 +76,7 @@ impl Driver {
                     self.begin_tls(connection, true);
                     Stepped::Wait
                 }
-                Event::NewClient if self.new_client(connection) => Stepped::More,
+                Event::NewClient if self.new_client(key, connection) => Stepped::More,
                 Event::NewClient => Stepped::Over(connection.reason),
                 Event::Close => {
                     let now = self.counters.smtp[listener].commands[Verb::Quit as usize];

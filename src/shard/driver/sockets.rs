@@ -13,8 +13,8 @@ use crate::{
     shard::{
         Listener,
         addresses::{Network, Refused},
-        overload::Step,
         connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
+        overload::Step,
         ring::{Completion, RECV_BUFFER_BYTES},
     },
     smtp::{Admission, Event, Replies, Session, TlsPolicy},
@@ -74,13 +74,15 @@ impl Driver {
             tls: None,
             proxy,
             tls_facts: None,
+            greeting: None,
+            advice: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
         self.open += 1;
         self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
         if !connection.awaits_header() {
-            self.open(&mut connection);
+            self.open(key, &mut connection);
         }
         let due = self.due(&connection);
         self.enter(key, &mut connection, due);
@@ -89,13 +91,13 @@ impl Driver {
     }
 
     /// Begins the session, once it is known who the client is.
-    pub(super) fn open(&mut self, connection: &mut Connection) {
+    pub(super) fn open(&mut self, key: Key, connection: &mut Connection) {
         let Listener { smtp, gate, .. } = &self.listeners[usize::from(connection.listener)];
         let implicit = smtp.tls == TlsPolicy::Implicit;
         if gate.xclient.as_ref().is_some_and(|trusted| trusted.contains(connection.peer.ip())) {
             connection.session.trust_xclient();
         }
-        let greeted = self.welcome(connection);
+        let greeted = self.welcome(key, connection);
         if implicit && greeted {
             self.accept_tls(connection);
         } else if implicit {
@@ -104,16 +106,16 @@ impl Driver {
         }
     }
 
-    /// Judges a client by its address, and greets it or turns it away; says which.
-    pub(super) fn welcome(&mut self, connection: &mut Connection) -> bool {
+    /// Judges a client by its address, and greets it, at once or later, or turns it away; says
+    /// whether it stays.
+    pub(super) fn welcome(&mut self, key: Key, connection: &mut Connection) -> bool {
         let peer = connection.peer;
         let exempt = peer == UNIX_PEER || self.limits.exempt.contains(peer.ip());
         connection.session.set_exempt(exempt);
         let listener = usize::from(connection.listener);
         let (admission, counted) = self.admit(listener, connection.peer, exempt);
         connection.counted = counted;
-        let event = self
-            .with_admission(connection, admission, |session, context| session.handle_open(context));
+        let event = self.greet_or_wait(key, connection, admission);
         let closes = matches!(event, Event::Close);
         if closes {
             connection.phase = Phase::Closing;
@@ -245,7 +247,7 @@ impl Driver {
                 self.note_truncation(&connection);
                 connection.ended = true;
                 // What came before it may still wait.
-                if connection.paused.is_none() {
+                if !connection.reads_later() {
                     self.end_of_stream(&mut connection);
                 }
             }
@@ -298,6 +300,7 @@ impl Driver {
             if let Some(rest) = octets.get(taken..).filter(|rest| !rest.is_empty()) {
                 connection.unread.extend_from_slice(rest);
             }
+            self.bound_early_talk(key, connection);
             self.guard_upgrade(connection, had_tls);
             return;
         }
@@ -328,6 +331,7 @@ impl Driver {
         if !unread.is_empty() {
             connection.unread = unread;
         }
+        self.bound_early_talk(key, connection);
         self.guard_upgrade(connection, had_tls);
     }
 
@@ -388,7 +392,7 @@ impl Driver {
             self.ring.recycle(buffer);
         }
         connection.kept = kept.collect();
-        if connection.ended && connection.paused.is_none() {
+        if connection.ended && !connection.reads_later() {
             self.end_of_stream(connection);
         }
     }
@@ -414,8 +418,10 @@ impl Driver {
             let Some(mut connection) = self.take(key) else { continue };
             let since = connection.paused.unwrap_or(self.now);
             let limits = &self.listeners[usize::from(connection.listener)].smtp.limits;
-            // A peer that does not take its replies is dealt with by the deadline of its send.
-            let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2;
+            // A peer that does not take its replies is dealt with by the deadline of its send, one
+            // that talked before its greeting by the end of its wait.
+            let unsent = connection.replies.unsent() > limits.unsent_replies_bytes / 2
+                || connection.greeting.is_some();
             let patience = limits.commit_wait.min(limits.data_time);
             let ours = self.holds_up(&connection);
             let too_long = ours && self.now >= since + patience;

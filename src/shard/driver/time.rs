@@ -79,9 +79,11 @@ impl Driver {
             self.broken(connection, CloseReason::Timeout);
             return;
         }
+        self.greet(key, connection);
         // One that waits for its answer is not read either.
         let counts = connection.paused.is_none() || connection.session.is_waiting_for_auth();
-        let over = self.now >= connection.session.deadline() && counts;
+        let over =
+            self.now >= connection.session.deadline() && counts && connection.greeting.is_none();
         if connection.phase == Phase::Open && over {
             let event =
                 self.with_session(connection, |session, context| session.handle_deadline(context));
@@ -109,7 +111,8 @@ impl Driver {
 
     /// When to look at an open connection again.
     pub(super) fn due(&self, connection: &Connection) -> Duration {
-        let due = connection.session.deadline().min(self.now + SEND_WAIT);
+        let own = connection.greeting.as_ref().map_or(connection.session.deadline(), |g| g.at());
+        let due = own.min(self.now + SEND_WAIT);
         let others = [self.handshake_deadline(connection), self.header_deadline(connection)];
         others.into_iter().flatten().fold(due, Duration::min)
     }

@@ -102,7 +102,7 @@ impl Driver {
         } else if closed && fed.is_ok() && !connection.ended {
             // PROTOCOL: the end of TLS is the end of the session; nothing behind it is read.
             connection.ended = true;
-            if connection.paused.is_none() {
+            if !connection.reads_later() {
                 self.end_of_stream(connection);
             }
         }

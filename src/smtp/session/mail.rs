@@ -1,5 +1,8 @@
 //! MAIL and RCPT (RFC 5321 §4.1.1.2, §4.1.1.3).
 
+use std::io::Write;
+use std::sync::Arc;
+
 use super::super::limits::{Admission, Recipient};
 use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
@@ -136,6 +139,12 @@ impl Session {
             cx.stats.count_rejected(452, RejectReason::Recipients);
             return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
         }
+        if let Some(zone) = self.refused_by.clone()
+            && !self.may_relay()
+            && !is_postmaster(path.mailbox)
+        {
+            return self.refuse_listed(cx, &zone);
+        }
         if let Some(policy) = &cx.config.recipients
             && !self.may_relay()
         {
@@ -153,6 +162,21 @@ impl Session {
         cx.push(reply::RECIPIENT_OK);
         None
     }
+    /// Takes no recipient but postmaster from this client, which is on a list: 554 names the zone,
+    /// printable ASCII of at most 255 octets.
+    pub fn refuse_recipients(&mut self, zone: Arc<str>) {
+        self.refused_by = Some(zone);
+    }
+
+    fn refuse_listed(&mut self, cx: &mut Context<'_>, zone: &str) -> Option<Event> {
+        cx.stats.count_rejected(554, RejectReason::Policy);
+        cx.stats.count_reply(554);
+        self.errors += 1;
+        let text = "554 5.7.1 Service unavailable; client listed by";
+        // Writing into a Vec cannot fail.
+        let _ = write!(cx.replies.open(), "{text} {zone}\r\n");
+        None
+    }
 
     /// Whether this client may send to anybody.
     fn may_relay(&self) -> bool {
@@ -162,4 +186,10 @@ impl Session {
     fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {
         Offer { config: cx.config, esmtp: self.esmtp, under_tls: self.under_tls }
     }
+}
+
+/// Who must be told where we are wrong (RFC 5321 §4.5.1), wherever he is.
+fn is_postmaster(mailbox: &str) -> bool {
+    let local = mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local);
+    local.eq_ignore_ascii_case("postmaster")
 }

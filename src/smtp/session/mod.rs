@@ -23,6 +23,7 @@ mod upstream;
 use std::fmt::Display;
 use std::io::Write;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::auth::AuthState;
@@ -196,6 +197,8 @@ pub struct Session {
     /// What [`Session::deadline`] says; kept by `settle` at the end of every call.
     deadline: Duration,
     penalised: bool,
+    /// The list that has the client: no recipient is taken.
+    refused_by: Option<Arc<str>>,
 }
 
 impl Session {
@@ -231,6 +234,7 @@ impl Session {
             rcpts: 0,
             deadline: now,
             penalised: false,
+            refused_by: None,
         };
         session.settle(config);
         session
