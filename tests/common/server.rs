@@ -21,6 +21,7 @@ pub const MAILRACE: &str = env!("CARGO_BIN_EXE_mailrace");
 pub struct Launch {
     program: PathBuf,
     dir: PathBuf,
+    file: Option<PathBuf>,
     settings: Vec<String>,
     limits: Vec<(machine::Resource, u64)>,
     user: Option<u32>,
@@ -47,10 +48,17 @@ impl Launch {
         Self {
             program: PathBuf::from(MAILRACE),
             dir: dir.to_owned(),
+            file: None,
             settings: Vec::new(),
             limits: Vec::new(),
             user: None,
         }
+    }
+
+    /// With a configuration file under the settings.
+    pub fn file(mut self, file: &Path) -> Self {
+        self.file = Some(file.to_owned());
+        self
     }
 
     pub fn set(mut self, setting: &str) -> Self {
@@ -85,6 +93,9 @@ impl Launch {
             .args(["--set", "server.admin.listen=127.0.0.1:0"])
             .arg("--set")
             .arg(format!("log.dir={}", self.dir.display()));
+        if let Some(file) = &self.file {
+            command.arg("-c").arg(file);
+        }
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
@@ -139,6 +150,7 @@ impl Launch {
             }
         });
         let (mut smtp, mut admin, mut greeting) = (None, None, String::new());
+        let mut lmtp = Vec::new();
         while smtp.is_none() || admin.is_none() {
             let line = match told.recv_timeout(Duration::from_secs(40)) {
                 Ok(line) => line,
@@ -157,6 +169,7 @@ impl Launch {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
                 ["smtp", address, ..] => smtp = address.parse().ok(),
+                ["lmtp", place, ..] => lmtp.push((*place).to_owned()),
                 ["admin", url, ..] => {
                     let url = url.trim_start_matches("http://").trim_end_matches('/');
                     admin = url.parse().ok();
@@ -167,7 +180,7 @@ impl Launch {
             greeting.push('\n');
         }
         let (smtp, admin) = (smtp.expect("seen"), admin.expect("seen"));
-        Ok(Server { child, smtp, admin, dir: self.dir.clone(), greeting, errors })
+        Ok(Server { child, smtp, lmtp, admin, dir: self.dir.clone(), greeting, errors })
     }
 
     /// Starts it without waiting for anything.
@@ -182,6 +195,8 @@ impl Launch {
 pub struct Server {
     pub child: Child,
     pub smtp: SocketAddr,
+    /// Where it speaks LMTP: `ADDRESS:PORT`, `unix:/PATH`.
+    pub lmtp: Vec<String>,
     pub admin: SocketAddr,
     pub dir: PathBuf,
     /// The first-run text as far as the addresses.

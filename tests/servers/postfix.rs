@@ -33,7 +33,7 @@ impl Postfix {
     /// `certificate`: PEM files of it and of its key; TLS is then a must. `auth`: the socket of
     /// Dovecot's authentication, which is then a must as well.
     pub fn start(certificate: Option<(&Path, &Path)>, auth: Option<&Path>) -> Self {
-        Self::start_with(certificate, auth, "")
+        Self::start_as(certificate, |dir| main_cf(dir, certificate, auth))
     }
 
     /// Sends all mail on to a server of this machine, and tells it by XFORWARD where it came from.
@@ -44,10 +44,23 @@ impl Postfix {
             to.ip(),
             to.port()
         );
-        Self::start_with(None, None, &more)
+        Self::start_as(None, |dir| main_cf(dir, None, None) + &more)
     }
 
-    fn start_with(certificate: Option<(&Path, &Path)>, auth: Option<&Path>, more: &str) -> Self {
+    /// Sends on what it is given for `out.test`: `transport` as in transport(5), with more lines of
+    /// its configuration.
+    pub fn sender(transport: &str, more: &str) -> Self {
+        let out = format!("transport_maps = inline:{{ {{ out.test = {transport} }} }}\n");
+        let more = format!("relay_domains = out.test\n{out}smtp_tls_loglevel = 1\n{more}");
+        Self::start_as(None, |dir| main_cf(dir, None, None) + &more)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn start_as(certificate: Option<(&Path, &Path)>, main_cf: impl Fn(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (smtp, smtps) = (super::free_address(), super::free_address());
@@ -57,8 +70,7 @@ impl Postfix {
         }
         std::os::unix::fs::chown(at("mail"), Some(65_534), Some(65_534)).unwrap();
         machine::run("chown", &["postfix", at("data").to_str().unwrap()]);
-        let main = main_cf(dir.path(), certificate, auth) + more;
-        fs::write(at("etc/main.cf"), main).unwrap();
+        fs::write(at("etc/main.cf"), main_cf(dir.path())).unwrap();
         let implicit = certificate.is_some().then_some(smtps);
         fs::write(at("etc/master.cf"), master_cf(smtp, implicit)).unwrap();
         let check = Command::new("postfix").arg("-c").arg(at("etc")).arg("check").output();
@@ -155,8 +167,12 @@ trace     unix - - n - 0 bounce
 anvil     unix - - n - 1 anvil
 proxymap  unix - - n - - proxymap
 tlsmgr    unix - - n 1000? 1 tlsmgr
-smtp      unix - - n - - smtp
 error     unix - - n - - error
+smtp      unix - - n - - smtp
+relay     unix - - n - - smtp
+lmtp      unix - - n - - lmtp
+scache    unix - - n - 1 scache
+verify    unix - - n - 1 verify
 virtual   unix - n n - - virtual
 postlog   unix-dgram n - n - 1 postlogd
 "
