@@ -31,7 +31,7 @@ pub(super) enum Percentiles {
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
-    /// smtp://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH
+    /// smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH
     #[arg(default_value = "smtp://127.0.0.1:2525")]
     pub(super) target: String,
 
@@ -120,13 +120,19 @@ pub(super) struct RunArgs {
     /// Name in EHLO
     #[arg(long, default_value = "client.test", value_name = "NAME", help_heading = "SMTP")]
     pub(super) helo: String,
-    /// TLS by STARTTLS (not supported yet)
+    /// TLS by STARTTLS; smtps:// is TLS from the first octet on
     #[arg(long, help_heading = "SMTP")]
     pub(super) starttls: bool,
-    /// Take any certificate (not supported yet)
-    #[arg(long, help_heading = "SMTP")]
+    /// Take any certificate
+    #[arg(long, conflicts_with = "ca_file", help_heading = "SMTP")]
     pub(super) insecure: bool,
-    /// Names and passwords (not supported yet)
+    /// Authorities to believe, PEM, instead of the system's
+    #[arg(long, value_name = "FILE", help_heading = "SMTP")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// A full handshake for each connection; without it tickets of earlier ones are used
+    #[arg(long, help_heading = "SMTP")]
+    pub(super) no_resumption: bool,
+    /// Log in by AUTH PLAIN: lines of user:password, taken in turn; under TLS only
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) auth_file: Option<PathBuf>,
     /// Begin each connection with a PROXY header, as a relaying proxy does

@@ -113,7 +113,7 @@ impl<'a> Crowd<'a> {
         if client.dialogue.is_connecting() {
             match connection.error() {
                 Ok(None) if event.is_writable() => {
-                    client.dialogue.handle_connected(now, tally);
+                    client.dialogue.handle_connected(now, &self.style, tally);
                     if self.misfits[client.kind].0.behaviour == Behaviour::EarlyTalking {
                         client.dialogue.outbox.push(b"EHLO early.test\r\n");
                     }
@@ -137,7 +137,7 @@ impl<'a> Crowd<'a> {
         let token = Token(FIRST_TOKEN + index);
         let opened = Connection::open(&self.plan.address, self.plan.from, number, registry, token);
         let client = &mut self.clients[index];
-        client.dialogue.restart(now);
+        client.dialogue.restart(number, now);
         client.is_silent = false;
         client.sends_max = usize::MAX;
         client.wake_at = Nanos::MAX;

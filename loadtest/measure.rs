@@ -38,6 +38,11 @@ pub(super) struct Faults {
     pub(super) socket: u64,
     pub(super) timeout: u64,
     pub(super) protocol: u64,
+    pub(super) certificate: u64,
+    pub(super) handshake: u64,
+    pub(super) handshake_timeout: u64,
+    pub(super) starttls: u64,
+    pub(super) auth: u64,
     pub(super) rejected: u64,
 }
 
@@ -48,6 +53,11 @@ impl Faults {
         self.socket += other.socket;
         self.timeout += other.timeout;
         self.protocol += other.protocol;
+        self.certificate += other.certificate;
+        self.handshake += other.handshake;
+        self.handshake_timeout += other.handshake_timeout;
+        self.starttls += other.starttls;
+        self.auth += other.auth;
         self.rejected += other.rejected;
     }
 
@@ -58,24 +68,53 @@ impl Faults {
             Fault::Socket => &mut self.socket,
             Fault::Timeout => &mut self.timeout,
             Fault::Protocol => &mut self.protocol,
+            Fault::Certificate => &mut self.certificate,
+            Fault::Handshake => &mut self.handshake,
+            Fault::HandshakeTimeout => &mut self.handshake_timeout,
+            Fault::Starttls(_) => &mut self.starttls,
+            Fault::Auth(_) => &mut self.auth,
             Fault::Rejected(_) => &mut self.rejected,
         };
         *counter += 1;
+    }
+
+    /// TLS handshakes that did not come to their end.
+    pub(super) fn handshakes(&self) -> u64 {
+        self.certificate + self.handshake + self.handshake_timeout
     }
 
     pub(super) fn total(&self) -> u64 {
         self.named().iter().map(|(_, count)| count).sum()
     }
 
-    pub(super) fn named(&self) -> [(&'static str, u64); 6] {
+    pub(super) fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("connect", self.connect),
             ("closed", self.closed),
             ("socket", self.socket),
             ("timeout", self.timeout),
             ("protocol", self.protocol),
+            ("certificate", self.certificate),
+            ("handshake", self.handshake),
+            ("handshake_timeout", self.handshake_timeout),
+            ("starttls", self.starttls),
+            ("auth", self.auth),
             ("rejected", self.rejected),
         ]
+    }
+}
+
+/// TLS handshakes by kind; those that failed are among [`Faults`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Handshakes {
+    pub(super) full: u64,
+    /// By a ticket of an earlier connection.
+    pub(super) resumed: u64,
+}
+
+impl Handshakes {
+    pub(super) fn count(&mut self, resumed: bool) {
+        *(if resumed { &mut self.resumed } else { &mut self.full }) += 1;
     }
 }
 
@@ -176,6 +215,8 @@ pub(super) struct Measure {
     pub(super) bytes: u64,
     /// Also of warm-up and connections.
     pub(super) connections: u64,
+    /// TLS handshakes that stood.
+    pub(super) handshakes: Handshakes,
     /// Of messages.
     pub(super) faults: Faults,
     /// Of connections, whether they carried a message or not.
@@ -210,6 +251,7 @@ impl Measure {
             late_skipped: 0,
             bytes: 0,
             connections: 0,
+            handshakes: Handshakes::default(),
             faults: Faults::default(),
             connection_faults: Faults::default(),
             replies: vec![0; 400],
@@ -249,6 +291,8 @@ impl Measure {
         self.late_skipped += other.late_skipped;
         self.bytes += other.bytes;
         self.connections += other.connections;
+        self.handshakes.full += other.handshakes.full;
+        self.handshakes.resumed += other.handshakes.resumed;
         self.faults.add(&other.faults);
         self.connection_faults.add(&other.connection_faults);
         self.last_ack = self.last_ack.max(other.last_ack);
@@ -384,8 +428,7 @@ impl Observer for Measure {
     }
 
     fn phase(&mut self, phase: Phase, since: Nanos, took: Nanos) {
-        let of_connection = matches!(phase, Phase::Connect | Phase::Banner | Phase::Helo);
-        if of_connection || self.window.contains(&since) {
+        if phase.is_of_connection() || self.window.contains(&since) {
             self.phases[phase as usize].saturating_record(took);
         }
     }

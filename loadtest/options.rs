@@ -8,7 +8,8 @@ use super::{
     args::{RunArgs, Switch},
     condition::Condition,
     corpus::Corpus,
-    dialogue::Style,
+    credentials::Credentials,
+    dialogue::{Security, Style},
     engine::Plan,
     mail::{Mail, MailOptions, SIZE_MIN, Sizes},
     proxy::Proxy,
@@ -18,6 +19,7 @@ use super::{
     schedule::{Arrivals, Schedule, Stage},
     socket::ClientNet,
     target::Target,
+    tls::Secure,
     units,
 };
 
@@ -46,7 +48,6 @@ impl Options {
     /// # Errors
     /// A text for the user: which option is wrong, and why.
     pub(super) fn check(args: &RunArgs) -> Result<(Self, MailOptions), String> {
-        unsupported(args)?;
         let target = Target::parse(&args.target)?;
         if target.is_public() && !args.allow_public_target {
             return Err(format!(
@@ -54,6 +55,9 @@ impl Options {
                  --allow-public-target and its owner's consent"
             ));
         }
+        let security = security(args, &target)?;
+        let secure = secure(args, &target, security)?;
+        let credentials = args.auth_file.as_deref().map(Credentials::load).transpose()?;
         let within = |what: &str, number: usize, most: usize| {
             if (1..=most).contains(&number) {
                 return Ok(());
@@ -105,9 +109,12 @@ impl Options {
                 helo: args.helo.clone(),
                 pipelining: args.pipelining == Switch::On,
                 chunking: args.chunking,
+                security,
+                credentials: credentials.unwrap_or_default(),
                 in_flight: args.in_flight,
                 messages_max: args.messages_per_connection,
             },
+            secure,
             threads: args.threads,
             connections: args.connections - misbehaving,
             schedule,
@@ -160,16 +167,36 @@ fn with_mail(misfit: Misfit, args: &RunArgs) -> (Misfit, Mail) {
     (misfit, Mail::new(options, mix(run_number(), 1)))
 }
 
-fn unsupported(args: &RunArgs) -> Result<(), String> {
-    let later = [
-        (args.starttls, "--starttls"),
-        (args.insecure, "--insecure"),
-        (args.auth_file.is_some(), "--auth-file"),
-    ];
-    match later.iter().find(|(is_set, _)| *is_set) {
-        Some((_, name)) => Err(format!("{name} is not supported yet")),
-        None => Ok(()),
+fn security(args: &RunArgs, target: &Target) -> Result<Security, String> {
+    let security = match (target.is_tls, args.starttls) {
+        (true, true) => return Err("--starttls does not go with smtps://".to_owned()),
+        (true, false) => Security::Implicit,
+        (false, true) => Security::Starttls,
+        (false, false) => Security::Never,
+    };
+    if security == Security::Never {
+        let of_tls = [
+            (args.insecure, "--insecure"),
+            (args.ca_file.is_some(), "--ca-file"),
+            (args.no_resumption, "--no-resumption"),
+            // RFC 4954 §4: no password in the clear.
+            (args.auth_file.is_some(), "--auth-file"),
+        ];
+        if let Some((_, name)) = of_tls.iter().find(|(is_set, _)| *is_set) {
+            return Err(format!("{name} needs TLS: smtps:// or --starttls"));
+        }
+    } else if args.scenario.is_some() {
+        return Err("--scenario does not go with TLS".to_owned());
     }
+    Ok(security)
+}
+
+fn secure(args: &RunArgs, target: &Target, security: Security) -> Result<Option<Secure>, String> {
+    if security == Security::Never {
+        return Ok(None);
+    }
+    let host = target.host.as_deref().ok_or("--starttls: a unix socket has no name to verify")?;
+    Secure::new(host, args.ca_file.as_deref(), args.insecure, !args.no_resumption).map(Some)
 }
 
 fn mail(args: &RunArgs) -> Result<MailOptions, String> {
@@ -285,6 +312,14 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "seed": args.seed,
         "pipelining": args.pipelining == Switch::On,
         "chunking": args.chunking,
+        "tls": match plan.style.security {
+            Security::Never => Value::Null,
+            Security::Implicit => json!("implicit"),
+            Security::Starttls => json!("starttls"),
+        },
+        "insecure": args.insecure,
+        "resumption": plan.secure.is_some() && !args.no_resumption,
+        "auth": args.auth_file.is_some(),
         "client_net": args.client_net,
         "proxy_protocol": args.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
         "scenario": args.scenario,

@@ -100,12 +100,17 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
         write_file(path, &report::hdr_log(&outcome.measure))?;
     }
     put(args.output.as_deref(), &render(&report, args.format, args.percentiles)?)?;
-    Ok(verdict(options, &report))
+    Ok(verdict(options, &report, outcome.gave_up.as_deref()))
 }
 
-/// Tells on stderr what was missed; 3 where something was, 1 where nothing was acknowledged.
-fn verdict(options: &Options, report: &Report) -> ExitCode {
+/// Tells on stderr what was missed; 3 where something was, 1 where nothing was acknowledged or the
+/// run ended before its time.
+fn verdict(options: &Options, report: &Report, gave_up: Option<&str>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
+    if let Some(why) = gave_up {
+        eprintln!("mailrace bench: {why}");
+        code = ExitCode::from(EXIT_FAILED);
+    }
     if report.totals.acked == 0 {
         eprintln!("mailrace bench: no message was acknowledged");
         code = ExitCode::from(EXIT_FAILED);

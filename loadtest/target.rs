@@ -1,4 +1,4 @@
-//! Whom to load: `smtp://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
+//! Whom to load: `smtp://HOST:PORT`, `smtps://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
 
 use std::{
     fmt,
@@ -8,6 +8,8 @@ use std::{
 
 /// Port of `mailrace serve` without a configuration file.
 const PORT: u16 = 2525;
+/// RFC 8314 §3.3.
+const TLS_PORT: u16 = 465;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -27,6 +29,10 @@ pub(super) struct Target {
     url: String,
     pub(super) protocol: Protocol,
     pub(super) address: Address,
+    /// The name a certificate must have; none of a unix socket.
+    pub(super) host: Option<String>,
+    /// TLS from the first octet on.
+    pub(super) is_tls: bool,
 }
 
 impl Target {
@@ -37,7 +43,8 @@ impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         let bad = |what: &str| {
             format!(
-                "{url}: {what}; a target is smtp://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH"
+                "{url}: {what}; a target is smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT \
+                 or lmtp+unix:PATH"
             )
         };
         if let Some(path) = url.strip_prefix("lmtp+unix:") {
@@ -48,17 +55,20 @@ impl Target {
                 url: url.to_owned(),
                 protocol: Protocol::Lmtp,
                 address: Address::Unix(PathBuf::from(path)),
+                host: None,
+                is_tls: false,
             });
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("no scheme"))?;
         let protocol = match scheme {
-            "smtp" => Protocol::Smtp,
+            "smtp" | "smtps" => Protocol::Smtp,
             "lmtp" => Protocol::Lmtp,
-            "smtps" => return Err(format!("{url}: TLS is not supported yet")),
             _ => return Err(bad("unknown scheme")),
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = split_port(authority).ok_or_else(|| bad("bad port"))?;
+        let is_tls = scheme == "smtps";
+        let (host, port) = split_port(authority, if is_tls { TLS_PORT } else { PORT })
+            .ok_or_else(|| bad("bad port"))?;
         if host.is_empty() || host.contains(['/', '@', '?', '#']) {
             return Err(bad("bad host"));
         }
@@ -67,7 +77,13 @@ impl Target {
             .map_err(|error| format!("{url}: {error}"))?
             .next()
             .ok_or_else(|| format!("{url}: the host has no address"))?;
-        Ok(Self { url: url.to_owned(), protocol, address: Address::Tcp(address) })
+        Ok(Self {
+            url: url.to_owned(),
+            protocol,
+            address: Address::Tcp(address),
+            host: Some(host.to_owned()),
+            is_tls,
+        })
     }
 
     /// Whether it lies beyond loopback and private networks, where a load test is an attack
@@ -87,17 +103,17 @@ impl fmt::Display for Target {
 }
 
 /// `[::1]:25`, `host:25`, `host`.
-fn split_port(authority: &str) -> Option<(&str, u16)> {
+fn split_port(authority: &str, default: u16) -> Option<(&str, u16)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
         return match rest.strip_prefix(':') {
             Some(port) => Some((host, port.parse().ok()?)),
-            None => rest.is_empty().then_some((host, PORT)),
+            None => rest.is_empty().then_some((host, default)),
         };
     }
     match authority.split_once(':') {
         Some((host, port)) => Some((host, port.parse().ok()?)),
-        None => Some((authority, PORT)),
+        None => Some((authority, default)),
     }
 }
 
@@ -127,7 +143,9 @@ mod tests {
         for bad in ["", "127.0.0.1:25", "http://a", "smtp://", "smtp://127.0.0.1:x", "lmtp+unix:"] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
-        assert!(Target::parse("smtps://127.0.0.1").unwrap_err().contains("not supported yet"));
+        let target = Target::parse("smtps://[::1]").unwrap();
+        assert_eq!(target.address, Address::Tcp("[::1]:465".parse().unwrap()));
+        assert_eq!((target.host.as_deref(), target.is_tls), (Some("::1"), true));
     }
 
     #[test]

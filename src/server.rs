@@ -1,5 +1,7 @@
 //! Builds, starts and drains both planes.
 
+mod reload;
+
 use std::{
     error::Error,
     fs::OpenOptions,
@@ -71,7 +73,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         marks.publish(shard, log::Log::open(&data.path)?.ends(shard)?.1);
     }
     let dns = DnsMetrics::new();
-    let advisors = Arc::new(Advisors { clients: client_advisor(&config, &dns)? });
+    let advisors = Arc::new(Advisors::default());
+    advise(&advisors, &config, &dns)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -134,17 +137,21 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     ready.set_recovery(began.elapsed());
     ready.set_listening();
     let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
-    let keeper = keep(&config, &data.path, &shared, &marks, &metrics)?;
+    let disk_rule = reload::DiskRule::new(config.log.disk_low);
+    let keeper = keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule)?;
+    let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let admin = match config.server.admin_listen {
         Some(address) => {
-            let (dir, low) = (data.path.clone(), config.log.disk_low);
+            let (dir, low) = (data.path.clone(), disk_rule.clone());
             let shared = shared.clone();
             let state = AdminState {
                 published,
                 ready: ready.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: REVISION.to_owned(),
-                disk: Box::new(move || disk_facts(&dir, low, shared.iter().any(|s| s.disk_full()))),
+                disk: Box::new(move || {
+                    disk_facts(&dir, low.get(), shared.iter().any(|s| s.disk_full()))
+                }),
                 log: LogState {
                     dir: data.path.clone(),
                     marks: marks.clone(),
@@ -154,6 +161,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                     reference_url: String::new(),
                 },
                 export: metrics.clone(),
+                token: config.server.admin_token_file.as_deref().map(admin_token).transpose()?,
+                reloads,
                 dns: dns.clone(),
             };
             Some(admin::start(address, state)?)
@@ -166,10 +175,25 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         marks,
         listener: mark_listener,
         exporters: exports(&config, admin.as_ref().map(|admin| admin.address())),
-        metrics,
+        metrics: metrics.clone(),
         bells,
     })?;
     greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
+    let mut reloader = reload::Reloader {
+        started: config.clone(),
+        current: config.clone(),
+        listeners: addresses.listeners,
+        shards: shared.clone(),
+        plane: exporters,
+        keeper,
+        disk_rule,
+        admin: admin.as_ref().map(|admin| admin.address()),
+        metrics,
+        advisors: advisors.clone(),
+        dns: dns.clone(),
+    };
+    reloader.taken_up();
+    let mut hangups = stop.hangups();
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
     stop.wait(|| {
@@ -179,7 +203,16 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         }
         if looked.elapsed() >= CERTIFICATES {
             looked = Instant::now();
-            addresses.listeners.iter().for_each(reload_certificates);
+            reloader.listeners.iter().for_each(reload_certificates);
+        }
+        if stop.hangups() != hangups {
+            hangups = stop.hangups();
+            // What came of it is told in the log.
+            let _ = reloader.reload();
+        }
+        while let Ok(wanted) = wanted_reloads.try_recv() {
+            // Whoever asked may be gone.
+            let _ = wanted.send(reloader.reload());
         }
         shards.iter().any(|shard| shard.shared.is_finished())
     });
@@ -202,8 +235,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         }
     }
     drop(watch);
-    exporters.shut_down();
-    drop(keeper);
+    reloader.shut_down();
     if let Some(admin) = admin {
         admin.shut_down();
     }
@@ -237,15 +269,14 @@ fn keep(
     shared: &[Arc<SharedState>],
     marks: &Arc<log::HighWaterMarks>,
     metrics: &ExportMetrics,
+    low: &reload::DiskRule,
 ) -> io::Result<export::Keeper> {
-    let RetentionConfig { age, size, require_consumed, retain_after_export, hold } =
-        config.log.retention;
-    let (path, low, shared) = (dir.to_owned(), config.log.disk_low, shared.to_vec());
+    let (path, low, shared) = (dir.to_owned(), low.clone(), shared.to_vec());
     export::Keeper::start(export::KeeperOptions {
         log: log::Log::open(dir)?,
-        rules: log::Rules { age, size, require_consumed, retain_after_export, hold },
+        rules: retention(config),
         disk_low: Box::new(move || {
-            disk_facts(&path, low, false).is_some_and(|disk| disk.state == DiskState::Low)
+            disk_facts(&path, low.get(), false).is_some_and(|disk| disk.state == DiskState::Low)
         }),
         segments_from: Box::new(move |shard| {
             // A shard that is not there: an earlier start had more of them.
@@ -255,6 +286,22 @@ fn keep(
         told: config.exports.iter().map(|export| export.name.clone()).collect(),
         metrics: metrics.clone(),
     })
+}
+
+fn retention(config: &Config) -> log::Rules {
+    let RetentionConfig { age, size, require_consumed, retain_after_export, hold } =
+        config.log.retention;
+    log::Rules { age, size, require_consumed, retain_after_export, hold }
+}
+
+/// The token that admin requests must bring.
+fn admin_token(file: &Path) -> Result<String, String> {
+    let bad = |what: String| format!("server.admin.token_file {}: {what}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(bad("it is empty".to_owned())),
+        token => Ok(token.to_owned()),
+    }
 }
 
 fn greet(
@@ -357,15 +404,12 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
         let tls = match certificates.as_slice() {
             [] => None,
             files => {
-                let tls = tls::Config::new(files);
+                let tls = tls::Config::new(files, &listener.tls_demands());
                 let tls = tls.map_err(|error| format!("listener {}: {error}", listener.name))?;
                 Some(Arc::new(tls))
             }
         };
-        let mut smtp = smtp_config(config, listener, tls.is_some());
-        smtp.recipients = accept.clone().map(|accept| smtp::Recipients(accept));
-        let smtp = Arc::new(smtp);
-        let gate = Arc::new(gate(config, listener));
+        let (smtp, gate) = listener_settings(config, listener, accept.clone(), tls.is_some());
         let bound = |address| Bound {
             name: listener.name.clone(),
             address,
@@ -401,6 +445,18 @@ fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + S
     Ok(found)
 }
 
+/// What sessions of a listener go by.
+fn listener_settings(
+    config: &Config,
+    listener: &ListenerConfig,
+    accept: Option<Arc<Accept>>,
+    tls: bool,
+) -> (Arc<smtp::Config>, Arc<Gate>) {
+    let mut smtp = smtp_config(config, listener, tls);
+    smtp.recipients = accept.map(|accept| smtp::Recipients(accept));
+    (Arc::new(smtp), Arc::new(gate(config, listener)))
+}
+
 fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::Config {
     let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
     smtp.limits.message_bytes = config.limits.message_size;
@@ -414,6 +470,7 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
     smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
     smtp.limits.errors_soft = count(config.limits.errors_soft);
     smtp.limits.errors_hard = count(config.limits.errors_hard);
+    smtp.limits.auth_failures = count(config.limits.auth_failures);
     smtp.limits.junk_max = count(config.limits.junk);
     smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
     smtp.limits.data_rate_grace = config.limits.data_rate_grace;
@@ -489,6 +546,7 @@ fn limits(config: &Config) -> shard::Limits {
         exempt: peers(&config.limits.exempt),
         sessions_per_address: config.limits.connections_per_ip.map(count),
         session_rate_per_address: config.limits.connection_rate_per_ip,
+        auth_failures_per_address: config.limits.auth_failures_per_ip,
         shards: count(shards),
         handshakes_max: config.limits.handshakes,
     }
@@ -505,15 +563,20 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
     }
 }
 
-/// Asks the DNS, where a listener wants it.
-fn client_advisor(config: &Config, metrics: &DnsMetrics) -> io::Result<Option<ClientAdvisor>> {
+/// Has the advisors go by this configuration; threads are started where it needs them.
+fn advise(advisors: &Advisors, config: &Config, dns: &DnsMetrics) -> io::Result<()> {
     let asks = config.listeners.iter().filter(|listener| gate(config, listener).asks);
     let rules: Vec<_> =
         asks.map(|listener| (listener.name.clone(), listener.dns.clone())).collect();
-    if rules.is_empty() {
-        return Ok(None);
+    match advisors.clients() {
+        Some(clients) => clients.set_rules(rules),
+        None if rules.is_empty() => Ok(()),
+        None => {
+            let servers = &config.server.dns_servers;
+            advisors.set_clients(ClientAdvisor::start(servers, rules, dns.clone())?);
+            Ok(())
+        }
     }
-    ClientAdvisor::start(&config.server.dns_servers, rules, metrics.clone()).map(Some)
 }
 
 /// D9: room for two segments a shard, and for one and a half messages.
@@ -646,17 +709,19 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Diagnostics {
     }
 }
 
-/// SIGTERM and SIGINT, counted.
+/// SIGTERM and SIGINT, counted, and SIGHUP, counted by itself.
 struct Signals;
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
+static HANGUPS: AtomicUsize = AtomicUsize::new(0);
 
 impl Signals {
     fn install() -> io::Result<Self> {
-        extern "C" fn count(_: libc::c_int) {
-            SIGNALS.fetch_add(1, Ordering::Relaxed);
+        extern "C" fn count(signal: libc::c_int) {
+            let counter = if signal == libc::SIGHUP { &HANGUPS } else { &SIGNALS };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
             // SAFETY: the handler does nothing but an atomic addition.
             let was = unsafe { libc::signal(signal, count as *const () as libc::sighandler_t) };
             if was == libc::SIG_ERR {
@@ -664,6 +729,10 @@ impl Signals {
             }
         }
         Ok(Self)
+    }
+
+    fn hangups(&self) -> usize {
+        HANGUPS.load(Ordering::Relaxed)
     }
 
     fn count(&self) -> usize {

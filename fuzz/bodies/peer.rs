@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mailrace::smtp::{Admission, Config, Context, Event, Replies, Session, Stats};
+use mailrace::smtp::{
+    Admission, AuthAnswer, AuthQuestion, Config, Context, Event, Nonce, Replies, ScramCredential,
+    Session, Stats,
+};
 
 /// What a dialogue left behind.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Outcome {
     pub paths: Vec<String>,
     /// The session ended.
     pub closed: bool,
+    /// Who the client proved to be.
+    pub user: Option<String>,
 }
 
 /// Feeds turns, each cut into receives of the length that `cut` gives.
@@ -64,6 +69,10 @@ pub fn dialogue<'a>(
                         session.resolve_accepted(&mut cx, ticket, &"id");
                     }
                     Event::Discard | Event::StartTls => body.clear(),
+                    Event::Authenticate => {
+                        let question = session.auth_question().expect("something is asked");
+                        session.resolve_auth(&mut cx, directory(question));
+                    }
                     Event::NeedInput => {
                         at += step.consumed;
                         cx.replies.release(u64::MAX);
@@ -85,10 +94,27 @@ pub fn dialogue<'a>(
             assert!(input.len() <= 65_536, "unparsed input is bounded");
         }
     }
+    outcome.user = session.auth_user().map(String::from);
     cx.replies.release(u64::MAX);
     cx.replies.take_ready(&mut outcome.sent);
     check_replies(&outcome.sent);
     outcome
+}
+
+/// Knows one user, whose password is his name, and one certificate.
+fn directory(question: AuthQuestion) -> AuthAnswer {
+    match question {
+        AuthQuestion::Password { user, password } => {
+            assert!(!user.contains('\0') && (1..=255).contains(&user.len()));
+            AuthAnswer::Password(user == "user" && password == "user")
+        }
+        AuthQuestion::Credential { user, binding } => AuthAnswer::Credential {
+            credential: ScramCredential::derive(user.as_bytes(), b"salt", 1),
+            nonce: Nonce::new([7; 18]),
+            binding: if binding { vec![1, 2, 3] } else { Vec::new() },
+        },
+        AuthQuestion::Subject => AuthAnswer::Subject(Some("CN=user".into())),
+    }
 }
 
 /// RFC 5321 §4.2: each line a code and printable text, at most 512 octets.

@@ -15,16 +15,22 @@ use super::{
     reply::{Line, LineReader},
     target::Protocol,
 };
-pub(super) use terms::{Context, Extensions, Fault, Nanos, Observer, Phase, Style, Ticket};
+pub(super) use terms::{
+    Context, Extensions, Fault, Nanos, Observer, Phase, Security, Style, Ticket,
+};
 use transaction::{Flight, Step};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Connecting,
+    /// TLS is under way; nothing is said.
+    Handshake,
     Banner,
     Helo,
     /// The server did not like EHLO.
     PlainHelo,
+    Starttls,
+    Auth,
     Open,
     /// RSET after a failed transaction.
     Resetting,
@@ -40,6 +46,9 @@ pub(super) struct Dialogue {
     flights: VecDeque<Flight>,
     pub(super) outbox: Outbox,
     extensions: Extensions,
+    /// Among all connections of the run.
+    number: u64,
+    is_secured: bool,
     started: u64,
     /// Mail data stands in the outbox.
     data_waits: bool,
@@ -57,6 +66,8 @@ impl Dialogue {
             flights: VecDeque::new(),
             outbox: Outbox::default(),
             extensions: Extensions::default(),
+            number: 0,
+            is_secured: false,
             started: 0,
             data_waits: false,
             needs_reset: false,
@@ -66,23 +77,41 @@ impl Dialogue {
         }
     }
 
-    /// Begins anew over a new connection; keeps its buffers.
-    pub(super) fn restart(&mut self, now: Nanos) {
+    /// Begins anew over the `number`th connection; keeps its buffers.
+    pub(super) fn restart(&mut self, number: u64, now: Nanos) {
         debug_assert!(self.flights.is_empty(), "a message was forgotten");
         let mut flights = std::mem::take(&mut self.flights);
         let mut outbox = std::mem::take(&mut self.outbox);
         flights.clear();
         outbox.clear();
-        *self = Self { flights, outbox, ..Self::new(now) };
+        *self = Self { flights, outbox, number, ..Self::new(now) };
     }
 
     pub(super) fn is_connecting(&self) -> bool {
         self.state == State::Connecting
     }
 
-    /// Connected, not greeted yet.
+    /// Connected, and not so far that it could take a message.
     pub(super) fn is_unborn(&self) -> bool {
-        matches!(self.state, State::Banner | State::Helo | State::PlainHelo)
+        matches!(
+            self.state,
+            State::Handshake
+                | State::Banner
+                | State::Helo
+                | State::PlainHelo
+                | State::Starttls
+                | State::Auth
+        )
+    }
+
+    /// Greeted, and not quitting yet: it takes messages, or will again.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Resetting)
+    }
+
+    /// TLS begins once the outbox is empty, or is under way.
+    pub(super) fn wants_tls(&self) -> bool {
+        self.state == State::Handshake
     }
 
     /// Nothing more to say or hear: close the connection.
@@ -133,11 +162,39 @@ impl Dialogue {
             && (self.carriage(style) == Carriage::Bdat || last.step == Step::Final)
     }
 
-    pub(super) fn handle_connected(&mut self, now: Nanos, observer: &mut impl Observer) {
+    pub(super) fn handle_connected(
+        &mut self,
+        now: Nanos,
+        style: &Style,
+        observer: &mut impl Observer,
+    ) {
         debug_assert_eq!(self.state, State::Connecting);
         observer.phase(Phase::Connect, self.begun, now - self.since);
-        self.state = State::Banner;
+        self.state = match style.security {
+            Security::Implicit => State::Handshake,
+            Security::Never | Security::Starttls => State::Banner,
+        };
         self.since = now;
+    }
+
+    /// The TLS handshake is over.
+    pub(super) fn handle_secured(
+        &mut self,
+        now: Nanos,
+        style: &Style,
+        observer: &mut impl Observer,
+    ) {
+        debug_assert_eq!(self.state, State::Handshake);
+        observer.phase(Phase::Tls, self.begun, now - self.since);
+        self.is_secured = true;
+        self.since = now;
+        if style.security == Security::Implicit {
+            self.state = State::Banner;
+            return;
+        }
+        // RFC 3207 §4.2: what the server offered in the clear is forgotten, and asked for anew.
+        self.extensions = Extensions::default();
+        self.say_helo(style);
     }
 
     /// Takes what the server sent.
@@ -151,6 +208,13 @@ impl Dialogue {
         let mut reader = std::mem::take(&mut self.reader);
         let mut rest = octets;
         while self.state != State::Over {
+            if self.state == State::Handshake {
+                // What comes in the clear where TLS is due is nobody's (RFC 3207 §6).
+                if !rest.is_empty() {
+                    self.fail(Fault::Protocol, now, observer);
+                }
+                break;
+            }
             match reader.next(&mut rest) {
                 Ok(Some(line)) => self.handle_line(line, now, cx, observer),
                 Ok(None) => break,
@@ -164,6 +228,11 @@ impl Dialogue {
     /// The connection is no more: what was in flight has failed.
     pub(super) fn fail(&mut self, fault: Fault, now: Nanos, observer: &mut impl Observer) {
         let quitting = self.state == State::Quitting;
+        let fault = match (self.state, fault) {
+            (State::Handshake, Fault::Timeout) => Fault::HandshakeTimeout,
+            (State::Handshake, Fault::Closed | Fault::Socket | Fault::Protocol) => Fault::Handshake,
+            _ => fault,
+        };
         while let Some(flight) = self.flights.pop_front() {
             observer.failed(flight.ticket, flight.fault.unwrap_or(fault), now);
         }
@@ -214,21 +283,23 @@ impl Dialogue {
         match self.state {
             State::Banner if positive => {
                 observer.phase(Phase::Banner, self.begun, now - self.since);
-                self.state = State::Helo;
-                let verb = match cx.style.protocol {
-                    Protocol::Smtp => "EHLO",
-                    Protocol::Lmtp => "LHLO",
-                };
-                self.say_helo(verb, cx.style);
+                self.say_helo(cx.style);
             }
             State::Helo | State::PlainHelo if positive => {
                 observer.phase(Phase::Helo, self.begun, now - self.since);
+                self.handle_greeted(now, cx.style, observer);
+            }
+            State::Starttls if line.code == 220 => self.state = State::Handshake,
+            State::Starttls => self.fail(Fault::Starttls(Some(line.code)), now, observer),
+            State::Auth if positive => {
+                observer.phase(Phase::Auth, self.begun, now - self.since);
                 self.state = State::Open;
             }
+            State::Auth => self.fail(Fault::Auth(Some(line.code)), now, observer),
             State::Helo if cx.style.protocol == Protocol::Smtp => {
                 self.extensions = Extensions::default();
+                self.say("HELO", &cx.style.helo);
                 self.state = State::PlainHelo;
-                self.say_helo("HELO", cx.style);
             }
             State::Open => self.handle_reply(line.code, now, cx, observer),
             State::Resetting if positive => {
@@ -239,7 +310,9 @@ impl Dialogue {
             State::Banner | State::Helo | State::PlainHelo | State::Resetting => {
                 self.fail(Fault::Rejected(line.code), now, observer);
             }
-            State::Connecting | State::Over => self.fail(Fault::Protocol, now, observer),
+            State::Connecting | State::Handshake | State::Over => {
+                self.fail(Fault::Protocol, now, observer)
+            }
         }
     }
 
@@ -249,10 +322,40 @@ impl Dialogue {
         }
     }
 
-    fn say_helo(&mut self, verb: &str, style: &Style) {
+    /// The server has told what it offers.
+    fn handle_greeted(&mut self, now: Nanos, style: &Style, observer: &mut impl Observer) {
+        if style.security == Security::Starttls && !self.is_secured {
+            if !self.extensions.starttls {
+                return self.fail(Fault::Starttls(None), now, observer);
+            }
+            self.outbox.push(b"STARTTLS\r\n");
+            self.state = State::Starttls;
+        } else if let Some(response) = style.credentials.of(self.number) {
+            debug_assert!(self.is_secured, "a password is not said in the clear");
+            if !self.extensions.auth_plain {
+                return self.fail(Fault::Auth(None), now, observer);
+            }
+            // RFC 4954 §4: the initial response saves a round trip.
+            self.say("AUTH PLAIN", response);
+            self.state = State::Auth;
+        } else {
+            self.state = State::Open;
+        }
+    }
+
+    fn say_helo(&mut self, style: &Style) {
+        let verb = match style.protocol {
+            Protocol::Smtp => "EHLO",
+            Protocol::Lmtp => "LHLO",
+        };
+        self.say(verb, &style.helo);
+        self.state = State::Helo;
+    }
+
+    fn say(&mut self, verb: &str, argument: &str) {
         self.outbox.write(|out| {
             // Writing into a Vec cannot fail.
-            let _ = write!(out, "{verb} {}\r\n", style.helo);
+            let _ = write!(out, "{verb} {argument}\r\n");
         });
     }
 
@@ -261,6 +364,12 @@ impl Dialogue {
             self.extensions.pipelining = true;
         } else if text.eq_ignore_ascii_case(b"CHUNKING") {
             self.extensions.chunking = true;
+        } else if text.eq_ignore_ascii_case(b"STARTTLS") {
+            self.extensions.starttls = true;
+        } else if text.len() > 4 && text[..5].eq_ignore_ascii_case(b"AUTH ") {
+            let mut mechanisms = text[5..].split(|octet| *octet == b' ');
+            self.extensions.auth_plain =
+                mechanisms.any(|mechanism| mechanism.eq_ignore_ascii_case(b"PLAIN"));
         }
     }
 }

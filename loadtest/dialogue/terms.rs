@@ -1,6 +1,7 @@
 //! What a dialogue is told and what it tells.
 
 use super::super::{
+    credentials::Credentials,
     mail::{Mail, Sequence},
     reply::Line,
     target::Protocol,
@@ -14,10 +15,14 @@ pub(in super::super) type Nanos = u64;
 pub(in super::super) enum Phase {
     /// `connect` to connected.
     Connect,
-    /// Connected to the greeting.
+    /// The TLS handshake: from connected, or the reply to STARTTLS, to its end.
+    Tls,
+    /// Connected, or secured, to the greeting.
     Banner,
     /// EHLO to its reply.
     Helo,
+    /// AUTH to its reply.
+    Auth,
     /// Send of MAIL to the reply to the last RCPT.
     Envelope,
     /// From there to the last octet of mail data in the kernel's hands; where all goes out in one
@@ -28,14 +33,29 @@ pub(in super::super) enum Phase {
 }
 
 impl Phase {
-    pub(in super::super) const ALL: [Self; 6] =
-        [Self::Connect, Self::Banner, Self::Helo, Self::Envelope, Self::Data, Self::Ack];
+    pub(in super::super) const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Tls,
+        Self::Banner,
+        Self::Helo,
+        Self::Auth,
+        Self::Envelope,
+        Self::Data,
+        Self::Ack,
+    ];
+
+    /// Of a connection, not of a message.
+    pub(in super::super) fn is_of_connection(self) -> bool {
+        matches!(self, Self::Connect | Self::Tls | Self::Banner | Self::Helo | Self::Auth)
+    }
 
     pub(in super::super) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
             Self::Banner => "banner",
             Self::Helo => "helo",
+            Self::Auth => "auth",
             Self::Envelope => "mail+rcpt",
             Self::Data => "data",
             Self::Ack => "ack",
@@ -63,6 +83,16 @@ pub(in super::super) enum Fault {
     Timeout,
     /// What came is no SMTP, or a reply nothing asked for.
     Protocol,
+    /// The server's certificate is not believed.
+    Certificate,
+    /// The TLS handshake failed.
+    Handshake,
+    /// The TLS handshake took too long.
+    HandshakeTimeout,
+    /// STARTTLS was refused by this reply; none: it is not offered.
+    Starttls(Option<u16>),
+    /// The same of AUTH PLAIN.
+    Auth(Option<u16>),
     /// A negative reply.
     Rejected(u16),
 }
@@ -77,6 +107,16 @@ pub(in super::super) trait Observer {
     fn failed(&mut self, ticket: Ticket, fault: Fault, now: Nanos);
 }
 
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Security {
+    Never,
+    /// With the first octet (RFC 8314 §3).
+    Implicit,
+    /// Behind STARTTLS (RFC 3207).
+    Starttls,
+}
+
 /// How this client talks.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Style {
@@ -84,6 +124,9 @@ pub(in super::super) struct Style {
     pub(in super::super) helo: String,
     pub(in super::super) pipelining: bool,
     pub(in super::super) chunking: bool,
+    pub(in super::super) security: Security,
+    /// Who connections are, in turn; nobody where there are none.
+    pub(in super::super) credentials: Credentials,
     /// Messages sent and not answered, at most.
     pub(in super::super) in_flight: usize,
     /// Then QUIT.
@@ -102,4 +145,6 @@ pub(in super::super) struct Context<'a> {
 pub(in super::super) struct Extensions {
     pub(in super::super) pipelining: bool,
     pub(in super::super) chunking: bool,
+    pub(in super::super) starttls: bool,
+    pub(in super::super) auth_plain: bool,
 }

@@ -1,7 +1,10 @@
 //! Dialogues as data: `S:` what the server says, `C:` what the client must say, at any split.
 
 use super::*;
-use crate::cli::bench::loadtest::mail::{Mail, Sequence, Sizes, tests::options};
+use crate::cli::bench::loadtest::{
+    credentials::Credentials,
+    mail::{Mail, Sequence, Sizes, tests::options},
+};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Heard {
@@ -32,6 +35,8 @@ fn style() -> Style {
         helo: "client.test".to_owned(),
         pipelining: true,
         chunking: false,
+        security: Security::Never,
+        credentials: Credentials::default(),
         in_flight: 1,
         messages_max: 1,
     }
@@ -59,7 +64,7 @@ impl Client {
             now: 0,
             next: 0,
         };
-        client.dialogue.handle_connected(0, &mut client.heard);
+        client.dialogue.handle_connected(0, &client.style, &mut client.heard);
         client
     }
 
@@ -363,4 +368,74 @@ fn phases_add_up_to_the_service_time() {
         (Phase::Ack, 10),
     ];
     assert_eq!(client.heard.phases, phases);
+}
+
+/// What a client says that upgrades by STARTTLS and logs in, after hearing these; `None` is the end of
+/// the handshake.
+fn upgrade(heard: &[Option<&str>]) -> (Vec<String>, Client) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "tim:tanstaaftanstaaf").unwrap();
+    let credentials = Credentials::load(file.path()).unwrap();
+    let style = Style { security: Security::Starttls, credentials, ..style() };
+    let mut client = Client::new(style, 1);
+    let said = heard.iter().map(|heard| match heard {
+        Some(octets) => client.hear(octets.replace('|', "\r\n").as_bytes()),
+        None => {
+            client.dialogue.handle_secured(client.now, &client.style, &mut client.heard);
+            client.hear(b"")
+        }
+    });
+    (said.collect(), client)
+}
+
+#[test]
+fn what_is_offered_in_the_clear_is_forgotten() {
+    // RFC 3207 §4.2, and the example of RFC 4616 §4.
+    let (said, client) = upgrade(&[
+        Some("220 mx|"),
+        Some("250-mx|250-PIPELINING|250-CHUNKING|250 STARTTLS|"),
+        Some("220 go|"),
+        None,
+        Some("250-mx|250 AUTH LOGIN PLAIN|"),
+        Some("235 2.7.0 welcome|"),
+    ]);
+    let wanted = [
+        "EHLO client.test|",
+        "STARTTLS|",
+        "",
+        "EHLO client.test|",
+        "AUTH PLAIN AHRpbQB0YW5zdGFhZnRhbnN0YWFm|",
+        "MAIL FROM:<a@client.test>|",
+    ];
+    assert_eq!(said, wanted);
+    let phases = client.heard.phases.iter().map(|(phase, _)| *phase).collect::<Vec<_>>();
+    let wanted = [Phase::Connect, Phase::Banner, Phase::Helo, Phase::Tls, Phase::Helo, Phase::Auth];
+    assert_eq!(phases, wanted);
+}
+
+#[test]
+fn an_upgrade_that_fails_says_nothing_more() {
+    let greeted = [Some("220 mx|"), Some("250-mx|250 STARTTLS|")];
+    let secured = [&greeted[..], &[Some("220 go|"), None]].concat();
+    for (before, last, fault) in [
+        (&greeted[..1], "250-mx|250 AUTH PLAIN|", Fault::Starttls(None)),
+        (&greeted[..1], "502 what|", Fault::Starttls(None)),
+        (&greeted, "454 busy|", Fault::Starttls(Some(454))),
+        // RFC 3207 §6: a reply in the clear that an attacker put behind the 220.
+        (&greeted, "220 go|250 ok|", Fault::Handshake),
+        (&secured, "250 mx|", Fault::Auth(None)),
+        (&secured, "250-mx|250 AUTH PLAINER|", Fault::Auth(None)),
+    ] {
+        let mut heard = before.to_vec();
+        heard.push(Some(last));
+        if last.starts_with("502") {
+            heard.push(Some("250 mx|"));
+        }
+        let (said, client) = upgrade(&heard);
+        assert_eq!(client.dialogue.fault(), Some(fault), "{last}");
+        assert_eq!(said.last().map(String::as_str), Some(""), "{last}");
+    }
+    let (_, client) =
+        upgrade(&[&secured[..], &[Some("250-mx|250 AUTH PLAIN|"), Some("535 no|")]].concat());
+    assert_eq!(client.dialogue.fault(), Some(Fault::Auth(Some(535))));
 }

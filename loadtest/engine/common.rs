@@ -13,6 +13,7 @@ use std::{
 use super::super::{
     dialogue::{Extensions, Nanos},
     mail::Sequence,
+    tls::Agreed,
 };
 
 /// Lives as long as a run; every thread refers to it.
@@ -25,6 +26,7 @@ pub(super) struct Common {
     /// When the load starts; set once all threads have told.
     start: OnceLock<Nanos>,
     extensions: OnceLock<Extensions>,
+    agreed: OnceLock<Agreed>,
     next_sequence: AtomicU64,
     stops: AtomicBool,
 }
@@ -37,6 +39,7 @@ impl Common {
             told: Mutex::default(),
             start: OnceLock::new(),
             extensions: OnceLock::new(),
+            agreed: OnceLock::new(),
             next_sequence: AtomicU64::new(0),
             stops: AtomicBool::new(false),
         }
@@ -77,6 +80,16 @@ impl Common {
     /// `None` until a connection was greeted.
     pub(super) fn extensions(&self) -> Option<Extensions> {
         self.extensions.get().copied()
+    }
+
+    /// A TLS handshake agreed on this; the first to tell is believed.
+    pub(super) fn tell_agreed(&self, agreed: Agreed) {
+        self.agreed.get_or_init(|| agreed);
+    }
+
+    /// `None` until a TLS handshake was over.
+    pub(super) fn agreed(&self) -> Option<&Agreed> {
+        self.agreed.get()
     }
 
     /// The next message of a closed loop goes to whoever asks first.

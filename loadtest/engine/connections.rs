@@ -9,6 +9,7 @@ use super::{
         dialogue::{Context, Dialogue, Fault, Nanos, Ticket},
         outbox::SLICES_MAX,
         socket::Connection,
+        tls::{self, Heard, Tls},
     },
     worker::Worker,
 };
@@ -21,6 +22,8 @@ const RETRY_MAX: Nanos = 1_000_000_000;
 #[derive(Debug)]
 pub(super) struct Slot {
     connection: Option<Connection>,
+    /// From the first octet of TLS on.
+    tls: Option<Box<Tls>>,
     pub(super) dialogue: Dialogue,
     /// Stands in `idle`.
     pub(super) is_idle: bool,
@@ -33,6 +36,7 @@ impl Worker<'_> {
     pub(super) fn add_slot(&mut self, now: Nanos) {
         self.slots.push(Slot {
             connection: None,
+            tls: None,
             dialogue: Dialogue::new(now),
             is_idle: false,
             retry_at: Nanos::MAX,
@@ -43,11 +47,12 @@ impl Worker<'_> {
 
     fn connect(&mut self, index: usize, now: Nanos) {
         let slot = &mut self.slots[index];
-        slot.connection = None;
-        slot.dialogue.restart(now);
-        slot.retry_at = Nanos::MAX;
         let number = self.share.number(self.opened) + 1;
         self.opened += 1;
+        slot.connection = None;
+        slot.tls = None;
+        slot.dialogue.restart(number, now);
+        slot.retry_at = Nanos::MAX;
         let registry = self.poll.registry();
         let (address, from) = (&self.plan.address, self.plan.from);
         match Connection::open(address, from, number, registry, Token(index)) {
@@ -78,10 +83,19 @@ impl Worker<'_> {
     /// Closes a connection that is over and sees to the next.
     fn close(&mut self, index: usize, now: Nanos) {
         let slot = &mut self.slots[index];
-        slot.connection = None;
         let fault = slot.dialogue.fault();
+        if let (None, Some(tls), Some(connection)) = (fault, &mut slot.tls, &mut slot.connection) {
+            // RFC 8446 §6.1: a stream that just ends may have been cut off.
+            tls.say_goodbye(connection);
+        }
+        slot.connection = None;
+        slot.tls = None;
         if let Some(fault) = fault {
             self.measure.connection_failed(fault);
+            if let Some((text, is_final)) = told(fault) {
+                let error = if is_final { &mut self.last_error } else { &mut self.last_trouble };
+                error.get_or_insert_with(|| io::Error::other(text));
+            }
         }
         if self.is_closing {
             return;
@@ -104,7 +118,7 @@ impl Worker<'_> {
         if slot.dialogue.is_connecting() {
             match connection.error() {
                 Ok(None) if event.is_writable() => {
-                    slot.dialogue.handle_connected(now, &mut self.measure);
+                    slot.dialogue.handle_connected(now, &self.plan.style, &mut self.measure);
                 }
                 Ok(None) => return,
                 Ok(Some(error)) | Err(error) => {
@@ -132,7 +146,11 @@ impl Worker<'_> {
                 Ok(0) => return slot.dialogue.fail(Fault::Closed, now, &mut self.measure),
                 Ok(count) => {
                     let octets = &self.buffer[..count];
-                    slot.dialogue.handle_input(octets, now, cx, &mut self.measure);
+                    match &slot.tls {
+                        None => slot.dialogue.handle_input(octets, now, cx, &mut self.measure),
+                        Some(_) => self.receive_tls(index, count, now),
+                    }
+                    let slot = &self.slots[index];
                     // A short read empties the socket (epoll(7)): no need to ask again.
                     if slot.dialogue.is_over() || count < self.buffer.len() && !to_the_end {
                         return;
@@ -169,6 +187,7 @@ impl Worker<'_> {
     /// Begins a message on a connection with room for it.
     pub(super) fn start(&mut self, index: usize, ticket: Ticket, now: Nanos) {
         let cx = Context { style: &self.plan.style, mail: self.mail };
+        self.stood_at = now;
         let slot = &mut self.slots[index];
         slot.retry_delay = RETRY_MIN;
         slot.dialogue.start(ticket, now, cx);
@@ -180,7 +199,9 @@ impl Worker<'_> {
     /// Sends what the kernel takes.
     pub(super) fn flush(&mut self, index: usize, now: Nanos) {
         let slot = &mut self.slots[index];
-        if let Some(connection) = &mut slot.connection {
+        if let Some(connection) = &mut slot.connection
+            && slot.tls.is_none()
+        {
             while !slot.dialogue.outbox.is_empty() && !slot.dialogue.is_connecting() {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let count = slot.dialogue.outbox.gather(self.mail, &mut slices);
@@ -201,13 +222,108 @@ impl Worker<'_> {
                 }
             }
         }
+        if self.plan.secure.is_some() {
+            self.begin_tls(index, now);
+            self.flush_tls(index, now);
+        }
         if self.slots[index].dialogue.is_over() && self.slots[index].connection.is_some() {
             self.close(index, now);
         }
     }
 
+    /// Where TLS is due and all that goes ahead of it is sent, it begins.
+    fn begin_tls(&mut self, index: usize, now: Nanos) {
+        let slot = &mut self.slots[index];
+        let is_due = slot.dialogue.wants_tls() && slot.dialogue.outbox.is_empty();
+        if !is_due || slot.tls.is_some() {
+            return;
+        }
+        let client = self.client.as_ref().expect("a style that asks for TLS comes with it");
+        match client.begin() {
+            Ok(tls) => slot.tls = Some(Box::new(tls)),
+            Err(error) => self.fail_tls(index, error, now),
+        }
+    }
+
+    /// Takes `count` octets of the buffer through TLS.
+    fn receive_tls(&mut self, index: usize, count: usize, now: Nanos) {
+        let cx = Context { style: &self.plan.style, mail: self.mail };
+        let Slot { tls: Some(tls), dialogue, .. } = &mut self.slots[index] else { return };
+        let measure = &mut self.measure;
+        let mut is_new = false;
+        let fed = tls.feed(&self.buffer[..count], |heard| match heard {
+            Heard::Secured { resumed } => {
+                is_new = true;
+                measure.handshakes.count(resumed);
+                dialogue.handle_secured(now, cx.style, measure);
+            }
+            Heard::Plain(octets) => dialogue.handle_input(octets, now, cx, measure),
+        });
+        if is_new
+            && self.common.agreed().is_none()
+            && let Some(agreed) = tls.agreed()
+        {
+            self.common.tell_agreed(agreed);
+        }
+        if let Err(error) = fed {
+            self.fail_tls(index, error, now);
+        }
+    }
+
+    fn fail_tls(&mut self, index: usize, error: tls::Error, now: Nanos) {
+        let slot = &mut self.slots[index];
+        if let (Some(tls), Some(connection)) = (&mut slot.tls, &mut slot.connection) {
+            // The alert; nobody may be there to hear it.
+            let _ = tls.write(connection);
+        }
+        let fault = match error {
+            tls::Error::Certificate(_) => Fault::Certificate,
+            tls::Error::Broken(_) => Fault::Protocol,
+        };
+        slot.dialogue.fail(fault, now, &mut self.measure);
+        let error = io::Error::other(error.to_string());
+        if fault == Fault::Certificate {
+            self.last_error = Some(error);
+        } else {
+            self.last_trouble = Some(error);
+        }
+    }
+
+    /// As [`Self::flush`], through TLS.
+    fn flush_tls(&mut self, index: usize, now: Nanos) {
+        let Slot { connection: Some(connection), tls: Some(tls), dialogue, .. } =
+            &mut self.slots[index]
+        else {
+            return;
+        };
+        loop {
+            let written = tls.write(connection).and_then(|()| {
+                // All that was encrypted is in the kernel's hands.
+                let taken = std::mem::take(&mut tls.taken);
+                if taken > 0 {
+                    dialogue.handle_written(taken, now, &mut self.measure);
+                }
+                if dialogue.outbox.is_empty() || !tls.is_secured() {
+                    return Ok(0);
+                }
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let count = dialogue.outbox.gather(self.mail, &mut slices);
+                tls.encrypt(&slices[..count])
+            });
+            match written {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return dialogue.fail(Fault::Socket, now, &mut self.measure),
+            }
+        }
+    }
+
     /// Time-outs and new attempts.
     pub(super) fn tick(&mut self, now: Nanos) {
+        if self.slots.iter().any(|slot| slot.connection.is_some() && slot.dialogue.is_open()) {
+            self.stood_at = now;
+        }
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
             if slot.connection.is_none() {
@@ -238,5 +354,18 @@ impl Worker<'_> {
             }
         }
         all_gone
+    }
+}
+
+/// What is told where no connection comes to stand, and whether there is no use to try again.
+fn told(fault: Fault) -> Option<(&'static str, bool)> {
+    // RFC 5321 §4.2.1: 4yz may be over the next time.
+    let is_final = |code: Option<u16>| code.is_none_or(|code| code >= 500);
+    match fault {
+        Fault::Starttls(code) => Some(("the server refuses STARTTLS", is_final(code))),
+        Fault::Auth(code) => Some(("the server refuses AUTH PLAIN", is_final(code))),
+        Fault::HandshakeTimeout => Some(("the TLS handshake took too long", false)),
+        Fault::Handshake => Some(("the TLS handshake failed", false)),
+        _ => None,
     }
 }

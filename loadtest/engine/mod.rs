@@ -30,6 +30,7 @@ use super::{
     share::Share,
     socket::ClientNet,
     target::Address,
+    tls::{Agreed, Secure},
     usage::Usage,
 };
 use common::Common;
@@ -46,6 +47,8 @@ pub(super) struct Plan {
     pub(super) from: Option<ClientNet>,
     pub(super) proxy: Option<Proxy>,
     pub(super) style: Style,
+    /// TLS, where the style asks for it.
+    pub(super) secure: Option<Secure>,
     /// Invariant: at most as many as connections.
     pub(super) threads: usize,
     pub(super) connections: usize,
@@ -79,7 +82,11 @@ pub(super) struct Outcome {
     /// Of each thread in the measured window.
     pub(super) usages: Vec<Usage>,
     pub(super) extensions: Extensions,
+    /// By the first TLS handshake.
+    pub(super) agreed: Option<Agreed>,
     pub(super) tallies: Option<BTreeMap<String, Tally>>,
+    /// Why the run ended before its time.
+    pub(super) gave_up: Option<String>,
 }
 
 /// Told how far the run is, at most four times a second.
@@ -144,12 +151,14 @@ fn merge(parts: Vec<Part>, plan: &Plan, common: &Common) -> Outcome {
     let start = common.start().unwrap_or_default() + plan.warmup;
     let end = parts.iter().map(|part| part.end).max().unwrap_or_default().max(start + 1);
     let usages = parts.iter().map(|part| part.usage).collect();
+    let mut gave_up = None;
     let mut tallies: Option<BTreeMap<String, Tally>> = None;
     let mut merged: Option<Measure> = None;
     for mut part in parts {
         for (name, tally) in part.tallies.into_iter().flatten() {
             tallies.get_or_insert_default().entry(name).or_default().add(&tally);
         }
+        gave_up = gave_up.or(part.gave_up);
         part.measure.finish(end);
         match &mut merged {
             None => merged = Some(part.measure),
@@ -161,6 +170,8 @@ fn merge(parts: Vec<Part>, plan: &Plan, common: &Common) -> Outcome {
         seconds: (end - start) as f64 / 1e9,
         usages,
         extensions: common.extensions().unwrap_or_default(),
+        agreed: common.agreed().cloned(),
         tallies,
+        gave_up,
     }
 }

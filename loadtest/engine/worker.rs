@@ -25,6 +25,7 @@ use super::{
         scenario::Tally,
         schedule::Schedule,
         share::Share,
+        tls::Client,
         usage::Usage,
     },
     Plan, TICK,
@@ -50,6 +51,8 @@ pub(super) struct Part {
     /// Where the measured window ended.
     pub(super) end: Nanos,
     pub(super) tallies: Option<BTreeMap<String, Tally>>,
+    /// Why it ended before its time.
+    pub(super) gave_up: Option<String>,
 }
 
 /// A thread of the run; lives on it.
@@ -61,6 +64,8 @@ pub(super) struct Worker<'a> {
     /// Where the progress is told.
     board: Option<&'a Mutex<Snapshot>>,
     pub(super) poll: Poll,
+    /// TLS of its connections.
+    pub(super) client: Option<Client>,
     pub(super) slots: Vec<Slot>,
     /// With room for a message, in the order in which they became so.
     pub(super) idle: VecDeque<usize>,
@@ -82,7 +87,14 @@ pub(super) struct Worker<'a> {
     pub(super) has_ended: bool,
     /// Nothing is due any more: connections quit.
     pub(super) is_closing: bool,
+    /// When a connection was last seen to stand.
+    pub(super) stood_at: Nanos,
+    /// None did for too long.
+    gave_up: bool,
+    /// No use to try again.
     pub(super) last_error: Option<io::Error>,
+    /// May be over the next time.
+    pub(super) last_trouble: Option<io::Error>,
     crowd: Option<Crowd<'a>>,
 }
 
@@ -112,6 +124,7 @@ impl<'a> Worker<'a> {
             common,
             board,
             poll,
+            client: plan.secure.as_ref().map(|secure| secure.client(connections)),
             slots: Vec::with_capacity(connections),
             idle: VecDeque::with_capacity(connections),
             schedule,
@@ -127,7 +140,10 @@ impl<'a> Worker<'a> {
             load_start: 0,
             has_ended: false,
             is_closing: false,
+            stood_at: 0,
+            gave_up: false,
             last_error: None,
+            last_trouble: None,
             crowd: (!plan.misfits.is_empty()).then(|| Crowd::new(plan, share)),
         })
     }
@@ -180,7 +196,10 @@ impl<'a> Worker<'a> {
                     usage_window = Some(Usage::now());
                 }
                 let spent = self.is_spent();
-                if !self.has_ended && (now >= window.end || spent) {
+                // A number of messages has no end of its own where no server takes them.
+                let waited = now.saturating_sub(self.stood_at.max(self.load_start));
+                self.gave_up |= self.plan.messages.is_some() && waited > self.longest_gap();
+                if !self.has_ended && (now >= window.end || spent || self.gave_up) {
                     self.has_ended = true;
                     ended_at = now;
                     if !spent {
@@ -207,6 +226,12 @@ impl<'a> Worker<'a> {
         for ticket in mem::take(&mut self.due) {
             self.measure.skip(ticket, now);
         }
+        let gave_up = (self.gave_up && !self.is_spent()).then(|| {
+            let seconds = self.longest_gap() as f64 / 1e9;
+            let why = self.last_error.take().or(self.last_trouble.take());
+            let why = why.map(|error| format!(": {error}")).unwrap_or_default();
+            format!("no connection stood for {seconds} s{why}")
+        });
         let (usage, end) = usage_end.unwrap_or((Usage::now(), now));
         Ok(Some(Part {
             usage: usage.since(usage_window.unwrap_or(usage_start)),
@@ -214,6 +239,7 @@ impl<'a> Worker<'a> {
                 (None, Some(window)) => window.end.min(end),
                 _ => self.measure.last_ack,
             },
+            gave_up,
             tallies: self.crowd.map(|crowd| crowd.tallies()),
             measure: self.measure,
         }))
@@ -238,7 +264,8 @@ impl<'a> Worker<'a> {
             let shared_schedule = self.share.of > 1 && self.schedule.is_some();
             let start = now + if shared_schedule { 2 * SHORT_TICK } else { 0 };
             let told = self.common.tell_standing(standing, start);
-            told.map_err(|error| self.last_error.take().unwrap_or(error))?;
+            let why = self.last_error.take().or(self.last_trouble.take());
+            told.map_err(|error| why.unwrap_or(error))?;
         }
         let Some(load_start) = self.common.start() else { return Ok(()) };
         let offers_chunking = self.common.extensions().is_some_and(|offer| offer.chunking);
@@ -271,6 +298,11 @@ impl<'a> Worker<'a> {
         }
         self.taken += 1;
         Some(self.share.number(self.taken - 1))
+    }
+
+    /// How long none of the connections may stand: longer than one attempt may take.
+    fn longest_gap(&self) -> Nanos {
+        self.plan.reply_wait.saturating_add(self.plan.drain)
     }
 
     /// Whether all messages asked for are taken.

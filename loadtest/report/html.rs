@@ -81,7 +81,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     };
     plot(out, "Distribution", &curves, show_seconds, nines)?;
     write!(out, "<h2>Phases</h2><table><tr><th>phase<th>p50<th>p99<th>max")?;
-    for (name, times) in &report.latency.phases {
+    let tls = report.latency.tls.iter().map(|times| ("tls", times));
+    let phases = report.latency.phases.iter().map(|(name, times)| (name.as_str(), times));
+    for (name, times) in phases.chain(tls) {
         let [p50, p99, max] = [times.p50, times.p99, times.max].map(show_seconds);
         write!(out, "<tr><td>{}<td>{p50}<td>{p99}<td>{max}", escape(name))?;
     }

@@ -48,6 +48,9 @@ pub(super) struct Report {
     pub(super) totals: Totals,
     pub(super) rate: Rate,
     pub(super) latency: Latency,
+    /// `null` without TLS.
+    #[serde(default)]
+    pub(super) tls: Option<TlsHandshakes>,
     pub(super) intervals: Vec<Interval>,
     /// Reply codes, also of warm-up and connections.
     pub(super) replies: BTreeMap<u16, u64>,
@@ -101,6 +104,23 @@ pub(super) struct Latency {
     /// From the actual send.
     pub(super) service: Distribution,
     pub(super) phases: BTreeMap<String, Distribution>,
+    /// Of TLS handshakes; `null` without TLS.
+    #[serde(default)]
+    pub(super) tls: Option<Distribution>,
+}
+
+/// TLS handshakes, also of the warm-up.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct TlsHandshakes {
+    pub(super) full: u64,
+    /// By a ticket of an earlier connection.
+    pub(super) resumed: u64,
+    pub(super) failed: u64,
+    /// Of the first: `TLSv1.3`.
+    pub(super) version: String,
+    pub(super) cipher: String,
+    /// Of the key exchange.
+    pub(super) group: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -232,6 +252,8 @@ impl Report {
         let per_second = |count: u64| count as f64 / outcome.seconds.max(1e-9);
         let rate = per_second(measure.acked);
         let phases = Phase::ALL.iter().zip(&measure.phases);
+        let is_tls = options.plan.secure.is_some();
+        let phases = phases.filter(|(phase, _)| **phase != Phase::Tls);
         let mut told = options.told.clone();
         told["server_offers"] = serde_json::json!({
             "pipelining": outcome.extensions.pipelining,
@@ -262,7 +284,9 @@ impl Report {
                 phases: phases
                     .map(|(phase, times)| (phase.name().to_owned(), Distribution::of(times)))
                     .collect(),
+                tls: is_tls.then(|| Distribution::of(&measure.phases[Phase::Tls as usize])),
             },
+            tls: is_tls.then(|| handshakes(outcome)),
             intervals: measure.intervals.clone(),
             replies: measure.replies().collect(),
             errors: Errors {
@@ -293,6 +317,16 @@ impl Report {
             unseen: seen.unseen,
         });
     }
+}
+
+fn handshakes(outcome: &Outcome) -> TlsHandshakes {
+    let counted = &outcome.measure.handshakes;
+    let (version, cipher, group) = match outcome.agreed.clone() {
+        Some(agreed) => (agreed.version, agreed.cipher, agreed.group),
+        None => Default::default(),
+    };
+    let failed = outcome.measure.connection_faults.handshakes();
+    TlsHandshakes { full: counted.full, resumed: counted.resumed, failed, version, cipher, group }
 }
 
 fn named(faults: &Faults) -> BTreeMap<String, u64> {
@@ -377,7 +411,13 @@ pub(super) mod tests {
                 messages_per_hour: 3_600_000.0,
                 bytes_per_second: 1e6,
             },
-            latency: Latency { response: times(7), service: times(6), phases: BTreeMap::new() },
+            latency: Latency {
+                response: times(7),
+                service: times(6),
+                phases: BTreeMap::new(),
+                tls: None,
+            },
+            tls: None,
             intervals: vec![second(0.0), second(1.0)],
             replies: BTreeMap::from([(250, 2_000)]),
             errors: Errors {

@@ -46,13 +46,23 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     write!(out, " by phase ")?;
     for phase in Phase::ALL {
-        if let Some(times) = report.latency.phases.get(phase.name())
+        let times = match phase {
+            Phase::Tls => report.latency.tls.as_ref(),
+            _ => report.latency.phases.get(phase.name()),
+        };
+        if let Some(times) = times
             && times.count > 0
         {
             write!(out, "  {} {}", phase.name(), show_seconds(times.p50))?;
         }
     }
     writeln!(out, "    (p50)")?;
+    if let Some(tls) = &report.tls {
+        let (full, resumed) = (show_count(tls.full), show_count(tls.resumed));
+        let failed = show_count(tls.failed);
+        write!(out, " tls        {} {} {}", tls.version, tls.cipher, tls.group)?;
+        writeln!(out, "   {full} full   {resumed} resumed   {failed} failed")?;
+    }
     let generator = &report.generator;
     write!(out, " generator  cpu {:.0} %", generator.cpu_share * 100.0)?;
     if generator.cpu_shares.len() > 1 {

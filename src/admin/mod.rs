@@ -3,9 +3,12 @@
 //! It runs on a thread of its own with a current-thread tokio runtime and never waits for a shard
 //! for long: a shard that does not answer is shown as it was last seen.
 
+mod client;
+mod guard;
 mod pages;
 mod v1;
 
+pub use client::{ClientError, post};
 pub use v1::LogState;
 
 use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
@@ -40,7 +43,17 @@ pub struct AdminState {
     pub dns: DnsMetrics,
     /// The log, for the stream API.
     pub log: LogState,
+    /// What requests must bring as `Authorization: Bearer`, probes aside; `None`: nothing.
+    pub token: Option<String>,
+    /// Where wishes for a reload go.
+    pub reloads: Reloads,
 }
+
+/// What a reload changed, or why it was refused; a line each.
+pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
+
+/// Wishes for a reload, each with the place for its outcome.
+pub type Reloads = crossbeam::channel::Sender<oneshot::Sender<ReloadOutcome>>;
 
 /// Facts the server sets and the admin plane reads.
 #[derive(Debug, Default)]

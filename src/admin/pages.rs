@@ -7,13 +7,14 @@ use crate::metrics::{
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -128,14 +129,17 @@ impl Pages {
 
 pub(super) fn router(pages: Arc<Pages>) -> Router {
     let v1 = super::v1::router(pages.state.log.clone());
+    let token = pages.state.token.as_deref().map(Arc::from);
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload))
         .with_state(pages)
         .merge(v1)
+        .layer(middleware::from_fn_with_state(token, super::guard::guard))
 }
 
 /// Keeps the times of the heartbeats' moves right between probes. Runs until aborted.
@@ -169,6 +173,22 @@ async fn status(State(pages): State<Arc<Pages>>) -> Response {
         "obstacles": obstacles,
     });
     reply(StatusCode::OK, "application/json", format!("{status}\n"))
+}
+
+async fn reload(State(pages): State<Arc<Pages>>) -> Response {
+    let (answer, outcome) = oneshot::channel();
+    if pages.state.reloads.try_send(answer).is_err() {
+        return reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "too many reloads\n".to_owned());
+    }
+    let lines =
+        |lines: Vec<String>| lines.iter().fold(String::new(), |all, line| all + line + "\n");
+    match outcome.await {
+        Ok(Ok(told)) => reply(StatusCode::OK, TEXT, lines(told)),
+        Ok(Err(errors)) => reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, lines(errors)),
+        Err(_) => {
+            reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server shuts down\n".to_owned())
+        }
+    }
 }
 
 async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {

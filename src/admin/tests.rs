@@ -15,6 +15,19 @@ struct Server {
 impl Server {
     /// An admin plane beside a thread that beats like a shard.
     fn start() -> Server {
+        Server::start_with(None)
+    }
+
+    /// With a token; reloads are answered by what the first line of a text says.
+    fn start_with(token: Option<&str>) -> Server {
+        let (reloads, wanted) = crossbeam::channel::bounded(1);
+        std::thread::spawn(move || {
+            let outcomes = [Ok(vec!["a changed".to_owned()]), Err(vec!["bad key".to_owned()])];
+            for (wanted, outcome) in wanted.iter().zip(outcomes) {
+                let wanted: oneshot::Sender<ReloadOutcome> = wanted;
+                let _ = wanted.send(outcome);
+            }
+        });
         let published = Published::new();
         let ready = Arc::new(Readiness::default());
         let disk_full = Arc::new(AtomicBool::new(false));
@@ -32,6 +45,8 @@ impl Server {
             export: ExportMetrics::new(),
             dns: DnsMetrics::new(),
             log: no_log(),
+            token: token.map(str::to_owned),
+            reloads,
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
         let stop_shard = Arc::new(AtomicBool::new(false));
@@ -138,6 +153,8 @@ fn a_taken_address_is_a_clear_error() {
         export: ExportMetrics::new(),
         dns: DnsMetrics::new(),
         log: no_log(),
+        token: None,
+        reloads: crossbeam::channel::bounded(1).0,
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
@@ -154,9 +171,59 @@ fn shutting_down_frees_the_address() {
         export: ExportMetrics::new(),
         dns: DnsMetrics::new(),
         log: no_log(),
+        token: None,
+        reloads: crossbeam::channel::bounded(1).0,
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
     let address = admin.address();
     admin.shut_down();
     assert!(TcpStream::connect(address).is_err());
+}
+
+/// What curl would send.
+fn ask(server: &Server, method: &str, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(server.admin.address()).unwrap();
+    let host = "Host: 127.0.0.1\r\nConnection: close\r\nContent-Length: 0\r\n";
+    write!(stream, "{method} {path} HTTP/1.1\r\n{host}{headers}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_token_is_demanded_of_all_but_probes() {
+    let server = Server::start_with(Some("s3cret"));
+    for (method, path) in
+        [("GET", "/metrics"), ("GET", "/"), ("GET", "/v1/shards"), ("POST", "/v1/reload")]
+    {
+        check(&ask(&server, method, path, ""), &["401", "www-authenticate: Bearer"]);
+        check(&ask(&server, method, path, "Authorization: Bearer s3cre\r\n"), &["401"]);
+        check(&ask(&server, method, path, "Authorization: Basic s3cret\r\n"), &["401"]);
+    }
+    check(&ask(&server, "GET", "/healthz", ""), &["200"]);
+    let token = "Authorization: Bearer s3cret\r\n";
+    check(&ask(&server, "GET", "/metrics", token), &["200", "mailrace_build_info"]);
+    check(&ask(&server, "POST", "/v1/reload", token), &["200", "a changed"]);
+    let error = post(server.admin.address(), Some("s3cret"), "/v1/reload").unwrap_err();
+    assert_eq!(error.to_string(), "bad key\n");
+    let error = post(server.admin.address(), None, "/v1/reload").unwrap_err();
+    assert!(error.to_string().contains("a token is needed"), "{error}");
+}
+
+#[test]
+fn a_web_page_orders_nothing() {
+    let server = Server::start();
+    check(&ask(&server, "POST", "/v1/reload", "Origin: http://evil.example\r\n"), &["403"]);
+    check(&ask(&server, "POST", "/v1/reload", ""), &["200", "a changed"]);
+    check(&ask(&server, "GET", "/v1/reload", ""), &["405"]);
+}
+
+#[test]
+fn nobody_there_is_a_clear_error() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = post(address, None, "/v1/reload").unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("no answer from http://{address} (server.admin")),
+        "{error}"
+    );
 }

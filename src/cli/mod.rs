@@ -9,6 +9,7 @@ mod config;
 mod doctor;
 mod group;
 mod log;
+mod reload;
 mod serve;
 
 pub use bench::run_loadtest;
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(ConfigArgs),
+    /// Have the running server take up its configuration anew
+    Reload(ConfigArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print configurations to start from, or the schema
@@ -96,6 +99,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
     };
     match cli.command {
         Command::Serve(args) => serve::run(&args, serve),
+        Command::Reload(args) => reload::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),

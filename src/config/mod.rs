@@ -38,7 +38,7 @@ pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsCo
 
 use crate::export::ExportOptions;
 use crate::policy::Accept;
-use crate::tls::{Certificate, Files, LoadError};
+use crate::tls::{Certificate, Demands, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -68,6 +68,14 @@ pub struct Config {
     pub exports: Vec<ExportOptions>,
     file: Option<PathBuf>,
     settings: Vec<Setting>,
+    source: Source,
+}
+
+/// What [`Config::load`] was told, so that it can be asked again.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    named: Option<PathBuf>,
+    sets: Vec<String>,
 }
 
 /// `[server]`
@@ -267,6 +275,16 @@ pub struct ListenerConfig {
     pub mt_priority: bool,
 }
 
+impl ListenerConfig {
+    /// What it demands of its clients' TLS.
+    pub fn tls_demands(&self) -> Demands {
+        Demands {
+            client_authorities: self.tls_client_ca.clone(),
+            known_name: self.tls_reject_unknown_name,
+        }
+    }
+}
+
 /// `listener.protocol`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -348,9 +366,48 @@ impl Config {
     /// Every mistake found, each with the place where it was written; a file that cannot be read.
     pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
         let file = ConfigFile::find(named)?;
-        let config = Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
+        let mut config =
+            Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
         config.check_certificates()?;
+        config.source = Source { named: named.map(Path::to_owned), sets: sets.to_vec() };
         Ok(config)
+    }
+
+    /// Loads it anew from where it came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_again(&self) -> Result<Config, ConfigErrors> {
+        Config::load(self.source.named.as_deref(), &self.source.sets)
+    }
+
+    /// This configuration as far as a server that was started with `running` can take it up: what
+    /// needs a restart stays as it is.
+    #[must_use]
+    pub fn as_taken_by(&self, running: &Config) -> Config {
+        let listener = |running: &ListenerConfig| {
+            let new = self.listeners.iter().find(|new| new.name == running.name);
+            let mut taken = new.unwrap_or(running).clone();
+            taken.listen.clone_from(&running.listen);
+            taken.listen_unix.clone_from(&running.listen_unix);
+            taken.protocol = running.protocol;
+            taken.tls_mode = running.tls_mode;
+            taken.tls.clone_from(&running.tls);
+            taken.tls_client_ca.clone_from(&running.tls_client_ca);
+            taken.tls_reject_unknown_name = running.tls_reject_unknown_name;
+            taken
+        };
+        Config {
+            server: ServerConfig { tls: self.server.tls.clone(), ..running.server.clone() },
+            log: LogConfig {
+                retention: self.log.retention.clone(),
+                disk_low: self.log.disk_low,
+                ..running.log.clone()
+            },
+            listeners: running.listeners.iter().map(listener).collect(),
+            ..self.clone()
+        }
     }
 
     /// Certificates that a listener shows: its own first, then the server's, each by its names.
@@ -371,12 +428,14 @@ impl Config {
             [("server".to_owned(), &self.server.tls)].into_iter().chain(of_listeners)
         {
             let Some(files) = files else { continue };
-            let (field, message) = match Certificate::load(files) {
-                Ok(_) => continue,
-                Err(LoadError::Certificate(text)) => ("cert_file", text),
-                Err(LoadError::Key(text)) => ("key_file", text),
-            };
-            errors.push(self.error(format!("{table}.tls.{field}"), message));
+            if let Err(error) = Certificate::load(files) {
+                errors.push(self.bad_file(&table, error));
+            }
+        }
+        for (index, listener) in self.listeners.iter().enumerate() {
+            if let Err(error) = listener.tls_demands().load() {
+                errors.push(self.bad_file(&format!("listener.{index}"), error));
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
@@ -408,6 +467,16 @@ impl Config {
             loaded.push(policy);
         }
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The key to blame for a file of a table's TLS.
+    fn bad_file(&self, table: &str, error: LoadError) -> ConfigError {
+        let (field, message) = match error {
+            LoadError::Certificate(text) => ("cert_file", text),
+            LoadError::Key(text) => ("key_file", text),
+            LoadError::ClientAuthorities(text) => ("client_ca_file", text),
+        };
+        self.error(format!("{table}.tls.{field}"), message)
     }
 
     /// A mistake in the value of a key.
@@ -507,7 +576,16 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
     };
     let exports = exports::exports(s, &context);
     let settings = settings.finish()?;
-    Ok(Config { server, log, limits, listeners, exports, file: None, settings })
+    Ok(Config {
+        server,
+        log,
+        limits,
+        listeners,
+        exports,
+        file: None,
+        settings,
+        source: Source::default(),
+    })
 }
 
 fn log(s: &mut Settings) -> LogConfig {

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub struct KeeperOptions {
 /// The thread. Dropping it ends it.
 #[derive(Debug)]
 pub struct Keeper {
+    live: Arc<Mutex<Live>>,
+    metrics: ExportMetrics,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,20 +52,40 @@ impl Keeper {
     pub fn start(options: KeeperOptions) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let mut retention = Retention::new(&options.log)?;
-        let age = options.rules.age.map_or(0.0, |age| age.as_secs_f64());
-        options.metrics.retention.set(age);
+        let live = Live { rules: options.rules, told: options.told.clone() };
+        let live = Arc::new(Mutex::new(live));
+        let (keeper_live, metrics) = (live.clone(), options.metrics.clone());
+        tell_age(&metrics, &options.rules);
         let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(move || {
             lower_priority();
             loop {
-                look(&mut retention, &options);
+                let now = live.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                look(&mut retention, &options, &now);
                 if !matches!(stopped.recv_timeout(LOOK_EVERY), Err(mpsc::RecvTimeoutError::Timeout))
                 {
                     return;
                 }
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { live: keeper_live, metrics, stop: Some(stop), thread: Some(thread) })
     }
+
+    /// Goes by other rules from the next look on, and leaves other groups' lag to be told elsewhere.
+    pub fn change(&self, rules: Rules, told: Vec<String>) {
+        tell_age(&self.metrics, &rules);
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live { rules, told };
+    }
+}
+
+/// What may change while it runs.
+#[derive(Clone, Debug)]
+struct Live {
+    rules: Rules,
+    told: Vec<String>,
+}
+
+fn tell_age(metrics: &ExportMetrics, rules: &Rules) {
+    metrics.retention.set(rules.age.map_or(0.0, |age| age.as_secs_f64()));
 }
 
 impl Drop for Keeper {
@@ -75,9 +97,9 @@ impl Drop for Keeper {
     }
 }
 
-struct Live<'a>(&'a KeeperOptions);
+struct Demand<'a>(&'a KeeperOptions);
 
-impl Needs for Live<'_> {
+impl Needs for Demand<'_> {
     fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
         lowest_needed(self.0.log.dir(), shard)
     }
@@ -87,9 +109,9 @@ impl Needs for Live<'_> {
     }
 }
 
-fn look(retention: &mut Retention, options: &KeeperOptions) {
+fn look(retention: &mut Retention, options: &KeeperOptions, now: &Live) {
     let low = (options.disk_low)();
-    match retention.pass(&options.rules, low, &Live(options)) {
+    match retention.pass(&now.rules, low, &Demand(options)) {
         Ok(pass) => {
             for (reason, segments) in pass.deleted {
                 let (reason, bytes) = (Reason::name(reason), pass.bytes);
@@ -99,7 +121,7 @@ fn look(retention: &mut Retention, options: &KeeperOptions) {
         }
         Err(error) => tracing::error!(%error, "retention cannot go on for now"),
     }
-    if let Err(error) = tell_groups(options) {
+    if let Err(error) = tell_groups(options, &now.told) {
         tracing::warn!(%error, "the groups' lag cannot be told");
     }
     match options.log.oldest_received() {
@@ -109,10 +131,10 @@ fn look(retention: &mut Retention, options: &KeeperOptions) {
 }
 
 /// Shows how far the groups of the stream's consumers are.
-fn tell_groups(options: &KeeperOptions) -> io::Result<()> {
+fn tell_groups(options: &KeeperOptions, told: &[String]) -> io::Result<()> {
     let shards = options.log.shards()?;
     for group in Group::list(options.log.dir())? {
-        if options.told.iter().any(|name| name == group.name()) {
+        if told.iter().any(|name| name == group.name()) {
             continue;
         }
         let (mut lags, mut oldest) = (Vec::new(), None::<i64>);

@@ -63,80 +63,48 @@ impl std::error::Error for StartError {}
 
 /// The running plane. Dropping it stops it, as [`Plane::shut_down`] does.
 pub struct Plane {
-    stop: watch::Sender<bool>,
+    log: Log,
+    shards: u16,
     marks: Arc<HighWaterMarks>,
     bells: Bells,
-    lanes: Vec<JoinHandle<()>>,
+    metrics: ExportMetrics,
+    exporters: Vec<Running>,
+    stop: watch::Sender<bool>,
     crier: Option<JoinHandle<()>>,
-    runtimes: Vec<RuntimeThread>,
-    active: Vec<Active>,
 }
 
 impl fmt::Debug for Plane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Plane({} lanes)", self.lanes.len())
+        write!(f, "Plane({} exporters)", self.exporters.len())
     }
 }
+
+/// Makes the sink of an exporter, within its runtime.
+pub(super) type MakeSink = dyn Fn(&ExportOptions) -> Result<Box<dyn Sink>, SinkError>;
 
 /// Starts the exporters. A sink that is not there is no error: it is waited for.
 ///
 /// # Errors
 /// Options that make no sense, files that cannot be opened; nothing runs then.
 pub fn start(options: PlaneOptions) -> Result<Plane, StartError> {
-    start_with(options, make_sink)
+    start_with(options, &make_sink)
 }
 
 /// As [`start`], with other sinks.
-pub(super) fn start_with(
-    options: PlaneOptions,
-    make_sink: impl Fn(&ExportOptions) -> Result<Box<dyn Sink>, SinkError>,
-) -> Result<Plane, StartError> {
+pub(super) fn start_with(options: PlaneOptions, make_sink: &MakeSink) -> Result<Plane, StartError> {
     let (stop, stopped) = watch::channel(false);
     let mut plane = Plane {
-        stop,
+        log: options.log,
+        shards: options.shards,
         marks: options.marks.clone(),
         bells: options.bells.clone(),
-        lanes: Vec::new(),
+        metrics: options.metrics,
+        exporters: Vec::new(),
+        stop,
         crier: None,
-        runtimes: Vec::new(),
-        active: Vec::new(),
     };
-    for exporter in options.exporters {
-        let name = exporter.name.clone();
-        let bad = |what: String| StartError::Exporter(name.clone(), what);
-        let group = Group::new(options.log.dir(), &name).map_err(|error| bad(error.to_string()))?;
-        plane.active.push(group.activate().map_err(|error: GroupError| bad(error.to_string()))?);
-        let thread = RuntimeThread::start(&name).map_err(StartError::Io)?;
-        let runtime = thread.handle.clone();
-        plane.runtimes.push(thread);
-        let sink = {
-            // Clients start tasks of their own.
-            let _entered = runtime.enter();
-            make_sink(&exporter).map_err(|error| bad(error.to_string()))?
-        };
-        let metrics = options.metrics.exporter(&name, &ErrorClass::NAMES);
-        let shared = Arc::new(Exporter::new(
-            exporter,
-            sink,
-            metrics,
-            options.metrics.group(&name),
-            usize::from(options.shards),
-        ));
-        for shard in 0..options.shards {
-            let parts = Parts {
-                exporter: shared.clone(),
-                log: options.log.clone(),
-                group: group.clone(),
-                shard,
-                marks: options.marks.clone(),
-                runtime: runtime.clone(),
-                stop: stopped.clone(),
-            };
-            let lane = lane::start(parts, &plane.bells).map_err(|error| bad(error.to_string()))?;
-            plane.lanes.push(lane);
-        }
-    }
-    let (bells, marks) = (plane.bells.clone(), options.marks.clone());
+    plane.replace_with(options.exporters, make_sink)?;
+    let (bells, marks) = (options.bells, options.marks);
     let listener = options.listener;
     let crier = std::thread::Builder::new()
         .name("marks".to_owned())
@@ -147,6 +115,91 @@ pub(super) fn start_with(
         .map_err(StartError::Io)?;
     plane.crier = Some(crier);
     Ok(plane)
+}
+
+/// An exporter that can run: its options make sense, and its threads are there.
+struct Prepared {
+    options: ExportOptions,
+    group: Group,
+    runtime: RuntimeThread,
+    sink: Box<dyn Sink>,
+}
+
+impl Prepared {
+    fn new(log: &Log, options: ExportOptions, make_sink: &MakeSink) -> Result<Self, StartError> {
+        let bad = |what: String| StartError::Exporter(options.name.clone(), what);
+        let group = Group::new(log.dir(), &options.name).map_err(|error| bad(error.to_string()))?;
+        let runtime = RuntimeThread::start(&options.name).map_err(StartError::Io)?;
+        let sink = {
+            // Clients start tasks of their own.
+            let _entered = runtime.handle.enter();
+            make_sink(&options).map_err(|error| bad(error.to_string()))?
+        };
+        Ok(Self { options, group, runtime, sink })
+    }
+
+    /// Runs it; `active` is its group's claim, where one that stopped had it before.
+    fn start(self, plane: &Plane, active: Option<Active>) -> Result<Running, StartError> {
+        let Self { options, group, runtime, sink } = self;
+        let name = options.name.clone();
+        let bad = |what: String| StartError::Exporter(name.clone(), what);
+        let active = match active {
+            Some(active) => active,
+            None => group.activate().map_err(|error: GroupError| bad(error.to_string()))?,
+        };
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Exporter::new(
+            options.clone(),
+            sink,
+            plane.metrics.exporter(&name, &ErrorClass::NAMES),
+            plane.metrics.group(&name),
+            usize::from(plane.shards),
+        ));
+        let mut running = Running { options, stop, lanes: Vec::new(), runtime, active };
+        for shard in 0..plane.shards {
+            let parts = Parts {
+                exporter: shared.clone(),
+                log: plane.log.clone(),
+                group: group.clone(),
+                shard,
+                marks: plane.marks.clone(),
+                runtime: running.runtime.handle.clone(),
+                stop: stopped.clone(),
+            };
+            match lane::start(parts, &plane.bells) {
+                Ok(lane) => running.lanes.push(lane),
+                Err(error) => {
+                    running.stop(plane);
+                    return Err(bad(error.to_string()));
+                }
+            }
+        }
+        Ok(running)
+    }
+}
+
+/// An exporter at work.
+struct Running {
+    options: ExportOptions,
+    stop: watch::Sender<bool>,
+    lanes: Vec<JoinHandle<()>>,
+    runtime: RuntimeThread,
+    active: Active,
+}
+
+impl Running {
+    /// Stops reading, waits a few seconds for requests under way, saves the offsets (D16).
+    fn stop(self, plane: &Plane) -> Active {
+        self.stop.send_replace(true);
+        plane.wake();
+        for lane in self.lanes {
+            if lane.join().is_err() {
+                tracing::error!("a lane of exporter {} panicked", self.options.name);
+            }
+        }
+        drop(self.runtime);
+        self.active
+    }
 }
 
 /// A runtime with a thread of its own: an exporter costs one core at most, and none waits for another.
@@ -204,22 +257,86 @@ fn tell(
 }
 
 impl Plane {
+    /// Lets exactly these exporters run: those whose options are the same go on undisturbed, the
+    /// others stop, save their offsets, and start anew. Returns the names of those that changed,
+    /// came or went.
+    ///
+    /// # Errors
+    /// Options that make no sense: nothing is changed then. Files that cannot be opened, which is
+    /// seen too late to go back: that exporter does not run.
+    pub fn replace(&mut self, exporters: Vec<ExportOptions>) -> Result<Vec<String>, StartError> {
+        self.replace_with(exporters, &make_sink)
+    }
+
+    pub(super) fn replace_with(
+        &mut self,
+        exporters: Vec<ExportOptions>,
+        make_sink: &MakeSink,
+    ) -> Result<Vec<String>, StartError> {
+        let names: Vec<String> = exporters.iter().map(|options| options.name.clone()).collect();
+        let mut fresh = Vec::new();
+        for options in &exporters {
+            if !self.exporters.iter().any(|running| running.options == *options) {
+                fresh.push(Prepared::new(&self.log, options.clone(), make_sink)?);
+            }
+        }
+        let (stay, go) = std::mem::take(&mut self.exporters)
+            .into_iter()
+            .partition(|running: &Running| exporters.contains(&running.options));
+        self.exporters = stay;
+        let mut touched = Vec::new();
+        // All at once: each may take seconds.
+        for running in &go {
+            running.stop.send_replace(true);
+        }
+        let mut claims = Vec::new();
+        for running in go {
+            let name = running.options.name.clone();
+            let active = running.stop(self);
+            if names.contains(&name) {
+                claims.push((name, active));
+            } else {
+                self.metrics.forget(&name, &ErrorClass::NAMES);
+                touched.push(name);
+            }
+        }
+        let mut failed = None;
+        for prepared in fresh {
+            let name = prepared.options.name.clone();
+            let claim = claims.iter().position(|(of, _)| *of == name);
+            let claim = claim.map(|at| claims.swap_remove(at).1);
+            match prepared.start(self, claim) {
+                Ok(running) => self.exporters.push(running),
+                Err(error) => failed = Some(error),
+            }
+            touched.push(name);
+        }
+        failed.map_or(Ok(touched), Err)
+    }
+
     /// Stops reading, waits a few seconds for requests under way, saves the offsets (D16).
     pub fn shut_down(mut self) {
         self.stop();
     }
 
-    fn stop(&mut self) {
-        self.stop.send_replace(true);
+    fn wake(&self) {
         self.marks.wake();
         self.bells.ring(|_| true, true);
-        for thread in self.lanes.drain(..).chain(self.crier.take()) {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the export plane panicked");
-            }
+    }
+
+    fn stop(&mut self) {
+        let exporters = std::mem::take(&mut self.exporters);
+        for running in &exporters {
+            running.stop.send_replace(true);
         }
-        self.runtimes.clear();
-        self.active.clear();
+        for running in exporters {
+            running.stop(self);
+        }
+        self.stop.send_replace(true);
+        self.wake();
+        if self.crier.take().is_some_and(|crier| crier.join().is_err()) {
+            tracing::error!("a thread of the export plane panicked");
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl Stand {
         };
         let sink = sink.clone();
         let make = move |_: &ExportOptions| Ok(Box::new(Handle(sink.clone())) as Box<dyn Sink>);
-        self.plane = Some(start_with(options, make).unwrap());
+        self.plane = Some(start_with(options, &make).unwrap());
     }
 
     fn stop(&mut self) {

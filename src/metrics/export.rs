@@ -34,6 +34,10 @@ pub struct ExportMetrics {
     pub retention: Gauge,
     /// `log_corrupt_records_total{stage="export"}` of exporters' reads.
     pub corrupt: IntCounter,
+    /// `config_last_reload_successful`
+    pub reload_ok: IntGauge,
+    /// `config_last_reload_success_timestamp_seconds`
+    pub reloaded: Gauge,
 }
 
 /// Those of one exporter.
@@ -147,6 +151,15 @@ impl ExportMetrics {
                 "Damaged places that exporters passed.",
             ))
             .expect("a constant name"),
+            reload_ok: IntGauge::with_opts(opts(
+                "config_last_reload_successful",
+                "Whether the configuration could be taken up when it was last read.",
+            ))
+            .expect("a constant name"),
+            reloaded: plain(
+                "config_last_reload_success_timestamp_seconds",
+                "When a configuration was last taken up.",
+            ),
             registry,
         };
         for reason in REASONS {
@@ -157,7 +170,7 @@ impl ExportMetrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 15] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.records.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.errors.clone()),
@@ -173,10 +186,30 @@ impl ExportMetrics {
             Box::new(self.oldest_record.clone()),
             Box::new(self.retention.clone()),
             Box::new(self.corrupt.clone()),
+            Box::new(self.reload_ok.clone()),
+            Box::new(self.reloaded.clone()),
         ];
         for collector in collectors {
             self.registry.register(collector).expect("each is registered once");
         }
+    }
+
+    /// Forgets an exporter that there is no more, and its group's lag.
+    pub fn forget(&self, name: &str, classes: &[&str]) {
+        // What was never counted is not there to be removed.
+        for result in RESULTS {
+            let _ = self.records.remove_label_values(&[name, result]);
+        }
+        for class in classes {
+            let _ = self.errors.remove_label_values(&[name, class]);
+        }
+        let _ = self.bytes.remove_label_values(&[name]);
+        let _ = self.requests.remove_label_values(&[name]);
+        let _ = self.last_success.remove_label_values(&[name]);
+        for gauge in [&self.up, &self.dead, &self.lag, &self.lag_max, &self.members] {
+            let _ = gauge.remove_label_values(&[name]);
+        }
+        let _ = self.oldest_pending.remove_label_values(&[name]);
     }
 
     /// Those of one exporter, at 0 from now on; `classes` are those of its errors.

@@ -40,6 +40,8 @@ label_set! {
         PerIp => "per_ip",
         /// One address opens sessions too fast.
         Rate => "rate",
+        /// Too many failed AUTH commands came from one address: `421 4.7.0`.
+        AuthFailures => "auth_failures",
         /// No valid PROXY header arrived.
         ProxyHeader => "proxy_header",
         /// The server is shutting down.
@@ -74,6 +76,20 @@ label_set! {
         Ok => "ok",
         /// Refused by either side, given up, or too slow.
         Failed => "failed",
+    }
+}
+
+label_set! {
+    /// What became of an AUTH command.
+    AuthResult {
+        /// The client is who it says: `235`.
+        Ok => "ok",
+        /// It is not: `535`.
+        Failed => "failed",
+        /// It cancelled the exchange, or broke the protocol: `500`, `501`.
+        Aborted => "aborted",
+        /// It could not be found out: `421`, `454`.
+        Unavailable => "unavailable",
     }
 }
 

@@ -17,8 +17,8 @@ pub use distribution::Distribution;
 pub use dns::{DnsMetrics, DnsResult};
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
 pub use labels::{
-    BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp, OverloadStep,
-    RefuseReason, RejectClass, RejectReason, Tally,
+    AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,
+    OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 pub use process::ProcessFacts;
 pub use published::{Published, ShardState};

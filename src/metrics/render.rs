@@ -211,6 +211,16 @@ impl<'a> Families<'a> {
         self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
             named("reason", s.names.protocol_errors, &s.protocol_errors)
         });
+        self.counters("smtp_auth_total", "AUTH commands by mechanism and result.", |s| {
+            let mechanisms = s.names.auth_mechanisms.iter().zip(&s.auth);
+            let each = mechanisms.flat_map(|(mechanism, results)| {
+                results.iter().map(|(result, count)| {
+                    let labels = vec![("mechanism", *mechanism), ("result", result)];
+                    (labels, Value::Number(count as f64))
+                })
+            });
+            each.collect()
+        });
     }
 
     /// Of listeners that have TLS.
@@ -530,6 +540,7 @@ mod tests {
         commands: &["ehlo", "other"],
         replies: &["250", "451"],
         protocol_errors: &["bare_lf"],
+        auth_mechanisms: &["plain", "login"],
     };
 
     fn two_shards() -> Vec<ShardStats> {

@@ -1,7 +1,7 @@
 //! What one shard counts.
 
 use super::{
-    BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
+    AuthResult, BackpressureCause, CloseReason, CorruptStage, Distribution, HandshakeResult, LogOp,
     OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,
 };
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub struct Names {
     pub replies: &'static [&'static str],
     /// Reasons of protocol errors (`bare_lf`, `line_too_long`, ...).
     pub protocol_errors: &'static [&'static str],
+    /// SASL mechanisms (`plain`, ...).
+    pub auth_mechanisms: &'static [&'static str],
 }
 
 /// Everything one shard counts, as plain integers.
@@ -37,6 +39,8 @@ pub struct ShardStats {
     pub replies: Vec<u64>,
     /// Protocol errors by reason, parallel to `names.protocol_errors`.
     pub protocol_errors: Vec<u64>,
+    /// AUTH commands by mechanism, parallel to `names.auth_mechanisms`.
+    pub auth: Vec<Tally<AuthResult>>,
     /// Size of each acknowledged message, in bytes.
     pub message_size: Distribution,
     /// Recipients of each acknowledged message.
@@ -93,6 +97,7 @@ impl ShardStats {
             commands: vec![0; names.commands.len()],
             replies: vec![0; names.replies.len()],
             protocol_errors: vec![0; names.protocol_errors.len()],
+            auth: vec![Tally::default(); names.auth_mechanisms.len()],
             message_size: Distribution::of_sizes(),
             message_recipients: Distribution::of_counts(),
             inflight_bytes: 0,
@@ -141,6 +146,9 @@ impl ShardStats {
         add_all(&mut self.commands, &other.commands);
         add_all(&mut self.replies, &other.replies);
         add_all(&mut self.protocol_errors, &other.protocol_errors);
+        for (mine, theirs) in self.auth.iter_mut().zip(&other.auth) {
+            mine.merge(theirs);
+        }
         self.message_size.merge(&other.message_size);
         self.message_recipients.merge(&other.message_recipients);
         self.inflight_bytes += other.inflight_bytes;

@@ -6,26 +6,66 @@ mod accept;
 pub mod dns;
 mod mailbox;
 mod names;
+mod users;
+mod users_edit;
+mod workers;
 
 pub use accept::{Accept, AcceptError, AcceptOptions};
+pub use users::{Users, UsersError, UsersFile};
+pub use users_edit::{Edit, EditError, edit_users};
+pub use workers::Workers;
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::shard::{Advisor, Answer, ClientAdvice, Question, Ticket};
+use crate::smtp::ScramCredential;
 
 /// Who answers the questions of shards, each kind by threads of its own.
 #[derive(Debug, Default)]
 pub struct Advisors {
     /// Those about clients; `None`: no listener asks any.
-    pub clients: Option<dns::ClientAdvisor>,
+    clients: RwLock<Option<Arc<dns::ClientAdvisor>>>,
+    /// Those about users; `None`: no listener has any.
+    users: RwLock<Option<Arc<Workers>>>,
+}
+
+impl Advisors {
+    /// Who answers those about clients.
+    pub fn clients(&self) -> Option<Arc<dns::ClientAdvisor>> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets questions about clients be answered.
+    pub fn set_clients(&self, clients: dns::ClientAdvisor) {
+        *self.clients.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(clients));
+    }
+
+    /// Who answers those about users.
+    pub fn users(&self) -> Option<Arc<Workers>> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets questions about users be answered, by others than before where there were any.
+    pub fn set_users(&self, users: Option<Workers>) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users.map(Arc::new);
+    }
 }
 
 impl Advisor for Advisors {
     fn ask(&self, question: Question, ticket: Ticket) {
-        match question {
-            Question::Client { listener, address } => match &self.clients {
-                Some(clients) => clients.ask_client(&listener, address, ticket),
+        match &question {
+            Question::Client { listener, address } => match self.clients() {
+                Some(clients) => clients.ask_client(listener, *address, ticket),
                 None => ticket.answer(Answer::Client(ClientAdvice::default())),
             },
-            Question::Password { .. } => ticket.answer(Answer::Password(None)),
+            _ => match self.users() {
+                Some(users) => users.ask(question, ticket),
+                None => ticket.answer(Answer::Password(None)),
+            },
         }
+    }
+
+    fn credential(&self, listener: &str, user: &str) -> Option<ScramCredential> {
+        self.users()?.credential(listener, user)
     }
 }

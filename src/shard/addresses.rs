@@ -28,9 +28,14 @@ pub(super) struct Bounds {
 impl Bounds {
     /// The part of limits of the whole process that one of `shards` allows.
     pub(super) fn of_shard(sessions: Option<u32>, per_minute: Option<u32>, shards: u32) -> Self {
-        let share = |limit: u32| limit.div_ceil(shards.max(1)).saturating_mul(2).min(limit);
+        let share = |limit| share(limit, shards);
         Self { sessions: sessions.map(share), per_minute: per_minute.map(share) }
     }
+}
+
+/// The part of a limit of the whole process that one of `shards` allows.
+pub(super) fn share(limit: u32, shards: u32) -> u32 {
+    limit.div_ceil(shards.max(1)).saturating_mul(2).min(limit)
 }
 
 /// Why an address gets no session.

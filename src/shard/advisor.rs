@@ -8,6 +8,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use crossbeam::queue::SegQueue;
 
 use super::connection::Key;
+use crate::smtp::ScramCredential;
 
 /// What is asked.
 pub enum Question {
@@ -63,6 +64,13 @@ pub trait Advisor: Send + Sync + fmt::Debug {
     /// Takes a question; must not block. A ticket that is dropped is never answered: the session's
     /// deadline ends its wait.
     fn ask(&self, question: Question, ticket: Ticket);
+
+    /// What is stored for SCRAM of a user of this listener; must not block. Of one whom nobody
+    /// knows it makes something up, the same each time; `None`: it cannot be found out, try again.
+    fn credential(&self, listener: &str, user: &str) -> Option<ScramCredential> {
+        let _ = (listener, user);
+        None
+    }
 }
 
 /// For shards that ask nothing: what is asked all the same gets no answer.
@@ -93,4 +101,22 @@ impl Ticket {
     pub fn answer(self, answer: Answer) {
         self.answers.push((self.key, answer));
     }
+}
+
+/// A ticket, and a way to wait for its answer.
+#[cfg(test)]
+pub(crate) fn test_ticket() -> (Ticket, impl Fn(std::time::Duration) -> Answer) {
+    let answers = Arc::<Answers>::default();
+    let ticket = Ticket { key: Key { index: 0, generation: 0 }, answers: answers.clone() };
+    let wait = move |limit| {
+        let began = std::time::Instant::now();
+        loop {
+            if let Some((_, answer)) = answers.pop() {
+                return answer;
+            }
+            assert!(began.elapsed() < limit, "no answer");
+            std::thread::yield_now();
+        }
+    };
+    (ticket, wait)
 }

@@ -1,14 +1,14 @@
 //! One connection as its shard sees it: the session, what has been received of a message, what
 //! waits to be sent.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use super::ClientAdvice;
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
     smtp::{Replies, Session},
-    tls::Tls,
+    tls::{self, Tls},
 };
 
 /// Names a connection over its whole life: an index may be used again, the pair never is.
@@ -85,6 +85,9 @@ pub(crate) struct Connection {
     pub(crate) greeting: Option<Box<Greeting>>,
     /// What the advisor said of the client, if that was anything.
     pub(crate) advice: Option<Box<ClientAdvice>>,
+    /// What its handshake agreed on, from the first octet of plaintext on; while the session is
+    /// served, `tls` is not at hand.
+    pub(crate) tls_facts: Option<Rc<tls::Facts>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.

@@ -9,7 +9,7 @@ use crate::{
         BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, OverloadStep,
         RefuseReason, ShardStats, Tally,
     },
-    smtp::{ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
+    smtp::{AuthResult, Mechanism, ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
 
 /// See the module's page. Plain integers of one shard.
@@ -30,6 +30,12 @@ fn names() -> Names {
             commands: leak(Verb::ALL.iter().map(|verb| verb.name()).collect()),
             replies: leak(codes.chain(["other"]).collect()),
             protocol_errors: leak(ProtocolError::ALL.iter().map(|error| error.name()).collect()),
+            auth_mechanisms: leak(
+                Mechanism::ALL
+                    .iter()
+                    .map(|known| -> &'static str { known.name().to_ascii_lowercase().leak() })
+                    .collect(),
+            ),
         }
     })
 }
@@ -172,6 +178,9 @@ impl Counters {
         stats.commands.copy_from_slice(&all.commands);
         stats.replies.copy_from_slice(&all.replies);
         stats.protocol_errors.copy_from_slice(&all.protocol_errors);
+        for (tally, counts) in stats.auth.iter_mut().zip(&all.auth) {
+            *tally = auth(counts);
+        }
         stats.inflight_bytes = collected + appender.unsynced_bytes() as u64;
         stats.inflight_limit_bytes = limit;
         stats.log_end_offset = appender.log_end_offset().get();
@@ -181,6 +190,21 @@ impl Counters {
         stats.heartbeats += 1;
         Box::new(self.stats.clone())
     }
+}
+
+fn auth(counts: &[u64]) -> Tally<crate::metrics::AuthResult> {
+    use crate::metrics::AuthResult as Label;
+    let mut tally = Tally::default();
+    for (result, count) in AuthResult::ALL.iter().zip(counts) {
+        let label = match result {
+            AuthResult::Ok => Label::Ok,
+            AuthResult::Failed => Label::Failed,
+            AuthResult::Aborted => Label::Aborted,
+            AuthResult::Unavailable => Label::Unavailable,
+        };
+        tally.add(label, *count);
+    }
+    tally
 }
 
 fn rejected(counts: &[u64]) -> Tally<crate::metrics::RejectReason> {

@@ -12,6 +12,7 @@ mod driver;
 mod executor;
 mod listener;
 mod overload;
+mod random;
 mod ring;
 mod segments;
 #[cfg(test)]
@@ -31,9 +32,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+#[cfg(test)]
+pub(crate) use advisor::test_ticket;
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
 pub use listener::listen;
+pub use random::random;
 pub use watch::Watch;
 
 use crate::{
@@ -82,6 +86,9 @@ pub struct Limits {
     pub sessions_per_address: Option<u32>,
     /// New sessions a minute of one address or /64 in the whole process; `None`: no limit.
     pub session_rate_per_address: Option<u32>,
+    /// Failed AUTH commands within a minute of one address or /64 in the whole process, after which
+    /// it is shut out for a while; `None`: no limit.
+    pub auth_failures_per_address: Option<u32>,
     /// Shards of the process.
     pub shards: u32,
     /// TLS handshakes under way at a time.

@@ -26,6 +26,7 @@ fn options(data: &DataDir) -> Options {
             exempt: Peers(Arc::new(|_| true)),
             sessions_per_address: None,
             session_rate_per_address: None,
+            auth_failures_per_address: None,
             shards: 1,
             handshakes_max: 256,
         },

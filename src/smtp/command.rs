@@ -6,6 +6,7 @@
 pub enum Verb {
     Ehlo,
     Helo,
+    Lhlo,
     Mail,
     Rcpt,
     Data,
@@ -27,9 +28,10 @@ pub enum Verb {
 
 impl Verb {
     /// Every verb, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ehlo,
         Self::Helo,
+        Self::Lhlo,
         Self::Mail,
         Self::Rcpt,
         Self::Data,
@@ -46,11 +48,18 @@ impl Verb {
         Self::Unknown,
     ];
 
+    /// Whether it can only be the last of a pipelined group (RFC 2920 §3.1); STARTTLS can where it
+    /// begins TLS.
+    pub(super) fn ends_group(self) -> bool {
+        matches!(self, Self::Ehlo | Self::Lhlo | Self::Data)
+    }
+
     /// Name as a metric label; what has no name of its own is `other`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ehlo => "ehlo",
             Self::Helo => "helo",
+            Self::Lhlo => "lhlo",
             Self::Mail => "mail",
             Self::Rcpt => "rcpt",
             Self::Data => "data",
@@ -82,6 +91,7 @@ const fn key(verb: &[u8]) -> u64 {
 
 const EHLO: u64 = key(b"EHLO");
 const HELO: u64 = key(b"HELO");
+const LHLO: u64 = key(b"LHLO");
 const MAIL: u64 = key(b"MAIL");
 const RCPT: u64 = key(b"RCPT");
 const DATA: u64 = key(b"DATA");
@@ -121,6 +131,7 @@ pub(super) fn split(line: &[u8]) -> (Verb, &[u8]) {
     let verb = match key(verb) {
         EHLO => Verb::Ehlo,
         HELO => Verb::Helo,
+        LHLO => Verb::Lhlo,
         MAIL => Verb::Mail,
         RCPT => Verb::Rcpt,
         DATA => Verb::Data,

@@ -3,12 +3,22 @@
 use std::io::Write;
 
 use super::limits::{Config, TlsPolicy};
+use super::sasl::Mechanism;
 
 /// Largest number LIMITS can say (RFC 9422 §4: six digits).
 const LIMITS_MAX: u64 = 999_999;
 
-/// Renders the multi-line reply to EHLO.
-pub(super) fn render_ehlo(config: &Config, exempt: bool, under_tls: bool, out: &mut Vec<u8>) {
+/// What the list depends on.
+#[derive(Clone, Copy)]
+pub(super) struct Client {
+    pub(super) exempt: bool,
+    pub(super) under_tls: bool,
+    pub(super) authenticated: bool,
+}
+
+/// Renders the multi-line reply to EHLO, or to LHLO, which offers the same (RFC 2033 §5).
+pub(super) fn render_ehlo(config: &Config, client: Client, out: &mut Vec<u8>) {
+    let Client { exempt, under_tls, authenticated } = client;
     let limits = &config.limits;
     // Writing into a Vec cannot fail.
     let _ = write!(
@@ -34,6 +44,23 @@ pub(super) fn render_ehlo(config: &Config, exempt: bool, under_tls: bool, out: &
     // RFC 3207 §4.2: never under TLS.
     if !under_tls && matches!(config.tls, TlsPolicy::Offered | TlsPolicy::Required) {
         out.extend_from_slice(b"\r\n250-STARTTLS");
+    }
+    // RFC 4954 §4: what would be refused is not listed.
+    if under_tls && !authenticated && config.auth.is_offered() {
+        out.extend_from_slice(b"\r\n250-AUTH");
+        for mechanism in Mechanism::ALL.into_iter().filter(|known| config.auth.offers(*known)) {
+            let _ = write!(out, " {}", mechanism.name());
+        }
+    }
+    for (offered, keyword) in [
+        (config.dsn, "DSN"),
+        // RFC 8689 §2: under TLS only.
+        (config.require_tls && under_tls, "REQUIRETLS"),
+        (config.mt_priority, "MT-PRIORITY"),
+    ] {
+        if offered {
+            let _ = write!(out, "\r\n250-{keyword}");
+        }
     }
     // VRFY is not listed: it answers 252 to everything (RFC 5321 §3.5.2).
     out.extend_from_slice(b"\r\n250 HELP\r\n");

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sasl::Mechanism;
+
 /// Options of the protocol core, one for all sessions of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -86,6 +88,24 @@ pub struct Auth {
     pub external: bool,
     /// 530 5.7.0 to MAIL without AUTH (RFC 4954 §6).
     pub required: bool,
+}
+
+impl Auth {
+    /// Whether this mechanism is offered.
+    pub const fn offers(&self, mechanism: Mechanism) -> bool {
+        match mechanism {
+            Mechanism::Plain => self.plain,
+            Mechanism::Login => self.login,
+            Mechanism::ScramSha256 => self.scram_sha_256,
+            Mechanism::ScramSha256Plus => self.scram_sha_256_plus,
+            Mechanism::External => self.external,
+        }
+    }
+
+    /// Whether any mechanism is offered.
+    pub fn is_offered(&self) -> bool {
+        Mechanism::ALL.iter().any(|mechanism| self.offers(*mechanism))
+    }
 }
 
 /// Tells whose mail is taken. Asked at RCPT, on the shard: it must not block.
@@ -180,6 +200,9 @@ pub enum Admission {
     OverloadedNew,
     /// The server shuts down: 421 4.3.2 in place of the greeting and at MAIL.
     Draining,
+    /// Too many failed AUTH commands came from the client's address: 421 4.7.0 in place of the
+    /// greeting.
+    Blocked,
 }
 
 /// Limits of a session and of a message.
@@ -224,6 +247,8 @@ pub struct Limits {
     pub errors_soft: u32,
     /// 5yz replies since the last accepted message after which the session ends. Default 20.
     pub errors_hard: u32,
+    /// Failed AUTH commands of a session; the next AUTH gets 421. Default 3.
+    pub auth_failures: u32,
     /// Commands without use (NOOP, RSET, VRFY, HELP, ...) since the last accepted message.
     /// Default 100.
     pub junk_max: u32,
@@ -257,6 +282,7 @@ impl Default for Limits {
             parameters_max: 16,
             errors_soft: 10,
             errors_hard: 20,
+            auth_failures: 3,
             junk_max: 100,
             discard_line_bytes: 64 * 1024,
             unsent_replies_bytes: 64 * 1024,
@@ -284,6 +310,7 @@ impl Limits {
                 rate => rate.max(5_000),
             },
             errors_hard: 1,
+            auth_failures: self.auth_failures.min(1),
             junk_max: self.junk_max.min(1),
             discard_line_bytes: 0,
             unsent_replies_bytes: self.unsent_replies_bytes.min(16 * 1024),

@@ -8,6 +8,7 @@
 //!                      v                 MailData, MailDataStatic: append to the message
 //!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
 //!              (ready | held | ...)      Discard: drop the octets collected so far
+//!                                        Authenticate: answer auth_question with resolve_auth
 //!                                        NeedInput, StartTls, Close
 //! ```
 //!
@@ -19,6 +20,7 @@
 mod chunking;
 mod command;
 mod data;
+mod dsn;
 mod extension;
 mod header;
 mod limits;
@@ -26,6 +28,7 @@ mod line;
 mod param;
 mod path;
 mod reply;
+mod sasl;
 pub mod scan;
 mod session;
 mod stats;
@@ -42,7 +45,8 @@ pub use limits::{
 };
 pub use path::{is_domain, is_mailbox};
 pub use reply::{Refusal, Replies};
+pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};
-pub use stats::{ProtocolError, REPLY_CODES, RejectReason, Stats};
+pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
 pub use trace::{ReceivedFacts, received_field};
-pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags};
+pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

@@ -42,13 +42,21 @@ pub(super) const CANNOT_VERIFY: Reply =
     Reply::new("252 2.0.0 Cannot verify the user, but will take the message\r\n");
 pub(super) const HELP: Reply =
     Reply::new("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n");
+pub(super) const HELP_LMTP: Reply =
+    Reply::new("214 2.0.0 LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\r\n");
 // RFC 3207 §4.
 pub(super) const START_TLS: Reply = Reply::new("220 2.0.0 Ready to start TLS\r\n");
+// RFC 4954 §6, with the enhanced codes it gives, for these and those below.
+pub(super) const AUTHENTICATED: Reply = Reply::new("235 2.7.0 Authentication succeeded\r\n");
 pub(super) const SEND_DATA: Reply = Reply::new("354 End data with <CR><LF>.<CR><LF>\r\n");
 
 pub(super) const UNKNOWN_COMMAND: Reply = Reply::new("500 5.5.2 Command not recognized\r\n");
 pub(super) const BARE_LF: Reply = Reply::new("500 5.5.2 Lines end in CRLF\r\n");
 pub(super) const NOT_SMTP: Reply = Reply::new("500 5.5.2 This is not SMTP\r\n");
+pub(super) const AUTH_LINE_TOO_LONG: Reply =
+    Reply::new("500 5.5.6 Authentication exchange line is too long\r\n");
+pub(super) const BAD_AUTH: Reply = Reply::new("501 5.5.2 Cannot decode the response\r\n");
+pub(super) const AUTH_CANCELLED: Reply = Reply::new("501 5.7.0 Authentication cancelled\r\n");
 pub(super) const LINE_TOO_LONG: Reply = Reply::new("500 5.5.2 Line too long\r\n");
 pub(super) const BAD_ARGUMENT: Reply = Reply::new("501 5.5.4 Syntax error in arguments\r\n");
 pub(super) const NO_ARGUMENT: Reply = Reply::new("501 5.5.4 No argument allowed\r\n");
@@ -56,10 +64,29 @@ pub(super) const BAD_REVERSE_PATH: Reply = Reply::new("501 5.1.7 Bad sender addr
 pub(super) const BAD_FORWARD_PATH: Reply = Reply::new("501 5.1.3 Bad recipient address syntax\r\n");
 pub(super) const BAD_UTF8: Reply = Reply::new("501 5.6.7 Invalid UTF-8\r\n");
 pub(super) const BAD_EHLO: Reply = Reply::new("501 Syntax: EHLO or HELO and one domain\r\n");
+// RFC 2034 §4 spares EHLO and HELO the enhanced code, not LHLO.
+pub(super) const BAD_LHLO: Reply = Reply::new("501 5.5.4 Syntax: LHLO and one domain\r\n");
 pub(super) const NOT_IMPLEMENTED: Reply = Reply::new("502 5.5.1 Command not implemented\r\n");
 pub(super) const EHLO_FIRST: Reply = Reply::new("503 5.5.1 Send EHLO or HELO first\r\n");
+pub(super) const LHLO_FIRST: Reply = Reply::new("503 5.5.1 Send LHLO first\r\n");
+// RFC 7504 §3.2: a server that does not take mail answers so to all but QUIT.
+pub(super) const NO_MAIL: Reply = Reply::new("503 5.5.1 No mail is accepted here\r\n");
+pub(super) const AUTH_AGAIN: Reply = Reply::new("503 5.5.1 Already authenticated\r\n");
+pub(super) const AUTH_IN_MAIL: Reply = Reply::new("503 5.5.1 No AUTH in a transaction\r\n");
+pub(super) const UNKNOWN_MECHANISM: Reply =
+    Reply::new("504 5.5.4 Authentication mechanism not supported\r\n");
+pub(super) const NEEDS_AUTH: Reply = Reply::new("530 5.7.0 Authentication required\r\n");
+pub(super) const WEAK_MECHANISM: Reply =
+    Reply::new("534 5.7.9 Authentication mechanism is too weak\r\n");
+pub(super) const BAD_CREDENTIALS: Reply =
+    Reply::new("535 5.7.8 Authentication credentials invalid\r\n");
+pub(super) const AUTH_NEEDS_TLS: Reply =
+    Reply::new("538 5.7.11 Encryption required for authentication\r\n");
 pub(super) const MAIL_FIRST: Reply = Reply::new("503 5.5.1 Send MAIL first\r\n");
 pub(super) const UNDER_TLS: Reply = Reply::new("503 5.5.1 Already under TLS\r\n");
+// RFC 8689 §2: the parameter is for sessions under TLS; RFC 5248 has this code for X.7.10.
+pub(super) const REQUIRETLS_NEEDS_TLS: Reply =
+    Reply::new("523 5.7.10 REQUIRETLS is for sessions under TLS\r\n");
 // RFC 3207 §4: the text is the RFC's own, which clients know.
 pub(super) const NEEDS_TLS: Reply = Reply::new("530 5.7.0 Must issue a STARTTLS command first\r\n");
 pub(super) const NESTED_MAIL: Reply = Reply::new("503 5.5.1 Transaction already open\r\n");
@@ -90,6 +117,9 @@ pub(super) const TOO_MANY_RECIPIENTS: Reply = Reply::new("452 4.5.3 Too many rec
 
 pub(super) const TLS_BUSY: Reply =
     Reply::new("454 4.7.0 TLS not available now, try again later\r\n");
+
+pub(super) const AUTH_UNAVAILABLE: Reply =
+    Reply::new("454 4.7.0 Temporary authentication failure\r\n");
 
 const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
 const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");
@@ -145,11 +175,12 @@ impl Refusal {
     }
 }
 
-/// A final 250 that waits for its record to be synced.
+/// The final reply to a message, which waits for its record to be synced; with LMTP one reply for
+/// each recipient.
 #[derive(Debug, Clone, Copy)]
 struct Hold {
     ticket: u64,
-    /// Place of the reply in `octets`.
+    /// Place of the replies in `octets`, a line each.
     start: usize,
     end: usize,
 }
@@ -244,8 +275,8 @@ impl Replies {
         before - self.holds.len()
     }
 
-    /// Turns every hold with a ticket among `tickets` into the refusal, in its place; says how
-    /// many.
+    /// Turns every hold with a ticket among `tickets` into the refusal, in its place, once for each
+    /// reply it has; says how many holds.
     pub fn fail(&mut self, tickets: Range<u64>, refusal: Refusal) -> usize {
         let line = refusal.reply().line.as_bytes();
         let mut failed = 0;
@@ -255,12 +286,15 @@ impl Replies {
                 at += 1;
                 continue;
             }
-            self.octets.splice(hold.start..hold.end, line.iter().copied());
+            let held = self.octets.get(hold.start..hold.end).unwrap_or_default();
+            let replies = held.iter().filter(|octet| **octet == b'\n').count();
+            let refusals = line.repeat(replies);
+            let (was, is) = (hold.end - hold.start, refusals.len());
+            self.octets.splice(hold.start..hold.end, refusals);
             self.holds.remove(at);
-            let was = hold.end - hold.start;
             for later in self.holds.iter_mut().skip(at) {
-                later.start = later.start - was + line.len();
-                later.end = later.end - was + line.len();
+                later.start = later.start - was + is;
+                later.end = later.end - was + is;
             }
             failed += 1;
         }
@@ -286,11 +320,15 @@ impl Replies {
         &mut self.octets
     }
 
-    /// Renders the final 250 of a message and holds it under `ticket`.
-    pub(super) fn push_held(&mut self, ticket: u64, id: &dyn Display) {
+    /// Renders the final 250 of a message, `replies` times, and holds it under `ticket`.
+    pub(super) fn push_held(&mut self, ticket: u64, id: &dyn Display, replies: usize) {
         let start = self.octets.len();
         // Writing into a Vec fails only if the id's own Display does.
         let _ = write!(self.octets, "250 2.0.0 Ok: queued as {id}\r\n");
+        let first = start..self.octets.len();
+        for _ in 1..replies {
+            self.octets.extend_from_within(first.clone());
+        }
         let end = self.octets.len();
         debug_assert!(
             self.holds.last().is_none_or(|last| last.ticket < ticket),

@@ -1,11 +1,12 @@
 //! Plain counters of the protocol core; the driver publishes them.
 
 use super::command::Verb;
+use super::sasl::Mechanism;
 
 /// Reply codes with a counter of their own; every other code is counted last.
-pub const REPLY_CODES: [u16; 22] = [
-    214, 220, 221, 250, 252, 354, 421, 451, 452, 454, 500, 501, 502, 503, 504, 521, 530, 550, 552,
-    553, 554, 555,
+pub const REPLY_CODES: [u16; 28] = [
+    214, 220, 221, 235, 250, 252, 334, 354, 421, 451, 452, 454, 500, 501, 502, 503, 504, 521, 523,
+    530, 534, 535, 538, 550, 552, 553, 554, 555,
 ];
 
 /// Ways in which a peer breaks the protocol.
@@ -89,6 +90,24 @@ impl RejectReason {
     }
 }
 
+/// What became of an exchange of AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthResult {
+    /// 235.
+    Ok,
+    /// 535.
+    Failed,
+    /// The client cancelled it, or broke the protocol: 500, 501.
+    Aborted,
+    /// It could not be found out: 421, 454.
+    Unavailable,
+}
+
+impl AuthResult {
+    /// Every result, in the order of their counters.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::Aborted, Self::Unavailable];
+}
+
 /// Counters of all sessions of one shard since it started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
@@ -102,6 +121,8 @@ pub struct Stats {
     pub rejected_4yz: [u64; RejectReason::ALL.len()],
     /// Refusals with 5yz, by place in [`RejectReason::ALL`].
     pub rejected_5yz: [u64; RejectReason::ALL.len()],
+    /// Exchanges of AUTH, by place in [`Mechanism::ALL`], then in [`AuthResult::ALL`].
+    pub auth: [[u64; AuthResult::ALL.len()]; Mechanism::ALL.len()],
 }
 
 impl Default for Stats {
@@ -112,6 +133,7 @@ impl Default for Stats {
             protocol_errors: [0; ProtocolError::ALL.len()],
             rejected_4yz: [0; RejectReason::ALL.len()],
             rejected_5yz: [0; RejectReason::ALL.len()],
+            auth: [[0; AuthResult::ALL.len()]; Mechanism::ALL.len()],
         }
     }
 }
@@ -129,6 +151,7 @@ impl Stats {
         add(&mut self.protocol_errors, &other.protocol_errors);
         add(&mut self.rejected_4yz, &other.rejected_4yz);
         add(&mut self.rejected_5yz, &other.rejected_5yz);
+        add(self.auth.as_flattened_mut(), other.auth.as_flattened());
     }
 
     /// Counts a refusal under `code`, by its class. The driver does so for failed holds.
@@ -137,13 +160,21 @@ impl Stats {
         class[reason as usize] += 1;
     }
 
+    pub(super) fn count_auth(&mut self, mechanism: Mechanism, result: AuthResult) {
+        self.auth[mechanism as usize][result as usize] += 1;
+    }
+
     pub(super) fn count_command(&mut self, verb: Verb) {
         self.commands[verb as usize] += 1;
     }
 
     pub(super) fn count_reply(&mut self, code: u16) {
+        self.count_replies(code, 1);
+    }
+
+    pub(super) fn count_replies(&mut self, code: u16, times: u64) {
         let place = REPLY_CODES.iter().position(|known| *known == code);
-        self.replies[place.unwrap_or(REPLY_CODES.len())] += 1;
+        self.replies[place.unwrap_or(REPLY_CODES.len())] += times;
     }
 
     pub(super) fn count_error(&mut self, error: ProtocolError) {

@@ -1,5 +1,8 @@
 //! The mail transaction: from MAIL to the reply after the data (RFC 5321 §3.3).
 
+use super::dsn;
+use super::param::{MailParams, RcptParams};
+
 /// Encoding of the body that the client declared with `BODY=` (RFC 6152 §2, RFC 3030 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyType {
@@ -10,6 +13,34 @@ pub enum BodyType {
     EightBit,
     /// `BINARYMIME`: lines mean nothing, BDAT only.
     BinaryMime,
+}
+
+/// What a DSN is to hold of the message (RFC 3461 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ret {
+    /// `FULL`.
+    Full = 1,
+    /// `HDRS`.
+    Headers = 2,
+}
+
+/// Parameters of MAIL and RCPT that few messages have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parameters {
+    /// `RET=` (RFC 3461 §4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID=` (RFC 3461 §4.4), decoded, at most 100 octets of printable ASCII; empty: none.
+    pub envid: String,
+    /// `AUTH=` (RFC 4954 §5), decoded, printable ASCII; `<>` where it was so or not believed; empty:
+    /// none.
+    pub submitter: String,
+    /// `REQUIRETLS` (RFC 8689).
+    pub require_tls: bool,
+    /// `MT-PRIORITY=` (RFC 6710), -9 to 9.
+    pub mt_priority: Option<i8>,
+    /// For each forward-path `NOTIFY=` and `ORCPT=`, with a space between, joined by LF; empty where
+    /// none has any. Keywords in upper case, the value of ORCPT as given.
+    pub recipients: String,
 }
 
 /// What was noticed in the mail data. For `BINARYMIME` only `chunked` is looked at.
@@ -53,6 +84,8 @@ pub struct Envelope<'a> {
     pub flags: MailFlags,
     /// Octets of mail data handed out.
     pub bytes: u64,
+    /// What few messages have.
+    pub parameters: Option<&'a Parameters>,
     forward_paths: &'a str,
     forward_path_ends: &'a [u32],
 }
@@ -108,6 +141,8 @@ pub(super) struct Transaction {
     ///
     /// Invariant: `len <= limits.recipients_max` (RFC 5321 §4.5.3.1.8).
     ends: Vec<u32>,
+    /// Made by the first parameter that goes there.
+    parameters: Option<Box<Parameters>>,
 }
 
 /// Capacities an idle session keeps: one message with a few recipients needs no allocation.
@@ -121,9 +156,45 @@ impl Transaction {
         self.mail_from_end = mail_from.len() as u32;
     }
 
-    pub(super) fn add(&mut self, forward_path: &str) {
+    pub(super) fn add(&mut self, forward_path: &str, params: RcptParams<'_>) {
+        if self.parameters.is_some() || params != RcptParams::default() {
+            self.add_params(params);
+        }
         self.paths.push_str(forward_path);
         self.ends.push(self.paths.len() as u32 - self.mail_from_end);
+    }
+
+    /// Keeps what MAIL asked for. `believed`: the client may say who submitted the message.
+    pub(super) fn keep(&mut self, params: &MailParams<'_>, believed: bool) {
+        let kept = self.parameters.get_or_insert_default();
+        kept.ret = params.ret;
+        kept.require_tls = params.require_tls;
+        kept.mt_priority = params.mt_priority;
+        kept.envid.extend(params.envid.into_iter().flat_map(dsn::xtext));
+        match params.auth {
+            // RFC 4954 §5: what an untrusted client says is taken as `<>`.
+            Some(_) if !believed => kept.submitter.push_str("<>"),
+            Some(submitter) => kept.submitter.extend(dsn::xtext(submitter)),
+            None => {}
+        }
+    }
+
+    /// A line for each recipient from the first on that has a parameter.
+    fn add_params(&mut self, params: RcptParams<'_>) {
+        let lines = &mut self.parameters.get_or_insert_default().recipients;
+        if !lines.is_empty() {
+            lines.push('\n');
+        } else if params != RcptParams::default() {
+            lines.extend(std::iter::repeat_n('\n', self.ends.len()));
+        }
+        if let Some(notify) = params.notify {
+            lines.push_str("NOTIFY=");
+            notify.push_to(lines);
+        }
+        if let Some(orcpt) = params.orcpt {
+            lines.push_str(if params.notify.is_some() { " ORCPT=" } else { "ORCPT=" });
+            lines.push_str(orcpt);
+        }
     }
 
     pub(super) fn recipients(&self) -> usize {
@@ -165,6 +236,7 @@ impl Transaction {
             size_declared: self.size_declared,
             flags,
             bytes,
+            parameters: self.parameters.as_deref(),
             forward_paths,
             forward_path_ends: &self.ends,
         }

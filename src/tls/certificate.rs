@@ -32,12 +32,17 @@ pub enum LoadError {
     Certificate(String),
     /// The key's file.
     Key(String),
+    /// The file of the authorities that clients' certificates must be of.
+    ClientAuthorities(String),
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (LoadError::Certificate(text) | LoadError::Key(text)) = self;
-        f.write_str(text)
+        match self {
+            LoadError::Certificate(text)
+            | LoadError::Key(text)
+            | LoadError::ClientAuthorities(text) => f.write_str(text),
+        }
     }
 }
 

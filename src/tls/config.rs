@@ -1,26 +1,29 @@
 //! One listener's TLS: what is negotiated, which certificate is shown, and how that is replaced.
 
 use std::{
-    cell::RefCell,
     fmt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     client::verify_server_name,
     crypto::{
         CryptoProvider,
         aws_lc_rs::{self, Ticketer, kx_group},
     },
-    pki_types::ServerName,
-    server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert},
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    server::{
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
 
 use super::{
-    Certificate, Error, Files, LoadError,
+    Certificate, Error, Files, LoadError, aside,
     certificate::{Contents, Fingerprint},
 };
 
@@ -42,6 +45,49 @@ impl fmt::Debug for Config {
     }
 }
 
+/// What a listener demands of its clients; nothing by default.
+#[derive(Clone, Debug, Default)]
+pub struct Demands {
+    /// PEM: authorities, of one of which every client must show a certificate. There is no asking
+    /// without demanding: a certificate that nobody verifies proves nothing.
+    pub client_authorities: Option<PathBuf>,
+    /// Who asks for a name that no certificate has is turned away (RFC 6066 §3).
+    pub known_name: bool,
+}
+
+impl Demands {
+    /// Who verifies clients' certificates. Reads a file: not for a shard's thread.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is no authority.
+    pub fn load(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, LoadError> {
+        let provider = Arc::new(provider());
+        self.client_authorities.as_deref().map(|file| verifier(file, provider)).transpose()
+    }
+}
+
+fn verifier(
+    file: &Path,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, LoadError> {
+    let bad = |text: &dyn fmt::Display| {
+        LoadError::ClientAuthorities(format!("{}: {text}", file.display()))
+    };
+    let octets = std::fs::read(file).map_err(|error| bad(&error))?;
+    let mut authorities = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(&octets) {
+        let authority = authority.map_err(|error| bad(&format!("no PEM: {error}")))?;
+        authorities.add(authority).map_err(|error| bad(&error))?;
+    }
+    if authorities.is_empty() {
+        return Err(bad(&"no certificate in it"));
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider)
+        .build()
+        .map(|verifier| -> Arc<dyn ClientCertVerifier> { verifier })
+        .map_err(|error| bad(&error))
+}
+
 /// Files, and what was last seen in them, good or bad.
 struct Watched {
     files: Files,
@@ -53,8 +99,8 @@ impl Config {
     /// that none of them has. Reads files: not for a shard's thread.
     ///
     /// # Errors
-    /// See [`Certificate::load`].
-    pub fn new(files: &[Files]) -> Result<Self, LoadError> {
+    /// See [`Certificate::load`] and [`Demands::load`].
+    pub fn new(files: &[Files], demands: &Demands) -> Result<Self, LoadError> {
         let provider = Arc::new(provider());
         let mut certificates = Vec::new();
         let mut watched = Vec::new();
@@ -63,18 +109,29 @@ impl Config {
             watched.push(Watched { files: files.clone(), seen: contents.fingerprint() });
             certificates.push(Certificate::from_contents(files, contents, &provider)?);
         }
-        let resolver = Arc::new(Resolver { certificates: RwLock::new(certificates) });
-        // RFC 8996: nothing older. Client certificates are not asked for.
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
+        let known_name = demands.known_name;
+        let resolver = Arc::new(Resolver { certificates: RwLock::new(certificates), known_name });
+        // RFC 8996: nothing older.
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])
-            .expect("the provider has suites of both versions")
-            .with_no_client_auth()
-            .with_cert_resolver(resolver.clone());
+            .expect("the provider has suites of both versions");
+        let verifier = demands.load()?;
+        let resumes = verifier.is_none();
+        let mut server = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        }
+        .with_cert_resolver(resolver.clone());
         // The default is a mutex that all shards would share; tickets need no memory of ours.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        // Its keys are this listener's alone, and are changed every six hours.
-        server.ticketer = Ticketer::new().expect("the system has random numbers");
-        server.send_tls13_tickets = 1;
+        server.send_tls13_tickets = 0;
+        // A ticket would carry a client past the verification of its certificate.
+        if resumes {
+            // Its keys are this listener's alone, and are changed every six hours.
+            server.ticketer = Ticketer::new().expect("the system has random numbers");
+            server.send_tls13_tickets = 1;
+        }
+        server.key_log = Arc::new(aside::Exporter);
         server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(Self { server: Arc::new(server), provider, resolver, watched: Mutex::new(watched) })
     }
@@ -130,6 +187,8 @@ fn provider() -> CryptoProvider {
 struct Resolver {
     /// Read for each handshake, of a fifth of a millisecond; written when a file changes.
     certificates: RwLock<Vec<Certificate>>,
+    /// See [`Demands::known_name`].
+    known_name: bool,
 }
 
 impl Resolver {
@@ -144,12 +203,19 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
-        NAME.set(name.map(Box::from));
+        aside::leave_name(name);
         let certificates = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
         let named = match (name, certificates.len()) {
             (Some(name), 2..) => certificates.iter().find(|certificate| is_for(certificate, name)),
+            (Some(name), 1) if self.known_name => {
+                certificates.first().filter(|certificate| is_for(certificate, name))
+            }
             _ => None,
         };
+        if self.known_name && name.is_some() && named.is_none() {
+            aside::leave_refusal();
+            return None;
+        }
         named.or(certificates.first()).map(|certificate| certificate.key.clone())
     }
 }
@@ -159,17 +225,6 @@ fn is_for(certificate: &Certificate, name: &str) -> bool {
     let parsed = parsed.and_then(|der| ParsedCertificate::try_from(der).ok());
     let name = ServerName::try_from(name).ok();
     parsed.zip(name).is_some_and(|(parsed, name)| verify_server_name(&parsed, &name).is_ok())
-}
-
-thread_local! {
-    /// The name that the hello just read asks for: rustls' unbuffered interface tells it to the
-    /// resolver and to nobody else, in the middle of one call.
-    static NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
-}
-
-/// The name that was asked for since the last call, on this thread.
-pub(super) fn take_name() -> Option<Box<str>> {
-    NAME.take()
 }
 
 impl From<rustls::Error> for Error {

@@ -1,9 +1,9 @@
 //! One connection's TLS: octets in, octets out.
 
-use std::{fmt, mem};
+use std::{fmt, mem, rc::Rc};
 
 use rustls::{
-    HandshakeKind, ProtocolVersion,
+    CipherSuite, HandshakeKind, ProtocolVersion,
     server::UnbufferedServerConnection,
     unbuffered::{
         ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
@@ -11,7 +11,7 @@ use rustls::{
     },
 };
 
-use super::{Config, config::take_name};
+use super::{Config, aside, client::Client};
 
 /// Octets of a record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
@@ -41,19 +41,40 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What was agreed on.
+/// What was agreed on. Outlives nothing but its connection, on its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: &'static str,
     /// Name in IANA's registry.
-    pub cipher: String,
+    pub cipher: &'static str,
     /// The name that the client asked for (SNI).
-    pub server_name: Option<String>,
+    pub server_name: Option<Box<str>>,
     /// The protocol that the client named (ALPN).
-    pub protocol: Option<String>,
+    pub protocol: Option<Box<str>>,
     /// By a ticket of an earlier connection.
     pub resumed: bool,
+    client: Option<Box<Client>>,
+    binding: Option<[u8; 32]>,
+}
+
+impl Facts {
+    /// Subject of the client's verified certificate (RFC 4514).
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_ref().map(|client| &*client.subject)
+    }
+
+    /// Whom the client's verified certificate stands for: its first mailbox, else its first host,
+    /// else its common name. The identity of EXTERNAL (RFC 4422 §A).
+    pub fn client_subject(&self) -> Option<&str> {
+        self.client.as_ref()?.identity.as_deref()
+    }
+
+    /// `tls-exporter` (RFC 9266), of TLS 1.3 alone: of TLS 1.2 it would need an extended master
+    /// secret, which not every client has.
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.binding
+    }
 }
 
 /// See the module's page. Lives as long as its connection, on its shard.
@@ -70,6 +91,9 @@ pub struct Tls {
     whole: usize,
     pending: Vec<u8>,
     name: Option<Box<str>>,
+    binding: Option<[u8; 32]>,
+    /// Made once, at the end of the handshake.
+    facts: Option<Rc<Facts>>,
     closed_by_peer: bool,
     failed: bool,
 }
@@ -86,19 +110,26 @@ impl Tls {
             whole: 0,
             pending: Vec::new(),
             name: None,
+            binding: None,
+            facts: None,
             closed_by_peer: false,
             failed: false,
         })
     }
 
-    /// Takes octets of the peer's, which are decrypted where they lie, and hands out plaintext.
+    /// Takes octets of the peer's, which are decrypted where they lie, and hands out plaintext with
+    /// what the handshake before it agreed on.
     ///
     /// Look at [`Tls::pending_bytes`] behind it. Octets behind a close_notify are not looked at.
     ///
     /// # Errors
     /// The handshake failed or a record cannot be believed: nothing more is read or written but the
     /// pending alert.
-    pub fn feed(&mut self, octets: &mut [u8], mut take: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub fn feed(
+        &mut self,
+        octets: &mut [u8],
+        mut take: impl FnMut(&Rc<Facts>, &[u8]),
+    ) -> Result<(), Error> {
         let mut rest = octets;
         while !rest.is_empty() && !self.closed_by_peer && !self.failed {
             if self.kept.is_empty() {
@@ -176,23 +207,18 @@ impl Tls {
     }
 
     /// What was agreed on; `None` before the end of the handshake.
-    pub fn facts(&self) -> Option<Facts> {
-        if self.connection.is_handshaking() {
-            return None;
-        }
-        let suite = self.connection.negotiated_cipher_suite()?.suite();
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        Some(Facts {
-            version: match self.connection.protocol_version()? {
-                ProtocolVersion::TLSv1_2 => "TLSv1.2",
-                _ => "TLSv1.3",
-            },
-            // rustls puts TLS13_ before the names that have no TLS_ELLIPTIC_CURVE in them.
-            cipher: suite.as_str()?.replacen("TLS13_", "TLS_", 1),
-            server_name: self.name.as_deref().map(str::to_owned),
-            protocol: self.connection.alpn_protocol().map(text),
-            resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
-        })
+    pub fn facts(&self) -> Option<&Rc<Facts>> {
+        self.facts.as_ref()
+    }
+
+    /// See [`Facts::client_subject`].
+    pub fn client_subject(&self) -> Option<&str> {
+        self.facts.as_ref()?.client_subject()
+    }
+
+    /// See [`Facts::channel_binding`].
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.facts.as_ref()?.channel_binding()
     }
 
     /// Octets of this connection on the heap, rustls' own aside.
@@ -214,7 +240,7 @@ impl Tls {
     fn process(
         &mut self,
         records: &mut [u8],
-        take: &mut impl FnMut(&[u8]),
+        take: &mut impl FnMut(&Rc<Facts>, &[u8]),
     ) -> Result<usize, Error> {
         if records.is_empty() {
             return Ok(0);
@@ -226,12 +252,20 @@ impl Tls {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(rest);
             used += discard;
             match state {
+                // It keeps what is not taken, and is asked again.
+                Ok(ConnectionState::ReadTraffic(_)) if self.facts.is_none() => {
+                    self.facts = self.agreed().map(Rc::new);
+                    if self.facts.is_none() {
+                        break Err(Error("data ahead of the end of the handshake".to_owned()));
+                    }
+                }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    let facts = self.facts.as_ref().expect("made above, and never taken");
                     while let Some(record) = traffic.next_record() {
                         match record {
                             Ok(record) => {
                                 used += record.discard;
-                                take(record.payload);
+                                take(facts, record.payload);
                             }
                             Err(_) => break,
                         }
@@ -251,14 +285,60 @@ impl Tls {
                 Err(error) => break Err(error.into()),
             }
         };
-        if handshaking && let Some(name) = take_name() {
-            self.name = Some(name);
+        if handshaking {
+            self.take_aside();
+            if self.facts.is_none() && !self.connection.is_handshaking() {
+                self.facts = self.agreed().map(Rc::new);
+            }
         }
         if result.is_err() {
             self.alert();
+            if aside::take_refusal() {
+                // RFC 6066 §3: unrecognized_name; rustls has but access_denied for it.
+                self.pending = vec![21, 3, 3, 0, 2, 2, 112];
+            }
             self.fail();
         }
         result
+    }
+
+    /// What callbacks of rustls left on this thread in the call just made.
+    fn take_aside(&mut self) {
+        if let Some(name) = aside::take_name() {
+            self.name = Some(name);
+        }
+        if let Some(binding) = aside::take_binding() {
+            self.binding = Some(binding);
+        }
+    }
+
+    /// What was agreed on, once the handshake is over.
+    fn agreed(&mut self) -> Option<Facts> {
+        if self.connection.is_handshaking() {
+            return None;
+        }
+        self.take_aside();
+        let suite = self.connection.negotiated_cipher_suite()?.suite();
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into();
+        let certificate = self.connection.peer_certificates().and_then(|chain| chain.first());
+        Some(Facts {
+            version: match self.connection.protocol_version()? {
+                ProtocolVersion::TLSv1_2 => "TLSv1.2",
+                _ => "TLSv1.3",
+            },
+            // rustls puts TLS13_ before the names that have no TLS_ELLIPTIC_CURVE in them.
+            cipher: match suite {
+                CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+                CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+                suite => suite.as_str()?,
+            },
+            server_name: self.name.take(),
+            protocol: self.connection.alpn_protocol().map(text),
+            resumed: self.connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            client: certificate.and_then(|der| Client::from_der(der)).map(Box::new),
+            binding: self.binding,
+        })
     }
 
     /// Takes the alert that tells the peer of a failure. rustls is asked for no more than that: it

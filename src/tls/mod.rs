@@ -10,12 +10,14 @@
 //! and none on another listener. [`Tls`] is one connection's. rustls' unbuffered interface stays
 //! behind it: it is gone from the next line of rustls.
 
+mod aside;
 mod certificate;
+mod client;
 mod config;
 mod connection;
 #[cfg(test)]
 mod tests;
 
 pub use certificate::{Certificate, Files, LoadError};
-pub use config::Config;
+pub use config::{Config, Demands};
 pub use connection::{Error, Facts, Tls};

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -68,7 +68,14 @@ impl Case {
         roots.add(second.der().clone()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let client = trusting(&roots, provider, versions);
-        Self { config: Config::new(&[a, b]).unwrap(), dir, client, roots }
+        Self { config: Config::new(&[a, b], &Demands::default()).unwrap(), dir, client, roots }
+    }
+
+    fn files(&self, name: &str) -> Files {
+        Files {
+            cert_file: self.dir.path().join(name).with_extension("pem"),
+            key_file: self.dir.path().join(name).with_extension("key"),
+        }
     }
 
     fn pair(&self, name: &str) -> Pair {
@@ -103,7 +110,7 @@ impl Pair {
 
     fn feed(&mut self, octets: &[u8]) -> Result<(), Error> {
         let Self { server, heard, .. } = self;
-        server.feed(&mut octets.to_vec(), |plain| heard.extend_from_slice(plain))
+        server.feed(&mut octets.to_vec(), |_, plain| heard.extend_from_slice(plain))
     }
 
     fn answer(&mut self, mut octets: &[u8]) -> Result<(), rustls::Error> {
@@ -258,12 +265,9 @@ fn f13_a_ticket_resumes_on_its_listener_alone() {
         }
         assert_eq!(resumed, [false, true]);
         // Another listener with the same certificate.
-        let files = |name: &str| Files {
-            cert_file: case.dir.path().join(name).with_extension("pem"),
-            key_file: case.dir.path().join(name).with_extension("key"),
-        };
         let mut pair = case.pair("a.test");
-        pair.server = Tls::new(&Config::new(&[files("a"), files("b")]).unwrap()).unwrap();
+        let other = Config::new(&[case.files("a"), case.files("b")], &Demands::default()).unwrap();
+        pair.server = Tls::new(&other).unwrap();
         pair.shake_hands().unwrap();
         assert!(!pair.server.facts().unwrap().resumed);
     }
@@ -458,7 +462,7 @@ fn files_that_cannot_be_used() {
         let error = Certificate::load(&files).unwrap_err();
         assert_eq!(matches!(error, LoadError::Key(_)), in_key, "{error}");
         assert!(error.to_string().contains(wanted), "{wanted}: {error}");
-        assert!(Config::new(&[files]).is_err());
+        assert!(Config::new(&[files], &Demands::default()).is_err());
     }
 }
 
@@ -495,4 +499,132 @@ fn certificates_are_replaced() {
     std::fs::remove_file(case.dir.path().join("a.pem")).unwrap();
     assert!(matches!(&case.config.reload()[..], [Err(LoadError::Certificate(_))]));
     case.pair("a.test").shake_hands().unwrap();
+}
+
+/// RFC 9266: what the client exports is what the server binds to.
+#[test]
+fn the_channel_binding_is_the_clients() {
+    for suite in aws_lc_rs::ALL_CIPHER_SUITES {
+        let version = suite.version();
+        let mut case = Case::with(&[version]);
+        let provider =
+            CryptoProvider { cipher_suites: vec![*suite], ..aws_lc_rs::default_provider() };
+        if !suite.suite().as_str().unwrap().contains("ECDSA") && version == &TLS12 {
+            continue;
+        }
+        case.client = trusting(&case.roots, Arc::new(provider), &[version]);
+        // The second resumes.
+        for _ in 0..2 {
+            let mut pair = case.pair("a.test");
+            assert_eq!(pair.server.channel_binding(), None);
+            pair.shake_hands().unwrap();
+            let octets = pair.say(b"x");
+            pair.feed(&octets).unwrap();
+            let exported = pair
+                .client
+                .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""))
+                .unwrap();
+            let expected = (version == &TLS13).then_some(exported);
+            assert_eq!(pair.server.channel_binding(), expected, "{suite:?}");
+            assert_eq!(pair.server.client_subject(), None);
+        }
+    }
+}
+
+/// An authority, and a client's certificate signed by it for a mailbox.
+fn client_certificate(dir: &Path, name: &str) -> (PathBuf, rcgen::Certificate, rcgen::KeyPair) {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap();
+    let file = dir.join(name).with_extension("pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let authority = rcgen::Issuer::new(params, key);
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let mailbox = format!("{name}@a.test").as_str().try_into().unwrap();
+    params.subject_alt_names = vec![rcgen::SanType::Rfc822Name(mailbox)];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    (file, certificate, key)
+}
+
+/// F12: a certificate that is demanded is verified, at each connection.
+#[test]
+fn clients_are_who_their_certificate_says() {
+    for versions in [[&TLS13], [&TLS12]] {
+        let mut case = Case::with(&versions);
+        let (authorities, certificate, key) = client_certificate(case.dir.path(), "u");
+        let (_, strange, strange_key) = client_certificate(case.dir.path(), "v");
+        let demands = Demands { client_authorities: Some(authorities), known_name: false };
+        case.config = Config::new(&[case.files("a"), case.files("b")], &demands).unwrap();
+        // Who shows none is turned away.
+        let outcome = case.pair("a.test").shake_hands();
+        assert!(outcome.unwrap_err().contains("no certificates"));
+        let shows = |case: &mut Case, certificate: &rcgen::Certificate, key: &rcgen::KeyPair| {
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            case.client = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&versions)
+                .unwrap()
+                .with_root_certificates(case.roots.clone())
+                .with_client_auth_cert(vec![certificate.der().clone()], key)
+                .unwrap();
+        };
+        shows(&mut case, &strange, &strange_key);
+        let mut pair = case.pair("a.test");
+        let error = pair.shake_hands().unwrap_err();
+        assert!(error.contains("UnknownIssuer"), "{error}");
+        assert_eq!(pair.server.client_subject(), None);
+        shows(&mut case, &certificate, &key);
+        for _ in 0..2 {
+            let mut pair = case.pair("a.test");
+            pair.shake_hands().unwrap();
+            let octets = pair.say(b"x");
+            pair.feed(&octets).unwrap();
+            let facts = pair.server.facts().unwrap();
+            assert!(!facts.resumed);
+            assert_eq!((facts.client(), facts.client_subject()), (Some("CN=u"), Some("u@a.test")));
+        }
+    }
+}
+
+/// RFC 6066 §3: a name that no certificate has is an alert where that was asked for.
+#[test]
+fn f7_an_unknown_name_can_be_refused() {
+    for files in [&["a"][..], &["a", "b"]] {
+        let mut case = Case::new();
+        let files: Vec<_> = files.iter().map(|name| case.files(name)).collect();
+        let demands = Demands { known_name: true, ..Demands::default() };
+        case.config = Config::new(&files, &demands).unwrap();
+        case.pair("a.test").shake_hands().unwrap();
+        let error = case.pair("c.test").shake_hands().unwrap_err();
+        assert!(error.contains("no server certificate"), "{error}");
+        let mut pair = case.pair("c.test");
+        let hello = pair.octets();
+        pair.feed(&hello).unwrap_err();
+        let alert = pair.pending();
+        let error = pair.answer(&alert).unwrap_err();
+        assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+        // No name at all is no unknown one.
+        let mut pair = case.pair("192.0.2.1");
+        assert!(pair.shake_hands().unwrap_err().contains("not valid for name"));
+    }
+}
+
+#[test]
+fn authorities_that_cannot_be_used() {
+    let case = Case::new();
+    let empty = case.dir.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    for (file, wanted) in [
+        (case.dir.path().join("missing"), "missing: No such file"),
+        (empty, "empty: no certificate in it"),
+        (case.dir.path().join("a.key"), "a.key: no certificate in it"),
+    ] {
+        let demands = Demands { client_authorities: Some(file), known_name: false };
+        let error = Config::new(&[case.files("a")], &demands).unwrap_err();
+        assert!(matches!(error, LoadError::ClientAuthorities(_)), "{error}");
+        assert!(error.to_string().contains(wanted), "{wanted}: {error}");
+    }
 }

@@ -21,6 +21,7 @@ pub const MAILRACE: &str = env!("CARGO_BIN_EXE_mailrace");
 pub struct Launch {
     program: PathBuf,
     dir: PathBuf,
+    file: Option<PathBuf>,
     settings: Vec<String>,
     limits: Vec<(machine::Resource, u64)>,
     user: Option<u32>,
@@ -47,10 +48,17 @@ impl Launch {
         Self {
             program: PathBuf::from(MAILRACE),
             dir: dir.to_owned(),
+            file: None,
             settings: Vec::new(),
             limits: Vec::new(),
             user: None,
         }
+    }
+
+    /// With a configuration file under the settings.
+    pub fn file(mut self, file: &Path) -> Self {
+        self.file = Some(file.to_owned());
+        self
     }
 
     pub fn set(mut self, setting: &str) -> Self {
@@ -85,6 +93,9 @@ impl Launch {
             .args(["--set", "server.admin.listen=127.0.0.1:0"])
             .arg("--set")
             .arg(format!("log.dir={}", self.dir.display()));
+        if let Some(file) = &self.file {
+            command.arg("-c").arg(file);
+        }
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

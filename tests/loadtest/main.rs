@@ -3,12 +3,15 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../servers/certificates.rs"]
+mod certificates;
 #[path = "../common/mod.rs"]
 mod common;
 mod consumer;
 mod peer;
 mod proxy;
 mod threads;
+mod tls;
 mod view;
 
 use std::{
@@ -47,8 +50,12 @@ fn report(server: SocketAddr, arguments: &[&str]) -> Value {
 
 #[track_caller]
 fn outcome(server: SocketAddr, arguments: &[&str]) -> (Output, Value) {
-    let target = format!("smtp://{server}");
-    let output = bench(&[&[&target, "--format", "json"], arguments].concat());
+    outcome_of(&format!("smtp://{server}"), arguments)
+}
+
+#[track_caller]
+fn outcome_of(target: &str, arguments: &[&str]) -> (Output, Value) {
+    let output = bench(&[&[target, "--format", "json"], arguments].concat());
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output, report)
 }
@@ -475,9 +482,16 @@ fn nonsense_is_a_usage_error() {
         &["--to", "{x}@a.test"],
         &["--scenario", "/nonexistent"],
         &["--corpus", "/nonexistent"],
-        &["smtps://127.0.0.1"],
-        &["--starttls"],
-        &["--auth-file", "x"],
+        &["smtps://"],
+        &["smtps://127.0.0.1", "--starttls"],
+        &["smtps://127.0.0.1", "--ca-file", "/nonexistent"],
+        &["smtps://127.0.0.1", "--ca-file", "/nonexistent", "--insecure"],
+        &["smtps://127.0.0.1", "--auth-file", "/nonexistent"],
+        &["smtps://127.0.0.1", "--insecure", "--scenario", "loadtest/scenarios/misfits.toml"],
+        &["--insecure"],
+        &["--no-resumption"],
+        &["--ca-file", "x"],
+        &["lmtp+unix:/x", "--starttls", "--insecure"],
         &["--proxy-protocol", "v3"],
         &["--client-net", "10.0.0.1"],
         &["--e2e"],

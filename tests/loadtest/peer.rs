@@ -81,7 +81,7 @@ pub fn talk(input: impl BufRead, out: &mut impl Write) {
 }
 
 /// "The receiver may apply a short timeout"; a test's client either sends it or fails.
-fn header(input: &mut BufReader<TcpStream>) -> Result<Claim, String> {
+pub fn header(input: &mut BufReader<TcpStream>) -> Result<Claim, String> {
     let first = input.fill_buf().map_err(|error| error.to_string())?.first().copied();
     match first {
         Some(b'P') => version_1(input),

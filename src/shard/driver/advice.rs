@@ -1,9 +1,68 @@
-//! Questions to the advisor, and its answers.
+//! Questions of sessions, and the answers: some are known here, the others are the advisor's.
 
 use super::Driver;
-use crate::shard::{Answer, Question, Ticket, connection::Key};
+use crate::{
+    shard::{
+        Answer, Question, Ticket,
+        connection::{Connection, Key, Phase},
+        random,
+    },
+    smtp::{AuthAnswer, AuthQuestion, Nonce},
+};
 
 impl Driver {
+    /// Takes what sessions want to know to whoever knows it.
+    pub(super) fn ask_pending(&mut self) {
+        while let Some(key) = self.asking.pop() {
+            let Some(mut connection) = self.take(key) else { continue };
+            if connection.phase == Phase::Open
+                && let Some(question) = connection.session.auth_question()
+            {
+                self.authenticate(key, &mut connection, question);
+            }
+            self.arm(key, &mut connection);
+            self.put(key, connection);
+            self.touch(key);
+        }
+    }
+
+    fn authenticate(&mut self, key: Key, connection: &mut Connection, question: AuthQuestion) {
+        let listener = &self.listeners[usize::from(connection.listener)].name;
+        let answer = if self.is_blocked(connection.peer.ip()) {
+            AuthAnswer::Blocked
+        } else {
+            match question {
+                AuthQuestion::Password { user, password } => {
+                    let listener = listener.as_str().into();
+                    self.ask(key, Question::Password { listener, user, password });
+                    return;
+                }
+                AuthQuestion::Credential { user, binding } => {
+                    let credential = self.options.advisor.credential(listener, &user);
+                    match credential.zip(random().ok()) {
+                        Some((credential, random)) => AuthAnswer::Credential {
+                            credential,
+                            nonce: Nonce::new(random),
+                            binding: if binding { channel_binding(connection) } else { Vec::new() },
+                        },
+                        None => AuthAnswer::Unavailable,
+                    }
+                }
+                AuthQuestion::Subject => AuthAnswer::Subject(client_subject(connection)),
+            }
+        };
+        self.resolve_auth(key, connection, answer);
+    }
+
+    fn resolve_auth(&mut self, key: Key, connection: &mut Connection, answer: AuthAnswer) {
+        self.with_session(connection, |session, context| session.resolve_auth(context, answer));
+        self.note_auth_failure(connection);
+        // Who did not wait for the reply waits for the next tick.
+        if connection.paused.is_none() {
+            self.octets(key, connection, &[]);
+        }
+    }
+
     /// Asks for a connection; [`Driver::take_answers`] sees the answer.
     pub(super) fn ask(&self, key: Key, question: Question) {
         let ticket = Ticket { key, answers: self.shared.answers.clone() };
@@ -15,11 +74,26 @@ impl Driver {
         while let Some((key, answer)) = self.shared.answers.pop() {
             let Some(mut connection) = self.take(key) else { continue };
             match answer {
-                Answer::Client(advice) => self.advised(key, &mut connection, advice),
+                Answer::Password(known) if connection.phase == Phase::Open => {
+                    let answer = known.map_or(AuthAnswer::Unavailable, AuthAnswer::Password);
+                    self.resolve_auth(key, &mut connection, answer);
+                    self.arm(key, &mut connection);
+                }
                 Answer::Password(_) => {}
+                Answer::Client(advice) => self.advised(key, &mut connection, advice),
             }
             self.put(key, connection);
             self.touch(key);
         }
     }
+}
+
+/// The subject of the client's verified certificate.
+fn client_subject(_connection: &Connection) -> Option<String> {
+    None
+}
+
+/// RFC 9266; empty where the channel has none.
+fn channel_binding(_connection: &Connection) -> Vec<u8> {
+    Vec::new()
 }

@@ -6,7 +6,7 @@ use super::{Driver, Waiting};
 use crate::{
     log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key},
-    smtp::{Admission, MailFlags, Refusal},
+    smtp::{Admission, MailFlags, Mechanism, Parameters, Protocol, Refusal},
 };
 
 /// Octets of one message kept on the heap; the next go to a fragment buffer, which is block-aligned
@@ -119,13 +119,14 @@ impl Driver {
             }
             self.packed.push_str(path);
         }
+        let listener = &self.listeners[usize::from(connection.listener)];
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
             helo: envelope.helo,
             client: connection.peer,
             received_at: unix_micros(),
-            listener: &self.listeners[usize::from(connection.listener)].name,
+            listener: &listener.name,
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
             body_type: envelope.body as u8,
@@ -135,7 +136,10 @@ impl Driver {
             facts: Facts {
                 rdns: connection.advice.as_ref().map_or("", |advice| &advice.name),
                 list_score: connection.advice.as_ref().map_or(0, |advice| advice.score),
-                ..Facts::default()
+                lmtp: listener.smtp.protocol == Protocol::Lmtp,
+                auth_mechanism: connection.session.auth_mechanism().map_or("", Mechanism::name),
+                auth_user: connection.session.auth_user().unwrap_or_default(),
+                ..envelope.parameters.map(asked_for).unwrap_or_default()
             },
         };
         let recipients = envelope.forward_path_count as u64;
@@ -211,6 +215,19 @@ impl Spans {
 
     pub(super) fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// The parameters as the record has them.
+fn asked_for(parameters: &Parameters) -> Facts<'_> {
+    Facts {
+        ret: parameters.ret.map_or(0, |ret| ret as u8),
+        envid: &parameters.envid,
+        submitter: &parameters.submitter,
+        require_tls: parameters.require_tls,
+        mt_priority: parameters.mt_priority,
+        rcpt_params: &parameters.recipients,
+        ..Facts::default()
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod advice;
 mod commit;
+mod failures;
 mod greeting;
 mod mail;
 mod rest;
@@ -25,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::rest::Rest;
+use self::{failures::AuthFailures, rest::Rest};
 use super::{
     Limits, Listener, SharedState,
     addresses::{Addresses, Bounds},
@@ -135,6 +136,9 @@ pub(super) struct Driver {
     /// TLS handshakes under way.
     handshakes: usize,
     told: tls::Told,
+    /// Sessions that want to know something.
+    asking: Vec<Key>,
+    failures: AuthFailures,
     paused: Vec<Key>,
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
@@ -188,6 +192,8 @@ impl Driver {
             slowed: VecDeque::new(),
             handshakes: 0,
             told: tls::Told::default(),
+            asking: Vec::new(),
+            failures: AuthFailures::default(),
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
@@ -319,6 +325,7 @@ impl Driver {
         if self.now.saturating_sub(self.last_tick) >= TICK {
             self.tick();
         }
+        self.ask_pending();
         self.flush_waiting();
         self.flush_dirty();
         if worked {

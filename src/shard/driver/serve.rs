@@ -38,6 +38,7 @@ impl Driver {
                 self.broken(connection, CloseReason::IoError);
                 return input.len();
             };
+            self.note_auth_failure(connection);
             assert!(step.consumed <= rest.len(), "the session consumes what it was given");
             let at = head;
             head += step.consumed;
@@ -63,6 +64,11 @@ impl Driver {
                     spans.clear();
                     self.discard(connection);
                     Stepped::More
+                }
+                Event::Authenticate => {
+                    // Asked at the end of the turn: this may be the middle of a TLS record.
+                    self.asking.push(key);
+                    Stepped::Wait
                 }
                 Event::StartTls => {
                     spans.clear();

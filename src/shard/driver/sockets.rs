@@ -72,6 +72,7 @@ impl Driver {
             tls: None,
             greeting: None,
             advice: None,
+            tls_facts: None,
             sent_at: self.now,
             due: Duration::MAX,
         });
@@ -151,6 +152,7 @@ impl Driver {
             Admission::Draining => Admission::Draining,
             _ if self.open >= self.limits.connections_max => Admission::Crowded,
             admission if exempt => admission,
+            _ if self.is_blocked(peer.ip()) => Admission::Blocked,
             admission => {
                 let network = Network::of(peer.ip());
                 match self.addresses.enter(network, self.bounds, self.now) {
@@ -168,6 +170,7 @@ impl Driver {
             Admission::Crowded => Some(RefuseReason::MaxConnections),
             Admission::AddressFull => Some(RefuseReason::PerIp),
             Admission::AddressFast => Some(RefuseReason::Rate),
+            Admission::Blocked => Some(RefuseReason::AuthFailures),
             Admission::OverloadedNew => Some(RefuseReason::Overload),
             _ => None,
         };
@@ -249,6 +252,10 @@ impl Driver {
         }
         if self.holds_up(connection) {
             self.held_up = true;
+            self.pause(key, connection);
+        }
+        if connection.session.is_waiting_for_auth() && !octets.is_empty() {
+            // Who does not wait for the reply is not read: what it may leave here is bounded.
             self.pause(key, connection);
         }
         if connection.paused.is_some() {
@@ -401,7 +408,7 @@ impl Driver {
                 connection.reason = CloseReason::Timeout;
                 self.serve_kept(key, &mut connection);
                 self.receive_again(key, &mut connection);
-            } else if unsent || ours {
+            } else if unsent || ours || connection.session.is_waiting_for_auth() {
                 held_up |= ours;
                 if connection.receiving && !self.log_full() {
                     self.stop_receiving(key, &mut connection);

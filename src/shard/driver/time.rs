@@ -80,9 +80,11 @@ impl Driver {
             return;
         }
         self.greet(key, connection);
-        let over = self.now >= connection.session.deadline()
-            && connection.paused.is_none()
+        // One that waits for its answer is not read either; one that waits for its greeting owes
+        // nothing.
+        let counts = (connection.paused.is_none() || connection.session.is_waiting_for_auth())
             && connection.greeting.is_none();
+        let over = self.now >= connection.session.deadline() && counts;
         if connection.phase == Phase::Open && over {
             let event =
                 self.with_session(connection, |session, context| session.handle_deadline(context));

@@ -73,7 +73,13 @@ impl Driver {
             connection.tls = Some(state);
             return;
         }
-        let fed = state.tls.feed(octets, |plain| self.octets(key, connection, plain));
+        let fed = state.tls.feed(octets, |facts, plain| {
+            // Where the session is served, `connection.tls` is taken out.
+            if connection.tls_facts.is_none() {
+                connection.tls_facts = Some(facts.clone());
+            }
+            self.octets(key, connection, plain);
+        });
         let flooded = state.tls.pending_bytes() > PENDING_BYTES_MAX;
         if fed.is_ok() && state.tls.is_established() {
             self.handshake_over(connection, &mut state, HandshakeResult::Ok);

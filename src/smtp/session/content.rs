@@ -2,7 +2,7 @@
 
 use super::super::chunking::{self, Chunk};
 use super::super::data::{Offence, Piece};
-use super::super::limits::LineEnds;
+use super::super::limits::{LineEnds, Protocol};
 use super::super::reply::{self, Reply};
 use super::super::transaction::BodyType;
 use super::{Context, Event, Progress, Session, State};
@@ -20,8 +20,10 @@ impl Session {
             // RFC 3030 §3.
             Some(reply::BINARY_NEEDS_BDAT)
         } else if transaction.recipients() == 0 {
-            // RFC 2920 §3.1: a client that sent DATA in the same group must not get a 354.
-            Some(reply::NO_RECIPIENTS)
+            // RFC 2920 §3.1: a client that sent DATA in the same group must not get a 354. RFC 2033
+            // §4.2 wants 503.
+            let lmtp = cx.config.protocol == Protocol::Lmtp;
+            Some(if lmtp { reply::RCPT_FIRST } else { reply::NO_RECIPIENTS })
         } else {
             None
         };
@@ -247,7 +249,7 @@ impl Session {
             cx.stats.count_error(error);
         }
         self.errors += 1;
-        cx.push(reply);
+        cx.push_times(reply, self.final_replies(cx.config));
         // The patience check waits until the driver has dropped the octets: `Close` says so too.
         self.abort().or_else(|| self.check_patience(cx))
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::super::limits::{Admission, Recipient};
-use super::super::param;
+use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
@@ -32,10 +32,14 @@ fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<
 impl Session {
     pub(super) fn mail(&mut self, cx: &mut Context<'_>, argument: &[u8]) -> Option<Event> {
         if self.helo.is_empty() {
-            return self.refuse(cx, reply::EHLO_FIRST);
+            return self.refuse(cx, Self::hello_first(cx));
         }
         if self.transaction.open {
             return self.refuse(cx, reply::NESTED_MAIL);
+        }
+        if cx.config.auth.required && !self.is_authenticated() {
+            cx.stats.count_rejected(530, RejectReason::Auth);
+            return self.refuse(cx, reply::NEEDS_AUTH);
         }
         if cx.admission == Admission::Draining {
             return Some(self.close_421(cx, "4.3.2", "Shutting down"));
@@ -51,7 +55,7 @@ impl Session {
             if path.no_domain {
                 return Err(reply::BAD_REVERSE_PATH);
             }
-            let params = param::parse_mail(path.rest, self.esmtp, limits.parameters_max)?;
+            let params = param::parse_mail(path.rest, self.offer(cx))?;
             Ok((path, params))
         });
         let (path, params) = match parsed {
@@ -79,6 +83,7 @@ impl Session {
             | Admission::AddressFull
             | Admission::AddressFast
             | Admission::OverloadedLow
+            | Admission::Blocked
             | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
@@ -89,10 +94,13 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
-        self.mail_since = cx.now;
+        self.mail_since_us = u64::try_from(cx.now.as_micros()).unwrap_or(u64::MAX);
         self.transaction.smtputf8 = params.smtputf8;
         self.transaction.body = params.body.unwrap_or(BodyType::SevenBit);
         self.transaction.size_declared = params.size;
+        if params.is_rare() {
+            self.transaction.keep(&params, false);
+        }
         cx.push(reply::SENDER_OK);
         None
     }
@@ -116,10 +124,11 @@ impl Session {
             if path.mailbox.is_empty() || alone {
                 return Err(reply::BAD_FORWARD_PATH);
             }
-            param::parse_rcpt(path.rest, limits.parameters_max)?;
-            Ok(path)
+            let smtputf8 = self.transaction.smtputf8;
+            let params = param::parse_rcpt(path.rest, self.offer(cx), smtputf8)?;
+            Ok((path, params))
         });
-        let path = match parsed {
+        let (path, params) = match parsed {
             Ok(path) => path,
             Err(reply) => return self.refuse(cx, reply),
         };
@@ -155,10 +164,11 @@ impl Session {
                 return self.refuse(cx, refusal);
             }
         }
-        self.transaction.add(path.mailbox);
+        self.transaction.add(path.mailbox, params);
         cx.push(reply::RECIPIENT_OK);
         None
     }
+
     /// Takes no recipient but postmaster from this client, which is on a list: 554 names the zone,
     /// printable ASCII of at most 255 octets.
     pub fn refuse_recipients(&mut self, zone: Arc<str>) {
@@ -177,7 +187,11 @@ impl Session {
 
     /// Whether this client may send to anybody.
     fn may_relay(&self) -> bool {
-        false
+        self.is_authenticated()
+    }
+
+    fn offer<'a>(&self, cx: &'a Context<'_>) -> Offer<'a> {
+        Offer { config: cx.config, esmtp: self.esmtp, under_tls: self.under_tls }
     }
 }
 

@@ -6,12 +6,15 @@
 //!                 DATA or |   | reply after the data
 //!                   BDAT  v   |
 //!                    Data, Chunk --end of mail--> Verdict --resolve_*--> Command
+//!   Command --AUTH--> Auth (a response) <---> Asking (the driver owes an answer) --> Command
 //!   any --QUIT, 421, abuse--> Closed
 //! ```
 
+mod auth;
 mod content;
 mod drain;
 mod ehlo;
+mod lmtp;
 mod mail;
 mod other;
 mod starttls;
@@ -22,6 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::auth::AuthState;
 use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
@@ -60,6 +64,12 @@ impl Context<'_> {
         self.replies.push(reply);
     }
 
+    fn push_times(&mut self, reply: Reply, times: usize) {
+        for _ in 0..times {
+            self.push(reply);
+        }
+    }
+
     /// Renders `421 <enhanced> <our domain> <text>` (RFC 5321 §4.2 wants the domain).
     fn push_421(&mut self, enhanced: &str, text: &str) {
         self.stats.count_reply(421);
@@ -84,6 +94,9 @@ pub enum Event {
     /// The message is whole: answer with [`Session::resolve_accepted`] or
     /// [`Session::resolve_refused`]. Until then no further command is read.
     EndOfMail,
+    /// AUTH asks [`Session::auth_question`]: answer with [`Session::resolve_auth`], then call again.
+    /// Until then no further command is read.
+    Authenticate,
     /// Drop the octets collected for the message so far, and go on calling.
     Discard,
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
@@ -118,6 +131,10 @@ enum State {
     Verdict {
         closing: bool,
     },
+    /// A response of an exchange of AUTH is awaited.
+    Auth,
+    /// The driver owes an answer to AUTH.
+    Asking,
     Closed,
 }
 
@@ -139,12 +156,14 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
+    /// Nothing until the first AUTH.
+    auth: Option<Box<AuthState>>,
     transaction: Transaction,
     started: Duration,
     /// When the present wait for a command began.
     waiting_since: Duration,
-    /// When the present transaction's MAIL came.
-    mail_since: Duration,
+    /// When the present transaction's MAIL came; a word less than a `Duration`.
+    mail_since_us: u64,
     /// When the message's data began.
     data_since: Duration,
     /// When the present DATA or chunk began.
@@ -181,10 +200,11 @@ impl Session {
             handed_out: false,
             offence: None,
             helo: Box::default(),
+            auth: None,
             transaction: Transaction::default(),
             started: now,
             waiting_since: now,
-            mail_since: now,
+            mail_since_us: 0,
             data_since: now,
             block_since: now,
             block_bytes: 0,
@@ -230,6 +250,10 @@ impl Session {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
+            Admission::Blocked => {
+                cx.stats.count_rejected(421, RejectReason::Auth);
+                self.close_421(cx, "4.7.0", auth::BLOCKED)
+            }
             Admission::AddressFull => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.7.0", "Too many connections from your address")
@@ -246,9 +270,7 @@ impl Session {
             | Admission::DiskFull
             | Admission::Overloaded
             | Admission::OverloadedLow => {
-                cx.stats.count_reply(220);
-                // Writing into a Vec cannot fail.
-                let _ = write!(cx.replies.open(), "220 {} ESMTP Mailrace\r\n", cx.config.hostname);
+                Self::welcome(cx);
                 self.state = State::Command;
                 Event::NeedInput
             }
@@ -278,7 +300,8 @@ impl Session {
                 }
                 State::Data => self.step_data(cx, rest),
                 State::Chunk(chunk) => self.step_chunk(cx, rest, chunk),
-                State::Verdict { .. } => (0, Some(Event::NeedInput)),
+                State::Auth => self.step_auth(cx, rest),
+                State::Verdict { .. } | State::Asking => (0, Some(Event::NeedInput)),
                 State::Closed => (rest.len(), Some(Event::Close)),
             };
             let base = consumed;
@@ -372,7 +395,7 @@ impl Session {
                 let slow = limits.data_rate_grace.max(Duration::from_millis(earned));
                 whole.min(self.block_since.saturating_add(slow))
             }
-            State::New | State::Command | State::Line { .. } => {
+            State::New | State::Command | State::Line { .. } | State::Auth | State::Asking => {
                 let command = self.waiting_since.saturating_add(limits.command_wait);
                 if self.exempt {
                     return command;
@@ -396,18 +419,19 @@ impl Session {
 
     /// When the present transaction's MAIL came.
     pub fn transaction_began(&self) -> Duration {
-        self.mail_since
+        Duration::from_micros(self.mail_since_us)
     }
 
     /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.
     ///
     /// Its 250 is rendered now and held in [`Replies`]; commands behind it go on.
     pub fn resolve_accepted(&mut self, cx: &mut Context<'_>, ticket: u64, id: &dyn Display) {
+        let replies = self.final_replies(cx.config);
         if !self.leave_verdict(cx.now) {
             return;
         }
-        cx.stats.count_reply(250);
-        cx.replies.push_held(ticket, id);
+        cx.stats.count_replies(250, replies as u64);
+        cx.replies.push_held(ticket, id, replies);
         self.errors = 0;
         self.junk = 0;
         self.settle(cx.config);
@@ -415,11 +439,12 @@ impl Session {
 
     /// Answers `EndOfMail`: the message was not taken.
     pub fn resolve_refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
+        let replies = self.final_replies(cx.config);
         if !self.leave_verdict(cx.now) {
             return;
         }
         cx.stats.count_rejected(refusal.code(), refusal.reason());
-        cx.push(refusal.reply());
+        cx.push_times(refusal.reply(), replies);
         self.settle(cx.config);
     }
 
@@ -587,9 +612,14 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
-        if behind && (matches!(verb, Verb::Ehlo | Verb::Data) || self.starts_tls(cx, verb)) {
-            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can STARTTLS
-            // (RFC 3207 §4): somebody on the way may have put there what stands behind it.
+        if let Some(refused) = self.not_spoken(cx, verb) {
+            return self.refuse(cx, refused);
+        }
+        let last = verb.ends_group() || self.starts_tls(cx, verb);
+        if behind && (last || self.starts_auth(cx, verb)) {
+            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can AUTH
+            // (RFC 4954 §4), and STARTTLS (RFC 3207 §4): somebody on the way may have put there
+            // what stands behind it.
             cx.stats.count_error(ProtocolError::EarlyTalker);
             return Some(self.close_with(cx, reply::EARLY_TALKER));
         }
@@ -597,8 +627,12 @@ impl Session {
             return self.unknown(cx, line);
         }
         if line::has_control(rest) {
-            let hello = matches!(verb, Verb::Ehlo | Verb::Helo);
-            return self.refuse(cx, if hello { reply::BAD_EHLO } else { reply::BAD_ARGUMENT });
+            let refused = match verb {
+                Verb::Ehlo | Verb::Helo => reply::BAD_EHLO,
+                Verb::Lhlo => reply::BAD_LHLO,
+                _ => reply::BAD_ARGUMENT,
+            };
+            return self.refuse(cx, refused);
         }
         if self.needs_tls(cx, verb) {
             return self.refuse(cx, reply::NEEDS_TLS);
@@ -609,14 +643,15 @@ impl Session {
             Verb::Rcpt => self.rcpt(cx, argument),
             Verb::Data => self.data(cx, argument),
             Verb::Bdat => self.bdat(cx, argument),
-            Verb::Ehlo | Verb::Helo => self.ehlo(cx, argument, verb == Verb::Ehlo),
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo => self.ehlo(cx, argument, verb),
             Verb::Rset => self.rset(cx, argument),
             Verb::Quit => self.quit(cx, argument),
             Verb::Noop => self.junk(cx, reply::OK),
-            Verb::Help => self.junk(cx, reply::HELP),
+            Verb::Help => self.help(cx),
             Verb::Vrfy => self.vrfy(cx, argument),
             Verb::Starttls => self.starttls(cx, argument),
-            Verb::Auth | Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
+            Verb::Auth => self.auth(cx, argument),
+            Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
             Verb::Unknown => None,

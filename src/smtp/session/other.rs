@@ -1,5 +1,6 @@
 //! RSET, QUIT, VRFY, NOOP, HELP, and lines that are no command.
 
+use super::super::limits::Protocol;
 use super::super::reply::{self, Reply};
 use super::{Context, Event, Session};
 
@@ -27,6 +28,12 @@ impl Session {
             return self.refuse(cx, reply::BAD_ARGUMENT);
         }
         self.junk(cx, reply::CANNOT_VERIFY)
+    }
+
+    /// RFC 5321 §4.1.1.8.
+    pub(super) fn help(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        let lmtp = cx.config.protocol == Protocol::Lmtp;
+        self.junk(cx, if lmtp { reply::HELP_LMTP } else { reply::HELP })
     }
 
     /// Answers a command that moves no message.

@@ -31,6 +31,7 @@ impl Session {
         // RFC 3207 §4.2: what was learned in the clear, its name included, may be forged.
         self.clear_transaction();
         self.helo = Box::default();
+        self.auth = None;
         self.esmtp = false;
         self.odd_line = false;
         self.under_tls = true;
@@ -53,7 +54,13 @@ impl Session {
         self.lacks_tls(cx)
             && !matches!(
                 verb,
-                Verb::Noop | Verb::Ehlo | Verb::Starttls | Verb::Quit | Verb::Bdat | Verb::Http
+                Verb::Noop
+                    | Verb::Ehlo
+                    | Verb::Lhlo
+                    | Verb::Starttls
+                    | Verb::Quit
+                    | Verb::Bdat
+                    | Verb::Http
             )
     }
 }

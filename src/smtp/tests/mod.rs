@@ -5,8 +5,11 @@
 //! `\r \n \0 \\ \xNN`. Lines of the client without an `S:` between them are one turn. Every script
 //! is fed whole, octet by octet and at random cuts, with one outcome.
 
+mod auth;
 mod commands;
 mod content;
+mod lmtp;
+mod parameters;
 mod paths;
 mod properties;
 mod rfc;
@@ -31,12 +34,18 @@ pub(super) struct Peer {
     pub(super) flags: Vec<MailFlags>,
     /// Reverse-path and forward-paths of each message.
     pub(super) envelopes: Vec<(String, Vec<String>)>,
+    /// What few messages ask for, of each message.
+    pub(super) parameters: Vec<Option<Parameters>>,
     /// `Discard` events.
     pub(super) discards: usize,
     /// `StartTls` events.
     pub(super) upgrades: usize,
     /// Calls of `handle_input`.
     pub(super) steps: usize,
+    /// Answers `Authenticate`; else the test does.
+    pub(super) directory: Option<fn(AuthQuestion) -> AuthAnswer>,
+    /// What was asked.
+    pub(super) asked: Vec<AuthQuestion>,
     /// Answer `EndOfMail` at once; else the test does.
     pub(super) verdicts: bool,
     pub(super) closed: bool,
@@ -59,9 +68,12 @@ impl Peer {
             bodies: Vec::new(),
             flags: Vec::new(),
             envelopes: Vec::new(),
+            parameters: Vec::new(),
             discards: 0,
             upgrades: 0,
             steps: 0,
+            directory: Some(auth::directory),
+            asked: Vec::new(),
             verdicts: true,
             closed: false,
             pending: Vec::new(),
@@ -113,10 +125,18 @@ impl Peer {
                     let envelope = self.session.envelope();
                     let forward = envelope.forward_paths().map(String::from).collect();
                     self.envelopes.push((envelope.mail_from.into(), forward));
+                    self.parameters.push(envelope.parameters.cloned());
                     self.bodies.push(std::mem::take(&mut self.body));
                     let ticket = self.bodies.len() as u64;
                     if self.verdicts {
                         self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
+                    }
+                }
+                Event::Authenticate => {
+                    let question = self.session.auth_question().expect("something is asked");
+                    self.asked.push(question.clone());
+                    if let Some(directory) = self.directory {
+                        self.with(|session, cx| session.resolve_auth(cx, directory(question)));
                     }
                 }
                 Event::Discard => {

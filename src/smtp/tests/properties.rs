@@ -169,7 +169,8 @@ proptest! {
 #[derive(Clone, Debug)]
 enum Act {
     Push,
-    Hold(u64),
+    /// So much further, with so many replies.
+    Hold(u64, usize),
     Release(u64),
     Fail(u64),
     Take,
@@ -178,7 +179,7 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         2 => Just(Act::Push),
-        4 => (1_u64..4).prop_map(Act::Hold),
+        4 => (1_u64..4, 1_usize..4).prop_map(|(step, replies)| Act::Hold(step, replies)),
         2 => (0_u64..40).prop_map(Act::Release),
         1 => (0_u64..40).prop_map(Act::Fail),
         2 => Just(Act::Take),
@@ -195,7 +196,7 @@ proptest! {
     fn replies_keep_their_order(acts in acts()) {
         let mut replies = Replies::new();
         let (mut sent, mut ticket) = (Vec::new(), 0);
-        // The plain model: a line each, with the ticket it waits for.
+        // The plain model: the lines of a reply, with the ticket they wait for.
         let mut model: std::collections::VecDeque<(String, Option<u64>)> = Default::default();
         let mut wanted = String::new();
         for act in acts.into_iter().chain([Act::Release(u64::MAX), Act::Take]) {
@@ -204,11 +205,11 @@ proptest! {
                     replies.push(reply::BYE);
                     model.push_back(("221 2.0.0 Bye\r\n".into(), None));
                 }
-                Act::Hold(step) => {
+                Act::Hold(step, count) => {
                     ticket += step;
-                    replies.push_held(ticket, &ticket);
+                    replies.push_held(ticket, &ticket, count);
                     let line = format!("250 2.0.0 Ok: queued as {ticket}\r\n");
-                    model.push_back((line, Some(ticket)));
+                    model.push_back((line.repeat(count), Some(ticket)));
                 }
                 Act::Release(mark) => {
                     let mut count = 0;
@@ -221,7 +222,8 @@ proptest! {
                     let mut count = 0;
                     for (line, hold) in &mut model {
                         if hold.take_if(|hold| *hold >= from).is_some() {
-                            *line = "451 4.3.0 Cannot store the message now, try again\r\n".into();
+                            *line = "451 4.3.0 Cannot store the message now, try again\r\n"
+                                .repeat(line.lines().count());
                             count += 1;
                         }
                     }

@@ -212,9 +212,9 @@ fn e18_bare_lf_in_chunk() {
 fn holds_keep_the_order_and_fail_in_place() {
     let mut replies = Replies::new();
     let mut out = Vec::new();
-    replies.push_held(7, &"A");
+    replies.push_held(7, &"A", 1);
     replies.push(reply::OK);
-    replies.push_held(9, &"B");
+    replies.push_held(9, &"B", 1);
     assert_eq!((replies.ready(), replies.held(), replies.first_held()), (0, 2, Some(7)));
     assert_eq!(replies.release(7), 0);
     assert_eq!(replies.fail(9..10, Refusal::LogFailed), 1);
@@ -245,7 +245,7 @@ fn memory_of_replies_goes_along_with_them_and_is_given_back_without() {
     assert_eq!(out, b"250 2.0.0 Ok\r\n250 2.0.0 Ok\r\n");
     // So do held replies behind those that go.
     replies.push(reply::OK);
-    replies.push_held(1, &"A");
+    replies.push_held(1, &"A", 1);
     let mut ready = Vec::new();
     replies.take_ready(&mut ready);
     assert_eq!((ready.as_slice(), replies.ready(), replies.held()), (&out[..14], 0, 1));

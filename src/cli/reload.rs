@@ -1,0 +1,38 @@
+//! `mailrace reload`
+
+use super::{ConfigArgs, EXIT_FAILED};
+use crate::admin;
+use std::process::ExitCode;
+
+/// Has the running server read its configuration anew, and prints what came of it.
+pub(super) fn run(args: &ConfigArgs) -> ExitCode {
+    // Only where the server is asked matters here: its own reading judges the rest.
+    let config = match args.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let Some(address) = config.server.admin_listen else {
+        eprintln!("mailrace: server.admin.listen is off; send the process SIGHUP instead");
+        return ExitCode::from(EXIT_FAILED);
+    };
+    let token = match config.server.admin_token_file.as_deref().map(std::fs::read_to_string) {
+        None => None,
+        Some(Ok(text)) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Some(Err(error)) => {
+            eprintln!("mailrace: server.admin.token_file: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    match admin::post(address, token.as_deref(), "/v1/reload") {
+        Ok(told) => {
+            print!("{told}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            for line in error.to_string().lines() {
+                eprintln!("mailrace: {line}");
+            }
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
