@@ -135,8 +135,8 @@ fn the_greeting_comes_after_the_delay_and_early_octets_wait_for_it() {
     assert!(early.reply().starts_with("250-"));
     greeted_after(&mut flood, began);
     let answers = (0..noops).map_while(|_| flood.try_reply());
-    // 100 commands without a message end a session: all that came before was read.
-    assert_eq!(answers.filter(|answer| answer.starts_with("250 ")).count(), 100);
+    // More than 100 commands without a message end a session: it was served as ever.
+    assert_eq!(answers.filter(|answer| answer.starts_with("250 ")).count(), 101);
     let _ = writing.join();
     greeted_after(&mut half, began);
     assert_eq!(half.reply().get(..4), Some("250 "));
@@ -235,9 +235,8 @@ fn recorded(server: &Server, client: &mut Client, recipient: &str) -> (String, i
         ],
     );
     let envelope = log_envelope(&server.dir, &id_of(&client.say("hi\r\n.")));
-    let client = &envelope["client"];
-    let score = client["list_score"].as_i64().unwrap_or_default();
-    (client["rdns"].as_str().unwrap_or_default().to_owned(), score)
+    let score = envelope["list_score"].as_i64().expect("a number");
+    (envelope["rdns"].as_str().unwrap_or_default().to_owned(), score)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use mailrace::tls::{Config, Files, Tls};
+use mailrace::tls::{Config, Demands, Files, Tls};
 use rustls::{
     ClientConnection, ServerConfig,
     pki_types::ServerName,
@@ -27,7 +27,7 @@ pub(crate) struct Alone {
 }
 
 pub(crate) fn run(files: &Files, octets: u64) -> io::Result<Alone> {
-    let config = Config::new(std::slice::from_ref(files)).map_err(io::Error::other)?;
+    let config = Config::new(std::slice::from_ref(files), &Demands::default()).map_err(io::Error::other)?;
     Ok(Alone { rustls: rustls(files, octets)?, ours: ours(&config, octets)? })
 }
 
@@ -140,7 +140,7 @@ fn ours(config: &Config, octets: u64) -> io::Result<f64> {
         while client.wants_write() {
             client.write_tls(&mut wire)?;
         }
-        server.feed(&mut wire, |_| {}).map_err(io::Error::other)?;
+        server.feed(&mut wire, |_, _| {}).map_err(io::Error::other)?;
         back.clear();
         server.take_pending(&mut back);
         let mut rest = &back[..];
@@ -155,7 +155,7 @@ fn ours(config: &Config, octets: u64) -> io::Result<f64> {
         encrypt(&mut client, &plain, &mut wire)?;
         let began = thread_time();
         for received in wire.chunks_mut(RECEIVED) {
-            server.feed(received, |plain| taken += plain.len() as u64).map_err(io::Error::other)?;
+            server.feed(received, |_, plain| taken += plain.len() as u64).map_err(io::Error::other)?;
         }
         spent += thread_time() - began;
     }

@@ -53,10 +53,11 @@ impl Driver {
             && has_octets(connection);
         if guarded && (talks || gate.asks || !gate.greet_delay.is_zero()) {
             let delay = if talks { RECEIVED } else { gate.greet_delay };
-            let answer_by = gate.asks.then_some(self.now + gate.advice_wait);
+            let asks = gate.asks && !talks;
+            let answer_by = asks.then_some(self.now + gate.advice_wait);
             connection.greeting =
                 Some(Box::new(Greeting { not_before: self.now + delay, answer_by }));
-            if gate.asks && !talks {
+            if asks {
                 let listener = Arc::from(listener.name.as_str());
                 self.ask(key, Question::Client { listener, address: connection.peer.ip() });
             }
