@@ -62,6 +62,7 @@ fn record(number: u64, rcpt_to: &[&str], data: impl Into<Bytes>) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: mailrace::export::Facts::default(),
         replay: false,
         data: data.into(),
     }

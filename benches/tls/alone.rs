@@ -27,7 +27,8 @@ pub(crate) struct Alone {
 }
 
 pub(crate) fn run(files: &Files, octets: u64) -> io::Result<Alone> {
-    let config = Config::new(std::slice::from_ref(files), &Demands::default()).map_err(io::Error::other)?;
+    let config =
+        Config::new(std::slice::from_ref(files), &Demands::default()).map_err(io::Error::other)?;
     Ok(Alone { rustls: rustls(files, octets)?, ours: ours(&config, octets)? })
 }
 
@@ -155,7 +156,9 @@ fn ours(config: &Config, octets: u64) -> io::Result<f64> {
         encrypt(&mut client, &plain, &mut wire)?;
         let began = thread_time();
         for received in wire.chunks_mut(RECEIVED) {
-            server.feed(received, |_, plain| taken += plain.len() as u64).map_err(io::Error::other)?;
+            server
+                .feed(received, |_, plain| taken += plain.len() as u64)
+                .map_err(io::Error::other)?;
         }
         spent += thread_time() - began;
     }

@@ -752,7 +752,7 @@ fn rfc3461_5_2_parameters_go_on_where_dsn_is_offered() {
         {CONTENT}
         S: 250"
     );
-    check(&smtp(), &[asked.clone()], &script, &["ready", "0 ok, 1 ok"]);
+    check(&smtp(), std::slice::from_ref(&asked), &script, &["ready", "0 ok, 1 ok"]);
     let script = script
         .replace("PIPELINING", "PIPELINING\n    S: 250 DSN")
         .replacen("S: 250 PIPELINING", "S: 250-PIPELINING", 1)
@@ -769,7 +769,7 @@ fn rfc8689_4_2_1_requiretls_goes_to_its_like_alone() {
     let strict = mail(&strict);
     let clear = format!("{HELLO}\n").replace("S: 250 PIPELINING", "S: 250 REQUIRETLS");
     let needs_tls = "cannot 5.7.30 the mail needs TLS (REQUIRETLS) (refused)";
-    check(&smtp(), &[strict.clone()], &clear, &["ready", needs_tls]);
+    check(&smtp(), std::slice::from_ref(&strict), &clear, &["ready", needs_tls]);
     let secured = |keyword: &str| {
         format!(
             "S: 220 mx.test
@@ -787,7 +787,7 @@ fn rfc8689_4_2_1_requiretls_goes_to_its_like_alone() {
     let not_offered =
         "cannot 5.7.30 the mail needs REQUIRETLS; the server does not offer it (refused)";
     let outcome = ["starttls", "ready", not_offered];
-    check(&starttls, &[strict.clone()], &secured("SIZE"), &outcome);
+    check(&starttls, std::slice::from_ref(&strict), &secured("SIZE"), &outcome);
     let script = format!(
         "{}
         C: MAIL FROM:<a@s.test> REQUIRETLS
