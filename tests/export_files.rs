@@ -69,6 +69,7 @@ fn records() -> Vec<Record> {
         body_type: 0,
         size_declared: None,
         flags: 0,
+        facts: mailrace::export::Facts::default(),
         replay: false,
         data: data.into(),
     };

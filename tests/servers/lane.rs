@@ -48,6 +48,7 @@ pub fn record(shard: u16, offset: u64, size: usize) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: mailrace::export::Facts::default(),
         replay: false,
         data: Bytes::from(data),
     }
