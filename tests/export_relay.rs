@@ -17,9 +17,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Server, machine::has};
+use common::{Launch, Server, machine::has};
 use mailrace::{
-    export::{ErrorClass, Outcome, Record, Relay, RelayOptions, Sink, TlsOptions},
+    export::{
+        ErrorClass, Facts, Outcome, RcptParams, Record, Relay, RelayOptions, Sink, TlsOptions,
+    },
     log::{Identity, Offset},
 };
 use servers::{
@@ -62,7 +64,7 @@ fn record(number: u64, rcpt_to: &[&str], data: impl Into<Bytes>) -> Record {
         body_type: 1,
         size_declared: None,
         flags: 0,
-        facts: mailrace::export::Facts::default(),
+        facts: Facts::default(),
         replay: false,
         data: data.into(),
     }
@@ -423,6 +425,56 @@ fn mailrace_takes_binary_and_internationalized_mail() {
         assert_eq!(envelope["body"], record.body());
         assert_eq!(envelope["helo"], "relay.test");
     }
+}
+
+/// Parameters of DSN, for so many forward-paths.
+fn dsn(recipients: usize) -> Facts {
+    let params = |n| RcptParams {
+        notify: Some("FAILURE,DELAY".to_owned()),
+        orcpt: Some(format!("rfc822;o+2B{n}@o.test")),
+    };
+    Facts {
+        ret: 2,
+        envid: "id=1 +".to_owned(),
+        rcpt_params: (0..recipients).map(params).collect(),
+        ..Facts::default()
+    }
+}
+
+/// RFC 3461 §5.2.1: Postfix takes the parameters, and Mailrace has what was sent.
+#[test]
+fn dsn_parameters_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = Launch::new(&dir.path().join("data")).set("server.shards=1");
+    let server = launch.set("listener.0.dsn=true").start();
+    let asked = Record { facts: dsn(2), ..record(1, &["alice@d.test", "bob@d.test"], message(1)) };
+    let sink = Relay::new(&options(server.smtp)).unwrap();
+    assert_eq!(run(once(&sink, &asked)), Outcome::Delivered);
+    let cat = common::log_command(&server.dir, &["cat", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&cat).unwrap();
+    assert_eq!((&told["ret"], &told["envid"]), (&"HDRS".into(), &"id=1 +".into()));
+    let params = [0, 1].map(|n| format!("NOTIFY=FAILURE,DELAY ORCPT=rfc822;o+2B{n}@o.test"));
+    assert_eq!(told["rcpt_params"], serde_json::json!(params));
+    if postfix::available() {
+        let postfix = Postfix::start(None, None);
+        let sink = Relay::new(&options(postfix.smtp)).unwrap();
+        assert_eq!(run(once(&sink, &asked)), Outcome::Delivered);
+    }
+}
+
+/// RFC 8689 §4.2.1: who offers no REQUIRETLS under TLS does not get such a mail; it is dead.
+#[test]
+fn requiretls_is_no_wish() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let facts = Facts { require_tls: true, ..Facts::default() };
+    let strict = Record { facts, ..record(1, &["alice@d.test"], message(1)) };
+    let sink = Relay::new(&options(server.smtp)).unwrap();
+    let outcome = run(once(&sink, &strict));
+    let (class, text) = refused(&outcome);
+    assert_eq!(class, ErrorClass::Refused);
+    assert!(text.contains("5.7.30 the mail needs TLS (REQUIRETLS)"), "{text}");
+    assert_eq!(common::verified(&server.dir), 0);
 }
 
 /// smtp-sink's options, and what becomes of a message then.

@@ -55,6 +55,7 @@ fn record(number: u64, data: Vec<u8>) -> Record {
         body_type: 0,
         size_declared: None,
         flags: 0,
+        facts: mailrace::export::Facts::default(),
         replay: false,
         data: data.into(),
     }

@@ -213,6 +213,7 @@ fn records(count: u64) -> Vec<Record> {
         body_type: 1,
         size_declared: None,
         flags: 0,
+        facts: mailrace::export::Facts::default(),
         replay: false,
         data: Bytes::from(format!("Subject: {number}\r\n\r\nGrüße\0\r\n")),
     });

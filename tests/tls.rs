@@ -6,13 +6,13 @@
 #[path = "servers/certificates.rs"]
 mod certificates;
 mod common;
+#[path = "servers/secure.rs"]
+mod secure;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, Read, Write},
     net::{Shutdown, TcpStream},
-    path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,144 +22,7 @@ use common::{
     machine::{has, skip},
     succeeded,
 };
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
-
-/// A server with a certificate for `localhost`, and the authority that signed it in `ca.pem`.
-struct Case {
-    server: Server,
-    dir: tempfile::TempDir,
-}
-
-impl Case {
-    fn new(mode: &str) -> Self {
-        Self::with(mode, &[])
-    }
-
-    fn with(mode: &str, settings: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::new();
-        authority.write(dir.path(), "ca");
-        authority.issue(dir.path(), "server");
-        let launch =
-            launch(dir.path(), "server", "server").set(&format!("listener.0.tls_mode={mode}"));
-        let launch = settings.iter().fold(launch, |launch, setting| launch.set(setting));
-        Self { server: launch.start(), dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn ca(&self) -> String {
-        self.path("ca.pem").display().to_string()
-    }
-
-    fn port(&self) -> String {
-        self.server.smtp.port().to_string()
-    }
-
-    fn socket(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.server.smtp).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-    }
-
-    /// A session under TLS, greeted; EHLO was said.
-    fn client(&self, mode: &str) -> TlsClient {
-        let stream = if mode == "implicit" {
-            self.socket()
-        } else {
-            let mut client = self.server.client();
-            client.ehlo();
-            assert!(client.say("STARTTLS").starts_with("220 2.0.0 "));
-            client.stream.into_inner()
-        };
-        let mut client = TlsClient::over(stream, &self.path("ca.pem"));
-        if mode == "implicit" {
-            assert!(client.reply().starts_with("220 "));
-        }
-        assert!(client.say("EHLO tls.test").starts_with("250"));
-        client
-    }
-
-    /// A series of the listener's.
-    fn metric(&self, name: &str, label: &str) -> f64 {
-        self.server.metric(name, &["listener=\"smtp\"", label])
-    }
-}
-
-fn launch(dir: &Path, certificate: &str, key: &str) -> Launch {
-    let file = |name: &str, kind: &str| dir.join(format!("{name}.{kind}")).display().to_string();
-    Launch::new(&dir.join("data"))
-        .set("server.shards=1")
-        .set("log.segment_size=16MiB")
-        .set(&format!("server.tls.cert_file={}", file(certificate, "pem")))
-        .set(&format!("server.tls.key_file={}", file(key, "key")))
-}
-
-/// A client that speaks TLS and says what it is told.
-struct TlsClient {
-    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
-}
-
-impl TlsClient {
-    fn over(stream: TcpStream, ca: &Path) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        Self { stream: BufReader::new(StreamOwned::new(connection, stream)) }
-    }
-
-    #[track_caller]
-    fn reply(&mut self) -> String {
-        let mut reply = String::new();
-        loop {
-            let at = reply.len();
-            self.stream.read_line(&mut reply).unwrap();
-            if reply.as_bytes().get(at + 3) != Some(&b'-') {
-                return reply;
-            }
-        }
-    }
-
-    fn send(&mut self, octets: &[u8]) {
-        self.stream.get_mut().write_all(octets).unwrap();
-        self.stream.get_mut().flush().unwrap();
-    }
-
-    #[track_caller]
-    fn say(&mut self, line: &str) -> String {
-        self.send(format!("{line}\r\n").as_bytes());
-        self.reply()
-    }
-
-    #[track_caller]
-    fn begin(&mut self, last: &str) {
-        for line in ["MAIL FROM:<a@client.test>", "RCPT TO:<b@server.test>"] {
-            assert!(self.say(line).starts_with("250"), "{line}");
-        }
-        self.send(format!("{last}\r\n").as_bytes());
-    }
-
-    #[track_caller]
-    fn bdat(&mut self, body: &[u8]) -> String {
-        self.begin(&format!("BDAT {} LAST", body.len()));
-        self.send(body);
-        self.reply()
-    }
-}
+use secure::{Case, TlsClient, launch};
 
 /// What the server still says, however the connection ends.
 fn rest(stream: &mut TcpStream) -> Vec<u8> {

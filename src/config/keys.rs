@@ -307,7 +307,7 @@ pub(super) const LISTENER: &[Key] = &[
         "tls.client_ca_file",
         Kind::File,
         "",
-        "Clients must show a certificate of these authorities, PEM; \"\": none is asked for.",
+        "Under TLS clients must show a certificate of these authorities, PEM; \"\": none is asked for.",
     )
     .restart(),
     Key::new(

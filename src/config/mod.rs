@@ -566,6 +566,11 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
             let message = "a certificate is needed: server.tls.cert_file and server.tls.key_file";
             s.blame(&format!("listener.{index}.tls_mode"), message.to_owned());
         }
+        if listener.tls_client_ca.is_some() && (listener.tls_mode == TlsMode::Off || !written) {
+            let message =
+                "there is no TLS to ask clients in: a certificate and tls_mode are needed";
+            s.blame(&format!("listener.{index}.tls.client_ca_file"), message.to_owned());
+        }
         if listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
             s.blame(&format!("listener.{index}.name"), "another listener has this name".to_owned());
         }

@@ -27,7 +27,12 @@ impl Authority {
 
     /// A certificate and its key as `NAME.pem` and `NAME.key`.
     pub fn issue(&self, dir: &Path, name: &str) {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        self.issue_for(dir, name, &["localhost", "127.0.0.1"]);
+    }
+
+    /// The same for other names than those of this machine.
+    pub fn issue_for(&self, dir: &Path, name: &str, names: &[&str]) {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.

@@ -25,7 +25,7 @@ pub(in super::super) fn record(data: &[u8]) -> Record {
         body_type: 0,
         size_declared: None,
         flags: 0,
-        facts: Facts::default(),
+        facts: crate::export::Facts::default(),
         replay: false,
         data: Bytes::copy_from_slice(data),
     }
