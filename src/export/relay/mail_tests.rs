@@ -1,7 +1,5 @@
 use proptest::prelude::*;
 
-use crate::export::Facts;
-
 use super::{
     super::{
         dialogue::{Dialogue, Settings},
