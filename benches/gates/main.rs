@@ -191,8 +191,8 @@ fn start(options: &Options, data: &Path, file: &Path, gates: Gates) -> io::Resul
     ];
     if gates == Gates::On {
         settings.extend([
-            "accept.domains=server.test".to_owned(),
-            format!("accept.recipients_file={}", file.display()),
+            "listener.0.accept.domains=server.test".to_owned(),
+            format!("listener.0.accept.recipients_file={}", file.display()),
             "limits.exempt=".to_owned(),
             "limits.connections.per_ip=10000".to_owned(),
             "limits.connections.rate_per_ip=10000000/m".to_owned(),
