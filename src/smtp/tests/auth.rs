@@ -318,7 +318,7 @@ fn rfc5802_6_without_a_binding() {
     );
     peer.feed(format!("AUTH SCRAM-SHA-256 {}\r\n", b64("y,,n=tim,r=x")).as_bytes());
     let answers = peer.answers();
-    assert!(answers[1].starts_with("504 5.5.4 ") && answers[2].starts_with("334 "), "{answers:?}");
+    assert!(answers[0].starts_with("504 5.5.4 ") && answers[1].starts_with("334 "), "{answers:?}");
 }
 
 /// While an answer is owed nothing is read; what comes too late decides nothing.

@@ -59,7 +59,7 @@ fn recipients_are_judged() {
         &greeted(
             "C: MAIL FROM:<a@b>\nS: 250\nC: RCPT TO:<no@ours>\nS: 550 5.1.1\n\
              C: RCPT TO:<known@theirs>\nS: 550 5.7.1\nC: RCPT TO:<@ours:known@theirs>\nS: 550 5.7.1\n\
-             C: DATA\nS: 503 5.5.1\nC: RCPT TO:<Postmaster>\nS: 250 2.1.5\n\
+             C: DATA\nS: 554 5.5.1\nC: RCPT TO:<Postmaster>\nS: 250 2.1.5\n\
              C: RCPT TO:<@theirs:known@ours>\nS: 250 2.1.5\nC: BDAT 2 LAST\nc: hi\nS: 250\nB: hi\n",
         ),
         &config,
