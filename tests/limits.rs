@@ -137,7 +137,7 @@ fn the_ladder_is_climbed_by_memory() {
     let sets = [
         "server.shards=1",
         "limits.message_size=1MiB",
-        "limits.inflight_bytes=20MiB",
+        "limits.inflight_bytes=64MiB",
         "listener.0.priority=low",
     ];
     let server = Server::start_with(dir.path(), &sets);

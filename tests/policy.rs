@@ -205,15 +205,15 @@ fn exempt_peers_wait_for_nothing() {
 
 const ZONES: &str = r#"
     local-zone: "bl.test." static
-    local-data: "2.0.0.127.bl.test. 300 IN A 127.0.0.2"
+    local-data: "2.2.0.192.bl.test. 300 IN A 127.0.0.2"
     local-zone: "wl.test." static
     local-zone: "in-addr.arpa." static
-    local-zone: "127.in-addr.arpa." static
-    local-data: "2.0.0.127.in-addr.arpa. 300 IN PTR listed.test."
-    local-data: "3.0.0.127.in-addr.arpa. 300 IN PTR mx.test."
-    local-data: "4.0.0.127.in-addr.arpa. 300 IN PTR mx.test."
-    local-data: "listed.test. 300 IN A 127.0.0.2"
-    local-data: "mx.test. 300 IN A 127.0.0.3"
+    local-zone: "192.in-addr.arpa." static
+    local-data: "2.2.0.192.in-addr.arpa. 300 IN PTR listed.test."
+    local-data: "3.2.0.192.in-addr.arpa. 300 IN PTR mx.test."
+    local-data: "4.2.0.192.in-addr.arpa. 300 IN PTR mx.test."
+    local-data: "listed.test. 300 IN A 192.0.2.2"
+    local-data: "mx.test. 300 IN A 192.0.2.3"
 "#;
 
 fn asking(dir: &Path, dns: SocketAddr) -> Launch {
@@ -222,6 +222,16 @@ fn asking(dir: &Path, dns: SocketAddr) -> Launch {
         .set("listener.0.dns.lists=bl.test=5,wl.test=-3")
         .set("listener.0.dns.reject_at=5")
         .set("listener.0.dns.reverse=true")
+        .set("listener.0.proxy_protocol.mode=required")
+        .set("listener.0.proxy_protocol.trusted=127.0.0.0/8")
+}
+
+/// Connects as a proxy does for 192.0.2.`last`: the resolver knows all names of 127.0.0.0/8 by
+/// itself.
+fn open_for(server: SocketAddr, last: u8) -> Client {
+    let mut client = Client::open(server);
+    client.send(format!("PROXY TCP4 192.0.2.{last} 127.0.0.1 4321 25\r\n").as_bytes());
+    client
 }
 
 #[track_caller]
@@ -244,7 +254,7 @@ fn listed_clients_are_refused_at_rcpt_and_the_record_keeps_what_was_found() {
     let Some(dns) = Unbound::start(ZONES) else { return };
     let dir = tempfile::tempdir().unwrap();
     let server = asking(dir.path(), dns.address).set("listener.0.dns.deadline=20s").start();
-    let mut listed = open_from(server.smtp, 2);
+    let mut listed = open_for(server.smtp, 2);
     assert!(listed.reply().starts_with("220 "), "it is greeted like anybody");
     listed.ehlo();
     let refusal = "554 5.7.1 Service unavailable; client listed by bl.test\r\n";
@@ -255,11 +265,11 @@ fn listed_clients_are_refused_at_rcpt_and_the_record_keeps_what_was_found() {
     let found = recorded(&server, &mut listed, "postmaster");
     assert_eq!(found, ("listed.test".to_owned(), 5));
     for (last, name) in [(3, "mx.test"), (4, "")] {
-        let mut client = open_from(server.smtp, last);
+        let mut client = open_for(server.smtp, last);
         assert!(client.reply().starts_with("220 "));
         client.ehlo();
         let found = recorded(&server, &mut client, "b@server.test");
-        assert_eq!(found, (name.to_owned(), 0), "127.0.0.{last}");
+        assert_eq!(found, (name.to_owned(), 0), "192.0.2.{last}");
     }
     let name = "mailrace_policy_dns_queries_total";
     assert_eq!(server.metric(name, &["result=\"ok\""]) as u64, 6);
@@ -283,9 +293,9 @@ fn without_an_answer_the_greeting_comes_at_the_deadline() {
         assert!(text.contains(&series), "{series}");
     }
     // One is gone before the answer: nobody notices.
-    open_from(server.smtp, 9).reset();
+    open_for(server.smtp, 9).reset();
     let began = Instant::now();
-    let mut client = open_from(server.smtp, 2);
+    let mut client = open_for(server.smtp, 2);
     let waited = greeted_after(&mut client, began);
     assert!(waited >= Duration::from_millis(300) && waited < Duration::from_secs(5), "{waited:?}");
     client.ehlo();

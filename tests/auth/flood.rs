@@ -17,7 +17,7 @@ fn median(mut all: Vec<Duration>) -> Duration {
 /// and a message for none. On the shard both would wait alike.
 #[test]
 fn nobody_waits_for_a_hash() {
-    let case = Case::with("PLAIN", &["limits.auth_failures=1000", "limits.errors_hard=1000"]);
+    let case = Case::with("PLAIN", &["limits.auth_failures=1000", "limits.errors.hard=1000"]);
     let mut client = case.client();
     assert!(client.say(&plain(USER, PASSWORD)).starts_with("235 "));
     let (over, guessed) = (AtomicBool::new(false), AtomicUsize::new(0));

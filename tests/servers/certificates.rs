@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Signs certificates for this machine.
 pub struct Authority {
@@ -13,6 +14,10 @@ pub struct Authority {
 impl Authority {
     pub fn new() -> Self {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        // One of another name is another one to a client that looks for the issuer.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
         let key = rcgen::KeyPair::generate().unwrap();

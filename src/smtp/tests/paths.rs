@@ -65,7 +65,7 @@ fn recipients_are_judged() {
         &config,
     );
     let mut peer = Peer::new(config);
-    peer.feed(b"EHLO a\r\nMAIL FROM:<a@b>\r\n");
+    peer.feed(b"EHLO a\r\n");
     peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@ours>\r\nRCPT TO:<a@b>\r\nRCPT TO:<known@ours>\r\n");
     assert_eq!(peer.stats.rejected_5yz[RejectReason::Policy as usize], 2);
     peer.feed(b"BDAT 0 LAST\r\n");
