@@ -174,6 +174,13 @@ fn a21_octets_that_are_there_at_the_accept_are_early() {
     let server = launch(dir.path()).set("listener.0.greet_check=true").start();
     // Stopped, so that it accepts when the octets are there.
     signal(&server.child, libc::SIGSTOP);
+    let stopped = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.child.id())).unwrap();
+        let stats =
+            tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+        stats.into_iter().all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T'))
+    };
+    eventually("it stands still", Duration::from_secs(10), stopped);
     let mut early = Client::open(server.smtp);
     assert!(early.send(b"EHLO a\r\n"));
     let mut patient = Client::open(server.smtp);
