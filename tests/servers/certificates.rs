@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// Signs certificates for this machine.
 pub struct Authority {
@@ -18,6 +19,7 @@ impl Authority {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        valid_for_a_season(&mut params);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
         let key = rcgen::KeyPair::generate().unwrap();
@@ -40,10 +42,19 @@ impl Authority {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
+        valid_for_a_season(&mut params);
         // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         std::fs::write(dir.join(name).with_extension("pem"), certificate.pem()).unwrap();
         std::fs::write(dir.join(name).with_extension("key"), key.serialize_pem()).unwrap();
     }
+}
+
+/// rcgen's own default is for thousands of years, which scanners rightly frown upon.
+fn valid_for_a_season(params: &mut rcgen::CertificateParams) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let day = Duration::from_secs(86_400);
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - day);
+    params.not_after = params.not_before + day * 90;
 }
