@@ -1,29 +1,59 @@
-//! A data directory as format version 1 wrote it, kept under `tests/fixtures/v1` (DURABILITY T19).
+//! Data directories as record versions 1 and 2 wrote them, kept under `tests/fixtures` (DURABILITY
+//! T19).
 //!
-//! It may never be written anew: what a release wrote, every later one reads.
+//! They may never be written anew: what a release wrote, every later one reads.
 
 use super::{
     frame::{BLOCK, EntryFrame, GROUP_FRAME, GroupFrame},
     *,
 };
 
-const NONCE: [u8; 16] = *b"fixture nonce v1";
 const NODE: [u8; 6] = [0x7f, 0x3a, 0x9c, 0x21, 0xb0, 0x4e];
 const BYTES: u64 = 20 * 1024;
 
-fn kept() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
+fn kept(version: u8) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
 }
 
-/// The two messages of the fixture: one in the record alone, one with a fragment before it.
+/// The two messages of a fixture: one in the record alone, one with a fragment before it.
 const SMALL: &[u8] = b"Subject: one\r\n\r\nFirst.\r\n";
 const LARGE: [&[u8]; 2] = [b"Subject: two\r\n\r\nFragment, ", b"then the rest.\r\n"];
 
+/// All facts there are; the other message of version 2 has those of TLS alone.
+fn facts() -> Facts<'static> {
+    Facts {
+        lmtp: true,
+        tls_version: "TLSv1.3",
+        tls_cipher: "TLS_AES_256_GCM_SHA384",
+        tls_sni: "mx.x.test",
+        tls_client: "CN=client,O=\u{fc}",
+        auth_mechanism: "EXTERNAL",
+        auth_user: "u@x.test",
+        proxy: Some("192.0.2.9:5000".parse().unwrap()),
+        proxy_facts: "authority=a.test\nunique_id=1",
+        rdns: "client.x.test",
+        list_score: -7,
+        ret: 2,
+        envid: "id 1",
+        submitter: "<>",
+        require_tls: true,
+        mt_priority: Some(-9),
+        rcpt_params: "NOTIFY=NEVER ORCPT=rfc822;b@o.test\n",
+    }
+}
+
+fn under_tls() -> Facts<'static> {
+    Facts { tls_version: "TLSv1.2", tls_cipher: "TLS_X", ..Facts::default() }
+}
+
 /// The segment file as the present code writes it.
-fn written() -> Vec<u8> {
+fn written(version: u8) -> Vec<u8> {
+    let facts = if version == 1 { [Facts::default(); 2] } else { [facts(), under_tls()] };
+    let mut nonce = *b"fixture nonce v1";
+    nonce[15] = b'0' + version;
     let identity = Identity { node: NODE, shard: 0 };
     let mut appender = Appender::new(identity, Options::default(), Offset::new(0));
-    appender.handle_segment(Spare { number: 1, nonce: NONCE, bytes: BYTES });
+    appender.handle_segment(Spare { number: 1, nonce, bytes: BYTES });
     let mut octets = vec![0; BYTES as usize];
     let mut run = |appender: &mut Appender| {
         while let Some(op) = appender.poll_op() {
@@ -41,12 +71,13 @@ fn written() -> Vec<u8> {
             }
         }
     };
-    appender.append(&mail("a@x.test"), &[SMALL], &[]).unwrap();
+    let small = Mail { facts: facts[0], ..mail("a@x.test") };
+    appender.append(&small, &[SMALL], &[]).unwrap();
     run(&mut appender);
     let mut fragment = appender.new_fragment();
     fragment.push(LARGE[0]);
     let at = appender.append_fragment(fragment).unwrap();
-    let mut mail = mail("");
+    let mut mail = Mail { facts: facts[1], ..mail("") };
     (mail.smtputf8, mail.size_declared) = (true, None);
     mail.client = "[2001:db8::1]:2525".parse().unwrap();
     mail.rcpts = "\u{fc}@x.test";
@@ -56,8 +87,14 @@ fn written() -> Vec<u8> {
 }
 
 #[test]
-fn t19_what_version_1_wrote_is_read() {
-    let log = Log::open(&kept()).unwrap();
+fn t19_what_each_version_wrote_is_read() {
+    for version in [1, 2] {
+        is_read(version);
+    }
+}
+
+fn is_read(version: u8) {
+    let log = Log::open(&kept(version)).unwrap();
     assert_eq!((log.node(), log.shards().unwrap()), (NODE, vec![0]));
     let segments = log.segments(0).unwrap();
     assert_eq!(segments.len(), 1);
@@ -84,6 +121,12 @@ fn t19_what_version_1_wrote_is_read() {
                 assert_eq!((record.smtputf8(), record.size_declared()), (true, None));
             }
         }
+        let facts = match (version, offset) {
+            (1, _) => Facts::default(),
+            (_, 0) => facts(),
+            _ => under_tls(),
+        };
+        assert_eq!(record.facts(), facts);
         assert_eq!((record.received_at(), record.esmtp()), (1_700_000_000_000_000, true));
         assert_eq!((record.listener(), record.body_type()), ("mx", 1));
         bodies.push(octets);
@@ -94,9 +137,15 @@ fn t19_what_version_1_wrote_is_read() {
 }
 
 #[test]
-fn t19_the_format_is_still_written_octet_by_octet() {
-    let mut written = written();
-    let kept = std::fs::read(segment_path(&shard_dir(&kept(), 0), 1)).unwrap();
+fn t19_each_format_is_still_written_octet_by_octet() {
+    for version in [1, 2] {
+        is_written(version);
+    }
+}
+
+fn is_written(version: u8) {
+    let mut written = written(version);
+    let kept = std::fs::read(segment_path(&shard_dir(&kept(version), 0), 1)).unwrap();
     assert_eq!(kept[..BLOCK], written[..BLOCK], "the header");
     // The time of writing differs, and with it each group's checksum and the next one's chain.
     let mut at = BLOCK;
@@ -116,11 +165,14 @@ fn t19_the_format_is_still_written_octet_by_octet() {
 
 #[test]
 fn t19_recovery_of_a_copy_agrees() {
-    let dir = tempfile::tempdir().unwrap();
-    let shard = shard_dir(dir.path(), 0);
-    std::fs::create_dir(&shard).unwrap();
-    std::fs::copy(segment_path(&shard_dir(&kept(), 0), 1), segment_path(&shard, 1)).unwrap();
-    let recovery = recover(&shard, Identity { node: NODE, shard: 0 }).unwrap();
-    assert_eq!((recovery.next_offset.get(), recovery.next_segment), (2, 2));
-    assert!(recovery.damage.is_empty() && recovery.truncated_bytes == 0);
+    for version in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = shard_dir(dir.path(), 0);
+        std::fs::create_dir(&shard).unwrap();
+        let kept = segment_path(&shard_dir(&kept(version), 0), 1);
+        std::fs::copy(kept, segment_path(&shard, 1)).unwrap();
+        let recovery = recover(&shard, Identity { node: NODE, shard: 0 }).unwrap();
+        assert_eq!((recovery.next_offset.get(), recovery.next_segment), (2, 2));
+        assert!(recovery.damage.is_empty() && recovery.truncated_bytes == 0);
+    }
 }

@@ -70,12 +70,14 @@ impl Session {
             cx.stats.count_rejected(552, RejectReason::Size);
             return self.refuse(cx, reply::TOO_BIG);
         }
+        // RFC 6710 §4: below 0 is what can wait.
+        let low = cx.config.low_priority || params.mt_priority.is_some_and(|level| level < 0);
         let refusal = match cx.admission {
             // RFC 1870 §6.1: a temporary shortage is told by 452.
             Admission::Open if params.size.is_some_and(|size| size > cx.room_bytes) => {
                 Some(Refusal::DiskFull)
             }
-            Admission::OverloadedLow if cx.config.low_priority => Some(Refusal::OverloadedLow),
+            Admission::OverloadedLow if low => Some(Refusal::OverloadedLow),
             Admission::Overloaded | Admission::OverloadedNew => Some(Refusal::Overloaded),
             Admission::Open
             | Admission::Crowded

@@ -59,9 +59,15 @@ fn rfc5321_4_2_every_421_names_our_domain_and_closes() {
 }
 #[test]
 fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
-    for admission in
-        [Admission::Draining, Admission::MemoryFull, Admission::Crowded, Admission::LogFailed]
-    {
+    for admission in [
+        Admission::Draining,
+        Admission::MemoryFull,
+        Admission::Crowded,
+        Admission::LogFailed,
+        Admission::OverloadedNew,
+        Admission::AddressFull,
+        Admission::AddressFast,
+    ] {
         let config = Config::default();
         let (mut replies, mut stats) = (Replies::new(), Stats::default());
         let mut session = Session::new(Duration::ZERO, false, &config);
@@ -78,8 +84,11 @@ fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
         assert_eq!(session.handle_open(&mut cx), Event::Close);
         let mut out = Vec::new();
         replies.take_ready(&mut out);
-        let code: &[u8] =
-            if admission == Admission::LogFailed { b"421 4.3.0" } else { b"421 4.3.2" };
+        let code: &[u8] = match admission {
+            Admission::LogFailed => b"421 4.3.0",
+            Admission::AddressFull | Admission::AddressFast => b"421 4.7.0",
+            _ => b"421 4.3.2",
+        };
         assert!(out.starts_with(&[code, b" localhost "].concat()), "{}", out.escape_ascii());
     }
 }
@@ -270,6 +279,8 @@ fn rfc5321_4_1_1_4_our_trouble_is_4yz_and_clears() {
         (Admission::LogFailed, "451 4.3.0"),
         (Admission::DiskFull, "452 4.3.1"),
         (Admission::MemoryFull, "452 4.3.1"),
+        (Admission::Overloaded, "451 4.3.2"),
+        (Admission::OverloadedNew, "451 4.3.2"),
     ];
     for (admission, answer) in at_mail {
         let mut peer = Peer::new(Config::default());
@@ -281,6 +292,51 @@ fn rfc5321_4_1_1_4_our_trouble_is_4yz_and_clears() {
         let answers = peer.answers();
         assert!(answers[0].starts_with(answer) && answers[1].starts_with("503"), "{answers:?}");
     }
+}
+
+/// The overload ladder's first refusal is for mail of low priority: of a listener, or by MT-PRIORITY.
+#[test]
+fn rfc6710_what_can_wait_waits_under_overload() {
+    for (low_priority, parameter, answer) in [
+        (false, "", "250"),
+        (true, "", "452 4.3.2"),
+        (false, " MT-PRIORITY=0", "250"),
+        (false, " MT-PRIORITY=3", "250"),
+        (false, " MT-PRIORITY=-1", "452 4.3.2"),
+        (true, " MT-PRIORITY=9", "452 4.3.2"),
+    ] {
+        let mut peer = Peer::new(Config { low_priority, mt_priority: true, ..Config::default() });
+        peer.open();
+        peer.feed(b"RSET\r\n");
+        peer.answers();
+        peer.admission = Admission::OverloadedLow;
+        peer.feed(format!("MAIL FROM:<a@b>{parameter}\r\n").as_bytes());
+        let answers = peer.answers();
+        assert!(answers[0].starts_with(answer), "{low_priority} {parameter}: {answers:?}");
+    }
+}
+
+/// PROTOCOL's column for stress; nothing is more generous under it.
+#[test]
+fn limits_under_stress() {
+    let (calm, stress) = (Limits::default(), Limits::default().stressed());
+    let seconds = Duration::from_secs;
+    assert_eq!((stress.command_wait, stress.data_time), (seconds(10), seconds(60)));
+    assert_eq!((stress.commit_wait, stress.handshake_wait), (seconds(20), seconds(10)));
+    assert_eq!((stress.session_time, stress.data_rate_min_bytes), (seconds(300), 5_000));
+    assert_eq!((stress.errors_hard, stress.junk_max, stress.discard_line_bytes), (1, 1, 0));
+    assert_eq!(stress.unsent_replies_bytes, 16_384);
+    assert_eq!(stress.message_bytes, calm.message_bytes, "what was promised stays");
+    assert_eq!(stress.recipients_max, calm.recipients_max);
+    // What the operator set lower stays so, and what is off stays off.
+    let low = Limits { command_wait: seconds(3), data_rate_min_bytes: 0, ..Limits::default() };
+    assert_eq!(low.stressed().command_wait, seconds(3));
+    assert_eq!(low.stressed().data_rate_min_bytes, 0);
+    // A session feels it with its next call: one error, and it is over.
+    let mut peer = Peer::new(Config::default().stressed());
+    peer.feed(b"EHLO a\r\n");
+    peer.feed(b"FOO\r\n");
+    assert!(peer.closed);
 }
 
 #[test]
