@@ -459,6 +459,11 @@ fn haproxy_ends_tls() {
     let queued = seen.lines().find(|line| line.contains("queued as")).unwrap();
     let envelope = log_envelope(&server.dir, &id_of(queued));
     assert_eq!(envelope["client"], own.to_string());
+    assert!(envelope["proxy"].as_str().unwrap().starts_with("127.0.0.1:"), "{envelope}");
+    let told = envelope["proxy_facts"].as_str().unwrap();
+    for fact in ["PROXY_UNIQUE_ID=", "PROXY_TLS_VERSION=TLSv1.3", "PROXY_TLS_CIPHER=TLS_"] {
+        assert!(told.lines().any(|line| line.starts_with(fact)), "{fact}: {told}");
+    }
 }
 
 /// Our own load tester claims clients of a network.
@@ -613,6 +618,8 @@ fn postfix_sends_xforward() {
     assert_eq!(server.metric("mailrace_smtp_protocol_errors_total", &[]), 0.0);
     let log = String::from_utf8(log_command(&server.dir, &["cat", "--json"])).unwrap();
     let record: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let told = record["proxy_facts"].as_str().unwrap();
+    assert!(told.lines().any(|line| line == "XFORWARD_ADDR=127.0.0.77"), "{told}");
     // XFORWARD says where it came from; the client is Postfix.
     assert!(record["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{record}");
 }

@@ -3,6 +3,8 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+#[path = "servers/certificates.rs"]
+mod certificates;
 mod common;
 
 use std::{
@@ -272,4 +274,45 @@ fn recipients_are_swapped() {
     assert_eq!(setup.hang_up(), 0.0);
     assert!(setup.server.errors().contains("recipients:2"), "{}", setup.server.errors());
     assert_eq!(answers(), ["550 5.1.1", "250 2.1.5", "550 5.7.1"], "as before");
+}
+
+/// Other files for a certificate are served from then on; files that are not good change nothing.
+#[test]
+fn certificates_are_swapped() {
+    let authority = certificates::Authority::new();
+    let keys = tempfile::tempdir().unwrap();
+    authority.write(keys.path(), "ca");
+    authority.issue_for(keys.path(), "one", &["one.test", "localhost"]);
+    authority.issue_for(keys.path(), "two", &["two.test", "localhost"]);
+    let table = |name: &str| {
+        let path = |kind: &str| keys.path().join(format!("{name}.{kind}"));
+        format!("server.tls = {{ cert_file = {:?}, key_file = {:?} }}\n", path("pem"), path("key"))
+    };
+    let setup = Setup::start(&table("one"));
+    let shown = || {
+        let output = Command::new("openssl")
+            .args(["s_client", "-starttls", "smtp", "-connect", &setup.server.smtp.to_string()])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ["one", "two"]
+            .into_iter()
+            .find(|name| text.contains(&format!("CN = {name}")))
+            .map(str::to_owned)
+    };
+    if !common::machine::has("openssl") {
+        return;
+    }
+    assert_eq!(shown().as_deref(), Some("one"));
+    setup.write(&table("two"));
+    assert!(good(setup.reload()).contains("server.tls.cert_file changed"));
+    assert_eq!(shown().as_deref(), Some("two"));
+    setup.write(&table("three"));
+    assert_eq!(setup.hang_up(), 0.0);
+    assert_eq!(shown().as_deref(), Some("two"), "as before");
+    setup.write("");
+    let told = good(setup.reload());
+    assert!(told.contains("whether listener smtp has TLS waits for a restart"), "{told}");
+    assert_eq!(shown().as_deref(), Some("two"), "it is served until then");
 }

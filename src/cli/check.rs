@@ -20,8 +20,11 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let loaded =
-        args.config.load_or_errors().and_then(|config| config.load_accept().map(|_| config));
+    let loaded = args.config.load_or_errors().and_then(|config| {
+        config.load_accept()?;
+        config.check_users()?;
+        Ok(config)
+    });
     let code = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) };
     let printed = match (&loaded, args.json) {
         (Ok(config), false) => print_text(config, args.effective),

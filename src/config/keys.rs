@@ -300,9 +300,8 @@ pub(super) const LISTENER: &[Key] = &[
         Kind::File,
         "",
         "Certificate of its own, shown to who asks for no other by name; \"\": server.tls alone.",
-    )
-    .restart(),
-    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM.").restart(),
+    ),
+    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM."),
     Key::new(
         "tls.client_ca_file",
         Kind::File,

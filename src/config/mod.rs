@@ -38,7 +38,7 @@ pub use value::Value;
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
 
 use crate::export::ExportOptions;
-use crate::policy::Accept;
+use crate::policy::{Accept, UsersFile};
 use crate::tls::{Certificate, Demands, Files, LoadError};
 use raw::Settings;
 use std::ffi::OsString;
@@ -394,7 +394,6 @@ impl Config {
             taken.listen_unix.clone_from(&running.listen_unix);
             taken.protocol = running.protocol;
             taken.tls_mode = running.tls_mode;
-            taken.tls.clone_from(&running.tls);
             taken.tls_client_ca.clone_from(&running.tls_client_ca);
             taken.tls_reject_unknown_name = running.tls_reject_unknown_name;
             taken
@@ -468,6 +467,23 @@ impl Config {
             loaded.push(policy);
         }
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Looks into users files. Each is read by the server for itself.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be read, or have a mistake: with file and line.
+    pub fn check_users(&self) -> Result<(), ConfigErrors> {
+        let mut errors = Vec::new();
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let Some(path) = &listener.auth.users_file else { continue };
+            if let Err(error) = UsersFile::open(path) {
+                let key = format!("listener.{index}.auth.users_file");
+                errors.push(self.error(key, error.to_string()));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
 
     /// The key to blame for a file of a table's TLS.

@@ -96,21 +96,39 @@ impl Reloader {
         let taken = new.as_taken_by(&self.started);
         let accept = taken.load_accept().map_err(|errors| errors.to_string())?;
         let mut listeners = Vec::new();
+        let mut certificates = Vec::new();
         for bound in &self.listeners {
             let at = taken.listeners.iter().position(|listener| listener.name == bound.name);
             let at = at.expect("each listener of the start is kept");
             let (listener, accept) = (&taken.listeners[at], accept[at].clone());
+            let files = taken.certificates(listener);
+            if let Some(tls) = bound.tls.as_ref().filter(|_| !files.is_empty()) {
+                let prepared = tls.prepare(&files);
+                let prepared =
+                    prepared.map_err(|error| format!("listener {}: {error}", listener.name))?;
+                certificates.push((tls.clone(), prepared));
+            }
             listeners.push(listener_settings(&taken, listener, accept, bound.tls.is_some()));
         }
         let settings = Arc::new(Settings { listeners, limits: limits(&taken) });
         let users = users::load(&taken)?;
         advise(&self.advisors, &taken, &self.dns).map_err(|error| format!("dns: {error}"))?;
+        let exporters = match self.plane.replace(exports(&taken, self.admin)) {
+            Ok(exporters) => exporters,
+            Err(error) => {
+                let before = self.current.as_taken_by(&self.started);
+                advise(&self.advisors, &before, &self.dns)
+                    .unwrap_or_else(|error| tracing::error!("dns: {error}"));
+                return Err(error.to_string());
+            }
+        };
         self.advisors.set_users(users);
-        let exporters =
-            self.plane.replace(exports(&taken, self.admin)).map_err(|error| error.to_string())?;
         let told = taken.exports.iter().map(|export| export.name.clone()).collect();
         self.keeper.change(retention(&taken), told);
         self.disk_rule.set(taken.log.disk_low);
+        for (tls, prepared) in certificates {
+            tls.install(prepared);
+        }
         for shard in &self.shards {
             shard.give_settings(settings.clone());
         }
@@ -135,6 +153,13 @@ impl Reloader {
         }
         for change in self.started.changes(new).iter().filter(|change| change.restart) {
             told.push(format!("{} waits for a restart", change.key));
+        }
+        for bound in &self.listeners {
+            let taken = new.listeners.iter().find(|listener| listener.name == bound.name);
+            let wants = taken.is_some_and(|listener| !new.certificates(listener).is_empty());
+            if wants != bound.tls.is_some() {
+                told.push(format!("whether listener {} has TLS waits for a restart", bound.name));
+            }
         }
         for name in exporters {
             told.push(format!("exporter {name} started anew, or stopped"));

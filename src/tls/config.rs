@@ -88,7 +88,25 @@ fn verifier(
         .map_err(|error| bad(&error))
 }
 
+/// Certificates that were read and are not served yet.
+#[derive(Debug)]
+pub struct Prepared {
+    certificates: Vec<Certificate>,
+    watched: Vec<Watched>,
+}
+
+fn read(files: &[Files], provider: &CryptoProvider) -> Result<Prepared, LoadError> {
+    let mut prepared = Prepared { certificates: Vec::new(), watched: Vec::new() };
+    for files in files {
+        let contents = files.read();
+        prepared.watched.push(Watched { files: files.clone(), seen: contents.fingerprint() });
+        prepared.certificates.push(Certificate::from_contents(files, contents, provider)?);
+    }
+    Ok(prepared)
+}
+
 /// Files, and what was last seen in them, good or bad.
+#[derive(Debug)]
 struct Watched {
     files: Files,
     seen: Fingerprint,
@@ -102,13 +120,7 @@ impl Config {
     /// See [`Certificate::load`] and [`Demands::load`].
     pub fn new(files: &[Files], demands: &Demands) -> Result<Self, LoadError> {
         let provider = Arc::new(provider());
-        let mut certificates = Vec::new();
-        let mut watched = Vec::new();
-        for files in files {
-            let contents = files.read();
-            watched.push(Watched { files: files.clone(), seen: contents.fingerprint() });
-            certificates.push(Certificate::from_contents(files, contents, &provider)?);
-        }
+        let Prepared { certificates, watched } = read(files, &provider)?;
         let known_name = demands.known_name;
         let resolver = Arc::new(Resolver { certificates: RwLock::new(certificates), known_name });
         // RFC 8996: nothing older.
@@ -136,6 +148,23 @@ impl Config {
         server.key_log = Arc::new(aside::Exporter);
         server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(Self { server: Arc::new(server), provider, resolver, watched: Mutex::new(watched) })
+    }
+
+    /// Reads other files than before, or the same; [`Config::install`] serves them. Not for a
+    /// shard's thread.
+    ///
+    /// # Errors
+    /// See [`Certificate::load`]; what is served stays.
+    pub fn prepare(&self, files: &[Files]) -> Result<Prepared, LoadError> {
+        read(files, &self.provider)
+    }
+
+    /// Serves these certificates from now on; sessions that stand keep what they have.
+    pub fn install(&self, prepared: Prepared) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let resolver = &self.resolver.certificates;
+        *resolver.write().unwrap_or_else(PoisonError::into_inner) = prepared.certificates;
+        *watched = prepared.watched;
     }
 
     /// Looks whether files have changed and serves what is in them now; sessions that stand keep

@@ -19,5 +19,5 @@ mod connection;
 mod tests;
 
 pub use certificate::{Certificate, Files, LoadError};
-pub use config::{Config, Demands};
+pub use config::{Config, Demands, Prepared};
 pub use connection::{Error, Facts, Tls};
