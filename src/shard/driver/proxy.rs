@@ -97,6 +97,8 @@ impl Driver {
     /// whether it may stay. The peer's right to tell is not judged anew.
     pub(super) fn new_client(&mut self, key: Key, connection: &mut Connection) -> bool {
         self.uncount(connection);
+        // What the DNS says is said of the other client.
+        connection.advice = None;
         if let Some(client) = connection.session.told_client(connection.peer) {
             let peer = mem::replace(&mut connection.peer, client);
             connection.proxy.get_or_insert_with(|| {

@@ -17,6 +17,8 @@ impl Session {
             Some(reply::NOT_IMPLEMENTED)
         } else if self.under_tls {
             Some(reply::UNDER_TLS)
+        } else if self.transaction.open {
+            Some(reply::IN_TRANSACTION)
         } else if !argument.is_empty() {
             Some(reply::NO_ARGUMENT)
         } else if cx.handshakes_full {

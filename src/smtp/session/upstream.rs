@@ -139,6 +139,7 @@ impl Session {
         self.esmtp = esmtp;
         self.odd_line = false;
         self.auth = None;
+        self.refused_by = None;
         self.started = now;
         (self.errors, self.junk, self.messages, self.rcpts) = (0, 0, 0, 0);
     }

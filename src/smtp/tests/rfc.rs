@@ -373,6 +373,7 @@ fn rfc5321_4_5_3_1_6_a_stuffed_dot_is_not_counted() {
         assert_eq!(peer.flags.last().expect("a message").long_line, long, "{bytes}");
     }
 }
+/// BAD-INPUTS I1, too.
 #[test]
 fn rfc5321_4_5_3_2_7_command_wait_covers_a_whole_command() {
     let wait = Limits::default().command_wait;
@@ -400,6 +401,7 @@ fn rfc5321_4_5_3_2_session_time_binds_between_commands_only() {
     peer.feed(b"BDAT 1000\r\n");
     assert_eq!(peer.session.deadline(), peer.now + limits.data_rate_grace);
 }
+/// BAD-INPUTS I2, too.
 #[test]
 fn rfc5321_4_5_3_2_5_data_time_and_rate() {
     let limits = Limits::default();

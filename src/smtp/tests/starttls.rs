@@ -38,7 +38,7 @@ fn rfc3207_4_2_the_keyword() {
 fn f3_nothing_is_carried_over() {
     let offered = config(TlsPolicy::Offered);
     check_with(
-        &opened(
+        &greeted(
             "C: STARTTLS\nS: 220 2.0.0 Ready to start TLS\n\
              C: MAIL FROM:<a@b>\nS: 503 5.5.1 Send EHLO\nC: RCPT TO:<a@b>\nS: 503 5.5.1\n\
              C: EHLO a\nS: 250 HELP\nC: RCPT TO:<a@b>\nS: 503 5.5.1\nC: BDAT 0 LAST\nS: 503\n\
@@ -47,13 +47,31 @@ fn f3_nothing_is_carried_over() {
         ),
         &offered,
     );
-    // In the middle of a chunked message.
+}
+
+/// B10: not in a transaction, which goes on; not in a chunked message either.
+#[test]
+fn b10_not_in_a_transaction() {
+    let offered = config(TlsPolicy::Offered);
     check_with(
         &opened(
-            "C: BDAT 2\nc: no\nS: 250 2.0.0 Chunk\nC: STARTTLS\nS: 220 2.0.0\n\
-             C: EHLO a\nS: 250 HELP\nC: BDAT 2 LAST\nc: hi\nS: 503 5.5.1",
+            "C: STARTTLS\nS: 503 5.5.1\nC: BDAT 2\nc: hi\nS: 250 2.0.0 Chunk\n\
+             C: STARTTLS\nS: 503 5.5.1\nC: BDAT 0 LAST\nS: 250 2.0.0 Ok\nB: hi\n\
+             C: STARTTLS\nS: 220 2.0.0",
         ),
         &offered,
+    );
+}
+
+/// B9.
+#[test]
+fn b9_not_twice() {
+    check_with(
+        &greeted(
+            "C: STARTTLS\nS: 220 2.0.0\nC: STARTTLS\nS: 503 5.5.1 Already\n\
+             C: EHLO a\nS: 250 HELP\nC: STARTTLS\nS: 503 5.5.1 Already",
+        ),
+        &config(TlsPolicy::Offered),
     );
 }
 
