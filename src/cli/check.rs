@@ -23,6 +23,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let loaded = args.config.load_or_errors().and_then(|config| {
         config.load_accept()?;
         config.check_users()?;
+        config.admin_token()?;
         Ok(config)
     });
     let code = if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) };

@@ -1,6 +1,6 @@
 //! `mailrace reload`
 
-use super::{ConfigArgs, EXIT_FAILED};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
 use crate::admin;
 use std::process::ExitCode;
 
@@ -15,12 +15,11 @@ pub(super) fn run(args: &ConfigArgs) -> ExitCode {
         eprintln!("mailrace: server.admin.listen is off; send the process SIGHUP instead");
         return ExitCode::from(EXIT_FAILED);
     };
-    let token = match config.server.admin_token_file.as_deref().map(std::fs::read_to_string) {
-        None => None,
-        Some(Ok(text)) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
-        Some(Err(error)) => {
-            eprintln!("mailrace: server.admin.token_file: {error}");
-            return ExitCode::from(EXIT_FAILED);
+    let token = match config.admin_token() {
+        Ok(token) => token,
+        Err(errors) => {
+            super::print_errors(&errors);
+            return ExitCode::from(EXIT_CONFIG);
         }
     };
     match admin::post(address, token.as_deref(), "/v1/reload") {

@@ -37,7 +37,7 @@ pub use value::Value;
 
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
 
-use crate::export::ExportOptions;
+use crate::export::{ExportOptions, read_secret};
 use crate::policy::{Accept, UsersFile};
 use crate::tls::{Certificate, Demands, Files, LoadError};
 use raw::Settings;
@@ -467,6 +467,20 @@ impl Config {
             loaded.push(policy);
         }
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The token that admin requests must bring; `None`: none is asked for.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or is empty.
+    pub fn admin_token(&self) -> Result<Option<String>, ConfigErrors> {
+        let Some(file) = &self.server.admin_token_file else { return Ok(None) };
+        let error = match read_secret(file) {
+            Ok(token) => return Ok(Some(token)),
+            Err(error) => error.text,
+        };
+        Err(ConfigErrors(vec![self.error("server.admin.token_file".to_owned(), error)]))
     }
 
     /// Looks into users files. Each is read by the server for itself.

@@ -14,7 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Bound, advise, exports, limits, listener_settings, retention, users};
+use super::{
+    exports,
+    listeners::{Bound, advise, limits, listener_settings},
+    retention, users,
+};
 use crate::{
     config::{Config, DiskLow},
     export,

@@ -1,0 +1,257 @@
+//! Where the shards listen, and what sessions there go by: the configuration's words in those of
+//! `smtp` and `shard`. Used at the start and at each reload.
+
+use std::{
+    error::Error,
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    config::{AuthMechanism, Config, LineEnds, ListenerConfig, Network, Protocol, TlsMode},
+    metrics::DnsMetrics,
+    policy::{Accept, Advisors, dns::ClientAdvisor},
+    shard::{self, Gate, Peers},
+    smtp, tls,
+};
+
+/// How long a client's answer may be on its way from the advisor's deadline to the shard.
+const ADVICE_GRACE: Duration = Duration::from_millis(500);
+
+pub(super) struct Addresses {
+    pub(super) listeners: Vec<Bound>,
+    /// Keeps the ports the kernel picked until the shards listen there.
+    pub(super) held: Vec<TcpListener>,
+}
+
+/// Where the shards listen.
+pub(super) enum Place {
+    Tcp(SocketAddr),
+    Unix(shard::UnixSocket),
+}
+
+impl Place {
+    /// What a shard accepts connections from.
+    pub(super) fn socket(&self) -> io::Result<OwnedFd> {
+        match self {
+            Place::Tcp(address) => Ok(shard::listen(*address)?.into()),
+            Place::Unix(socket) => socket.descriptor(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp(address) => address.fmt(f),
+            Place::Unix(socket) => write!(f, "unix:{}", socket.path().display()),
+        }
+    }
+}
+
+/// A place that the shards listen at.
+pub(super) struct Bound {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) smtp: Arc<smtp::Config>,
+    pub(super) tls: Option<Arc<tls::Config>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) accept: Option<Arc<Accept>>,
+}
+
+pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
+    let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
+    let accept = config.load_accept()?;
+    for (listener, accept) in config.listeners.iter().zip(accept) {
+        let certificates = config.certificates(listener);
+        let tls = match certificates.as_slice() {
+            [] => None,
+            files => {
+                let tls = tls::Config::new(files, &listener.tls_demands());
+                let tls = tls.map_err(|error| format!("listener {}: {error}", listener.name))?;
+                Some(Arc::new(tls))
+            }
+        };
+        let (smtp, gate) = listener_settings(config, listener, accept.clone(), tls.is_some());
+        let bound = |place| Bound {
+            name: listener.name.clone(),
+            place,
+            smtp: smtp.clone(),
+            tls: tls.clone(),
+            gate: gate.clone(),
+            accept: accept.clone(),
+        };
+        for address in &listener.listen {
+            let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
+            if address.port() != 0 {
+                // A plain bind tells whether another program has it: SO_REUSEPORT would share it.
+                drop(TcpListener::bind(address).map_err(bad)?);
+                found.listeners.push(bound(Place::Tcp(*address)));
+                continue;
+            }
+            let socket = socket2::Socket::new(
+                socket2::Domain::for_address(*address),
+                socket2::Type::STREAM,
+                None,
+            )
+            .and_then(|socket| {
+                socket.set_reuse_port(true)?;
+                socket.bind(&(*address).into())?;
+                Ok(socket)
+            })
+            .map_err(bad)?;
+            let held: TcpListener = socket.into();
+            found.listeners.push(bound(Place::Tcp(held.local_addr().map_err(bad)?)));
+            found.held.push(held);
+        }
+        for path in &listener.listen_unix {
+            let bad = |error| format!("cannot listen at {}: {error}", path.display());
+            let socket = shard::listen_unix(path).map_err(bad)?;
+            found.listeners.push(bound(Place::Unix(socket)));
+        }
+    }
+    Ok(found)
+}
+
+/// What sessions of a listener go by.
+pub(super) fn listener_settings(
+    config: &Config,
+    listener: &ListenerConfig,
+    accept: Option<Arc<Accept>>,
+    tls: bool,
+) -> (Arc<smtp::Config>, Arc<Gate>) {
+    let mut smtp = smtp_config(config, listener, tls);
+    smtp.recipients = accept.map(|accept| smtp::Recipients(accept));
+    (Arc::new(smtp), Arc::new(gate(config, listener)))
+}
+
+fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::Config {
+    let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
+    smtp.limits.message_bytes = config.limits.message_size;
+    smtp.limits.recipients_max = config.limits.recipients;
+    smtp.limits.command_wait = config.limits.timeout_command;
+    smtp.limits.data_time = config.limits.timeout_data;
+    smtp.limits.handshake_wait = config.limits.timeout_handshake;
+    smtp.limits.session_time = config.limits.timeout_session;
+    smtp.limits.commit_wait = config.limits.timeout_commit;
+    smtp.limits.session_messages = count(config.limits.session_messages);
+    smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
+    smtp.limits.errors_soft = count(config.limits.errors_soft);
+    smtp.limits.errors_hard = count(config.limits.errors_hard);
+    smtp.limits.auth_failures = count(config.limits.auth_failures);
+    smtp.limits.junk_max = count(config.limits.junk);
+    smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
+    smtp.limits.data_rate_grace = config.limits.data_rate_grace;
+    smtp.limits.content_line_bytes = config.limits.content_line as usize;
+    smtp.limits.header_scan_bytes = config.limits.header_scan as usize;
+    smtp.limits.received_max = config.limits.received;
+    smtp.limits.bdat_chunks_max = count(config.limits.bdat_chunks);
+    smtp.protocol = match listener.protocol {
+        Protocol::Smtp => smtp::Protocol::Smtp,
+        Protocol::Lmtp => smtp::Protocol::Lmtp,
+        Protocol::Refuse => smtp::Protocol::Refuse,
+    };
+    let offers = |mechanism| listener.auth.mechanisms.contains(&mechanism);
+    smtp.auth = smtp::Auth {
+        plain: offers(AuthMechanism::Plain),
+        login: offers(AuthMechanism::Login),
+        scram_sha_256: offers(AuthMechanism::ScramSha256),
+        scram_sha_256_plus: offers(AuthMechanism::ScramSha256Plus),
+        external: offers(AuthMechanism::External),
+        required: listener.auth.required,
+    };
+    smtp.greet_check = listener.greet_check;
+    smtp.low_priority = listener.low_priority;
+    smtp.dsn = listener.dsn;
+    smtp.require_tls = listener.require_tls;
+    smtp.mt_priority = listener.mt_priority;
+    smtp.tls = match listener.tls_mode {
+        _ if !tls => smtp::TlsPolicy::Off,
+        TlsMode::Off => smtp::TlsPolicy::Off,
+        TlsMode::Starttls => smtp::TlsPolicy::Offered,
+        TlsMode::Required => smtp::TlsPolicy::Required,
+        TlsMode::Implicit => smtp::TlsPolicy::Implicit,
+    };
+    smtp.line_ends = match listener.line_ends {
+        LineEnds::Reject => smtp::LineEnds::Reject,
+        LineEnds::Normalize => smtp::LineEnds::Normalize,
+        LineEnds::Allow => smtp::LineEnds::Allow,
+    };
+    smtp
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Serves what is in the files of certificates now.
+pub(super) fn reload_certificates(listener: &Bound) {
+    for outcome in listener.tls.iter().flat_map(|tls| tls.reload()) {
+        let listener = &listener.name;
+        match outcome {
+            Ok(files) => {
+                let file = files.cert_file.display();
+                tracing::info!("listener {listener}: new certificate from {file}");
+            }
+            Err(error) => tracing::error!(
+                "listener {listener}: {error}; the certificate so far is still served"
+            ),
+        }
+    }
+}
+
+fn peers(networks: &[Network]) -> Peers {
+    let networks = networks.to_vec();
+    Peers(Arc::new(move |peer| networks.iter().any(|network| network.contains(peer))))
+}
+
+pub(super) fn limits(config: &Config) -> shard::Limits {
+    let shards = config.server.shards;
+    shard::Limits {
+        connections_max: config.limits.connections_total.div_ceil(shards),
+        inflight_bytes: config.limits.inflight_bytes / shards as u64,
+        disk_low: disk_low(config),
+        exempt: peers(&config.limits.exempt),
+        sessions_per_address: config.limits.connections_per_ip.map(count),
+        session_rate_per_address: config.limits.connection_rate_per_ip,
+        auth_failures_per_address: config.limits.auth_failures_per_ip,
+        shards: count(shards),
+        handshakes_max: config.limits.handshakes,
+    }
+}
+
+fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
+    Gate {
+        proxies: listener.proxies.as_deref().map(peers),
+        proxy_wait: config.limits.timeout_proxy,
+        xclient: (!listener.xclient.is_empty()).then(|| peers(&listener.xclient)),
+        greet_delay: listener.greet_delay,
+        asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
+        advice_wait: listener.dns.deadline + ADVICE_GRACE,
+    }
+}
+
+/// Has the advisors go by this configuration; threads are started where it needs them.
+pub(super) fn advise(advisors: &Advisors, config: &Config, dns: &DnsMetrics) -> io::Result<()> {
+    let asks = config.listeners.iter().filter(|listener| gate(config, listener).asks);
+    let rules: Vec<_> =
+        asks.map(|listener| (listener.name.clone(), listener.dns.clone())).collect();
+    match advisors.clients() {
+        Some(clients) => clients.set_rules(rules),
+        None if rules.is_empty() => Ok(()),
+        None => {
+            let servers = &config.server.dns_servers;
+            advisors.set_clients(ClientAdvisor::start(servers, rules, dns.clone())?);
+            Ok(())
+        }
+    }
+}
+
+/// D9: room for two segments a shard, and for one and a half messages.
+fn disk_low(config: &Config) -> u64 {
+    let segments = 2 * config.log.segment_size * config.server.shards as u64;
+    segments.max(config.limits.message_size / 2 * 3)
+}
