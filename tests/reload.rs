@@ -215,6 +215,7 @@ fn a_hundred_reloads_under_load_lose_nothing() {
                 })
             })
             .collect();
+        let done = common::Raise(&stop);
         for round in 0..100 {
             let before = sent.load(Ordering::Relaxed);
             setup.write(&format!(
@@ -233,7 +234,7 @@ fn a_hundred_reloads_under_load_lose_nothing() {
                 sent.load(Ordering::Relaxed) > before
             });
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(done);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
     });
     assert!(ids.len() >= 100, "{}", ids.len());

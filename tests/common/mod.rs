@@ -20,8 +20,19 @@ pub use {
 use std::{
     path::Path,
     process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
+
+/// Raises a flag when it is dropped, by a panic too: threads that wait for it never outlive a test
+/// that failed.
+pub struct Raise<'a>(pub &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Runs `mailrace log ...` over a data directory and returns what it printed.
 pub fn log_command(dir: &Path, arguments: &[&str]) -> Vec<u8> {

@@ -4,10 +4,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    mem,
     net::{SocketAddr, TcpStream},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::common::{Client, bulk, eventually, id_of};
+use crate::common::{Client, Raise, bulk, eventually, id_of};
 
 /// Connections of a load.
 const CONNECTIONS: usize = 4;
@@ -56,6 +57,8 @@ pub struct Load {
     rest: Duration,
     next: AtomicU64,
     acked: AtomicU64,
+    /// What ran beside a load failed: it ends, so that the failure is told.
+    given_up: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -104,7 +107,9 @@ impl Load {
             for _ in 0..CONNECTIONS {
                 scope.spawn(|| self.connection(address, end));
             }
+            let failed = Raise(&self.given_up);
             meanwhile();
+            mem::forget(failed);
         });
         // Seeds taken beyond the end were not sent.
         self.next.fetch_min(end, Ordering::SeqCst);
@@ -162,7 +167,7 @@ impl Load {
         client.try_reply().filter(|reply| reply.starts_with("220 "))?;
         client.send(b"EHLO client.test\r\n");
         client.try_reply()?;
-        loop {
+        while !self.given_up.load(Ordering::Relaxed) {
             thread::sleep(self.rest);
             let first = self.next.fetch_add(WINDOW, Ordering::SeqCst);
             let seeds = first..(first + WINDOW).min(end);
@@ -191,6 +196,7 @@ impl Load {
                 self.acknowledge(id_of(&client.try_reply()?), seed);
             }
         }
+        None
     }
 
     /// The body of a message that is about to be sent.
