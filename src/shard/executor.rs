@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam::channel::{self, RecvTimeoutError, SendTimeoutError, Sender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep};
 
 use super::{
@@ -58,6 +59,22 @@ impl Handle {
     }
 }
 
+/// What a shard starts from.
+struct Start {
+    options: Options,
+    listeners: Vec<Listener>,
+    identity: log::Identity,
+    recovery: Recovery,
+    state: Arc<SharedState>,
+    tell: Sender<Result<(), StartError>>,
+}
+
+/// How long the thread of a shard may take to its first step, on whatever machine.
+const FIRST_STEP: Duration = Duration::from_secs(2);
+
+/// Threads tried for a shard.
+const TRIES: u32 = 5;
+
 /// Starts a shard on its core; returns once it serves its listeners.
 ///
 /// # Errors
@@ -69,86 +86,19 @@ pub fn spawn(
     recovery: Recovery,
     shared: Arc<SharedState>,
 ) -> Result<Handle, StartError> {
-    let (tell, told) = crossbeam::channel::bounded(1);
+    let (tell, told) = channel::bounded(1);
+    let (core, shard, io_memory) = (options.core, options.shard, options.io_memory);
+    let builder = |_| {
+        LocalExecutorBuilder::new(Placement::Fixed(core))
+            .name(&format!("shard-{shard}"))
+            .ring_depth(256)
+            .io_memory(io_memory)
+            .preempt_timer(Duration::from_millis(1))
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+    };
     let state = shared.clone();
-    let core = options.core;
-    let name = format!("shard-{}", options.shard);
-    let builder = LocalExecutorBuilder::new(Placement::Fixed(core))
-        .name(&name)
-        .ring_depth(256)
-        .io_memory(options.io_memory)
-        .preempt_timer(Duration::from_millis(1))
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
-    let join = builder
-        .spawn(move || async move {
-            // Before anything is awaited: the start may fall asleep like all that follows.
-            heartbeat(state.clone());
-            be_woken(state.clone());
-            let ring = match Ring::new() {
-                Ok(ring) => ring,
-                Err(source) => {
-                    let _ = tell.send(Err(StartError { doing: "io_uring_setup", source }));
-                    state.finished();
-                    return Ok(());
-                }
-            };
-            let dir = log::shard_dir(&options.log_dir, options.shard);
-            if let Err(source) = settle_glommio(&dir).await {
-                let _ = tell.send(Err(StartError { doing: "open shard.meta", source }));
-                state.finished();
-                return Ok(());
-            }
-            let log_options = log::Options {
-                sync: options.sync,
-                // A group must fit into a segment.
-                group_bytes_max: (options.segment_bytes as usize / 4).min(4 << 20),
-                ..log::Options::default()
-            };
-            let appender = Appender::new(identity, log_options, recovery.next_offset);
-            let segments = Segments::new(
-                &dir,
-                options.segment_bytes,
-                recovery.next_segment,
-                recovery.manifest,
-                options.limits.disk_low,
-                state.clone(),
-            );
-            let mut driver = Driver::new(Parts {
-                ring,
-                listeners,
-                appender,
-                segments,
-                shared: state,
-                options,
-                started: Instant::now(),
-                truncated_bytes: recovery.truncated_bytes,
-                lost_records: recovery.lost_records,
-            });
-            // One step of filling, not a whole segment.
-            let began = Instant::now();
-            while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
-                driver.turn()?;
-                if let Some(source) = driver.take_failure() {
-                    let told = format!("{}: {source}", dir.display());
-                    let source = io::Error::new(source.kind(), told);
-                    let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
-                    return Ok(());
-                }
-                glommio::executor().yield_task_queue_now().await;
-            }
-            if !driver.ready() {
-                let source = io::Error::from(io::ErrorKind::TimedOut);
-                let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
-                return Ok(());
-            }
-            driver.serve_listeners();
-            let _ = tell.send(Ok(()));
-            run(driver).await
-        })
-        .map_err(|error| StartError {
-            doing: "start a glommio executor",
-            source: io::Error::other(error.to_string()),
-        })?;
+    let start = Start { options, listeners, identity, recovery, state, tell };
+    let join = on_executor(builder, start, serve)?;
     match wait_for(&told, &shared) {
         Ok(Ok(())) => Ok(Handle { shared, join }),
         Ok(Err(error)) => {
@@ -166,14 +116,117 @@ pub fn spawn(
     }
 }
 
+/// Has an executor of its own do `work` with what it is given.
+///
+/// An executor that parks before its first task ever ran (see [`heartbeat`]) has nothing yet by
+/// which it could be woken, and sleeps for ever. So `given` changes hands at the first step: where
+/// that does not come, another executor gets it. The sleeper is left behind, and should it wake
+/// after all, finds that nothing is there for it.
+fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
+    builder: impl Fn(u32) -> LocalExecutorBuilder,
+    mut given: T,
+    work: fn(T) -> W,
+) -> Result<ExecutorJoinHandle<io::Result<()>>, StartError> {
+    for attempt in 0..TRIES {
+        // No room in it: sent is taken.
+        let (hand, take) = channel::bounded::<T>(0);
+        let join = builder(attempt)
+            .spawn(move || async move {
+                match take.recv() {
+                    Ok(given) => work(given).await,
+                    Err(channel::RecvError) => Ok(()),
+                }
+            })
+            .map_err(|error| StartError {
+                doing: "start a glommio executor",
+                source: io::Error::other(error.to_string()),
+            })?;
+        match hand.send_timeout(given, FIRST_STEP) {
+            Err(SendTimeoutError::Timeout(back)) => {
+                tracing::warn!(attempt, "a shard's executor fell asleep at its start: another");
+                given = back;
+            }
+            // Where the executor could not be made, its end tells why.
+            Ok(()) | Err(SendTimeoutError::Disconnected(_)) => return Ok(join),
+        }
+    }
+    let source = io::Error::from(io::ErrorKind::TimedOut);
+    Err(StartError { doing: "start a glommio executor", source })
+}
+
+/// Makes a shard, tells of it, and runs it to its end.
+async fn serve(start: Start) -> io::Result<()> {
+    let Start { options, listeners, identity, recovery, state, tell } = start;
+    // Before anything is awaited: the start may fall asleep like all that follows.
+    heartbeat(state.clone());
+    be_woken(state.clone());
+    let ring = match Ring::new() {
+        Ok(ring) => ring,
+        Err(source) => {
+            let _ = tell.send(Err(StartError { doing: "io_uring_setup", source }));
+            state.finished();
+            return Ok(());
+        }
+    };
+    let dir = log::shard_dir(&options.log_dir, options.shard);
+    if let Err(source) = settle_glommio(&dir).await {
+        let _ = tell.send(Err(StartError { doing: "open shard.meta", source }));
+        state.finished();
+        return Ok(());
+    }
+    let log_options = log::Options {
+        sync: options.sync,
+        // A group must fit into a segment.
+        group_bytes_max: (options.segment_bytes as usize / 4).min(4 << 20),
+        ..log::Options::default()
+    };
+    let appender = Appender::new(identity, log_options, recovery.next_offset);
+    let segments = Segments::new(
+        &dir,
+        options.segment_bytes,
+        recovery.next_segment,
+        recovery.manifest,
+        options.limits.disk_low,
+        state.clone(),
+    );
+    let mut driver = Driver::new(Parts {
+        ring,
+        listeners,
+        appender,
+        segments,
+        shared: state,
+        options,
+        started: Instant::now(),
+        truncated_bytes: recovery.truncated_bytes,
+        lost_records: recovery.lost_records,
+    });
+    // One step of filling, not a whole segment.
+    let began = Instant::now();
+    while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
+        driver.turn()?;
+        if let Some(source) = driver.take_failure() {
+            let told = format!("{}: {source}", dir.display());
+            let source = io::Error::new(source.kind(), told);
+            let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+            return Ok(());
+        }
+        glommio::executor().yield_task_queue_now().await;
+    }
+    if !driver.ready() {
+        let source = io::Error::from(io::ErrorKind::TimedOut);
+        let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+        return Ok(());
+    }
+    driver.serve_listeners();
+    let _ = tell.send(Ok(()));
+    run(driver).await
+}
+
 /// Waits for a shard's word of its start, and wakes it meanwhile.
-fn wait_for<T>(
-    told: &crossbeam::channel::Receiver<T>,
-    shared: &SharedState,
-) -> Result<T, crossbeam::channel::RecvTimeoutError> {
+fn wait_for<T>(told: &channel::Receiver<T>, shared: &SharedState) -> Result<T, RecvTimeoutError> {
     loop {
         match told.recv_timeout(Watch::LOOK) {
-            Err(crossbeam::channel::RecvTimeoutError::Timeout) => shared.waker.wake(),
+            Err(RecvTimeoutError::Timeout) => shared.waker.wake(),
             told => return told,
         }
     }
@@ -215,5 +268,29 @@ async fn run(mut driver: Driver) -> io::Result<()> {
             glommio::executor().yield_task_queue_now().await;
             yielded = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executor_that_sleeps_at_its_start_is_replaced() {
+        let (tell, told) = channel::bounded(1);
+        // Preempted before anything runs, as on a machine that takes the core away at that moment.
+        let builder = |attempt| {
+            let timer = if attempt == 0 { Duration::ZERO } else { Duration::from_millis(1) };
+            LocalExecutorBuilder::new(Placement::Unbound)
+                .ring_depth(64)
+                .io_memory(64 << 10)
+                .preempt_timer(timer)
+        };
+        let began = Instant::now();
+        let work = |tell: Sender<()>| async move { tell.send(()).map_err(io::Error::other) };
+        let join = on_executor(builder, tell, work).unwrap();
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(began.elapsed() >= FIRST_STEP, "the first did sleep");
+        join.join().unwrap().unwrap();
     }
 }
