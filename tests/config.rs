@@ -222,3 +222,32 @@ fn a_server_runs_by_its_file() {
     assert_eq!(common::log_get(&data, &id), b"Subject: a\r\n\r\nb\r\n");
     assert_eq!(common::log_envelope(&data, &id)["listener"], "mx");
 }
+
+/// A reader that has seen enough is no failure, and nothing is said of it.
+#[test]
+fn a_closed_stdout_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["config", "schema"][..],
+        &["config", "default"],
+        &["config", "init"],
+        &["check"],
+        &["check", "--effective"],
+        &["check", "--json", "--effective"],
+        &["doctor", "--json"],
+        &["--help"],
+    ] {
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        use std::os::fd::{FromRawFd, OwnedFd};
+        // SAFETY: the call made both, and nobody else has them.
+        let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        drop(read);
+        let output = mailrace(dir.path(), arguments).stdout(write).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.is_empty(), "{arguments:?}: {text}");
+        assert_ne!(output.status.code(), Some(101), "{arguments:?}");
+        assert!(output.status.code().is_some(), "{arguments:?}: killed by a signal");
+    }
+}

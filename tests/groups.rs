@@ -61,9 +61,16 @@ fn a_group_is_listed_described_moved_and_removed() {
     // A dry run moves nothing; a seek beside the running server is taken up.
     let dry = mailrace(dir.path(), &["group", "seek", "hole", "--to", "start", "--dry-run"]);
     let text = String::from_utf8(succeeded("seek", dry).stdout).unwrap();
-    assert_eq!(text, "shard 0: would go from 25 -> 0: 25 offsets are sent again\n");
+    assert_eq!(text, "shard 0: would move from 25 -> 0: 25 records will be redelivered\n");
     assert_eq!(committed(dir.path()), 25);
-    succeeded("seek", mailrace(dir.path(), &["group", "seek", "hole", "--to", "5"]));
+    let moved = &lines(dir.path(), &["group", "seek", "hole", "--to", "5"])[0];
+    assert_eq!(
+        moved,
+        &serde_json::json!({
+            "group": "hole", "shard": 0, "from": 25, "to": 5, "redelivered": 20, "skipped": 0,
+            "dry_run": false,
+        })
+    );
     eventually("twenty again", WAIT, || {
         server.metric("mailrace_export_records_total", &delivered) == 45.0
     });
@@ -72,7 +79,10 @@ fn a_group_is_listed_described_moved_and_removed() {
     assert!(!busy.status.success());
     assert!(String::from_utf8_lossy(&busy.stderr).contains("has a consumer at work"));
     assert_eq!(server.stop(), Some(0));
-    succeeded("rm", mailrace(dir.path(), &["group", "rm", "hole"]));
+    let none = &lines(dir.path(), &["group", "dead", "requeue", "hole", "--all"])[0];
+    assert_eq!(none, &serde_json::json!({ "group": "hole", "requeued": 0 }));
+    let removed = &lines(dir.path(), &["group", "rm", "hole"])[0];
+    assert_eq!(removed, &serde_json::json!({ "group": "hole", "removed": true }));
     assert!(lines(dir.path(), &["group", "ls"]).is_empty());
     for (arguments, code) in [
         (&["group", "describe", "hole"][..], 1),

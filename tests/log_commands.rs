@@ -79,7 +79,18 @@ fn get_shows_mail_header_envelope_and_trace() {
         (&["get", "nonsense"], 2, "not a record id"),
         (&["get", "0:0", "--json"], 2, "--json goes with --envelope"),
         (&["cat", "-f", "%y"], 2, "unknown letter %y"),
-        (&["cat", "-o", "x"], 2, "no range"),
+        (&["cat", "-o", "x"], 2, "not a valid range"),
+        (&["cat", "-o", "2:1"], 2, "the range is empty"),
+        (&["cat", "-o", "1:1"], 2, "the range is empty"),
+        (&["stats", "-o", "+1:+0"], 2, "the range is empty"),
+        (&["tail", "-o", "@-1h:-2h"], 2, "the range is empty"),
+        (&["cat", "-o", "@2026-02-01:2026-01-01"], 2, "the range is empty"),
+        (&["cat", "-o", "1000:"], 2, "offset 1000 is beyond the end of the log (shard 0 at 2"),
+        (&["cat", "--shard", "7"], 2, "there is no shard 7"),
+        (&["ls", "--shard", "0,7"], 2, "there is no shard 7"),
+        (&["verify", "--shard", "7"], 2, "there is no shard 7"),
+        (&["offsets", "--at", "end", "--shard", "7"], 2, "there is no shard 7"),
+        (&["prune", "--before", "end", "--shard", "7"], 2, "there is no shard 7"),
     ] {
         let done = log(dir.path(), arguments);
         let error = String::from_utf8(done.stderr).unwrap();
@@ -128,8 +139,7 @@ fn cat_and_tail_select_and_format() {
     assert_eq!(offsets(&["-o", "+1:3"]), "1 2 ");
     assert_eq!(offsets(&["-o", "@-1h:-0s"]), "0 1 2 3 ");
     assert_eq!(offsets(&["-o", "@-2h:-1h"]), "");
-    assert_eq!(offsets(&["-o", "@-2h:end", "--shard", "0,1"]), "0 1 2 3 ");
-    assert_eq!(offsets(&["--shard", "1"]), "");
+    assert_eq!(offsets(&["-o", "@-2h:end", "--shard", "0"]), "0 1 2 3 ");
     let template = text(dir.path(), &["cat", "-o", "2:3", "-f", "%s:%o %F %R %N %z%%\\n"]);
     assert_eq!(template, "0:2 a@X.TEST c@y.test,b@Y.test 2 23%\n");
     let raw = text(dir.path(), &["cat", "-n", "2", "--format", "raw"]);
@@ -359,4 +369,48 @@ fn a_tail_beside_a_server_under_load_shows_every_record_once() {
     assert!(sent.iter().all(|id| seen.contains_key(id)));
     assert!(seen.values().all(|&times| times == 1), "each once");
     assert!(json(dir.path(), &["ls", "--json"]).len() > 3, "segments were left");
+}
+
+/// The tools look where the server looks, in the same order.
+#[test]
+fn the_data_directory_comes_from_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(&data);
+    send(&server, "a@x.test", &["b@y.test"], b"Subject: hi\r\n\r\n1\r\n");
+    assert_eq!(server.stop(), Some(0));
+    let place = format!("[log]\ndir = \"{}\"\n", data.display());
+    // A mistake elsewhere does not keep anybody from reading the log.
+    let file = dir.path().join("other.toml");
+    fs::write(&file, format!("{place}sync = \"nonsense\"\n")).unwrap();
+    let run = |arguments: &[&str], variable: Option<&Path>| {
+        let mut command = Command::new(MAILRACE);
+        command.current_dir(dir.path()).args(arguments).env_remove("MAILRACE_LOG__DIR");
+        if let Some(value) = variable {
+            command.env("MAILRACE_LOG__DIR", value);
+        }
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let one = (Some(0), "1 record verified\n".to_owned());
+    let file = file.to_str().unwrap();
+    assert_eq!(run(&["log", "verify"], None).0, Some(1), "no directory here");
+    assert_eq!(run(&["log", "verify", "-c", file], None), one);
+    assert_eq!(run(&["log", "verify"], Some(&data)), one);
+    assert_eq!(run(&["group", "ls", "-c", file], None).0, Some(0));
+    fs::write(dir.path().join("mailrace.toml"), place).unwrap();
+    assert_eq!(run(&["log", "verify"], None), one);
+    assert_eq!(run(&["group", "ls"], None).0, Some(0));
+    // The variable wins over the file, --dir over both.
+    let nowhere = Path::new("/nonexistent");
+    assert_eq!(run(&["log", "verify"], Some(nowhere)).0, Some(1));
+    let dir = data.to_str().unwrap();
+    assert_eq!(run(&["log", "verify", "--dir", dir], Some(nowhere)), one);
+    // What is wrong with the file is said, and how to do without.
+    let (code, text) = run(&["log", "verify", "-c", "missing.toml"], None);
+    assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains("missing.toml: there is no such file"), "{text}");
+    assert!(text.contains("--dir DIR"), "{text}");
+    assert_eq!(run(&["log", "verify", "-c", file, "--dir", dir], None).0, Some(2), "one of both");
 }

@@ -1,6 +1,6 @@
 //! `mailrace check`
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
+use super::{ConfigArgs, EXIT_CONFIG};
 use crate::config::{Config, ConfigErrors, Origin};
 use clap::Args;
 use serde_json::{Value, json};
@@ -35,13 +35,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         }
         (loaded, true) => print_json(loaded, args.effective),
     };
-    match printed {
-        Ok(()) => code,
-        Err(error) => {
-            eprintln!("mailrace: stdout: {error}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    super::finish(printed, code)
 }
 
 fn print_text(config: &Config, effective: bool) -> io::Result<()> {

@@ -1,9 +1,7 @@
 //! `mailrace config`
 
-use super::EXIT_FAILED;
 use crate::config::{STARTER, every_default, schema};
 use clap::{Args, Subcommand};
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 #[derive(Args, Debug)]
@@ -28,11 +26,5 @@ pub(super) fn run(args: &ConfigCommandArgs) -> ExitCode {
         What::Default => every_default(),
         What::Schema => format!("{:#}\n", schema()),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mailrace: stdout: {error}");
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    super::print(&text)
 }

@@ -3,13 +3,14 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::Path,
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use super::{EXIT_FAILED, EXIT_USAGE};
+use super::{DirArgs, EXIT_FAILED, EXIT_USAGE, plural};
 use crate::{
     consumer::{Group, GroupError},
     log::{Fate, Log, Range, RecordId, format_time, unix_micros},
@@ -19,9 +20,8 @@ use crate::{
 pub(super) struct GroupArgs {
     #[command(subcommand)]
     command: GroupCommand,
-    /// Data directory
-    #[arg(long, global = true, default_value = "./mailrace-data")]
-    dir: PathBuf,
+    #[command(flatten)]
+    dir: DirArgs,
     /// One JSON object a line
     #[arg(long, global = true)]
     json: bool,
@@ -29,21 +29,21 @@ pub(super) struct GroupArgs {
 
 #[derive(Debug, Subcommand)]
 enum GroupCommand {
-    /// A line for each group: lag over all shards, oldest pending record, dead letters, at work or not
+    /// List the groups: lag over all shards, oldest pending record, dead letters, active or not
     Ls,
-    /// A line for each shard of a group
+    /// Show a group's offsets, a line for each shard
     Describe {
         /// Name of the group
         group: String,
     },
-    /// Move a group; what lies between is sent again (replay), or is left out
+    /// Move a group's committed offset: back to redeliver records, forward to skip them
     Seek(SeekArgs),
-    /// Remove a group that has no consumer at work: it keeps nothing from deletion any more
+    /// Remove a group that has no active consumer; retention no longer waits for it
     Rm {
         /// Name of the group
         group: String,
     },
-    /// Dead letters: records that a sink refused for good, or that the disk has lost
+    /// The dead-letter queue: records that a sink refused for good, or that are damaged on disk
     Dead(DeadArgs),
 }
 
@@ -57,7 +57,7 @@ struct SeekArgs {
     /// Only these shards
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
     shard: Vec<u16>,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -70,21 +70,21 @@ struct DeadArgs {
 
 #[derive(Debug, Subcommand)]
 enum DeadCommand {
-    /// A line for each: record id, when, cause
+    /// List dead letters: record id, time, cause
     Ls {
         /// Name of the group
         group: String,
     },
-    /// Everything known of one; `mailrace log get` shows its mail
+    /// Show one dead letter; `mailrace log get` prints its mail
     Show {
         /// Name of the group
         group: String,
         /// The record's id
         id: RecordId,
     },
-    /// Try again: the exporter takes them up within a second
+    /// Deliver them again: the exporter retries them within a second
     Requeue(WhichDead),
-    /// Give up: they keep nothing from deletion any more
+    /// Discard them; retention no longer waits for them
     Drop(WhichDead),
 }
 
@@ -95,14 +95,18 @@ struct WhichDead {
     /// Records
     #[arg(required_unless_present = "all")]
     ids: Vec<RecordId>,
-    /// All of the group
+    /// All dead letters of the group
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
 
 pub(super) fn run(args: &GroupArgs) -> ExitCode {
     let mut out = io::stdout().lock();
-    match answer(args, &mut out) {
+    let dir = match args.dir.find() {
+        Ok(dir) => dir,
+        Err(code) => return code,
+    };
+    match answer(args, &dir, &mut out) {
         Ok(code) => code,
         Err(GroupError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
@@ -119,38 +123,41 @@ pub(super) fn run(args: &GroupArgs) -> ExitCode {
     }
 }
 
-fn answer(args: &GroupArgs, out: &mut dyn Write) -> Result<ExitCode, GroupError> {
-    let log = Log::open(&args.dir)?;
-    let named = |name: &str| Group::existing(&args.dir, name);
+fn answer(args: &GroupArgs, dir: &Path, out: &mut dyn Write) -> Result<ExitCode, GroupError> {
+    let log = Log::open(dir)?;
+    let named = |name: &str| Group::existing(dir, name);
     match &args.command {
-        GroupCommand::Ls => list(&log, args, out)?,
+        GroupCommand::Ls => list(&log, args.json, out)?,
         GroupCommand::Describe { group } => describe(&named(group)?, &log, args.json, out)?,
-        GroupCommand::Seek(seek) => return move_group(&named(&seek.group)?, &log, seek, out),
+        GroupCommand::Seek(seek) => move_group(&named(&seek.group)?, &log, seek, args.json, out)?,
         GroupCommand::Rm { group } => {
             named(group)?.remove()?;
-            writeln!(out, "group {group} removed")?;
+            match args.json {
+                true => writeln!(out, "{}", json!({ "group": group, "removed": true }))?,
+                false => writeln!(out, "group {group} removed")?,
+            }
         }
-        GroupCommand::Dead(dead) => return dead_letters(&log, args, dead, out),
+        GroupCommand::Dead(dead) => return dead_letters(&log, dir, args.json, dead, out),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(log: &Log, args: &GroupArgs, out: &mut dyn Write) -> Result<(), GroupError> {
-    if !args.json {
+fn list(log: &Log, as_json: bool, out: &mut dyn Write) -> Result<(), GroupError> {
+    if !as_json {
         writeln!(
             out,
             "{:<24} {:>12} {:>20} {:>6} AT WORK",
             "GROUP", "LAG", "OLDEST-PENDING", "DEAD"
         )?;
     }
-    for group in Group::list(&args.dir)? {
+    for group in Group::list(log.dir())? {
         let shards = group.describe(log)?;
         let lag: u64 = shards.iter().map(|shard| shard.lag).sum();
         let oldest = shards.iter().filter_map(|shard| shard.oldest_pending).min();
         let dead: u64 = shards.iter().map(|shard| shard.dead).sum();
         let active = group.is_active()?;
-        if args.json {
-            let line = serde_json::json!({
+        if as_json {
+            let line = json!({
                 "group": group.name(),
                 "lag": lag,
                 "oldest_pending": oldest.map(format_time),
@@ -170,8 +177,8 @@ fn pending(oldest: Option<i64>) -> String {
     oldest.map_or_else(|| "-".to_owned(), format_time)
 }
 
-fn describe(group: &Group, log: &Log, json: bool, out: &mut dyn Write) -> io::Result<()> {
-    if !json {
+fn describe(group: &Group, log: &Log, as_json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if !as_json {
         writeln!(
             out,
             "{:>5} {:>12} {:>12} {:>12} {:>12} {:>20} {:>6}",
@@ -179,8 +186,8 @@ fn describe(group: &Group, log: &Log, json: bool, out: &mut dyn Write) -> io::Re
         )?;
     }
     for facts in group.describe(log)? {
-        if json {
-            let line = serde_json::json!({
+        if as_json {
+            let line = json!({
                 "shard": facts.shard,
                 "start": facts.start,
                 "committed": facts.committed,
@@ -213,8 +220,9 @@ fn move_group(
     group: &Group,
     log: &Log,
     seek: &SeekArgs,
+    as_json: bool,
     out: &mut dyn Write,
-) -> Result<ExitCode, GroupError> {
+) -> Result<(), GroupError> {
     if seek.to.to.is_some() {
         let what = "--to wants one side of a range, such as start, 725 or @-1h";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
@@ -233,22 +241,40 @@ fn move_group(
         let to = log.resolve(shard, seek.to.from)?.clamp(start, end);
         let from = group.committed(shard)?.map_or(start, |committed| committed.offset);
         let what = match from.cmp(&to) {
-            std::cmp::Ordering::Greater => format!("{} offsets are sent again", from - to),
-            std::cmp::Ordering::Less => format!("{} offsets are left out", to - from),
+            std::cmp::Ordering::Greater => redelivered(from - to),
+            std::cmp::Ordering::Less => format!("{} will be skipped", plural(to - from, "record")),
             std::cmp::Ordering::Equal => "stays".to_owned(),
         };
         if !seek.dry_run && from != to {
             group.seek(shard, to)?;
         }
-        let would = if seek.dry_run { "would go from " } else { "" };
+        if as_json {
+            let line = json!({
+                "group": group.name(),
+                "shard": shard,
+                "from": from,
+                "to": to,
+                "redelivered": from.saturating_sub(to),
+                "skipped": to.saturating_sub(from),
+                "dry_run": seek.dry_run,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let would = if seek.dry_run { "would move from " } else { "" };
         writeln!(out, "shard {shard}: {would}{from} -> {to}: {what}")?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+fn redelivered(records: u64) -> String {
+    format!("{} will be redelivered", plural(records, "record"))
 }
 
 fn dead_letters(
     log: &Log,
-    args: &GroupArgs,
+    dir: &Path,
+    as_json: bool,
     dead: &DeadArgs,
     out: &mut dyn Write,
 ) -> Result<ExitCode, GroupError> {
@@ -258,7 +284,7 @@ fn dead_letters(
     };
     match &dead.command {
         DeadCommand::Ls { group } | DeadCommand::Show { group, .. } => {
-            let group = Group::existing(&args.dir, group)?;
+            let group = Group::existing(dir, group)?;
             let only = match &dead.command {
                 DeadCommand::Show { id, .. } => Some(*id),
                 _ => None,
@@ -271,15 +297,15 @@ fn dead_letters(
                         continue;
                     }
                     shown += 1;
-                    if args.json || only.is_some() {
-                        let line = serde_json::json!({
+                    if as_json || only.is_some() {
+                        let line = json!({
                             "id": id.to_string(),
                             "at": format_time(letter.at),
                             "class": letter.class,
                             "text": letter.text,
                             "attempts": letter.attempts,
                         });
-                        match args.json {
+                        match as_json {
                             true => writeln!(out, "{line}")?,
                             false => writeln!(out, "{line:#}")?,
                         }
@@ -291,25 +317,27 @@ fn dead_letters(
                 }
             }
             if let (Some(only), 0) = (only, shown) {
-                let what = format!("{only} is no dead letter of {}", group.name());
+                let what = format!("{only} is not a dead letter of group {}", group.name());
                 return Err(io::Error::new(io::ErrorKind::NotFound, what).into());
             }
         }
-        DeadCommand::Requeue(which) => settle(log, args, which, Fate::Requeued, "requeued", out)?,
-        DeadCommand::Drop(which) => settle(log, args, which, Fate::Dropped, "dropped", out)?,
+        DeadCommand::Requeue(which) => {
+            settle(log, as_json, which, Fate::Requeued, "requeued", out)?
+        }
+        DeadCommand::Drop(which) => settle(log, as_json, which, Fate::Dropped, "dropped", out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn settle(
     log: &Log,
-    args: &GroupArgs,
+    as_json: bool,
     which: &WhichDead,
     fate: Fate,
     verb: &str,
     out: &mut dyn Write,
 ) -> Result<(), GroupError> {
-    let group = Group::existing(&args.dir, &which.group)?;
+    let group = Group::existing(log.dir(), &which.group)?;
     let mut found = 0;
     for shard in log.shards()? {
         let mut letters = group.dead_letters(shard)?;
@@ -324,9 +352,13 @@ fn settle(
         letters.settle(&offsets, fate)?;
         found += offsets.len();
     }
-    writeln!(out, "{found} dead letters {verb}")?;
+    match as_json {
+        true => writeln!(out, "{}", json!({ "group": group.name(), verb: found }))?,
+        false => writeln!(out, "{} {verb}", plural(found as u64, "dead letter"))?,
+    }
     if found < which.ids.len() {
-        let what = format!("{} of the ids name no dead letter", which.ids.len() - found);
+        let missing = which.ids.len() - found;
+        let what = format!("{missing} of the ids given are not dead letters of this group");
         return Err(io::Error::new(io::ErrorKind::NotFound, what).into());
     }
     Ok(())

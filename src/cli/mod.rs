@@ -19,6 +19,7 @@ pub use serve::{Serve, ServeError};
 use crate::config::{Config, ConfigErrors};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(ConfigArgs),
-    /// Have the running server take up its configuration anew
+    /// Reload the running server's configuration
     Reload(ConfigArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
@@ -49,13 +50,13 @@ enum Command {
     Config(config::ConfigCommandArgs),
     /// Read the log
     Log(log::LogArgs),
-    /// Consumer groups: where they are, moved, removed; dead letters
+    /// Consumer groups: list, seek, remove; dead letters
     Group(group::GroupArgs),
-    /// Users that may authenticate: added, removed, listed
+    /// Users that may authenticate: add, remove, list
     User(user::UserArgs),
     /// Load a server and measure it
     Bench(Box<bench::BenchArgs>),
-    /// Ask the system whether it lets the server run well
+    /// Check whether this system can run the server, with a fix for each failure
     Doctor(doctor::DoctorArgs),
 }
 
@@ -79,9 +80,65 @@ impl ConfigArgs {
         })
     }
 
+    /// As `load`; certificates are not looked into.
+    fn load_keys(&self) -> Result<Config, ExitCode> {
+        Config::load_keys(self.file.as_deref(), &self.sets).map_err(|errors| {
+            print_errors(&errors);
+            ExitCode::from(EXIT_CONFIG)
+        })
+    }
+
     fn load_or_errors(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file.as_deref(), &self.sets)
     }
+}
+
+/// Which data directory a command works on.
+#[derive(Args, Clone, Debug)]
+struct DirArgs {
+    /// Data directory [default: log.dir of the configuration]
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "file")]
+    dir: Option<PathBuf>,
+    /// Configuration file whose log.dir is the data directory; else that of MAILRACE_LOG__DIR,
+    /// ./mailrace.toml or /etc/mailrace/mailrace.toml, as with `mailrace serve`
+    #[arg(short = 'c', long = "config", global = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl DirArgs {
+    /// The data directory; what is wrong with the configuration is printed on stderr.
+    fn find(&self) -> Result<PathBuf, ExitCode> {
+        match &self.dir {
+            Some(dir) => Ok(dir.clone()),
+            None => Config::data_dir(self.file.as_deref()).map_err(|errors| {
+                print_errors(&errors);
+                eprintln!("mailrace: --dir DIR names the data directory without a configuration");
+                ExitCode::from(EXIT_CONFIG)
+            }),
+        }
+    }
+}
+
+/// Writes a text to stdout. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()), ExitCode::SUCCESS)
+}
+
+/// The exit code of a command that has printed its answer.
+fn finish(printed: io::Result<()>, code: ExitCode) -> ExitCode {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("mailrace: cannot write to stdout: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+        _ => code,
+    }
+}
+
+/// `1 segment`, `2 segments`.
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn print_errors(errors: &ConfigErrors) {

@@ -19,6 +19,9 @@ use crate::policy::{Edit, EditError, Listed, edit_users, list_users};
 pub(super) struct UserArgs {
     #[command(subcommand)]
     command: UserCommand,
+    /// One JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -27,13 +30,10 @@ enum UserCommand {
     Add(One),
     /// Remove a user
     Rm(One),
-    /// A line for each user
+    /// List the users
     Ls {
         /// Users file
         file: PathBuf,
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -47,21 +47,19 @@ struct One {
 
 pub(super) fn run(args: &UserArgs) -> ExitCode {
     let done = match &args.command {
-        UserCommand::Add(One { file, name }) => add(file, name),
-        UserCommand::Rm(One { file, name }) => {
-            edit_users(file, &Edit::Remove { name }).map(|_| println!("{name} removed"))
-        }
-        UserCommand::Ls { file, json } => {
-            list_users(file).and_then(|users| match print(&users, *json) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    Err(EditError::Io("stdout".into(), error))
-                }
-                _ => Ok(()),
-            })
-        }
+        UserCommand::Add(One { file, name }) => add(file, name).map(|changed| {
+            let (done, key) = match changed {
+                true => ("has a new password", "changed"),
+                false => ("added", "added"),
+            };
+            outcome(args.json, name, done, key)
+        }),
+        UserCommand::Rm(One { file, name }) => edit_users(file, &Edit::Remove { name })
+            .map(|_| outcome(args.json, name, "removed", "removed")),
+        UserCommand::Ls { file } => list_users(file).map(|users| listing(&users, args.json)),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(text) => super::print(&text),
         Err(error) => {
             eprintln!("mailrace: {error}");
             ExitCode::from(EXIT_FAILED)
@@ -69,23 +67,26 @@ pub(super) fn run(args: &UserArgs) -> ExitCode {
     }
 }
 
-fn add(file: &Path, name: &str) -> Result<(), EditError> {
+/// Whether the user was there already, with another password.
+fn add(file: &Path, name: &str) -> Result<bool, EditError> {
     let password = password(name).map_err(|error| EditError::Io("stdin".into(), error))?;
-    let changed = edit_users(file, &Edit::Set { name, password: &password })?;
-    println!("{name} {}", if changed { "has a new password" } else { "added" });
-    Ok(())
+    edit_users(file, &Edit::Set { name, password: &password })
 }
 
-fn print(users: &[Listed], as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for Listed { name, scram } in users {
-        if as_json {
-            writeln!(out, "{}", json!({"name": name, "scram": scram}))?;
-        } else {
-            writeln!(out, "{name}{}", if *scram { "" } else { "  (no SCRAM)" })?;
-        }
+fn outcome(as_json: bool, name: &str, done: &str, key: &str) -> String {
+    match as_json {
+        true => format!("{}\n", json!({"name": name, "done": key})),
+        false => format!("{name} {done}\n"),
     }
-    out.flush()
+}
+
+fn listing(users: &[Listed], as_json: bool) -> String {
+    let line = |Listed { name, scram }: &Listed| match (as_json, scram) {
+        (true, scram) => format!("{}\n", json!({"name": name, "scram": scram})),
+        (false, true) => format!("{name}\n"),
+        (false, false) => format!("{name}  (no SCRAM)\n"),
+    };
+    users.iter().map(line).collect()
 }
 
 /// Never an argument: every user of the machine sees those.

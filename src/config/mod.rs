@@ -92,6 +92,8 @@ pub struct ServerConfig {
     pub admin_listen: Option<SocketAddr>,
     /// File with the token that admin requests must bring.
     pub admin_token_file: Option<PathBuf>,
+    /// Names, in lower case, by which the stream API may be asked without a token.
+    pub admin_hosts: Vec<String>,
     /// DNS servers; empty: those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// Certificate of the listeners; `None` if they have none but their own.
@@ -366,12 +368,41 @@ impl Config {
     ///
     /// Every mistake found, each with the place where it was written; a file that cannot be read.
     pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
+        let config = Config::load_keys(named, sets)?;
+        config.check_certificates()?;
+        Ok(config)
+    }
+
+    /// As [`Config::load`], without a look into the certificate files that it names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub fn load_keys(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
         let file = ConfigFile::find(named)?;
         let mut config =
             Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
-        config.check_certificates()?;
         config.source = Source { named: named.map(Path::to_owned), sets: sets.to_vec() };
         Ok(config)
+    }
+
+    /// The data directory that a server with this configuration file, or without one, would use:
+    /// `log.dir` of the file, or of `MAILRACE_LOG__DIR`. Mistakes in other keys are ignored, so that
+    /// the log can be read while somebody edits the file.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is not TOML, or a mistake in `log.dir`.
+    pub fn data_dir(named: Option<&Path>) -> Result<PathBuf, ConfigErrors> {
+        let mut settings = Settings::default();
+        if let Some(file) = ConfigFile::find(named)? {
+            settings.add_file(&file);
+        }
+        settings.add_environment(std::env::vars_os());
+        settings.complete("localhost");
+        let dir = log_dir(&mut settings);
+        settings.mistakes_of("log.dir")?;
+        Ok(dir)
     }
 
     /// Loads it anew from where it came from.
@@ -579,6 +610,9 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
             _ => admin_address(text, has_token).map(Some),
         }),
         admin_token_file: s.file("server.admin.token_file"),
+        admin_hosts: s.list("server.admin.hosts", |text| {
+            units::hostname(text).map(|name| name.to_lowercase())
+        }),
         dns_servers: s.list("server.dns.servers", |text| {
             text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:53"))
         }),
@@ -625,12 +659,16 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
     })
 }
 
+fn log_dir(s: &mut Settings) -> PathBuf {
+    s.parse("log.dir", |text| match text {
+        "" => Err("a directory is needed".to_owned()),
+        _ => Ok(PathBuf::from(text)),
+    })
+}
+
 fn log(s: &mut Settings) -> LogConfig {
     LogConfig {
-        dir: s.parse("log.dir", |text| match text {
-            "" => Err("a directory is needed".to_owned()),
-            _ => Ok(PathBuf::from(text)),
-        }),
+        dir: log_dir(s),
         sync: match s.choice("log.sync") {
             "each" => SyncMode::Each,
             "none" => SyncMode::None,

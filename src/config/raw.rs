@@ -396,6 +396,12 @@ impl Settings {
     }
 
     /// All settings, or all mistakes.
+    /// What is wrong with this key, or with the file as a whole; mistakes elsewhere are left out.
+    pub(super) fn mistakes_of(mut self, key: &str) -> Result<(), ConfigErrors> {
+        self.errors.retain(|error| error.key.is_empty() || error.key == key);
+        if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(self.errors)) }
+    }
+
     pub(super) fn finish(mut self) -> Result<Vec<Setting>, ConfigErrors> {
         if !self.errors.is_empty() {
             self.errors.sort_by_key(|error| error.origin.clone());

@@ -33,9 +33,23 @@ pub struct Range {
 impl Range {
     /// Every record.
     pub const ALL: Self = Self { from: Bound::AfterStart(0), to: None };
+
+    /// Whether it ends before it starts, or where it starts, whatever the log holds.
+    #[must_use]
+    pub fn is_reversed(&self) -> bool {
+        match (self.from, self.to) {
+            (Bound::At(from), Some(Bound::At(to))) => from >= to,
+            (Bound::AfterStart(from), Some(Bound::AfterStart(to))) => from >= to,
+            (Bound::Time(from), Some(Bound::Time(to))) => from >= to,
+            // More before the end is earlier.
+            (Bound::BeforeEnd(from), Some(Bound::BeforeEnd(to))) => from <= to,
+            (Bound::Ago(from), Some(Bound::Ago(to))) => from <= to,
+            _ => false,
+        }
+    }
 }
 
-/// A text that is no range.
+/// A text that is not a valid range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRange(String);
 
@@ -43,7 +57,7 @@ impl fmt::Display for BadRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no range: start, end, N, N:M, +N, -N, :M, @2026-11-22, @-1h, @T1:T2",
+            "{:?} is not a valid range: start, end, N, N:M, +N, -N, :M, @2026-11-22, @-1h, @T1:T2",
             self.0
         )
     }

@@ -20,6 +20,10 @@ fn users_are_added_listed_and_removed() {
     assert_eq!(ls(&["--json"]), json);
     let output = succeeded("rm", run_with(&["user", "rm", &file, "tim"], ""));
     assert_eq!(output.stdout, b"tim removed\n");
+    let output = succeeded("rm", run_with(&["user", "add", &file, "tam", "--json"], "four\n"));
+    assert_eq!(output.stdout, b"{\"done\":\"added\",\"name\":\"tam\"}\n");
+    let output = succeeded("rm", run_with(&["user", "rm", "--json", &file, "tam"], ""));
+    assert_eq!(output.stdout, b"{\"done\":\"removed\",\"name\":\"tam\"}\n");
     assert_eq!(ls(&[]), "tom\n");
     for (arguments, line, told) in [
         (["user", "rm", &file, "tim"], "", "there is no such user"),

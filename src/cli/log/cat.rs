@@ -10,7 +10,7 @@ use clap::Args;
 use super::{
     EXIT_FAILED,
     format::{Format, LETTERS, Named, Template},
-    select::Selection,
+    select::{Selection, Span},
 };
 use crate::log::{Log, WalkEnd};
 
@@ -19,7 +19,7 @@ use crate::log::{Log, WalkEnd};
 pub(super) struct CatArgs {
     #[command(flatten)]
     selection: Selection,
-    /// At most so many records
+    /// At most this many records
     #[arg(short = 'n', long = "count", value_name = "COUNT")]
     count: Option<u64>,
     /// How a record is printed
@@ -39,8 +39,7 @@ pub(super) fn run(
     let format = Format::new(args.format, args.template.as_ref(), json);
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut code = ExitCode::SUCCESS;
-    for shard in args.selection.shards.of(log)? {
-        let (from, to) = args.selection.resolve(log, shard)?;
+    for Span { shard, from, to } in args.selection.spans(log)? {
         let damage = log.walk(shard, from, to, &mut |offset, record| {
             if left == 0 {
                 return Ok(false);

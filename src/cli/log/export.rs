@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EXIT_FAILED,
-    select::{Filter, Selection, ShardArgs},
+    select::{Filter, Selection, ShardArgs, Span},
     text::human_size,
 };
 use crate::{
@@ -104,12 +104,11 @@ pub(super) fn run(
         range: args.range,
         filter: Filter::new(args.from.clone(), args.rcpt.clone()),
     };
-    for shard in args.shards.of(log)? {
+    for Span { shard, from, to } in selection.spans(log)? {
         if let Some(begun) = export.state.shard(shard).doing {
             export.piece(shard, begun, &selection.filter)?;
         }
         let (start, end) = log.ends(shard)?;
-        let (from, to) = selection.resolve(log, shard)?;
         let wanted = (from.max(start), to.min(end));
         for piece in missing(wanted, &export.state.shard(shard).done) {
             export.piece(shard, piece, &selection.filter)?;

@@ -14,13 +14,13 @@ mod verify;
 
 use std::{
     io::{self, BufWriter, Write},
-    path::PathBuf,
+    path::Path,
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand};
 
-use super::{EXIT_FAILED, EXIT_USAGE};
+use super::{DirArgs, EXIT_FAILED, EXIT_USAGE};
 use crate::log::Log;
 
 /// Corruption was found.
@@ -30,9 +30,8 @@ const EXIT_CORRUPT: u8 = 3;
 pub(super) struct LogArgs {
     #[command(subcommand)]
     command: LogCommand,
-    /// Data directory
-    #[arg(long, global = true, default_value = "./mailrace-data")]
-    dir: PathBuf,
+    #[command(flatten)]
+    dir: DirArgs,
     /// One JSON object a line
     #[arg(long, global = true)]
     json: bool,
@@ -42,8 +41,7 @@ pub(super) struct LogArgs {
 enum LogCommand {
     /// Print the mail data of one record, byte by byte as it was sent
     Get(get::GetArgs),
-    /// A line for each segment: shard, base offset, records, octets in use, age of its first
-    /// record, state
+    /// List the segments: shard, base offset, records, bytes in use, age of the first record, state
     Ls(select::ShardArgs),
     /// A line for each record
     Cat(cat::CatArgs),
@@ -55,7 +53,7 @@ enum LogCommand {
     Offsets(prune::OffsetsArgs),
     /// Delete sealed segments from the front, nothing that a group or a dead letter needs
     Prune(prune::PruneArgs),
-    /// Records, octets and rate, and the segments of each shard
+    /// Records, bytes and rate, and the segments of each shard
     Stats(segments::StatsArgs),
     /// Check everything; exit code 3 where acknowledged mail is damaged or missing
     ///
@@ -67,7 +65,11 @@ enum LogCommand {
 
 pub(super) fn run(args: &LogArgs) -> ExitCode {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let done = answer(args, &mut out).and_then(|code| out.flush().map(|()| code));
+    let dir = match args.dir.find() {
+        Ok(dir) => dir,
+        Err(code) => return code,
+    };
+    let done = answer(args, &dir, &mut out).and_then(|code| out.flush().map(|()| code));
     match done {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -79,8 +81,8 @@ pub(super) fn run(args: &LogArgs) -> ExitCode {
     }
 }
 
-fn answer(args: &LogArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
-    let log = Log::open(&args.dir)?;
+fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let log = Log::open(dir)?;
     match &args.command {
         LogCommand::Get(get) => get::run(&log, get, args.json, out),
         LogCommand::Ls(shards) => segments::list(&log, shards, args.json, out),

@@ -8,9 +8,10 @@ use std::{
 use clap::Args;
 
 use super::{
-    select::{Selection, ShardArgs},
+    select::{Selection, ShardArgs, Span},
     text::{human_age, human_size},
 };
+use crate::cli::plural;
 use crate::log::{Extent, Log, SegmentFacts, unix_micros};
 
 #[derive(Args, Debug)]
@@ -113,9 +114,10 @@ pub(super) fn stats(
     let selected = selection.range.is_some() || !selection.filter.is_empty();
     let mut total = Rate::default();
     let mut total_bytes = 0;
-    for shard in selection.shards.of(log)? {
+    for span in selection.spans(log)? {
+        let shard = span.shard;
         let (mut rate, bytes) =
-            if selected { walk(log, selection, shard)? } else { (Rate::default(), 0) };
+            if selected { walk(log, selection, span)? } else { (Rate::default(), 0) };
         let segments = log.segments(shard)?;
         let extents =
             segments.iter().map(|segment| log.extent(segment)).collect::<io::Result<Vec<_>>>()?;
@@ -154,26 +156,28 @@ pub(super) fn stats(
             writeln!(out, "{line}")?;
             continue;
         }
-        let count = segments.len();
-        writeln!(out, "shard {shard}: offsets {start}..{end}, {count} segments, {octets} octets")?;
+        let count = plural(segments.len() as u64, "segment");
+        let size = human_size(octets);
+        writeln!(out, "shard {shard}: offsets {start}..{end}, {count}, {size}")?;
         heading(out)?;
         for (segment, extent) in segments.iter().zip(&extents) {
             line(segment, extent, false, out)?;
         }
     }
     if !json {
-        let what = if selected { "octets of mail" } else { "octets of log" };
+        let what = if selected { "of mail" } else { "of log" };
         let rate = total.per_second().map_or_else(String::new, |rate| {
             format!(", {rate} records/s over {:.0} s", total.seconds())
         });
-        writeln!(out, "total: {} records, {total_bytes} {what}{rate}", total.records)?;
+        let (records, size) = (plural(total.records, "record"), human_size(total_bytes));
+        writeln!(out, "total: {records}, {size} {what}{rate}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Counts a selection.
-fn walk(log: &Log, selection: &Selection, shard: u16) -> io::Result<(Rate, u64)> {
-    let (from, to) = selection.resolve(log, shard)?;
+fn walk(log: &Log, selection: &Selection, span: Span) -> io::Result<(Rate, u64)> {
+    let Span { shard, from, to } = span;
     let (mut rate, mut bytes) = (Rate::default(), 0);
     log.walk(shard, from, to, &mut |_, record| {
         if selection.filter.matches(record) {

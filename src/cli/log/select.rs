@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 
-use crate::log::{Log, Range, RecordView};
+use crate::log::{Bound, Log, Range, RecordView};
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct ShardArgs {
@@ -17,6 +17,12 @@ impl ShardArgs {
     /// The shards of the log that are meant, in order.
     pub(super) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
         let mut shards = log.shards()?;
+        if let Some(unknown) = self.shard.iter().find(|shard| !shards.contains(shard)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("there is no shard {unknown} in {}", log.dir().display()),
+            ));
+        }
         shards.retain(|shard| self.shard.is_empty() || self.shard.contains(shard));
         Ok(shards)
     }
@@ -80,13 +86,50 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// The offsets of one shard that the range means: from, and behind the last.
-    pub(super) fn resolve(&self, log: &Log, shard: u16) -> io::Result<(u64, u64)> {
+    /// What the selection means in each of its shards, in their order.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a shard that is not there, and for a range that cannot hold a record in
+    /// any shard: one that ends before it starts, or starts beyond the end of every log.
+    pub(super) fn spans(&self, log: &Log) -> io::Result<Vec<Span>> {
         let range = self.range.unwrap_or(Range::ALL);
-        let from = log.resolve(shard, range.from)?;
-        let to = range.to.map_or(Ok(u64::MAX), |to| log.resolve(shard, to))?;
-        Ok((from, to))
+        let mut spans = Vec::new();
+        let mut beyond = Vec::new();
+        for shard in self.shards.of(log)? {
+            let from = log.resolve(shard, range.from)?;
+            let to = range.to.map_or(Ok(u64::MAX), |to| log.resolve(shard, to))?;
+            let (_, end) = log.ends(shard)?;
+            beyond.push((shard, end));
+            spans.push(Span { shard, from, to });
+        }
+        let bad = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if range.is_reversed() || !spans.is_empty() && spans.iter().all(|span| span.from > span.to)
+        {
+            return bad(
+                "the range is empty: it ends before it starts, or where it starts".to_owned()
+            );
+        }
+        if let Bound::At(offset) = range.from
+            && !beyond.is_empty()
+            && beyond.iter().all(|(_, end)| *end < offset)
+        {
+            let ends: Vec<_> =
+                beyond.iter().map(|(shard, end)| format!("shard {shard} at {end}")).collect();
+            let ends = ends.join(", ");
+            return bad(format!("offset {offset} is beyond the end of the log ({ends})"));
+        }
+        Ok(spans)
     }
+}
+
+/// The offsets of one shard that a selection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) shard: u16,
+    /// The first.
+    pub(super) from: u64,
+    /// One past the last; `u64::MAX`: the end of the log, as it grows.
+    pub(super) to: u64,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{
     EXIT_FAILED,
     format::{Format, Named},
-    select::{Filter, Selection},
+    select::{Filter, Selection, Span},
 };
 use crate::log::{Follower, Log};
 
@@ -46,8 +46,7 @@ pub(super) fn run(
     let filter = &args.selection.filter;
     let count = args.count.unwrap_or(if args.selection.range.is_some() { usize::MAX } else { 10 });
     let mut followers = Vec::new();
-    for shard in args.selection.shards.of(log)? {
-        let (from, to) = args.selection.resolve(log, shard)?;
+    for Span { shard, from, to } in args.selection.spans(log)? {
         // The last of a range are found by walking it; without one, from the end.
         let ranged = args.selection.range.is_some();
         let begin = if ranged { from } else { begin(log, shard, filter, count as u64)? };

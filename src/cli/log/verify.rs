@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{EXIT_CORRUPT, select::ShardArgs, text::human_size};
+use crate::cli::plural;
 use crate::log::{Checked, Finding, Log, Severity, Witness, verify};
 
 /// Between two lines of progress.
@@ -47,7 +48,7 @@ pub(super) fn run(
         });
         writeln!(out, "{line}")?;
     } else {
-        writeln!(out, "{} records verified", checked.records)?;
+        writeln!(out, "{} verified", plural(checked.records, "record"))?;
     }
     Ok(if corrupt { ExitCode::from(EXIT_CORRUPT) } else { ExitCode::SUCCESS })
 }
