@@ -151,6 +151,10 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                     disk_facts(&dir, low.get(), shared.iter().any(|s| s.disk_full()))
                 }),
                 log: LogState {
+                    hosts: match config.server.admin_token_file {
+                        Some(_) => admin::Hosts::Any,
+                        None => admin::Hosts::Only(config.server.admin_hosts.clone().into()),
+                    },
                     dir: data.path.clone(),
                     marks: marks.clone(),
                     bells: bells.clone(),

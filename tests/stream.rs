@@ -249,7 +249,7 @@ fn mistakes_get_a_clear_answer() {
     for (query, told) in [
         ("group=..", "no group name"),
         ("group=a/b", "no group name"),
-        ("start=tomorrow", "is no range"),
+        ("start=tomorrow", "is not a valid range"),
         ("shards=9", "no shard 9"),
         ("member=2&members=2", "member from 0"),
         ("max_inflight=5", "name one"),
@@ -263,6 +263,57 @@ fn mistakes_get_a_clear_answer() {
     let output = curl(&server, "/v1/shards", &["-H", "Host: evil.test", "-w", "%{http_code}"]);
     let text = String::from_utf8({ output }.output().unwrap().stdout).unwrap();
     assert!(text.ends_with("421"), "a name in Host is refused: {text}");
+    assert!(text.contains("server.admin.hosts"), "the cure is named: {text}");
+}
+
+/// By name: one that is configured, or any with the token.
+#[test]
+fn a_known_name_or_the_token_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = |server: &Server, more: &[&str]| {
+        let mut command = curl(server, "/v1/shards", &["-o", "/dev/null", "-w", "%{http_code}"]);
+        let output = succeeded("curl", command.args(more).output().unwrap());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let server = Launch::new(dir.path()).set("server.admin.hosts=[\"MX.test\"]").start();
+    assert_eq!(status(&server, &["-H", "Host: mx.test:2580"]), "200");
+    assert_eq!(status(&server, &["-H", "Host: evil.test"]), "421");
+    assert_eq!(server.stop(), Some(0));
+    let token = dir.path().join("token");
+    std::fs::write(&token, "secret\n").unwrap();
+    let setting = format!("server.admin.token_file={}", token.display());
+    let server = Launch::new(dir.path()).set(&setting).start();
+    let bearer = ["-H", "Authorization: Bearer secret"];
+    assert_eq!(status(&server, &[&["-H", "Host: evil.test"], &bearer[..]].concat()), "200");
+    assert_eq!(status(&server, &["-H", "Host: evil.test"]), "401");
+}
+
+/// Both ends of a range count, and a stream that has reached the end of its range ends.
+#[test]
+fn a_stream_ends_with_its_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(dir.path()).set("server.shards=1").start();
+    send(&server, 0..6, 200);
+    let offsets = |query: &str| {
+        let output = curl(&server, &format!("/v1/stream?{query}"), &[]).output().unwrap();
+        let text = String::from_utf8(succeeded(query, output).stdout).unwrap();
+        let offset = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["data"]["log"]["offset"].as_u64().unwrap()
+        };
+        text.lines().map(offset).collect::<Vec<_>>()
+    };
+    assert_eq!(offsets("start=1:3"), [1, 2]);
+    assert_eq!(offsets("start=1:3&follow=1"), [1, 2], "it ends though it follows");
+    assert_eq!(offsets("start=4:6&follow=1"), [4, 5], "also at the end of the log");
+    assert_eq!(offsets("start=:2"), [0, 1]);
+    assert_eq!(offsets("start=-2"), [4, 5]);
+    assert_eq!(offsets("start=%2B4"), [4, 5]);
+    assert_eq!(offsets("start=+4"), [4, 5], "an unescaped plus");
+    let (status, text) = server.page("/v1/stream?start=3:1");
+    assert!(status == 400 && text.contains("the range is empty"), "{status} {text}");
+    let (status, text) = server.page("/v1/stream?start=+x");
+    assert!(status == 400 && text.contains("+x"), "{status} {text}");
 }
 
 #[test]

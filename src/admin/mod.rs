@@ -9,7 +9,7 @@ mod pages;
 mod v1;
 
 pub use client::{ClientError, post};
-pub use v1::LogState;
+pub use v1::{Hosts, LogState};
 
 use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
 use std::fmt;

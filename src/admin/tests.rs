@@ -87,6 +87,7 @@ impl Drop for Server {
 
 fn no_log() -> LogState {
     LogState {
+        hosts: Hosts::Any,
         dir: std::path::PathBuf::from("/nonexistent"),
         marks: Arc::new(crate::log::HighWaterMarks::new(1).0),
         bells: crate::export::Bells::default(),

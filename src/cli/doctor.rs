@@ -1,7 +1,13 @@
-//! `mailrace doctor`
+//! `mailrace doctor`: whether this system can run the server as it is configured. A probe judges as
+//! the server would at its start, so that what is green here does not fail there.
+
+mod owner;
 
 use super::{ConfigArgs, EXIT_FAILED};
 use crate::config::{Config, format_size};
+use crate::log::FileSystem;
+use crate::tls::Certificate;
+use crate::{export, log};
 use clap::Args;
 use io_uring::{Builder, IoUring};
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +22,9 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Do not connect to the sinks of exporters
+    #[arg(long)]
+    offline: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -65,23 +74,34 @@ impl Finding {
 }
 
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
-    let config = match args.config.load() {
+    // Certificates are a probe of their own: a bad one must not hide the others.
+    let config = match args.config.load_keys() {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let findings = examine(&config);
+    let findings = examine(&config, args.offline);
     let printed = if args.json { print_json(&findings) } else { print_text(&findings) };
     let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
-    if failed || printed.is_err() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
+    let code = if failed { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS };
+    super::finish(printed, code)
 }
 
-fn examine(config: &Config) -> Vec<Finding> {
+fn examine(config: &Config, offline: bool) -> Vec<Finding> {
     let mut findings = vec![kernel(), io_uring(), memlock(), nofile()];
     findings.extend(disk(&config.log.dir));
+    findings.push(file_system(&config.log.dir));
+    let running = owner::of_lock(&config.log.dir);
+    findings.extend(running.map(|pid| lock(&config.log.dir, pid)));
     findings.push(somaxconn());
     findings.push(clock());
     let listeners = config.listeners.iter().flat_map(|listener| &listener.listen);
-    findings.extend(listeners.chain(&config.server.admin_listen).map(port));
+    let addresses = listeners.chain(&config.server.admin_listen);
+    findings.extend(addresses.map(|address| port(address, running)));
+    findings.extend(certificates(config));
+    findings.extend(files(config));
+    if !offline {
+        findings.extend(config.exports.iter().map(sink));
+    }
     findings
 }
 
@@ -191,10 +211,9 @@ impl Drop for ProbeFile {
     }
 }
 
-/// O_DIRECT and the duration of fdatasync, in the log's directory or the nearest one that exists.
+/// O_DIRECT and the duration of fdatasync, in the data directory or the nearest one that exists.
 fn disk(dir: &Path) -> Vec<Finding> {
-    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let existing = absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+    let existing = &existing(dir);
     let path = existing.join(format!(".mailrace-doctor-{}", std::process::id()));
     let probe = ProbeFile(path);
     let mut options = OpenOptions::new();
@@ -214,7 +233,9 @@ fn disk(dir: &Path) -> Vec<Finding> {
     };
     match time_syncs(&file) {
         Ok((median, worst)) => {
-            let seen = format!("median {median:.1?}, worst {worst:.1?} of {SYNCS}");
+            let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
+            let (median_ms, worst_ms) = (millis(median), millis(worst));
+            let seen = format!("median {median_ms:.2} ms, worst {worst_ms:.2} ms of {SYNCS}");
             vec![
                 Finding::ok("o_direct", existing.display().to_string()),
                 if median <= Duration::from_millis(20) {
@@ -255,6 +276,133 @@ fn time_syncs(file: &File) -> io::Result<(Duration, Duration)> {
     Ok((at(SYNCS / 2), at(SYNCS - 1)))
 }
 
+/// The directory itself, or the nearest one above it that is there.
+fn existing(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// D2: what a 250 promises needs a disk that keeps what it said it synced.
+fn file_system(dir: &Path) -> Finding {
+    let existing = existing(dir);
+    let at = existing.display();
+    match FileSystem::of(&existing) {
+        Ok(FileSystem::Local) => Finding::ok("disk", format!("{at} is on a local file system")),
+        Ok(FileSystem::Memory(name)) => Finding::warning(
+            "disk",
+            format!("{at} is on {name}, in memory: a reboot or power cut loses acknowledged mail"),
+            "put log.dir on a disk: ext4, xfs or btrfs",
+        ),
+        Ok(FileSystem::Remote(name)) => Finding::warning(
+            "disk",
+            format!(
+                "{at} is on {name}: whether a synced record survives depends on the other side"
+            ),
+            "put log.dir on a local disk: ext4, xfs or btrfs",
+        ),
+        Err(error) => Finding::failed("disk", format!("{at}: {error}"), "see statfs(2)"),
+    }
+}
+
+/// Somebody works in the data directory already.
+fn lock(dir: &Path, pid: u32) -> Finding {
+    let dir = dir.display();
+    match is_mailrace(pid) {
+        true => Finding::ok("log.dir", format!("{dir} is in use by the running server, pid {pid}")),
+        false => Finding::failed(
+            "log.dir",
+            format!("{dir} is locked by process {pid}, which is not mailrace"),
+            "stop that process, or choose another log.dir",
+        ),
+    }
+}
+
+/// By the name of its program, which may have been replaced on disk since.
+fn is_mailrace(pid: u32) -> bool {
+    let ours = std::env::current_exe().ok();
+    let ours = ours.as_deref().and_then(Path::file_name);
+    let theirs = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    match theirs.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
+        Some(name) => {
+            let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+            name == "mailrace" || ours.is_some_and(|ours| ours == name)
+        }
+        // The process belongs to another user: its short name is all there is.
+        None => read_line(&format!("/proc/{pid}/comm")).is_some_and(|name| name == "mailrace"),
+    }
+}
+
+/// A certificate that ends within this time should have been renewed: two thirds of the way through
+/// a life of 90 days is when clients of ACME do it.
+const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
+
+/// Every certificate that the server would load, with its key.
+fn certificates(config: &Config) -> Vec<Finding> {
+    let mut all: Vec<_> = config.server.tls.iter().collect();
+    all.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()));
+    let judge = |files: &crate::tls::Files| {
+        let name = files.cert_file.display().to_string();
+        let certificate = match Certificate::load(files) {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                let fix = "name a PEM file with the chain, and its key, that is valid today";
+                return Finding::failed("tls", error.to_string(), fix);
+            }
+        };
+        let now = log::unix_micros() / 1_000_000;
+        let left = Duration::from_secs(u64::try_from(certificate.not_after - now).unwrap_or(0));
+        let days = left.as_secs() / 86_400;
+        let seen = format!("{name} matches its key and is valid for {days} more days");
+        match left < RENEWAL {
+            true => Finding::warning(
+                "tls",
+                seen,
+                "renew it: the server reads the files again by itself",
+            ),
+            false => Finding::ok("tls", seen),
+        }
+    };
+    all.into_iter().map(judge).collect()
+}
+
+/// Files that the configuration names: users, recipients, the admin token.
+fn files(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut note = |probe, read: Result<(), crate::config::ConfigErrors>, named: bool| match read {
+        Ok(()) if named => {
+            findings.push(Finding::ok(probe, "can be read, without mistakes".to_owned()))
+        }
+        Ok(()) => {}
+        Err(errors) => {
+            let fix = "correct the file, or let this user read it";
+            findings.extend(
+                errors.0.iter().map(|error| Finding::failed(probe, error.to_string(), fix)),
+            );
+        }
+    };
+    let has =
+        |named: &dyn Fn(&crate::config::ListenerConfig) -> bool| config.listeners.iter().any(named);
+    let users = has(&|listener| listener.auth.users_file.is_some());
+    note("users", config.check_users(), users);
+    let recipients = has(&|listener| !listener.accept.is_empty());
+    note("accept", config.load_accept().map(drop), recipients);
+    note("token", config.admin_token().map(drop), config.server.admin_token_file.is_some());
+    findings
+}
+
+/// Connects as the exporter would before its first record.
+fn sink(options: &export::ExportOptions) -> Finding {
+    let name = &options.name;
+    match export::probe(options) {
+        Ok(()) => Finding::ok("sink", format!("{name} is there and would take records")),
+        Err(error) => Finding::warning(
+            "sink",
+            format!("{name}: {error}"),
+            "start the sink or correct its table [[export]]; until then records wait in the log",
+        ),
+    }
+}
+
 fn somaxconn() -> Finding {
     let seen = read_line("/proc/sys/net/core/somaxconn").unwrap_or_default();
     if seen.parse::<u32>().is_ok_and(|count| count >= 1024) {
@@ -269,7 +417,7 @@ fn clock() -> Finding {
     // 2026-01-01T00:00:00Z
     let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
     if SystemTime::now() < written {
-        return Finding::failed("clock", "lies before 2026".to_owned(), fix);
+        return Finding::failed("clock", "is before 2026".to_owned(), fix);
     }
     // SAFETY: an all-zero timex is valid and asks for a reading only.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
@@ -281,9 +429,18 @@ fn clock() -> Finding {
     Finding::ok("clock", "synchronised".to_owned())
 }
 
-fn port(address: &SocketAddr) -> Finding {
+/// `running`: the server that works in the configured data directory.
+fn port(address: &SocketAddr, running: Option<u32>) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok("port", format!("{address} is free")),
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrInUse
+            && let Some(pid) = running
+            // Of a server of another user nothing better is known.
+            && owner::listens(pid, *address).unwrap_or(true) =>
+        {
+            Finding::ok("port", format!("{address} is served by the running server, pid {pid}"))
+        }
         Err(error) => {
             let fix = match error.kind() {
                 io::ErrorKind::AddrInUse => "stop what listens there (ss -ltnp), or choose another",
@@ -302,9 +459,13 @@ mod tests {
     #[test]
     fn a_taken_port_fails_and_names_the_fix() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let finding = port(&taken.local_addr().unwrap());
+        let address = taken.local_addr().unwrap();
+        let finding = port(&address, None);
         assert_eq!(finding.verdict, Verdict::Failed);
         assert!(finding.fix.is_some());
+        // The same port is no fault where the running server listens there.
+        let finding = port(&address, Some(std::process::id()));
+        assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
     }
 
     #[test]

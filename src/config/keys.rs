@@ -102,6 +102,14 @@ pub(super) const ROOT: &[Key] = &[
     )
     .restart(),
     Key::new(
+        "server.admin.hosts",
+        Kind::List,
+        "",
+        "Names by which the stream API may be reached without a token, as in [\"mail.example.com\"]; \
+         IP addresses and localhost always may.",
+    )
+    .restart(),
+    Key::new(
         "server.dns.servers",
         Kind::List,
         "",

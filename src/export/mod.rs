@@ -20,6 +20,7 @@ mod nats;
 mod options;
 mod parquet;
 mod plane;
+mod probe;
 mod record;
 mod relay;
 mod secret;
@@ -46,6 +47,7 @@ pub use options::{
     StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
+pub use probe::probe;
 pub use record::{Facts, RcptParams, Record, domain};
 pub use relay::Relay;
 pub use secret::read_secret;

@@ -347,7 +347,7 @@ impl Drop for Plane {
 }
 
 /// Makes the sink of an exporter.
-fn make_sink(options: &ExportOptions) -> Result<Box<dyn Sink>, SinkError> {
+pub(super) fn make_sink(options: &ExportOptions) -> Result<Box<dyn Sink>, SinkError> {
     let (document, timeout) = (&options.document, options.timeout);
     Ok(match &options.sink {
         SinkOptions::Blackhole => Box::new(Blackhole),

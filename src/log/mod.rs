@@ -12,6 +12,7 @@ mod committed;
 mod cursor;
 mod dead_letters;
 mod facts;
+mod file_system;
 mod files;
 mod follow;
 mod frame;
@@ -35,6 +36,7 @@ pub use appender::Appender;
 pub use committed::{Committed, CommittedOffset, Found, Saved};
 pub use dead_letters::{DeadLetter, DeadLetters, Fate};
 pub use facts::Facts;
+pub use file_system::FileSystem;
 pub use files::{
     DataDir, FreeSpace, Manifest, Seal, append_index, fill_zeros, free_space, prepare_segment,
     read_node, segment_path, shard_dir, sync_dir, unix_micros,

@@ -9,8 +9,9 @@
 //! | `GET /v1/shards`, `/v1/status` | marks; version and state |
 //!
 //! Reading blocks, so it is done on the blocking pool; a slow reader holds a few chunks of memory
-//! and nothing else (D11). Mail is private: a request whose Host is a name, and not localhost, is
-//! refused, or a web page could have its visitor's browser read it (DNS rebinding).
+//! and nothing else (D11). Mail is private: without a token, a request whose Host is a name that is
+//! neither localhost nor configured is refused, or a web page could have its visitor's browser read
+//! it (DNS rebinding).
 
 mod groups;
 mod messages;
@@ -20,7 +21,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -47,6 +48,29 @@ pub struct LogState {
     pub metrics: ExportMetrics,
     /// In front of `/v1/messages/…` in references.
     pub reference_url: String,
+    /// By which names it may be asked.
+    pub hosts: Hosts,
+}
+
+/// The names in the Host field of a request that are answered; addresses and localhost always are.
+#[derive(Clone, Debug)]
+pub enum Hosts {
+    /// Every request has shown a token, which no page of another site knows.
+    Any,
+    /// These, in lower case.
+    Only(Arc<[String]>),
+}
+
+impl Hosts {
+    fn answer_to(&self, host: &str) -> bool {
+        let name = host_name(host);
+        match self {
+            Hosts::Any => true,
+            Hosts::Only(names) => {
+                is_address(name) || names.iter().any(|known| name.eq_ignore_ascii_case(known))
+            }
+        }
+    }
 }
 
 impl LogState {
@@ -70,25 +94,31 @@ pub(super) fn router(state: LogState) -> Router {
         .route("/v1/messages/{id}", get(messages::event))
         .route("/v1/messages/{id}/raw", get(messages::raw))
         .route("/v1/shards", get(groups::shards))
-        .route_layer(middleware::from_fn(refuse_names))
+        .route_layer(middleware::from_fn_with_state(state.hosts.clone(), refuse_names))
         .with_state(state)
 }
 
 /// See the module's page.
-async fn refuse_names(request: Request, next: Next) -> Response {
+async fn refuse_names(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if host.is_none_or(is_address) {
+    if host.is_none_or(|host| hosts.answer_to(host)) {
         return next.run(request).await;
     }
-    error(StatusCode::MISDIRECTED_REQUEST, "this API answers to an IP address or localhost only")
+    let what = "this API answers to an IP address, to localhost, and to the names in \
+                server.admin.hosts; or configure server.admin.token_file and send the token";
+    error(StatusCode::MISDIRECTED_REQUEST, what)
 }
 
-/// Whether a Host names an address, or localhost.
-fn is_address(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
+/// A Host without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|octet| octet.is_ascii_digit()) => name,
         _ => host,
-    };
+    }
+}
+
+/// Whether the name in a Host is an address, or localhost.
+fn is_address(name: &str) -> bool {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
 }
@@ -133,15 +163,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_are_answered() {
+    fn only_addresses_and_known_names_are_answered() {
+        let none = Hosts::Only([].into());
         for good in
             ["127.0.0.1:2580", "127.0.0.1", "[::1]:2580", "[::1]", "localhost:1", "LocalHost"]
         {
-            assert!(is_address(good), "{good}");
+            assert!(none.answer_to(good), "{good}");
         }
         for bad in ["evil.test", "evil.test:2580", "127.0.0.1.evil.test", "", "localhost.evil.test"]
         {
-            assert!(!is_address(bad), "{bad}");
+            assert!(!none.answer_to(bad), "{bad}");
+            assert!(Hosts::Any.answer_to(bad), "{bad}");
         }
+        let some = Hosts::Only(["mx.test".to_owned()].into());
+        assert!(some.answer_to("MX.test:2580") && some.answer_to("mx.test"));
+        assert!(!some.answer_to("a.mx.test") && !some.answer_to("mx.test.evil.test:2580"));
     }
 }

@@ -105,6 +105,10 @@ struct Lane {
     identity: Identity,
     /// Records below were sent before.
     replayed_until: u64,
+    /// Where the range that was asked for ends; `u64::MAX`: it has no end.
+    until: u64,
+    /// That end was reached.
+    done: bool,
     /// Sent, and not yet known to be committed: offset of each.
     sent: std::collections::VecDeque<u64>,
 }
@@ -127,8 +131,13 @@ impl Stream {
                 Group::new(&state.dir, name).map_err(|failed| Box::new(group_error(&failed)))?,
             ),
         };
-        let start = wanted.start.as_deref().map(str::parse::<Range>).transpose();
+        // A plus that was not escaped arrives as a blank, which no range holds.
+        let start = wanted.start.as_deref().map(|start| start.replace(' ', "+"));
+        let start = start.map(|start| start.parse::<Range>()).transpose();
         let start = start.map_err(|failed| bad(format!("start: {failed}")))?;
+        if start.is_some_and(|range| range.is_reversed()) {
+            return Err(bad("start: the range is empty: it ends before it starts".to_owned()));
+        }
         let follow = match wanted.follow.as_deref() {
             None | Some("0" | "false") => false,
             Some("" | "1" | "true") => true,
@@ -191,7 +200,7 @@ impl Stream {
                 }
                 continue;
             }
-            if !self.follow && !full {
+            if !full && (!self.follow || self.lanes.iter().all(|lane| lane.done)) {
                 return Ok(());
             }
             let _ = ear.sign.recv_timeout(LOOK_EVERY);
@@ -208,9 +217,16 @@ impl Stream {
         let counted = self.inflight_max != u64::MAX;
         let (document, protobuf) = (&self.document, self.protobuf);
         let Some(lane) = self.lanes.get_mut(at) else { return Ok(false) };
-        let Lane { reader, identity, replayed_until, sent } = lane;
+        if lane.done {
+            return Ok(false);
+        }
+        let Lane { reader, identity, replayed_until, until, done, sent } = lane;
         let mut more = false;
         reader.poll(&mut |log, offset, view| {
+            if offset >= *until {
+                *done = true;
+                return Ok(Visit::Later);
+            }
             if room == 0 || chunk.len() >= CHUNK_BYTES {
                 more = true;
                 return Ok(Visit::Later);
@@ -231,6 +247,8 @@ impl Stream {
             if counted {
                 sent.push_back(offset);
             }
+            // Where the log ends at the end of the range, no later record says so.
+            *done = offset + 1 >= *until;
             Ok(Visit::More)
         })?;
         Ok(more)
@@ -266,9 +284,12 @@ impl Lane {
             (None, None) => mark,
         };
         let replayed_until = committed.map_or(0, |committed| committed.replayed_until);
+        let until = start.and_then(|range| range.to);
+        let until = until.map_or(Ok(u64::MAX), |bound| log.resolve(shard, bound))?;
         let reader = Reader::open(&state.dir, shard, from)?.below(state.marks.clone());
         let identity = Identity { node: log.node(), shard };
-        Ok(Self { reader, identity, replayed_until, sent: std::collections::VecDeque::new() })
+        let (sent, done) = (std::collections::VecDeque::new(), from >= until);
+        Ok(Self { reader, identity, replayed_until, until, done, sent })
     }
 }
 
