@@ -17,7 +17,7 @@ deploy/package/split-debug "$program" "$dir"
 whole=$(stat -c %s "$program") split=$(stat -c %s "$dir/mailrace")
 ((split * 3 < whole)) || fail "$split bytes are left of $whole"
 # A function that cannot be inlined away: the server is run through a pointer to it.
-address=$(nm --demangle "$dir/mailrace.debug" | awk '$3 == "mailrace::server::run" { print $1; exit }')
+address=$(nm --demangle "$dir/mailrace.debug" | awk '$3 == "mailrace::server::run" && !found++ { print $1 }')
 [[ -n $address ]] || fail "no address of mailrace::server::run in the debug file"
 line=$(addr2line -e "$dir/mailrace" "0x$address")
 [[ $line == */src/server*:[0-9]* ]] || fail "the address resolves to $line"
