@@ -1,6 +1,7 @@
 //! Builds, starts and drains both planes.
 
 mod listeners;
+mod recipients;
 mod reload;
 mod users;
 
@@ -59,6 +60,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         probe_direct_io(&data.path)?;
     }
     let stop = Signals::install()?;
+    let accept_files = recipients::AcceptFiles::new(&config);
     let addresses = bind_addresses(&config)?;
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
@@ -193,6 +195,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         metrics,
         advisors: advisors.clone(),
         dns: dns.clone(),
+        accept_files,
     };
     reloader.taken_up();
     let mut hangups = stop.hangups();
@@ -208,6 +211,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             reloader.listeners.iter().for_each(reload_certificates);
             users::look(&reloader.advisors);
         }
+        reloader.look_at_recipients();
         if stop.hangups() != hangups {
             hangups = stop.hangups();
             // What came of it is told in the log.

@@ -51,6 +51,10 @@ impl Setup {
             .unwrap()
     }
 
+    fn successful(&self) -> f64 {
+        self.server.metric("mailrace_config_last_reload_successful", &[])
+    }
+
     /// Sends SIGHUP; what the last reload came to, once it is over.
     fn hang_up(&self) -> f64 {
         let logged = || {
@@ -61,7 +65,7 @@ impl Setup {
         let before = logged();
         signal(&self.server.child, libc::SIGHUP);
         eventually("it was read", Duration::from_secs(10), || logged() > before);
-        self.server.metric("mailrace_config_last_reload_successful", &[])
+        self.successful()
     }
 }
 
@@ -124,6 +128,13 @@ fn a_bad_file_changes_nothing_and_says_so() {
         let output = setup.reload();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && errors.contains(told), "{errors}");
+        // The server itself was asked, so its log and its metric say so.
+        assert_eq!(setup.successful(), 0.0, "{text}");
+        assert!(setup.server.errors().contains(told), "{text}");
+        setup.write("limits.message_size = \"2MiB\"");
+        good(setup.reload());
+        assert_eq!(setup.successful(), 1.0, "{text}");
+        setup.write(text);
         assert_eq!(setup.hang_up(), 0.0, "{text}");
         assert!(setup.server.errors().contains(told), "{text}");
         assert_eq!(size(&setup.server), "2097152", "{text}");
@@ -316,4 +327,38 @@ fn certificates_are_swapped() {
     let told = good(setup.reload());
     assert!(told.contains("whether listener smtp has TLS waits for a restart"), "{told}");
     assert_eq!(shown().as_deref(), Some("two"), "it is served until then");
+}
+
+/// As certificates and users: without a signal, and a bad file changes nothing.
+#[test]
+fn recipients_are_loaded_again_when_their_file_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("recipients");
+    fs::write(&file, "one@x.test\n").unwrap();
+    let setup =
+        Setup::start(&format!("[[listener]]\naccept.recipients_file = \"{}\"", file.display()));
+    let taken = |recipient: &str| {
+        let mut client = setup.server.client();
+        client.ehlo();
+        client.say("MAIL FROM:<a@b.test>");
+        client.say(&format!("RCPT TO:<{recipient}>")).starts_with("250")
+    };
+    assert!(taken("one@x.test") && !taken("two@x.test"));
+    let wait = Duration::from_secs(20);
+    fs::write(&file, "one@x.test\ntwo@x.test\n").unwrap();
+    eventually("the second recipient", wait, || taken("two@x.test"));
+    // A mistake is reported with its line; what was loaded stays, also for those still listed.
+    fs::write(&file, "two@x.test\nno mailbox\n").unwrap();
+    let place = format!("{}:2: ", file.display());
+    eventually("the report", wait, || setup.server.errors().contains(&place));
+    assert!(taken("one@x.test") && taken("two@x.test"));
+    fs::remove_file(&file).unwrap();
+    eventually("the report", wait, || setup.server.errors().contains("No such file"));
+    assert!(taken("one@x.test"));
+    // Replaced as a whole, as most programs write it.
+    let new = dir.path().join("new");
+    fs::write(&new, "three@x.test\n").unwrap();
+    fs::rename(&new, &file).unwrap();
+    eventually("the third recipient", wait, || taken("three@x.test"));
+    eventually("every shard has the new list", wait, || !taken("one@x.test"));
 }

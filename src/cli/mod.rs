@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigErrors};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ enum Command {
     /// Run the server
     Serve(ConfigArgs),
     /// Reload the running server's configuration
-    Reload(ConfigArgs),
+    Reload(reload::ReloadArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print configurations to start from, or the schema
@@ -86,6 +87,23 @@ impl ConfigArgs {
             print_errors(&errors);
             ExitCode::from(EXIT_CONFIG)
         })
+    }
+
+    /// Where the admin listener of the running server is, and its token.
+    fn admin(&self) -> Result<(SocketAddr, Option<String>), ExitCode> {
+        let place = Config::admin_place(self.file.as_deref(), &self.sets);
+        let (address, token) = place.map_err(|errors| {
+            print_errors(&errors);
+            ExitCode::from(EXIT_CONFIG)
+        })?;
+        let Some(address) = address else {
+            eprintln!(
+                "mailrace: server.admin.listen is off, so the server cannot be asked; signals work: \
+                 SIGHUP reloads, SIGTERM stops"
+            );
+            return Err(ExitCode::from(EXIT_FAILED));
+        };
+        Ok((address, token))
     }
 
     fn load_or_errors(&self) -> Result<Config, ConfigErrors> {

@@ -1,31 +1,37 @@
 //! `mailrace reload`
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
+use super::{ConfigArgs, EXIT_FAILED};
 use crate::admin;
+use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 
-/// Has the running server read its configuration anew, and prints what came of it.
-pub(super) fn run(args: &ConfigArgs) -> ExitCode {
-    // Only where the server is asked matters here: its own reading judges the rest.
-    let config = match args.load() {
-        Ok(config) => config,
+#[derive(Args, Debug)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the running server to reload its configuration, and prints what it answers. A file with
+/// mistakes is sent to it as well: only so do its log and `config_last_reload_successful` say so.
+pub(super) fn run(args: &ReloadArgs) -> ExitCode {
+    let (address, token) = match args.config.admin() {
+        Ok(place) => place,
         Err(code) => return code,
     };
-    let Some(address) = config.server.admin_listen else {
-        eprintln!("mailrace: server.admin.listen is off; send the process SIGHUP instead");
-        return ExitCode::from(EXIT_FAILED);
-    };
-    let token = match config.admin_token() {
-        Ok(token) => token,
-        Err(errors) => {
-            super::print_errors(&errors);
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
     match admin::post(address, token.as_deref(), "/v1/reload") {
-        Ok(told) => {
-            print!("{told}");
-            ExitCode::SUCCESS
+        Ok(answer) if args.json => {
+            let changes: Vec<&str> = answer.lines().collect();
+            super::print(&format!("{}\n", json!({ "reloaded": true, "changes": changes })))
+        }
+        Ok(answer) => super::print(&answer),
+        Err(admin::ClientError::Refused(answer)) if args.json => {
+            let errors: Vec<&str> = answer.lines().collect();
+            super::print(&format!("{}\n", json!({ "reloaded": false, "errors": errors })));
+            ExitCode::from(EXIT_FAILED)
         }
         Err(error) => {
             for line in error.to_string().lines() {

@@ -83,6 +83,13 @@ impl ConfigFile {
 }
 
 impl Settings {
+    /// As [`Settings::add_file`], where a file that is not TOML gives what can be read of it.
+    pub(super) fn add_readable(&mut self, file: &ConfigFile) {
+        let ends = file.text.match_indices('\n').map(|(at, _)| at).collect();
+        let mut reader = Reader { file, line_ends: ends, settings: self };
+        reader.table("", DeTable::parse_recoverable(&file.text).0.get_ref());
+    }
+
     /// Lays a file over what is there.
     pub(super) fn add_file(&mut self, file: &ConfigFile) {
         let ends = file.text.match_indices('\n').map(|(at, _)| at).collect();

@@ -401,8 +401,36 @@ impl Config {
         settings.add_environment(std::env::vars_os());
         settings.complete("localhost");
         let dir = log_dir(&mut settings);
-        settings.mistakes_of("log.dir")?;
+        settings.mistakes_of(&["", "log.dir"])?;
         Ok(dir)
+    }
+
+    /// Where the admin listener of a server with this configuration is, and the token it asks for.
+    /// Mistakes in other keys are ignored, even a file that is not TOML: the running server is to
+    /// judge them, and to report them in its log and metrics.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or a mistake in `server.admin.listen` or in its token.
+    pub fn admin_place(
+        named: Option<&Path>,
+        sets: &[String],
+    ) -> Result<(Option<SocketAddr>, Option<String>), ConfigErrors> {
+        let mut settings = Settings::default();
+        if let Some(file) = ConfigFile::find(named)? {
+            settings.add_readable(&file);
+        }
+        settings.add_environment(std::env::vars_os());
+        settings.add_flags(sets);
+        settings.complete("localhost");
+        let listen = admin_listen(&mut settings);
+        let token = settings.file("server.admin.token_file").map(|file| read_secret(&file));
+        let token = token.transpose().unwrap_or_else(|error| {
+            settings.blame("server.admin.token_file", error.text);
+            None
+        });
+        settings.mistakes_of(&["server.admin.listen", "server.admin.token_file"])?;
+        Ok((listen, token))
     }
 
     /// Loads it anew from where it came from.
@@ -597,7 +625,6 @@ impl Config {
 
 fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErrors> {
     let s = &mut settings;
-    let has_token = s.is_written("server.admin.token_file");
     let server = ServerConfig {
         hostname: s.parse("server.hostname", |text| match text {
             "" => units::hostname(&machine.hostname),
@@ -605,10 +632,7 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         }),
         shards: s.integer("server.shards").unwrap_or(machine.cpus.len()).max(1),
         cpus: machine.cpus.clone(),
-        admin_listen: s.parse("server.admin.listen", |text| match text {
-            "" => Ok(None),
-            _ => admin_address(text, has_token).map(Some),
-        }),
+        admin_listen: admin_listen(s),
         admin_token_file: s.file("server.admin.token_file"),
         admin_hosts: s.list("server.admin.hosts", |text| {
             units::hostname(text).map(|name| name.to_lowercase())
@@ -656,6 +680,14 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         file: None,
         settings,
         source: Source::default(),
+    })
+}
+
+fn admin_listen(s: &mut Settings) -> Option<SocketAddr> {
+    let has_token = s.is_written("server.admin.token_file");
+    s.parse("server.admin.listen", |text| match text {
+        "" => Ok(None),
+        _ => admin_address(text, has_token).map(Some),
     })
 }
 

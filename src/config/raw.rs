@@ -396,9 +396,9 @@ impl Settings {
     }
 
     /// All settings, or all mistakes.
-    /// What is wrong with this key, or with the file as a whole; mistakes elsewhere are left out.
-    pub(super) fn mistakes_of(mut self, key: &str) -> Result<(), ConfigErrors> {
-        self.errors.retain(|error| error.key.is_empty() || error.key == key);
+    /// What is wrong with these keys, "" for the file as a whole; mistakes elsewhere are left out.
+    pub(super) fn mistakes_of(mut self, keys: &[&str]) -> Result<(), ConfigErrors> {
+        self.errors.retain(|error| keys.contains(&error.key.as_str()));
         if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(self.errors)) }
     }
 

@@ -17,15 +17,17 @@ use std::{
 use super::{
     exports,
     listeners::{Bound, advise, limits, listener_settings},
+    recipients::AcceptFiles,
     retention, users,
 };
 use crate::{
-    config::{Config, DiskLow},
+    config::{Config, ConfigErrors, DiskLow},
     export,
     log::unix_micros,
     metrics::{DnsMetrics, ExportMetrics},
     policy::Advisors,
-    shard::{Settings, SharedState},
+    shard::{Gate, Settings, SharedState},
+    smtp,
 };
 
 /// How long shards may take to come to their tick.
@@ -64,6 +66,16 @@ pub(super) struct Reloader {
     pub(super) metrics: ExportMetrics,
     pub(super) advisors: Arc<Advisors>,
     pub(super) dns: DnsMetrics,
+    pub(super) accept_files: AcceptFiles,
+}
+
+/// Of each listener, in the order of the start.
+type ListenerSettings = Vec<(Arc<smtp::Config>, Arc<Gate>)>;
+
+/// Where a listener of the start stands in a configuration.
+fn place_of(config: &Config, bound: &Bound) -> usize {
+    let at = config.listeners.iter().position(|listener| listener.name == bound.name);
+    at.expect("each listener of the start is kept")
 }
 
 impl Reloader {
@@ -96,15 +108,60 @@ impl Reloader {
         self.metrics.reloaded.set(unix_micros() as f64 / 1e6);
     }
 
+    /// Loads files of domains and recipients that have changed. Where one cannot be used, what was
+    /// loaded before stays in force.
+    pub(super) fn look_at_recipients(&mut self) {
+        if !self.accept_files.have_changed(&self.current) {
+            return;
+        }
+        let taken = self.current.as_taken_by(&self.started);
+        match self.listener_settings(&taken) {
+            Ok(listeners) => {
+                self.give(listeners, &taken);
+                tracing::info!("files of domains and recipients changed and were loaded");
+            }
+            Err(errors) => {
+                for error in errors.0 {
+                    tracing::error!("{error}; keeping the domains and recipients loaded before");
+                }
+            }
+        }
+    }
+
+    /// What sessions of each listener go by, in the order of `self.listeners`.
+    fn listener_settings(&self, taken: &Config) -> Result<ListenerSettings, ConfigErrors> {
+        let accept = taken.load_accept()?;
+        let settings = self.listeners.iter().map(|bound| {
+            let at = place_of(taken, bound);
+            let (listener, accept) = (&taken.listeners[at], accept[at].clone());
+            listener_settings(taken, listener, accept, bound.tls.is_some())
+        });
+        Ok(settings.collect())
+    }
+
+    /// Has the shards go by these settings, and waits until they do.
+    fn give(&self, listeners: ListenerSettings, taken: &Config) {
+        let settings = Arc::new(Settings { listeners, limits: limits(taken) });
+        for shard in &self.shards {
+            shard.give_settings(settings.clone());
+        }
+        let until = Instant::now() + TAKEN;
+        while !self.shards.iter().all(|shard| shard.has_taken_settings() || shard.is_finished()) {
+            if Instant::now() >= until {
+                tracing::warn!("a shard has not come to its tick yet");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn take_up(&mut self, new: Config) -> Result<Vec<String>, String> {
         let taken = new.as_taken_by(&self.started);
-        let accept = taken.load_accept().map_err(|errors| errors.to_string())?;
-        let mut listeners = Vec::new();
+        let accept_files = AcceptFiles::new(&taken);
+        let listeners = self.listener_settings(&taken).map_err(|errors| errors.to_string())?;
         let mut certificates = Vec::new();
         for bound in &self.listeners {
-            let at = taken.listeners.iter().position(|listener| listener.name == bound.name);
-            let at = at.expect("each listener of the start is kept");
-            let (listener, accept) = (&taken.listeners[at], accept[at].clone());
+            let listener = &taken.listeners[place_of(&taken, bound)];
             let files = taken.certificates(listener);
             if let Some(tls) = bound.tls.as_ref().filter(|_| !files.is_empty()) {
                 let prepared = tls.prepare(&files);
@@ -112,9 +169,7 @@ impl Reloader {
                     prepared.map_err(|error| format!("listener {}: {error}", listener.name))?;
                 certificates.push((tls.clone(), prepared));
             }
-            listeners.push(listener_settings(&taken, listener, accept, bound.tls.is_some()));
         }
-        let settings = Arc::new(Settings { listeners, limits: limits(&taken) });
         let users = users::load(&taken)?;
         advise(&self.advisors, &taken, &self.dns).map_err(|error| format!("dns: {error}"))?;
         let exporters = match self.plane.replace(exports(&taken, self.admin)) {
@@ -133,17 +188,8 @@ impl Reloader {
         for (tls, prepared) in certificates {
             tls.install(prepared);
         }
-        for shard in &self.shards {
-            shard.give_settings(settings.clone());
-        }
-        let until = Instant::now() + TAKEN;
-        while !self.shards.iter().all(|shard| shard.has_taken_settings() || shard.is_finished()) {
-            if Instant::now() >= until {
-                tracing::warn!("a shard has not come to its tick yet");
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.give(listeners, &taken);
+        self.accept_files = accept_files;
         let told = self.tell(&new, &exporters);
         self.current = new;
         Ok(told)
