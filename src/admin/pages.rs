@@ -207,6 +207,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         process: ProcessFacts::read(),
         scrape_started: Some(started),
         detail: if by_shard { Detail::Shard } else { Detail::Summed },
+        log: export.log.facts(),
         more: [export.gather(), dns.gather()].concat(),
     };
     reply(StatusCode::OK, CONTENT_TYPE, render(&copies, &extra))

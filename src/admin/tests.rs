@@ -55,7 +55,7 @@ impl Server {
             let mut stats = ShardStats::new(0, &["smtp"], Names::default());
             stats.listeners[0].messages_received = 42;
             while !stop.load(Ordering::Relaxed) {
-                slot.beat(|| Box::new(stats.clone()));
+                slot.beat(|_| Box::new(stats.clone()));
                 std::thread::sleep(Duration::from_millis(5));
             }
         });

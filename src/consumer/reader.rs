@@ -13,6 +13,8 @@ pub struct Reader {
     follower: Follower,
     shard: u16,
     marks: Option<Arc<HighWaterMarks>>,
+    /// Where damage was last told. A poll that ends in a damaged group meets it again in the next.
+    damage_told: Option<u64>,
 }
 
 impl Reader {
@@ -22,7 +24,12 @@ impl Reader {
     /// `NotFound` where `dir` is no data directory; what the file system says.
     pub fn open(dir: &Path, shard: u16, from: u64) -> io::Result<Self> {
         let log = Log::open(dir)?;
-        Ok(Self { follower: Follower::new(&log, shard, from)?, shard, marks: None })
+        Ok(Self {
+            follower: Follower::new(&log, shard, from)?,
+            shard,
+            marks: None,
+            damage_told: None,
+        })
     }
 
     /// Within the server: shows nothing at or above the shard's high-water mark.
@@ -56,6 +63,7 @@ impl Reader {
     /// What the file system says.
     pub fn seek(&mut self, offset: u64) -> io::Result<()> {
         self.follower = Follower::new(&self.follower.log().clone(), self.shard, offset)?;
+        self.damage_told = None;
         Ok(())
     }
 
@@ -72,6 +80,9 @@ impl Reader {
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
     ) -> io::Result<Vec<Damage>> {
         let limit = self.marks.as_ref().map_or(u64::MAX, |marks| marks.get(self.shard));
-        self.follower.poll_below(limit, visit)
+        let mut damage = self.follower.poll_below(limit, visit)?;
+        damage.retain(|damage| self.damage_told.is_none_or(|told| damage.offset > told));
+        self.damage_told = damage.last().map(|last| last.offset).or(self.damage_told);
+        Ok(damage)
     }
 }

@@ -29,6 +29,9 @@ pub(super) struct Batch {
     pub(super) filtered: u64,
     /// Places where records are lost.
     pub(super) damage: Vec<Damage>,
+    /// Offsets `.0 .. .1` that were not found where they were due: those a failed write had taken,
+    /// damage, or what was deleted before it was read.
+    pub(super) gaps: Vec<(u64, u64)>,
     /// Held while it is a large record.
     pub(super) large: Option<Large>,
     /// Nothing more fits in.
@@ -84,6 +87,8 @@ pub(super) struct BatchReader {
     larges: Larges,
     /// Records below were sent before.
     replayed_until: u64,
+    /// The offset that is due.
+    due: u64,
 }
 
 impl BatchReader {
@@ -94,23 +99,37 @@ impl BatchReader {
         larges: Larges,
     ) -> Self {
         let identity = Identity { node: reader.log().node(), shard: reader.shard() };
-        Self { reader, identity, options, filter, larges, replayed_until: 0 }
+        let due = reader.next_offset();
+        Self { reader, identity, options, filter, larges, replayed_until: 0, due }
     }
 
     pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> io::Result<()> {
         self.replayed_until = replayed_until;
+        self.due = offset;
         self.reader.seek(offset)
+    }
+
+    /// How many offsets of a gap lie before the log's start: they were deleted.
+    pub(super) fn deleted_of(&self, gap: (u64, u64)) -> io::Result<u64> {
+        let segments = self.reader.log().segments(self.identity.shard)?;
+        let start = segments.first().map_or(gap.1, |first| first.base_offset);
+        Ok(start.min(gap.1).saturating_sub(gap.0))
     }
 
     /// Reads on, into a batch that has room. What is there is all that is there now.
     pub(super) fn fill(&mut self, batch: &mut Batch) -> io::Result<()> {
-        let Self { reader, identity, options, filter, larges, replayed_until } = self;
+        let Self { reader, identity, options, filter, larges, replayed_until, due } = self;
         let mut room = BytesMut::new();
         let mut places: Vec<(usize, Range<usize>)> = Vec::new();
         let mut bytes = batch.bytes();
         let mut passed = 0_usize;
         let damage = reader.poll(&mut |log, offset, view| {
+            if offset > *due {
+                batch.gaps.push((*due, offset));
+            }
+            *due = offset;
             if !meant(filter, view) {
+                *due = offset + 1;
                 batch.filtered += 1;
                 batch.end = Some(offset + 1);
                 passed += 1;
@@ -140,6 +159,7 @@ impl BatchReader {
                         // Its fragments are damaged (D10): lost, and told as such.
                         batch.damage.push(Damage { segment: 0, offset, position: 0 });
                         batch.end = Some(offset + 1);
+                        *due = offset + 1;
                         Ok(Visit::More)
                     }
                     _ => Err(error),
@@ -149,6 +169,7 @@ impl BatchReader {
                 Record::new(identity.record_id(Offset::new(offset)), view, Bytes::new());
             record.replay = offset < *replayed_until;
             places.push((batch.records.len(), at..room.len()));
+            *due = offset + 1;
             batch.records.push(record);
             batch.end = Some(offset + 1);
             bytes += view.bytes();

@@ -2,6 +2,7 @@
 //! log reaches.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -12,7 +13,7 @@ use super::lane::lower_priority;
 use crate::{
     consumer::{Group, lowest_needed},
     log::{HighWaterMarks, Log, Needs, Reason, Retention, Rules},
-    metrics::ExportMetrics,
+    metrics::{ExportMetrics, KeptLog, LogOp},
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -52,6 +53,9 @@ impl Keeper {
     pub fn start(options: KeeperOptions) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let mut retention = Retention::new(&options.log)?;
+        let mut seen = Seen::default();
+        // Before the first scrape.
+        seen.measure(&options)?;
         let live = Live { rules: options.rules, told: options.told.clone() };
         let live = Arc::new(Mutex::new(live));
         let (keeper_live, metrics) = (live.clone(), options.metrics.clone());
@@ -60,7 +64,7 @@ impl Keeper {
             lower_priority();
             loop {
                 let now = live.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                look(&mut retention, &options, &now);
+                look(&mut retention, &mut seen, &options, &now);
                 if !matches!(stopped.recv_timeout(LOOK_EVERY), Err(mpsc::RecvTimeoutError::Timeout))
                 {
                     return;
@@ -109,7 +113,7 @@ impl Needs for Demand<'_> {
     }
 }
 
-fn look(retention: &mut Retention, options: &KeeperOptions, now: &Live) {
+fn look(retention: &mut Retention, seen: &mut Seen, options: &KeeperOptions, now: &Live) {
     let low = (options.disk_low)();
     match retention.pass(&now.rules, low, &Demand(options)) {
         Ok(pass) => {
@@ -117,11 +121,23 @@ fn look(retention: &mut Retention, options: &KeeperOptions, now: &Live) {
                 let (reason, bytes) = (Reason::name(reason), pass.bytes);
                 tracing::info!(reason, segments, bytes, "segments deleted");
                 options.metrics.deleted(reason, segments);
+                seen.deleted += segments;
             }
         }
-        Err(error) => tracing::error!(%error, "retention cannot go on for now"),
+        Err(error) => {
+            options.metrics.log.error(LogOp::Read);
+            tracing::error!(%error, "retention cannot go on for now");
+        }
     }
-    if let Err(error) = tell_groups(options, &now.told) {
+    match seen.measure(options) {
+        // `mailrace log prune` is another process.
+        Ok(elsewhere) => options.metrics.deleted(Reason::Manual.name(), elsewhere),
+        Err(error) => {
+            options.metrics.log.error(LogOp::Read);
+            tracing::warn!(%error, "the log cannot be measured");
+        }
+    }
+    if let Err(error) = tell_groups(options, &now.told, &mut seen.groups) {
         tracing::warn!(%error, "the groups' lag cannot be told");
     }
     match options.log.oldest_received() {
@@ -130,13 +146,55 @@ fn look(retention: &mut Retention, options: &KeeperOptions, now: &Live) {
     }
 }
 
-/// Shows how far the groups of the stream's consumers are.
-fn tell_groups(options: &KeeperOptions, told: &[String]) -> io::Result<()> {
-    let shards = options.log.shards()?;
-    for group in Group::list(options.log.dir())? {
-        if told.iter().any(|name| name == group.name()) {
-            continue;
+/// What was seen at the last look.
+#[derive(Default)]
+struct Seen {
+    /// Segments, a (shard, number) each.
+    segments: BTreeSet<(u16, u64)>,
+    /// Of those, how many retention has deleted since.
+    deleted: u64,
+    /// Groups whose lag is told here.
+    groups: BTreeSet<String>,
+}
+
+impl Seen {
+    /// Measures what is kept. Returns how many segments are gone that retention did not delete.
+    fn measure(&mut self, options: &KeeperOptions) -> io::Result<u64> {
+        let mut segments = BTreeSet::new();
+        let mut kept = Vec::new();
+        for shard in options.log.shards()? {
+            let found = options.log.segments(shard)?;
+            let start = found.first().map(|first| first.base_offset);
+            kept.push(KeptLog {
+                shard: u32::from(shard),
+                start_offset: start.unwrap_or_else(|| options.marks.get(shard)),
+                segments: found.len() as u64,
+                bytes: found.iter().map(|segment| segment.bytes).sum(),
+            });
+            segments.extend(found.iter().map(|segment| (shard, segment.number)));
         }
+        options.metrics.log.set_kept(kept);
+        let gone = self.segments.difference(&segments).count() as u64;
+        self.segments = segments;
+        Ok(gone.saturating_sub(std::mem::take(&mut self.deleted)))
+    }
+}
+
+/// Shows how far the groups of the stream's consumers are.
+fn tell_groups(
+    options: &KeeperOptions,
+    told: &[String],
+    known: &mut BTreeSet<String>,
+) -> io::Result<()> {
+    let shards = options.log.shards()?;
+    let mut groups = Group::list(options.log.dir())?;
+    groups.retain(|group| !told.iter().any(|name| name == group.name()));
+    let present: BTreeSet<_> = groups.iter().map(|group| group.name().to_owned()).collect();
+    for gone in known.difference(&present).filter(|name| !told.contains(*name)) {
+        options.metrics.forget_group(gone);
+    }
+    *known = present;
+    for group in groups {
         let (mut lags, mut oldest) = (Vec::new(), None::<i64>);
         for &shard in &shards {
             let at = group.committed(shard)?.map_or(0, |committed| committed.offset);
@@ -157,4 +215,83 @@ fn tell_groups(options: &KeeperOptions, told: &[String]) -> io::Result<()> {
         metrics.oldest_pending.set(oldest.unwrap_or(0) as f64 / 1e6);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        export::tests::mail,
+        log::{DataDir, Writer, segment_path},
+    };
+
+    fn options(dir: &std::path::Path, marks: HighWaterMarks) -> KeeperOptions {
+        KeeperOptions {
+            log: Log::open(dir).unwrap(),
+            rules: Rules {
+                age: None,
+                size: None,
+                require_consumed: true,
+                retain_after_export: Duration::ZERO,
+                hold: false,
+            },
+            disk_low: Box::new(|| false),
+            segments_from: Box::new(|_| u64::MAX),
+            marks: Arc::new(marks),
+            told: Vec::new(),
+            metrics: ExportMetrics::new(),
+        }
+    }
+
+    /// `log_start_offset`, `log_segments` and `log_size_bytes` are what the directory holds, and
+    /// what another process deletes counts as deleted by hand.
+    #[test]
+    fn what_is_kept_is_measured_and_what_went_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
+        for _ in 0..50 {
+            writer.append(&mail("mx"), &[b'x'; 60_000]).unwrap();
+            writer.commit().unwrap();
+        }
+        let (marks, _listener) = HighWaterMarks::new(1);
+        let options = options(dir.path(), marks);
+        let mut seen = Seen::default();
+        assert_eq!(seen.measure(&options).unwrap(), 0);
+        let segments = options.log.segments(0).unwrap();
+        let kept = |options: &KeeperOptions| options.metrics.log.facts().kept[0];
+        let before = kept(&options);
+        assert_eq!((before.start_offset, before.segments), (0, segments.len() as u64));
+        assert_eq!(before.bytes, segments.len() as u64 * (1 << 20));
+        std::fs::remove_file(segment_path(writer.dir(), 1)).unwrap();
+        std::fs::remove_file(segment_path(writer.dir(), 2)).unwrap();
+        // One of the two was retention's own.
+        seen.deleted = 1;
+        assert_eq!(seen.measure(&options).unwrap(), 1);
+        let after = kept(&options);
+        assert_eq!(after.start_offset, segments[2].base_offset);
+        assert_eq!(after.segments, before.segments - 2);
+        assert_eq!(after.bytes, before.bytes - (2 << 20));
+        assert_eq!(seen.measure(&options).unwrap(), 0, "counted once");
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_shown_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let _data = DataDir::open(dir.path()).unwrap();
+        let (marks, _listener) = HighWaterMarks::new(1);
+        let options = options(dir.path(), marks);
+        let group = Group::new(dir.path(), "reports").unwrap();
+        drop(group.activate().unwrap());
+        let mut known = BTreeSet::new();
+        let shown = |options: &KeeperOptions| {
+            let families = options.metrics.gather();
+            prometheus::TextEncoder::new().encode_to_string(&families).unwrap().contains("reports")
+        };
+        tell_groups(&options, &[], &mut known).unwrap();
+        assert!(shown(&options));
+        group.remove().unwrap();
+        tell_groups(&options, &[], &mut known).unwrap();
+        assert!(!shown(&options));
+    }
 }

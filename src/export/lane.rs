@@ -33,6 +33,7 @@ use crate::{
         Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
         Saved,
     },
+    metrics::{CorruptStage, LogOp},
 };
 
 /// A committed offset is at most this old (D11); also how often an idle lane looks around.
@@ -171,7 +172,8 @@ impl Lane {
         let halted = self.halted || self.parts.exporter.is_gone();
         if !halted {
             if !self.gathering.full {
-                self.reader.fill(&mut self.gathering)?;
+                let filled = self.reader.fill(&mut self.gathering);
+                filled.map_err(|error| self.counted(LogOp::Read, error))?;
             }
             self.pass_empty()?;
             let gathered = !self.gathering.records.is_empty();
@@ -210,6 +212,7 @@ impl Lane {
 
     /// Nothing was meant for the sink: what was passed over is settled with the batch before.
     fn pass_empty(&mut self) -> io::Result<()> {
+        self.note_deleted()?;
         self.note_damage()?;
         if !self.gathering.records.is_empty() {
             return Ok(());
@@ -248,7 +251,25 @@ impl Lane {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             let (offset, segment, position) = (damage.offset, damage.segment, damage.position);
             tracing::error!(exporter, shard, offset, segment, position, "records are lost here");
-            self.parts.exporter.metrics.dead_lettered.inc();
+            let metrics = &self.parts.exporter.metrics;
+            metrics.dead_lettered.inc();
+            metrics.corrupt.inc();
+            metrics.log.corrupt(CorruptStage::Read);
+        }
+        Ok(())
+    }
+
+    /// What retention has deleted before it was delivered (`require_consumed = false`) is said.
+    fn note_deleted(&mut self) -> io::Result<()> {
+        for gap in std::mem::take(&mut self.gathering.gaps) {
+            let dropped = self.reader.deleted_of(gap)?;
+            if dropped == 0 {
+                continue;
+            }
+            let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
+            let from = gap.0;
+            tracing::error!(exporter, shard, from, dropped, "deleted before they were delivered");
+            self.parts.exporter.metrics.dropped.inc_by(dropped);
         }
         Ok(())
     }
@@ -280,6 +301,12 @@ impl Lane {
             // The lane is gone only at the end of the process.
             let _ = settled.send((number, outcome));
         });
+    }
+
+    /// The disk's trouble: counted as the shards' own is.
+    fn counted(&self, op: LogOp, error: io::Error) -> io::Error {
+        self.parts.exporter.metrics.log.error(op);
+        error
     }
 
     fn note(&mut self, number: u64, settled: Settled) {
@@ -328,7 +355,8 @@ impl Lane {
         assert!(self.done <= mark.max(self.committed.offset), "committed <= high-water mark");
         let moved = if self.done > self.committed.offset {
             let next = Committed { offset: self.done, ..self.committed };
-            match self.offset.save(next)? {
+            let saved = self.offset.save(next);
+            match saved.map_err(|error| self.counted(LogOp::Write, error))? {
                 Saved::Done => {
                     self.committed = next;
                     self.unsaved = 0;

@@ -96,7 +96,7 @@ impl Stand {
     }
 }
 
-fn mail(listener: &str) -> Mail<'_> {
+pub(super) fn mail(listener: &str) -> Mail<'_> {
     Mail {
         mail_from: "a@x.test",
         rcpts: "b@Y.test\nc@z.test",
@@ -502,6 +502,12 @@ fn damage_is_told_and_passed() {
     all.push(dead[0].offset);
     all.sort_unstable();
     assert_eq!(all, (0..60).collect::<Vec<_>>(), "the damaged record alone is missing");
+    let text = prometheus::TextEncoder::new().encode_to_string(&stand.metrics.gather()).unwrap();
+    for line in ["export_corrupt_records_total 1\n", "result=\"dead_lettered\"} 1\n"] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    let read = stand.metrics.log.facts().corrupt.count(crate::metrics::CorruptStage::Read);
+    assert_eq!(read, 1);
 }
 
 #[test]
@@ -578,4 +584,24 @@ fn faults_of_every_kind_lose_nothing() {
             assert!(taken as u64 == count || lost_acks, "seed {seed}: duplicates without a cause");
         }
     }
+}
+
+/// What retention deleted before an exporter had it is counted, by the records and not by the gaps
+/// that failed writes leave.
+#[test]
+fn records_deleted_before_their_delivery_are_counted() {
+    let mut stand = Stand::new(1);
+    stand.append_sized(0, 60, 50_000);
+    let log = Log::open(stand.dir.path()).unwrap();
+    let second = log.segments(0).unwrap()[1].base_offset;
+    assert!(second > 0);
+    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 1)).unwrap();
+    let sink = Arc::new(Script::default());
+    stand.start(options(), &sink);
+    until("the commit", || stand.committed(0) == 60);
+    let text = prometheus::TextEncoder::new().encode_to_string(&stand.metrics.gather()).unwrap();
+    stand.stop();
+    assert_eq!(sink.offsets(0), (second..60).collect::<Vec<_>>());
+    let line = format!("result=\"dropped\"}} {second}\n");
+    assert!(text.contains(&line), "{line} is missing in {text}");
 }

@@ -1,6 +1,7 @@
 //! What exporters and retention count. Export plane: shared atomics are fine there, so the
 //! `prometheus` collectors themselves are used.
 
+use super::LogCounts;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, proto::MetricFamily,
@@ -32,8 +33,10 @@ pub struct ExportMetrics {
     pub oldest_record: Gauge,
     /// `log_retention_seconds`
     pub retention: Gauge,
-    /// `log_corrupt_records_total{stage="export"}` of exporters' reads.
+    /// `export_corrupt_records_total`
     pub corrupt: IntCounter,
+    /// What is kept of the log, and counted of it away from its shards.
+    pub log: LogCounts,
     /// `config_last_reload_successful`
     pub reload_ok: IntGauge,
     /// `config_last_reload_success_timestamp_seconds`
@@ -49,8 +52,14 @@ pub struct ExporterMetrics {
     pub retried: IntCounter,
     /// Records among the dead letters.
     pub dead_lettered: IntCounter,
+    /// Records that retention deleted before they were delivered.
+    pub dropped: IntCounter,
     /// Records the filter passed over.
     pub filtered: IntCounter,
+    /// Damaged places passed, of all exporters.
+    pub corrupt: IntCounter,
+    /// See [`ExportMetrics::log`].
+    pub log: LogCounts,
     /// Octets of mail data delivered.
     pub bytes: IntCounter,
     /// Time of one delivery.
@@ -151,6 +160,7 @@ impl ExportMetrics {
                 "Damaged places that exporters passed.",
             ))
             .expect("a constant name"),
+            log: LogCounts::default(),
             reload_ok: IntGauge::with_opts(opts(
                 "config_last_reload_successful",
                 "Whether the configuration could be taken up when it was last read.",
@@ -226,7 +236,10 @@ impl ExportMetrics {
             delivered: records("delivered"),
             retried: records("retried"),
             dead_lettered: records("dead_lettered"),
+            dropped: records("dropped"),
             filtered: records("filtered"),
+            corrupt: self.corrupt.clone(),
+            log: self.log.clone(),
             bytes: self.bytes.with_label_values(&[name]),
             requests: self.requests.with_label_values(&[name]),
             up: self.up.with_label_values(&[name]),

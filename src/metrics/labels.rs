@@ -110,7 +110,7 @@ label_set! {
         Size => "size",
         /// More than `limits.recipients`.
         Recipients => "recipients",
-        /// Policy said no; malformed mail data counts here.
+        /// Policy said no.
         Policy => "policy",
         /// Authentication is missing or failed.
         Auth => "auth",
@@ -120,6 +120,23 @@ label_set! {
         DiskFull => "disk_full",
         /// Writing or syncing the log failed.
         LogError => "log_error",
+        /// The mail data itself: bare line ends, lines too long, a mail loop.
+        Content => "content",
+    }
+}
+
+impl RejectReason {
+    /// The classes it comes with: our own trouble is always transient, and mail data that is not
+    /// mail stays so.
+    #[must_use]
+    pub const fn classes(self) -> &'static [RejectClass] {
+        match self {
+            Self::Policy | Self::Auth => &[RejectClass::Transient, RejectClass::Permanent],
+            Self::Size | Self::Content => &[RejectClass::Permanent],
+            Self::Recipients | Self::Backpressure | Self::DiskFull | Self::LogError => {
+                &[RejectClass::Transient]
+            }
+        }
     }
 }
 
@@ -128,9 +145,8 @@ label_set! {
     BackpressureCause {
         /// `limits.inflight_bytes` is reached.
         Memory => "memory",
-        /// The disk is full.
-        Disk => "disk",
-        /// The log has too much waiting for a sync.
+        /// The log has too much waiting for a sync, or no segment at hand. A full disk is no
+        /// reason to stop reading: mail is read and refused then.
         Log => "log",
     }
 }
@@ -156,16 +172,14 @@ label_set! {
 label_set! {
     /// The log operation that failed.
     LogOp {
-        /// Writing a group.
+        /// Writing a group, or an exporter's committed offset.
         Write => "write",
         /// fdatasync.
         Sync => "sync",
-        /// Reading a segment.
-        Read => "read",
-        /// Opening or creating a segment.
-        Open => "open",
-        /// Preallocating a segment.
+        /// Making a segment: its file, its blocks, its zeros.
         Allocate => "allocate",
+        /// Reading records or segments, by an exporter, a consumer of the stream or retention.
+        Read => "read",
     }
 }
 
@@ -174,10 +188,8 @@ label_set! {
     CorruptStage {
         /// At start.
         Recovery => "recovery",
-        /// While reading a record.
+        /// While reading records, by an exporter or a consumer of the stream.
         Read => "read",
-        /// By `log verify`.
-        Verify => "verify",
     }
 }
 

@@ -7,6 +7,7 @@
 mod distribution;
 mod dns;
 mod export;
+mod kept;
 mod labels;
 mod process;
 mod published;
@@ -16,6 +17,7 @@ mod stats;
 pub use distribution::Distribution;
 pub use dns::{DnsMetrics, DnsResult};
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
+pub use kept::{KeptLog, LogCounts, LogFacts};
 pub use labels::{
     AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,
     OverloadStep, RefuseReason, RejectClass, RejectReason, Tally,

@@ -47,15 +47,16 @@ impl Published {
         })
     }
 
-    /// Shard: marks it alive and, if a copy is wanted, sends the one that `copy` makes.
+    /// Shard: marks it alive and, if a copy is wanted, sends the one that `copy` makes, which is
+    /// given the number of heartbeats so far.
     #[inline]
-    pub fn beat(&self, copy: impl FnOnce() -> Box<ShardStats>) {
+    pub fn beat(&self, copy: impl FnOnce(u64) -> Box<ShardStats>) {
         // The shard is the only writer, so no read-modify-write is needed.
         let heartbeats = self.heartbeats.load(Ordering::Relaxed).wrapping_add(1);
         self.heartbeats.store(heartbeats, Ordering::Relaxed);
         if self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::Acquire) {
             // A full slot holds an equally late copy: losing this one costs the scraper nothing.
-            drop(self.sender.try_send(copy()));
+            drop(self.sender.try_send(copy(heartbeats)));
         }
     }
 
@@ -100,11 +101,11 @@ mod tests {
     #[test]
     fn a_copy_is_made_only_when_wanted() {
         let published = Published::new();
-        published.beat(|| unreachable!("nobody asked"));
+        published.beat(|_| unreachable!("nobody asked"));
         assert!(published.take().is_none());
         published.request();
-        published.beat(|| Box::new(ShardStats::new(3, &["mx"], Names::default())));
-        published.beat(|| unreachable!("answered already"));
+        published.beat(|_| Box::new(ShardStats::new(3, &["mx"], Names::default())));
+        published.beat(|_| unreachable!("answered already"));
         assert_eq!(published.take().expect("sent").shard, 3);
         assert_eq!(published.heartbeats(), 3);
     }
@@ -113,7 +114,7 @@ mod tests {
     fn a_late_copy_is_dropped() {
         let published = Published::new();
         published.request();
-        published.beat(|| Box::new(ShardStats::new(0, &[], Names::default())));
+        published.beat(|_| Box::new(ShardStats::new(0, &[], Names::default())));
         published.request();
         assert!(published.take().is_none());
         published.set_state(ShardState::Draining);

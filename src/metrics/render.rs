@@ -1,10 +1,14 @@
 //! Prometheus text format 0.0.4.
 
-use super::{Distribution, ListenerStats, ProcessFacts, ShardStats};
+use super::{
+    Distribution, KeptLog, Label, ListenerStats, LogFacts, ProcessFacts, RejectClass, RejectReason,
+    ShardStats, Tally,
+};
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// Content-Type of what [`render`] makes.
@@ -76,6 +80,8 @@ pub struct Extra {
     pub scrape_started: Option<Instant>,
     /// Which families carry the `shard` label.
     pub detail: Detail,
+    /// What is kept of the log, and counted of it by others than shards.
+    pub log: LogFacts,
     /// Families of exporters, groups and retention, complete.
     pub more: Vec<MetricFamily>,
 }
@@ -96,15 +102,38 @@ pub fn render(shards: &[ShardStats], extra: &Extra) -> String {
     families.messages();
     families.shard();
     families.log();
+    families.kept(&extra.log);
+    families.log_trouble(&extra.log);
     families.process(&extra.process);
     families.list.extend(extra.more.iter().cloned());
     if let Some(started) = extra.scrape_started {
         let name = "mailrace_metrics_scrape_duration_seconds";
         families.plain_gauge(name, "Duration of this scrape.", started.elapsed().as_secs_f64());
     }
+    debug_assert_eq!(doubled(&families.list), None, "Prometheus keeps one of two equal series");
     TextEncoder::new()
         .encode_to_string(&families.list)
         .expect("no family is empty, and writing to a string cannot fail")
+}
+
+/// A family, or a series of one, that is there twice.
+fn doubled(families: &[MetricFamily]) -> Option<String> {
+    let mut names = BTreeSet::new();
+    let twice = families.iter().find(|family| !names.insert(family.name()));
+    if let Some(family) = twice {
+        return Some(family.name().to_owned());
+    }
+    families.iter().find_map(|family| {
+        let mut seen = BTreeSet::new();
+        let series = family.get_metric().iter().map(|metric| {
+            let mut labels: Vec<_> =
+                metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            labels.sort_unstable();
+            labels
+        });
+        let twice = series.into_iter().find(|labels| !seen.insert(labels.clone()));
+        twice.map(|labels| format!("{} {labels:?}", family.name()))
+    })
 }
 
 /// One sample's value.
@@ -140,6 +169,9 @@ impl Scale {
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 type Samples<'a> = Vec<(Labels<'a>, Value<'a>)>;
+
+/// A number of one shard's log.
+type OfKept = fn(&KeptLog) -> u64;
 
 struct Families<'a> {
     shards: &'a [ShardStats],
@@ -258,13 +290,21 @@ impl<'a> Families<'a> {
         self.counters("smtp_messages_rejected_total", "Messages refused.", |s| {
             let mut samples = Samples::new();
             for l in &s.listeners {
-                let classes = [("4xx", &l.rejected_transient), ("5xx", &l.rejected_permanent)];
+                let classes = [
+                    (RejectClass::Transient, &l.rejected_transient),
+                    (RejectClass::Permanent, &l.rejected_permanent),
+                ];
                 for (class, tally) in classes {
-                    samples.extend(tally.iter().map(|(reason, count)| {
+                    // A pair that cannot come would stand at 0 for ever.
+                    let comes = |reason: &RejectReason| {
+                        reason.classes().contains(&class) || tally.count(*reason) > 0
+                    };
+                    for reason in RejectReason::ALL.iter().copied().filter(comes) {
+                        let (class, name) = (class.name(), reason.name());
                         let labels =
-                            vec![("listener", &*l.name), ("class", class), ("reason", reason)];
-                        (labels, Value::Number(count as f64))
-                    }));
+                            vec![("listener", &*l.name), ("class", class), ("reason", name)];
+                        samples.push((labels, Value::Number(tally.count(reason) as f64)));
+                    }
                 }
             }
             samples
@@ -311,20 +351,62 @@ impl<'a> Families<'a> {
         self.histogram(name, "Duration of syncs.", Scale::Seconds, |s| &s.log_sync_duration);
         let name = "log_batch_records";
         self.histogram(name, "Records per sync.", Scale::Count, |s| &s.log_batch_records);
-        self.gauge("log_start_offset", "First offset kept.", true, |s| s.log_start_offset);
         self.gauge("log_end_offset", "Next offset assigned.", true, |s| s.log_end_offset);
         let help = "First offset not yet synced.";
         self.gauge("log_high_water_mark", help, true, |s| s.log_high_water_mark);
-        self.gauge("log_segments", "Segments kept.", false, |s| s.log_segments);
-        self.gauge("log_size_bytes", "Bytes kept.", false, |s| s.log_size_bytes);
-        self.counters("log_errors_total", "Failed log operations.", |s| {
-            plain("op", s.log_errors.iter())
-        });
-        self.counters("log_corrupt_records_total", "Damaged records found.", |s| {
-            plain("stage", s.log_corrupt_records.iter())
-        });
         let help = "Bytes of torn tails dropped at start.";
         self.counter("log_truncated_bytes_total", help, false, |s| s.log_truncated_bytes);
+    }
+
+    /// What the directories hold, shards that do not run any more among them.
+    fn kept(&mut self, log: &LogFacts) {
+        let families: [(&str, &str, bool, OfKept); 3] = [
+            ("log_start_offset", "First offset kept.", true, |kept| kept.start_offset),
+            ("log_segments", "Segments kept.", false, |kept| kept.segments),
+            ("log_size_bytes", "Bytes of the segments kept.", false, |kept| kept.bytes),
+        ];
+        for (name, help, split, of) in families {
+            let kind = MetricType::GAUGE;
+            let number = |shard, value| sample(&[], shard, kind, Value::Number(value as f64));
+            let samples = match split || self.split_all {
+                true => log.kept.iter().map(|kept| number(Some(kept.shard), of(kept))).collect(),
+                false => vec![number(None, log.kept.iter().map(of).sum::<u64>())],
+            };
+            self.push(&format!("mailrace_{name}"), help, kind, samples);
+        }
+    }
+
+    /// Of shards, and of those who read their logs: the latter is of no shard.
+    fn log_trouble(&mut self, log: &LogFacts) {
+        let (name, help) = ("log_errors_total", "Failed log operations.");
+        self.shards_and(name, help, &log.errors, "op", |s| &s.log_errors);
+        let (name, help) = ("log_corrupt_records_total", "Damaged records found.");
+        self.shards_and(name, help, &log.corrupt, "stage", |s| &s.log_corrupt_records);
+    }
+
+    fn shards_and<L: Label>(
+        &mut self,
+        name: &str,
+        help: &str,
+        others: &Tally<L>,
+        label: &'static str,
+        of: fn(&ShardStats) -> &Tally<L>,
+    ) {
+        let kind = MetricType::COUNTER;
+        let samples = |shard, counts: &Tally<L>| -> Vec<Metric> {
+            let each = plain(label, counts.iter()).into_iter();
+            each.map(|(labels, value)| sample(&labels, shard, kind, value)).collect()
+        };
+        let mut sum = others.clone();
+        let mut metrics = Vec::new();
+        for stats in self.shards {
+            sum.merge(of(stats));
+            if self.split_all {
+                metrics.extend(samples(Some(stats.shard), of(stats)));
+            }
+        }
+        metrics.extend(samples(None, if self.split_all { others } else { &sum }));
+        self.push(&format!("mailrace_{name}"), help, kind, metrics);
     }
 
     fn process(&mut self, facts: &ProcessFacts) {
@@ -532,8 +614,7 @@ fn histogram(distribution: &Distribution, scale: Scale) -> Histogram {
 mod tests {
     use super::*;
     use crate::metrics::{
-        BackpressureCause, CloseReason, HandshakeResult, LogOp, Names, RefuseReason, RejectClass,
-        RejectReason,
+        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, RefuseReason,
     };
 
     const NAMES: Names = Names {
@@ -594,6 +675,79 @@ mod tests {
         );
     }
 
+    /// Every family is there once, every series of it too, in both details.
+    #[test]
+    fn nothing_is_there_twice() {
+        let exports = crate::metrics::ExportMetrics::new();
+        for name in ["main", "archive"] {
+            let _ = (exports.exporter(name, &["connect"]), exports.group(name));
+        }
+        let dns = crate::metrics::DnsMetrics::new();
+        for detail in [Detail::Summed, Detail::Shard] {
+            let more = [exports.gather(), dns.gather()].concat();
+            let log = LogFacts { kept: kept(), ..LogFacts::default() };
+            let extra = Extra { detail, more, log, ..Extra::default() };
+            let text = render(&two_shards(), &extra);
+            let mut seen = BTreeSet::new();
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let series = line.rsplit_once(' ').expect("a value").0;
+                assert!(seen.insert(series), "twice: {series}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "mailrace_smtp_connections_total")]
+    fn two_listeners_of_one_name_are_an_error() {
+        render(&[ShardStats::new(0, &["mx", "mx"], NAMES)], &Extra::default());
+    }
+
+    fn kept() -> Vec<KeptLog> {
+        let kept = |shard, start_offset, segments| KeptLog {
+            shard,
+            start_offset,
+            segments,
+            bytes: segments * 100,
+        };
+        // Shard 2 is of an earlier start.
+        vec![kept(0, 10, 3), kept(1, 0, 1), kept(2, 7, 2)]
+    }
+
+    #[test]
+    fn what_is_kept_is_measured_of_all_logs() {
+        let log = LogFacts { kept: kept(), ..LogFacts::default() };
+        let text = render(&two_shards(), &Extra { log, ..Extra::default() });
+        check(
+            &text,
+            &[
+                r#"mailrace_log_start_offset{shard="0"} 10"#,
+                r#"mailrace_log_start_offset{shard="2"} 7"#,
+                "mailrace_log_segments 6",
+                "mailrace_log_size_bytes 600",
+            ],
+        );
+    }
+
+    #[test]
+    fn trouble_of_readers_counts_with_the_shards() {
+        let counts = crate::metrics::LogCounts::default();
+        counts.error(LogOp::Read);
+        counts.corrupt(CorruptStage::Read);
+        let mut extra = Extra { log: counts.facts(), ..Extra::default() };
+        let summed = [
+            r#"mailrace_log_errors_total{op="read"} 1"#,
+            r#"mailrace_log_errors_total{op="sync"} 2"#,
+        ];
+        check(&render(&two_shards(), &extra), &summed);
+        extra.detail = Detail::Shard;
+        let split = [
+            r#"mailrace_log_errors_total{op="read"} 1"#,
+            r#"mailrace_log_errors_total{op="sync",shard="1"} 1"#,
+            r#"mailrace_log_corrupt_records_total{stage="read"} 1"#,
+        ];
+        check(&render(&two_shards(), &extra), &split);
+    }
+
     #[test]
     fn some_families_carry_the_shard() {
         check(
@@ -625,7 +779,7 @@ mod tests {
                 r#"mailrace_smtp_messages_rejected_total{listener="mx",class="5xx",reason="auth"} 0"#,
                 r#"mailrace_smtp_commands_total{command="ehlo"} 0"#,
                 r#"mailrace_smtp_protocol_errors_total{reason="bare_lf"} 0"#,
-                r#"mailrace_log_corrupt_records_total{stage="verify"} 0"#,
+                r#"mailrace_log_corrupt_records_total{stage="read"} 0"#,
                 "mailrace_log_truncated_bytes_total 0",
             ],
         );

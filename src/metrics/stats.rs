@@ -63,16 +63,10 @@ pub struct ShardStats {
     pub log_sync_duration: Distribution,
     /// Records made durable by each sync.
     pub log_batch_records: Distribution,
-    /// Gauge: first offset kept.
-    pub log_start_offset: u64,
     /// Gauge: next offset to be assigned.
     pub log_end_offset: u64,
     /// Gauge: first offset not yet synced.
     pub log_high_water_mark: u64,
-    /// Gauge: segment files kept.
-    pub log_segments: u64,
-    /// Gauge: bytes in the segment files.
-    pub log_size_bytes: u64,
     /// Failed log operations.
     pub log_errors: Tally<LogOp>,
     /// Damaged records found.
@@ -109,11 +103,8 @@ impl ShardStats {
             log_append_duration: Distribution::of_durations(),
             log_sync_duration: Distribution::of_durations(),
             log_batch_records: Distribution::of_counts(),
-            log_start_offset: 0,
             log_end_offset: 0,
             log_high_water_mark: 0,
-            log_segments: 0,
-            log_size_bytes: 0,
             log_errors: Tally::default(),
             log_corrupt_records: Tally::default(),
             log_truncated_bytes: 0,
@@ -160,11 +151,8 @@ impl ShardStats {
         self.log_append_duration.merge(&other.log_append_duration);
         self.log_sync_duration.merge(&other.log_sync_duration);
         self.log_batch_records.merge(&other.log_batch_records);
-        self.log_start_offset += other.log_start_offset;
         self.log_end_offset += other.log_end_offset;
         self.log_high_water_mark += other.log_high_water_mark;
-        self.log_segments += other.log_segments;
-        self.log_size_bytes += other.log_size_bytes;
         self.log_errors.merge(&other.log_errors);
         self.log_corrupt_records.merge(&other.log_corrupt_records);
         self.log_truncated_bytes += other.log_truncated_bytes;

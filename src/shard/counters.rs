@@ -2,21 +2,23 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use super::segments::Segments;
 use crate::{
     log::Appender,
     metrics::{
-        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, OverloadStep,
-        RefuseReason, ShardStats, Tally,
+        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, ListenerStats, LogOp, Names,
+        OverloadStep, RefuseReason, ShardStats, Tally,
     },
     smtp::{AuthResult, Mechanism, ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
 
 /// See the module's page. Plain integers of one shard.
 pub(super) struct Counters {
-    /// Of the protocol core, one for each listener.
+    /// Of the protocol core, one for each place that is listened at.
     pub(super) smtp: Vec<Stats>,
     stats: ShardStats,
+    /// Of each place that is listened at, its listener's entry in `stats`: a listener has one set
+    /// of series, however many addresses and sockets it has.
+    entries: Vec<usize>,
     /// Operations of the log under way: name, start, octets.
     under_way: Vec<(u64, Duration, u64)>,
 }
@@ -41,12 +43,28 @@ fn names() -> Names {
 }
 
 impl Counters {
-    pub(super) fn new(shard: u16, listeners: &[&str]) -> Self {
+    /// `places` are the listeners' names, one for each address and socket.
+    pub(super) fn new(shard: u16, places: &[&str]) -> Self {
+        let mut listeners: Vec<&str> = Vec::new();
+        let mut entries = Vec::new();
+        for place in places {
+            let known = listeners.iter().position(|name| name == place);
+            entries.push(known.unwrap_or(listeners.len()));
+            if known.is_none() {
+                listeners.push(place);
+            }
+        }
         Self {
-            smtp: listeners.iter().map(|_| Stats::default()).collect(),
-            stats: ShardStats::new(u32::from(shard), listeners, names()),
+            smtp: places.iter().map(|_| Stats::default()).collect(),
+            stats: ShardStats::new(u32::from(shard), &listeners, names()),
+            entries,
             under_way: Vec::new(),
         }
+    }
+
+    /// The counters of the listener that a place belongs to.
+    fn of(&mut self, place: usize) -> &mut ListenerStats {
+        &mut self.stats.listeners[self.entries[place]]
     }
 
     /// What recovery found at the start.
@@ -60,23 +78,24 @@ impl Counters {
     }
 
     pub(super) fn connection(&mut self, listener: usize) {
-        self.stats.listeners[listener].connections += 1;
-        self.stats.listeners[listener].sessions_active += 1;
+        let listener = self.of(listener);
+        listener.connections += 1;
+        listener.sessions_active += 1;
     }
 
     pub(super) fn refused(&mut self, listener: usize, reason: RefuseReason) {
-        self.stats.listeners[listener].refused.increment(reason);
+        self.of(listener).refused.increment(reason);
     }
 
     /// When the certificate of a listener with TLS ends.
     pub(super) fn certificate(&mut self, listener: usize, not_after: i64) {
-        let listener = &mut self.stats.listeners[listener];
+        let listener = self.of(listener);
         listener.tls = true;
         listener.certificate_not_after = not_after;
     }
 
     pub(super) fn handshake(&mut self, listener: usize, result: HandshakeResult, took: Duration) {
-        let listener = &mut self.stats.listeners[listener];
+        let listener = self.of(listener);
         listener.handshakes.increment(result);
         if let HandshakeResult::Ok = result {
             listener.handshake_duration.record_duration(took);
@@ -84,11 +103,11 @@ impl Counters {
     }
 
     pub(super) fn truncated(&mut self, listener: usize) {
-        self.stats.listeners[listener].truncated += 1;
+        self.of(listener).truncated += 1;
     }
 
     pub(super) fn closed(&mut self, listener: usize, reason: CloseReason, after: Duration) {
-        let listener = &mut self.stats.listeners[listener];
+        let listener = self.of(listener);
         listener.sessions_active -= 1;
         listener.closed.increment(reason);
         listener.session_duration.record_duration(after);
@@ -102,7 +121,7 @@ impl Counters {
         ack: Duration,
         transaction: Duration,
     ) {
-        let counters = &mut self.stats.listeners[listener];
+        let counters = self.of(listener);
         counters.messages_received += 1;
         counters.received_bytes += bytes;
         counters.ack_duration.record_duration(ack);
@@ -113,7 +132,7 @@ impl Counters {
 
     /// A record is in the log and its 250 found nobody.
     pub(super) fn undelivered(&mut self, listener: usize) {
-        self.stats.listeners[listener].replies_undelivered += 1;
+        self.of(listener).replies_undelivered += 1;
     }
 
     pub(super) fn began(&mut self, op: u64, at: Duration, bytes: u64) {
@@ -145,6 +164,11 @@ impl Counters {
         }
     }
 
+    /// A segment could not be made.
+    pub(super) fn no_segment(&mut self) {
+        self.stats.log_errors.increment(LogOp::Allocate);
+    }
+
     pub(super) fn batch(&mut self, records: u64) {
         self.stats.log_batch_records.record(records);
         self.stats.log_appended_records += records;
@@ -164,16 +188,21 @@ impl Counters {
     pub(super) fn snapshot(
         &mut self,
         appender: &Appender,
-        segments: &Segments,
         collected: u64,
         limit: u64,
+        heartbeats: u64,
     ) -> Box<ShardStats> {
         let stats = &mut self.stats;
         let mut all = Stats::default();
-        for (listener, smtp) in stats.listeners.iter_mut().zip(&self.smtp) {
+        for listener in &mut stats.listeners {
+            listener.rejected_transient = Tally::default();
+            listener.rejected_permanent = Tally::default();
+        }
+        for (entry, smtp) in self.entries.iter().zip(&self.smtp) {
             all.merge(smtp);
-            listener.rejected_transient = rejected(&smtp.rejected_4yz);
-            listener.rejected_permanent = rejected(&smtp.rejected_5yz);
+            let listener = &mut stats.listeners[*entry];
+            listener.rejected_transient.merge(&rejected(&smtp.rejected_4yz));
+            listener.rejected_permanent.merge(&rejected(&smtp.rejected_5yz));
         }
         stats.commands.copy_from_slice(&all.commands);
         stats.replies.copy_from_slice(&all.replies);
@@ -185,9 +214,7 @@ impl Counters {
         stats.inflight_limit_bytes = limit;
         stats.log_end_offset = appender.log_end_offset().get();
         stats.log_high_water_mark = appender.high_water_mark().get();
-        stats.log_segments = segments.count();
-        stats.log_size_bytes = segments.bytes();
-        stats.heartbeats += 1;
+        stats.heartbeats = heartbeats;
         Box::new(self.stats.clone())
     }
 }
@@ -211,16 +238,52 @@ fn rejected(counts: &[u64]) -> Tally<crate::metrics::RejectReason> {
     use crate::metrics::RejectReason as Label;
     let mut tally = Tally::default();
     for (reason, count) in RejectReason::ALL.iter().zip(counts) {
-        let label = match reason.name() {
-            "size" => Label::Size,
-            "recipients" => Label::Recipients,
-            "auth" => Label::Auth,
-            "backpressure" => Label::Backpressure,
-            "disk_full" => Label::DiskFull,
-            "log_error" => Label::LogError,
-            _ => Label::Policy,
+        let label = match reason {
+            RejectReason::Size => Label::Size,
+            RejectReason::Recipients => Label::Recipients,
+            RejectReason::Policy => Label::Policy,
+            RejectReason::Auth => Label::Auth,
+            RejectReason::Backpressure => Label::Backpressure,
+            RejectReason::DiskFull => Label::DiskFull,
+            RejectReason::LogError => Label::LogError,
+            RejectReason::Content => Label::Content,
         };
         tally.add(label, *count);
     }
     tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A listener on two addresses had two series of one name each, of which Prometheus keeps one.
+    #[test]
+    fn places_of_one_listener_count_together() {
+        let mut counters = Counters::new(0, &["mx", "in", "mx"]);
+        for place in [0, 1, 2, 2] {
+            counters.connection(place);
+            counters.smtp[place].count_rejected(550, RejectReason::Policy);
+        }
+        counters.closed(2, CloseReason::Quit, Duration::from_secs(1));
+        counters.received(0, 10, 1, Duration::ZERO, Duration::ZERO);
+        let identity = crate::log::Identity { node: [0; 6], shard: 0 };
+        let options = crate::log::Options::default();
+        let appender = Appender::new(identity, options, crate::log::Offset::new(0));
+        // Taken twice: nothing is added up again.
+        counters.snapshot(&appender, 0, 0, 1);
+        let copy = counters.snapshot(&appender, 0, 0, 7);
+        let seen: Vec<_> = copy
+            .listeners
+            .iter()
+            .map(|listener| {
+                let refused =
+                    listener.rejected_permanent.count(crate::metrics::RejectReason::Policy);
+                (&*listener.name, listener.connections, listener.sessions_active, refused)
+            })
+            .collect();
+        assert_eq!(seen, [("mx", 3, 2, 3), ("in", 1, 1, 1)]);
+        assert_eq!(copy.listeners[0].messages_received, 1);
+        assert_eq!(copy.heartbeats, 7);
+    }
 }

@@ -113,14 +113,16 @@ impl Segments {
         self.space.low.set(disk_low);
     }
 
-    /// Asks for a spare; one is prepared at a time, and after a failure not at once again.
-    pub(super) fn want(&mut self, now: Duration) {
-        if self.inbox.borrow().failed.is_some() {
+    /// Asks for a spare; one is prepared at a time, and after a failure not at once again. Says
+    /// whether the one asked for before could not be made.
+    pub(super) fn want(&mut self, now: Duration) -> bool {
+        let failed = self.inbox.borrow().failed.is_some();
+        if failed {
             self.again_at = now + CHECK_EVERY;
         }
         self.report_failure();
         if self.preparing || now < self.again_at {
-            return;
+            return failed;
         }
         self.preparing = true;
         let number = self.next_number;
@@ -139,6 +141,7 @@ impl Segments {
                 Err(error) => inbox.failed = Some(error),
             }
         });
+        failed
     }
 
     /// Why the last try to make a segment failed.
@@ -197,16 +200,6 @@ impl Segments {
     /// Octets that a message may have before the disk counts as full.
     pub(super) fn room(&self) -> u64 {
         self.inbox.borrow().room
-    }
-
-    /// Segment files made so far.
-    pub(super) fn count(&self) -> u64 {
-        self.next_number - 1
-    }
-
-    /// Their octets.
-    pub(super) fn bytes(&self) -> u64 {
-        self.count() * self.bytes
     }
 
     /// A segment will not be written again: its seal is made durable in the background.

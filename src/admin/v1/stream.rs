@@ -20,8 +20,8 @@ use super::{LogState, error, group_error, io_error};
 use crate::{
     consumer::{Active, Group, Reader},
     export::{DocumentOptions, Record, event_line, event_protobuf},
-    log::{Identity, Log, Offset, Range, Visit},
-    metrics::GroupMetrics,
+    log::{Damage, Identity, Log, Offset, Range, Visit},
+    metrics::{CorruptStage, GroupMetrics},
 };
 
 /// Chunks that wait for a slow reader.
@@ -221,8 +221,9 @@ impl Stream {
             return Ok(false);
         }
         let Lane { reader, identity, replayed_until, until, done, sent } = lane;
+        let counts = &self.state.metrics.log;
         let mut more = false;
-        reader.poll(&mut |log, offset, view| {
+        let damage = reader.poll(&mut |log, offset, view| {
             if offset >= *until {
                 *done = true;
                 return Ok(Visit::Later);
@@ -238,6 +239,7 @@ impl Stream {
                 }
                 Err(failed) if failed.kind() == io::ErrorKind::InvalidData => {
                     tracing::error!(shard = identity.shard, offset, error = %failed, "passed over");
+                    counts.corrupt(CorruptStage::Read);
                     return Ok(Visit::More);
                 }
                 Err(failed) => return Err(failed),
@@ -251,6 +253,11 @@ impl Stream {
             *done = offset + 1 >= *until;
             Ok(Visit::More)
         })?;
+        for Damage { segment, offset, position } in damage {
+            let shard = identity.shard;
+            tracing::error!(shard, offset, segment, position, "records are lost here");
+            counts.corrupt(CorruptStage::Read);
+        }
         Ok(more)
     }
 

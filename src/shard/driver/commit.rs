@@ -13,8 +13,8 @@ impl Driver {
         while let Some(spare) = self.segments.poll_spare() {
             self.appender.handle_segment(spare);
         }
-        if self.appender.wants_segment() {
-            self.segments.want(self.now);
+        if self.appender.wants_segment() && self.segments.want(self.now) {
+            self.counters.no_segment();
         }
         let end = self.appender.log_end_offset().get();
         let released = self.log_events();

@@ -4,7 +4,7 @@ use std::{mem, os::fd::AsRawFd, time::Duration};
 
 use super::{ACCEPT, CANCEL, Driver, LINGER, SEND_WAIT, Waiting, token};
 use crate::{
-    metrics::{CloseReason, ShardState},
+    metrics::{CloseReason, RefuseReason, ShardState},
     shard::connection::{Connection, Key, Phase},
     smtp::{Event, Refusal},
 };
@@ -161,6 +161,9 @@ impl Driver {
                 continue;
             };
             let Some(mut connection) = self.take(key) else { continue };
+            if connection.awaits_header() || connection.greeting.is_some() {
+                self.counters.refused(usize::from(connection.listener), RefuseReason::Draining);
+            }
             if !connection.awaits_header() {
                 self.with_session(&mut connection, |session, context| {
                     session.handle_drain(context);
@@ -187,9 +190,9 @@ impl Driver {
         for (at, config) in certificates.enumerate().filter_map(|(at, tls)| Some((at, tls?))) {
             self.counters.certificate(at, config.not_after());
         }
-        let Self { counters, appender, segments, shared, collected_bytes, limits, .. } = self;
-        shared.published.beat(|| {
-            counters.snapshot(appender, segments, *collected_bytes, limits.inflight_bytes)
+        let Self { counters, appender, shared, collected_bytes, limits, .. } = self;
+        shared.published.beat(|heartbeats| {
+            counters.snapshot(appender, *collected_bytes, limits.inflight_bytes, heartbeats)
         });
     }
 }
