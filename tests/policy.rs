@@ -231,6 +231,7 @@ fn asking(dir: &Path, dns: SocketAddr) -> Launch {
         .set("listener.0.dns.reverse=true")
         .set("listener.0.proxy_protocol.mode=required")
         .set("listener.0.proxy_protocol.trusted=127.0.0.0/8")
+        .set("listener.0.accept.domains=*")
 }
 
 /// Connects as a proxy does for 192.0.2.`last`: the resolver knows all names of 127.0.0.0/8 by

@@ -30,6 +30,7 @@ fn launch(dir: &Path) -> Launch {
         .set("server.shards=1")
         .set("log.segment_size=16MiB")
         .set("limits.exempt=")
+        .set("listener.0.accept.domains=*")
 }
 
 /// A server that wants a header, from 127.0.0.1 to 127.0.0.99.

@@ -2,9 +2,59 @@
 //!
 //! What may hold a password (a URL) is not repeated in the message.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use reqwest::Url;
 
 use super::units;
+
+/// An address to listen at, as in `127.0.0.1:25` or `[::1]:25`. Names are not looked up: what they
+/// stand for decides who can reach the server. An IPv4 address in IPv6 form is the IPv4 address.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(match address.ip().to_canonical() {
+            ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+            // With its scope.
+            IpAddr::V6(_) => address,
+        });
+    }
+    let port = |text: &str| match text.is_empty() || !text.bytes().all(|o| o.is_ascii_digit()) {
+        true => None,
+        false => text.parse::<u16>().ok(),
+    };
+    let form = match text.rsplit_once(':') {
+        _ if port(text).is_some() => format!(
+            "an address is needed with the port: \"127.0.0.1:{text}\" for this machine alone, \
+             \"0.0.0.0:{text}\" and \"[::]:{text}\" for every address of it"
+        ),
+        _ if text.parse::<Ipv4Addr>().is_ok() => format!("a port is needed: \"{text}:25\""),
+        _ if text.parse::<Ipv6Addr>().is_ok() => {
+            format!("an IPv6 address needs brackets and a port: \"[{text}]:25\"")
+        }
+        Some(("" | "*" | "[*]", end)) if port(end).is_some() => format!(
+            "every address of this machine is \"0.0.0.0:{end}\" (IPv4) and \"[::]:{end}\" (IPv6)"
+        ),
+        Some(("localhost", end)) if port(end).is_some() => format!(
+            "an address is needed, not a name: \"127.0.0.1:{end}\" (IPv4) or \"[::1]:{end}\" \
+             (IPv6)"
+        ),
+        Some((host, end)) if port(end).is_some() && units::hostname(host).is_ok() => format!(
+            "an address of this machine is needed, not a name, as in \"192.0.2.1:{end}\"; \
+             \"0.0.0.0:{end}\" and \"[::]:{end}\" are every one of them"
+        ),
+        _ => "an address is needed, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".to_owned(),
+    };
+    Err(format!("{text:?} is not an address to listen at: {form}"))
+}
+
+/// An address of a DNS server; without a port it is that of DNS.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let alone = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    text.parse()
+        .or_else(|_| alone())
+        .map_err(|_| format!("{text} is not an address such as 127.0.0.1:53"))
+}
 
 /// `HOST:PORT`; the host is a name, an IPv4 address or an IPv6 one in brackets.
 pub(super) fn host_port(text: &str) -> Result<String, String> {
@@ -13,7 +63,7 @@ pub(super) fn host_port(text: &str) -> Result<String, String> {
     let port_ok = port.bytes().all(|octet| octet.is_ascii_digit())
         && port.parse::<u16>().is_ok_and(|port| port > 0);
     let host_ok = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         // Containers get names with underscores.
         None => units::hostname(&host.replace('_', "-")).is_ok(),
     };
@@ -145,6 +195,37 @@ mod tests {
         for text in bad {
             assert!(check(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn addresses_to_listen_at() {
+        for (text, address) in [
+            ("127.0.0.1:25", "127.0.0.1:25"),
+            (" [::]:25 ", "[::]:25"),
+            ("[::ffff:192.0.2.1]:25", "192.0.2.1:25"),
+            ("[fe80::1%2]:25", "[fe80::1%2]:25"),
+        ] {
+            assert_eq!(listen(text).unwrap().to_string(), address);
+        }
+        for (text, form) in [
+            ("25", "\"127.0.0.1:25\" for this machine alone, \"0.0.0.0:25\" and \"[::]:25\""),
+            (":25", "\"0.0.0.0:25\" (IPv4) and \"[::]:25\" (IPv6)"),
+            ("*:25", "\"0.0.0.0:25\" (IPv4) and \"[::]:25\" (IPv6)"),
+            ("localhost:25", "\"127.0.0.1:25\" (IPv4) or \"[::1]:25\" (IPv6)"),
+            ("mx.example.com:25", "not a name, as in \"192.0.2.1:25\""),
+            ("127.0.0.1", "a port is needed: \"127.0.0.1:25\""),
+            ("::1", "brackets and a port: \"[::1]:25\""),
+            ("127.0.0.1:65536", "such as \"127.0.0.1:2525\""),
+            ("127.0.0.1:smtp", "such as \"127.0.0.1:2525\""),
+            ("smtp://127.0.0.1", "such as \"127.0.0.1:2525\""),
+            ("", "such as \"127.0.0.1:2525\""),
+        ] {
+            let error = listen(text).unwrap_err();
+            assert!(error.contains(form) && error.contains(&format!("{text:?}")), "{error}");
+        }
+        let servers = ["192.0.2.1", "192.0.2.1:5353", "2001:db8::1"].map(dns_server);
+        let written = servers.map(|server| server.unwrap().to_string());
+        assert_eq!(written, ["192.0.2.1:53", "192.0.2.1:5353", "[2001:db8::1]:53"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys;
 use super::raw::{ConfigError, ConfigErrors, Origin, Settings};
+use super::units;
 use super::value::{Kind, Value};
 
 /// Looked for where no file is named, in this order.
@@ -212,6 +213,16 @@ fn take(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             wrong("a string")
         }
         (_, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
+        (Kind::Size { .. }, DeValue::Integer(number)) => {
+            match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(bytes) if bytes >= 0 => Ok(Value::Integer(bytes)),
+                Ok(_) => wrong("a negative number"),
+                Err(_) => Err("the number is too large".to_owned()),
+            }
+        }
+        (Kind::Duration { .. }, DeValue::Integer(number)) => {
+            Err(units::unitless_duration(number.as_str()))
+        }
         (_, DeValue::Integer(_)) => wrong("an integer"),
         (_, DeValue::Float(_)) => wrong("a float"),
         (_, DeValue::Boolean(_)) => wrong("a boolean"),

@@ -17,7 +17,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
         _ => Protocol::Smtp,
     };
     let accept = accept(s, &key);
-    let (listen, listen_unix) = listen(s, &key, protocol, &accept);
+    let (listen, listen_unix) = listen(s, &key, protocol);
     let tls_mode = match s.choice(&key("tls_mode")) {
         "off" => TlsMode::Off,
         "required" => TlsMode::Required,
@@ -62,37 +62,34 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
     }
 }
 
-/// Where it listens. Beyond loopback somebody must have said whose mail it takes: no server is a
-/// catch-all for the Internet by accident.
+/// Longest path of a unix socket: `sun_path` of unix(7) without the NUL.
+const UNIX_PATH_MAX: usize = 107;
+
+/// Where it listens.
 fn listen(
     s: &mut Settings,
     key: &impl Fn(&str) -> String,
     protocol: Protocol,
-    accept: &AcceptConfig,
 ) -> (Vec<SocketAddr>, Vec<PathBuf>) {
     let errors = s.error_count();
-    let open = protocol == Protocol::Smtp && accept.is_empty();
     let mut paths = Vec::new();
     let addresses = s.list(&key("listen"), |text| {
         if let Some(path) = text.strip_prefix("unix:") {
             return match (protocol, path.starts_with('/')) {
+                (Protocol::Lmtp, true) if path.len() > UNIX_PATH_MAX => Err(format!(
+                    "{text}: the path has {} bytes, and that of a unix socket has {UNIX_PATH_MAX} \
+                     at most",
+                    path.len()
+                )),
                 (Protocol::Lmtp, true) => Ok((None, Some(PathBuf::from(path)))),
                 (Protocol::Lmtp, false) => Err(format!("{text}: the path must begin with /")),
                 _ => Err(format!("{text}: a unix socket is for protocol = \"lmtp\"")),
             };
         }
-        let address = address(text)?;
+        let address = address::listen(text)?;
         if address.port() == 25 && protocol == Protocol::Lmtp {
             // RFC 2033 §5.
             return Err(format!("{text}: LMTP must not be spoken on port 25"));
-        }
-        if open && !address.ip().to_canonical().is_loopback() {
-            return Err(format!(
-                "{text} listens beyond loopback: {} or {} is needed there, or the server would be \
-                 a catch-all for the Internet (accept.domains = [\"*\"] says that it shall be)",
-                key("accept.domains"),
-                key("accept.recipients_file"),
-            ));
         }
         Ok((Some(address), None))
     });
@@ -126,8 +123,9 @@ fn accept(s: &mut Settings, key: &impl Fn(&str) -> String) -> AcceptConfig {
     }
 }
 
-/// `example.com`, `*.example.com` or `*`, in lower case.
+/// `example.com`, `*.example.com` or `*`, in lower case and without the dot of the root.
 fn domain_pattern(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
     let name = text.strip_prefix("*.").unwrap_or(text);
     if text == "*" {
         return Ok(text.to_owned());
@@ -186,6 +184,10 @@ fn auth(
     }
     if !mechanisms.is_empty() && tls == TlsMode::Off {
         blame(s, "AUTH is offered only under TLS, and tls_mode is \"off\"".to_owned());
+    }
+    if users_file.is_some() && mechanisms.is_empty() {
+        let message = format!("nobody can log in: {} is needed with it", key("auth.mechanisms"));
+        s.blame(&key("auth.users_file"), message);
     }
     if required && mechanisms.is_empty() {
         s.blame(&key("auth.required"), format!("{} is needed with it", key("auth.mechanisms")));

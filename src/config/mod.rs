@@ -15,10 +15,12 @@ mod address;
 mod defaults;
 mod export_keys;
 mod exports;
+mod exposure;
 mod file;
 mod keys;
 mod listeners;
 mod machine;
+mod overlap;
 mod promises;
 mod raw;
 mod reload;
@@ -69,6 +71,7 @@ pub struct Config {
     pub exports: Vec<ExportOptions>,
     file: Option<PathBuf>,
     settings: Vec<Setting>,
+    warnings: Vec<String>,
     source: Source,
 }
 
@@ -606,8 +609,11 @@ impl Config {
         }
         settings.add_environment(environment);
         settings.add_flags(sets);
-        settings.complete(&machine.hostname);
-        let mut config = check(settings, machine)?;
+        let (hostname, renamed) = units::machine_hostname(&machine.hostname);
+        settings.complete(&hostname);
+        let mut config = check(settings, machine, &hostname)?;
+        // Whoever chose a name is not concerned.
+        config.warnings.extend(renamed.filter(|_| config.server.hostname == hostname));
         config.file = file.map(|file| file.path.clone());
         Ok(config)
     }
@@ -617,33 +623,51 @@ impl Config {
         &self.settings
     }
 
+    /// Defaults that this machine does not bear and that were replaced, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether a listener would take anybody's mail from anybody: asked of what
+    /// [`Config::as_taken_by`] makes of two configurations that are fine each.
+    ///
+    /// # Errors
+    ///
+    /// Every such listener.
+    pub fn check_running(&self) -> Result<(), ConfigErrors> {
+        exposure::check_running(&self.listeners, &self.exports)
+    }
+
     /// The file it was read from, as it was named; `None` if there was none.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 }
 
-fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErrors> {
+fn check(
+    mut settings: Settings,
+    machine: &Machine,
+    hostname: &str,
+) -> Result<Config, ConfigErrors> {
     let s = &mut settings;
     let server = ServerConfig {
         hostname: s.parse("server.hostname", |text| match text {
-            "" => units::hostname(&machine.hostname),
+            "" => Ok(hostname.to_owned()),
             _ => units::hostname(text),
         }),
         shards: s.integer("server.shards").unwrap_or(machine.cpus.len()).max(1),
-        cpus: machine.cpus.clone(),
+        cpus: if machine.cpus.is_empty() { vec![0] } else { machine.cpus.clone() },
         admin_listen: admin_listen(s),
         admin_token_file: s.file("server.admin.token_file"),
         admin_hosts: s.list("server.admin.hosts", |text| {
             units::hostname(text).map(|name| name.to_lowercase())
         }),
-        dns_servers: s.list("server.dns.servers", |text| {
-            text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:53"))
-        }),
+        dns_servers: s.list("server.dns.servers", address::dns_server),
         tls: files(s, "server.tls"),
     };
     let log = log(s);
-    let limits = limits(s, machine);
+    let mut warnings = Vec::new();
+    let limits = limits(s, machine, &mut warnings);
     let listeners: Vec<ListenerConfig> =
         (0..s.listener_count()).map(|index| listeners::listener(s, index)).collect();
     for (index, listener) in listeners.iter().enumerate() {
@@ -659,6 +683,11 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
                 "there is no TLS to ask clients in: a certificate and tls_mode are needed";
             s.blame(&format!("listener.{index}.tls.client_ca_file"), message.to_owned());
         }
+        if !listener.auth.mechanisms.is_empty() && listener.tls_mode != TlsMode::Off && !written {
+            let message = "AUTH is offered only under TLS, which needs server.tls.cert_file and \
+                           server.tls.key_file";
+            s.blame(&format!("listener.{index}.auth.mechanisms"), message.to_owned());
+        }
         if listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
             s.blame(&format!("listener.{index}.name"), "another listener has this name".to_owned());
         }
@@ -670,6 +699,8 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
     };
     let exports = exports::exports(s, &context);
     promises::check(s, &listeners, &exports);
+    exposure::check(s, &listeners, &exports);
+    overlap::check(s, &listeners, server.admin_listen);
     let settings = settings.finish()?;
     Ok(Config {
         server,
@@ -679,6 +710,7 @@ fn check(mut settings: Settings, machine: &Machine) -> Result<Config, ConfigErro
         exports,
         file: None,
         settings,
+        warnings,
         source: Source::default(),
     })
 }
@@ -725,14 +757,27 @@ fn log(s: &mut Settings) -> LogConfig {
     }
 }
 
-fn limits(s: &mut Settings, machine: &Machine) -> LimitsConfig {
+fn limits(s: &mut Settings, machine: &Machine, warnings: &mut Vec<String>) -> LimitsConfig {
     let message_size = s.size("limits.message_size").unwrap_or_default();
     let inflight = s.amount("limits.inflight_bytes");
-    let inflight_bytes = match inflight {
+    let mut inflight_bytes = match inflight {
         Amount::Percent(percent) => machine.memory_bytes / 100 * percent as u64,
         Amount::Bytes(bytes) => bytes,
         Amount::Word => 0,
     };
+    if let Amount::Percent(percent) = inflight
+        && inflight_bytes < message_size
+    {
+        // What a share of the memory comes to is the machine's doing.
+        warnings.push(format!(
+            "limits.inflight_bytes: {percent}% of the memory that this process may use, {} MiB, do \
+             not hold one message of limits.message_size; using {}; give it more memory, or set a \
+             smaller limits.message_size",
+            inflight_bytes >> 20,
+            format_size(message_size),
+        ));
+        inflight_bytes = message_size;
+    }
     if inflight_bytes < message_size && inflight != Amount::Word {
         let (bytes, least) = (format_size(inflight_bytes), format_size(message_size));
         let message = format!("{bytes} do not hold one message of limits.message_size ({least})");
@@ -785,15 +830,11 @@ fn files(settings: &mut Settings, table: &str) -> Option<Files> {
 }
 
 fn admin_address(text: &str, has_token: bool) -> Result<SocketAddr, String> {
-    let address = address(text)?;
+    let address = address::listen(text)?;
     if has_token || address.ip().to_canonical().is_loopback() {
         return Ok(address);
     }
     Err(format!("{text} listens beyond loopback: server.admin.token_file is needed for that"))
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text} is not an address such as 127.0.0.1:2525"))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) fn check(s: &mut Settings, listeners: &[ListenerConfig], exports: &[E
 }
 
 /// Whether mail of this listener goes there.
-fn concerns(export: &ExportOptions, listener: &ListenerConfig) -> bool {
+pub(super) fn concerns(export: &ExportOptions, listener: &ListenerConfig) -> bool {
     let only = &export.filter.listener;
     only.is_empty() || only.contains(&listener.name)
 }

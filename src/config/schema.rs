@@ -8,9 +8,9 @@ use super::export_keys::TYPES;
 use super::keys::{ARRAYS, Key, Table};
 use super::value::Kind;
 
-const SIZE: &str = "^[0-9]+ ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$";
+const SIZE: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|TB|K|M|G|T|KiB|MiB|GiB|TiB)?$";
 const PERCENT: &str = "^[0-9]+ ?%$";
-const DURATION: &str = "^[0-9]+ ?(ms|s|m|h|d)$";
+const DURATION: &str = "^[0-9]+ ?(ms|s|m|h|d|w)$";
 const RATE: &str = "^[0-9]+/s$";
 const PER_MINUTE: &str = "^[0-9]+/m$";
 
@@ -94,6 +94,7 @@ fn value(key: &Key) -> Json {
         Kind::Size { word, percent, .. } => {
             choices.extend(word.map(|word| json!({"const": word})));
             choices.extend(percent.map(|_| text(PERCENT)));
+            choices.push(json!({"type": "integer", "minimum": 0}));
             text(SIZE)
         }
         Kind::Duration { word, .. } => {

@@ -136,6 +136,8 @@ fn schema_and_check_agree() {
     let kafka = "type = \"kafka\"\nbrokers = [\"a:1\"]\ntopic = \"t\"\n";
     for good in [
         "server.shards = 4".to_owned(),
+        "log.segment_size = 67108864\nlog.retention.size = \"50G\"".to_owned(),
+        "log.retention.age = \"2w\"\nlimits.message_size = \"1000000\"".to_owned(),
         "limits.inflight_bytes = \"1GiB\"\nlog.disk.low = \"5 %\"".to_owned(),
         "log.retention.age = \"\"\nlog.retention.size = \"\"".to_owned(),
         export("type = \"blackhole\"\nretry.give_up_after = \"1d\"\nreplay_rate = \"10/s\""),
@@ -150,7 +152,9 @@ fn schema_and_check_agree() {
         "log.dir = 5".to_owned(),
         "server.shards = 0".to_owned(),
         "limits.recipients = 99".to_owned(),
-        "log.segment_size = \"64\"".to_owned(),
+        "log.segment_size = \"64 octets\"".to_owned(),
+        "log.segment_size = -1".to_owned(),
+        "limits.timeout.data = 10".to_owned(),
         "log.sync = \"x\"".to_owned(),
         "log.retention = \"7d\"".to_owned(),
         "listener = {}".to_owned(),

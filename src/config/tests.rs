@@ -145,7 +145,8 @@ fn values_out_of_range() {
         ("server.shards=0", "from 1 to 1024, or \"auto\""),
         ("server.hostname=a b", "not a host name"),
         ("listener.0.line_ends=maybe", "one of reject, normalize, allow"),
-        ("listener.0.listen=2525", "not an address"),
+        ("listener.0.listen=2525", "is not an address to listen at: an address is needed with"),
+        ("server.admin.listen=*:2580", "every address of this machine is \"0.0.0.0:2580\""),
     ] {
         refused(&[], &[set], text);
     }
@@ -168,6 +169,9 @@ fn no_catch_all_beyond_loopback() {
         assert!(load(&[], &sets).is_ok(), "{policy}");
     }
     assert!(load(&[], &["listener.0.listen=[::]:25", "listener.0.protocol=refuse"]).is_ok());
+    // Both at once, as in README: a listener's [::] is IPv6 alone.
+    let sets = ["listener.0.listen=[::]:25,0.0.0.0:25", "listener.0.accept.domains=*"];
+    assert!(load(&[], &sets).is_ok());
     let sets = ["server.admin.listen=192.0.2.1:80", "server.admin.token_file=/t"];
     assert!(load(&[], &sets).is_ok());
     assert_eq!(load(&[], &["server.admin.listen="]).unwrap().server.admin_listen, None);
@@ -184,11 +188,21 @@ fn gates_that_need_each_other() {
             "AUTH is offered only under TLS",
         ),
         (&["listener.0.auth.required=true"], "auth.mechanisms is needed with it"),
+        (&["listener.0.auth.users_file=/u"], "nobody can log in: listener.0.auth.mechanisms"),
+        (
+            &["listener.0.auth.mechanisms=PLAIN", "listener.0.auth.users_file=/u"],
+            "listener.0.auth.mechanisms (--set): AUTH is offered only under TLS, which needs \
+             server.tls.cert_file and server.tls.key_file",
+        ),
         (&["listener.0.proxy_protocol.mode=required"], "trusted is needed with it"),
         (&["listener.0.proxy_protocol.trusted=x"], "trusted (--set): "),
         (&["listener.0.listen=unix:/s"], "for protocol = \"lmtp\""),
         (&["listener.0.listen=unix:s", "listener.0.protocol=lmtp"], "must begin with /"),
         (&["listener.0.listen=[::1]:25", "listener.0.protocol=lmtp"], "on port 25"),
+        (
+            &[&format!("listener.0.listen=unix:/{}", "s".repeat(107)), "listener.0.protocol=lmtp"],
+            "the path has 108 bytes, and that of a unix socket has 107 at most",
+        ),
         (&["listener.0.accept.domains=a b"], "is not a domain"),
         (&["listener.0.accept.subaddress=++"], "is not a delimiter"),
         (&["listener.0.dns.lists=zen.example=0"], "is not a list"),
@@ -214,6 +228,57 @@ fn gates_that_need_each_other() {
     assert_eq!(listener.accept.subaddress, Some('+'));
     assert_eq!(config.limits.connections_per_ip, None);
     assert_eq!(config.limits.connection_rate_per_ip, Some(600));
+}
+
+/// What the machine is like is nobody's mistake.
+#[test]
+fn defaults_of_an_odd_machine_are_repaired() {
+    let odd = Machine {
+        hostname: "mail_gw".to_owned(),
+        cpus: Vec::new(),
+        memory_bytes: 32 << 20,
+        descriptors_max: 0,
+    };
+    let load = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|text| (*text).to_owned()).collect();
+        Config::from_sources([], &sets, &odd)
+    };
+    let config = load(&[]).unwrap();
+    assert_eq!(config.server.hostname, "mail-gw");
+    assert_eq!((config.server.shards, config.server.cpus.as_slice()), (1, &[0][..]));
+    assert_eq!(config.limits.inflight_bytes, config.limits.message_size);
+    assert!(config.limits.connections_total >= 1);
+    let [memory, name] = config.warnings() else { panic!("{:?}", config.warnings()) };
+    assert!(name.contains("\"mail_gw\"") && name.contains("set server.hostname"), "{name}");
+    assert!(memory.contains("50%") && memory.contains("using 25MiB"), "{memory}");
+    // What somebody wrote is judged.
+    let config = load(&["server.hostname=mx.example", "limits.message_size=1MiB"]).unwrap();
+    assert_eq!(config.warnings(), [""; 0]);
+    assert!(load(&["server.hostname=mail_gw"]).is_err());
+    assert!(load(&["limits.inflight_bytes=16MiB"]).is_err());
+    let healthy = Config::from_sources([], &[], &machine()).unwrap();
+    assert_eq!(healthy.warnings(), [""; 0]);
+}
+
+/// In TOML as in a variable: a number of bytes is a size, a duration needs its unit.
+#[test]
+fn sizes_and_durations_as_people_write_them() {
+    let config = from_text("limits.message_size = 52428800\nlog.retention.age = \"2w\"\n").unwrap();
+    assert_eq!(config.limits.message_size, 52_428_800);
+    assert_eq!(config.log.retention.age, Some(Duration::from_secs(14 * 86_400)));
+    let config = from_text("limits.message_size = \"50M\"\n").unwrap();
+    assert_eq!(config.limits.message_size, 50 << 20);
+    wrong(
+        "limits.timeout.command = 10\nlimits.message_size = -1\nlimits.content_line = 1.5\n",
+        &[
+            "limits.timeout.command (m.toml:1): 10 is not a duration: it needs a unit, as in \
+             \"10s\"; ms, s, m, h, d or w",
+            "limits.message_size (m.toml:2): a string such as \"64MiB\" or a number of bytes is \
+             needed, not a negative number",
+            "limits.content_line (m.toml:3): a string such as \"64MiB\" or a number of bytes is \
+             needed, not a float",
+        ],
+    );
 }
 
 #[test]
@@ -293,7 +358,7 @@ fn every_choice_of_the_tables_is_taken() {
     walk(keys::Table::Root, "", "");
     // Two of its modes need a certificate.
     let tls = "[server]\ntls = { cert_file = \"/a\", key_file = \"/b\" }\n\
-               [[listener]]\nproxy_protocol.trusted = [\"192.0.2.1\"]\n";
+               [[listener]]\nproxy_protocol.trusted = [\"192.0.2.1\"]\naccept.domains = [\"*\"]\n";
     walk(keys::Table::Listener(0), "", tls);
     for (kind, text) in &minimal {
         walk(keys::Table::Export(0), kind, text);

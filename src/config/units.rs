@@ -5,26 +5,41 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-const SIZE_UNITS: [(&str, u64); 9] = [
+/// The first four are written by [`format_size`]. A letter alone is binary, as in systemd, nginx
+/// and Postfix.
+const SIZE_UNITS: [(&str, u64); 15] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
+    ("K", 1 << 10),
+    ("M", 1 << 20),
+    ("G", 1 << 30),
+    ("T", 1 << 40),
     ("kB", 1_000),
+    ("KB", 1_000),
     ("MB", 1_000_000),
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
     ("B", 1),
+    ("", 1),
 ];
 
-/// `ms` comes before `m` and `s`, which are its suffixes.
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// The first five are written by [`format_duration`].
+const DURATION_UNITS: [(&str, u64); 6] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+    ("w", 604_800_000),
+];
 
-/// Reads a size such as `64MiB` or `1000000B`.
+/// Reads a size such as `64MiB`, `64M`, `500MB` or, in bytes, `1000000`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    with_unit(text, &SIZE_UNITS)
-        .ok_or_else(|| format!("{text:?} is not a size such as \"64MiB\" or \"512KiB\""))
+    with_unit(text, &SIZE_UNITS).ok_or_else(|| {
+        format!("{text:?} is not a size such as \"64MiB\", \"500MB\" or a number of bytes")
+    })
 }
 
 /// Reads a size between two bounds, both included.
@@ -38,9 +53,18 @@ pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, Stri
 
 /// Reads a duration such as `10s`, `5m` or `500ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    with_unit(text, &DURATION_UNITS)
-        .map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is not a duration such as \"10s\" or \"5m\""))
+    with_unit(text, &DURATION_UNITS).map(Duration::from_millis).ok_or_else(|| {
+        let number = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+        match number {
+            true => unitless_duration(text),
+            false => format!("{text:?} is not a duration such as \"10s\" or \"5m\""),
+        }
+    })
+}
+
+/// What is wrong with a duration that is a number alone: seconds and milliseconds are both common.
+pub(super) fn unitless_duration(number: &str) -> String {
+    format!("{number} is not a duration: it needs a unit, as in \"{number}s\"; ms, s, m, h, d or w")
 }
 
 /// Reads a duration between two bounds, both included.
@@ -74,7 +98,8 @@ pub fn format_size(bytes: u64) -> String {
 /// Writes a duration in the largest unit that divides it.
 pub fn format_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let unit = DURATION_UNITS.iter().rev().find(|(_, unit)| ms > 0 && ms.is_multiple_of(*unit));
+    let unit =
+        DURATION_UNITS.iter().take(5).rev().find(|(_, unit)| ms > 0 && ms.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{ms}ms"), |(name, unit)| format!("{}{name}", ms / unit))
 }
 
@@ -101,8 +126,10 @@ pub(super) fn list(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Checks a host name: RFC 5321 §4.1.2 `Domain`, at most 255 octets (§4.5.3.1.2).
+/// Checks a host name: RFC 5321 §4.1.2 `Domain`, at most 255 octets (§4.5.3.1.2). The dot of the
+/// root at its end is dropped.
 pub(super) fn hostname(text: &str) -> Result<String, String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
@@ -114,6 +141,29 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a host name such as mx1.example.com"))
+}
+
+/// A host name made of what this machine calls itself, which nobody wrote for us: `mail_gw` becomes
+/// `mail-gw`, other scripts their A-labels (RFC 5890). The second is a warning where the name had to
+/// be changed.
+pub(super) fn machine_hostname(name: &str) -> (String, Option<String>) {
+    if let Ok(fine) = hostname(name) {
+        return (fine, None);
+    }
+    let ascii = idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_owned());
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let labels: String = ascii.chars().map(plain).collect();
+    let labels: Vec<_> = labels
+        .split('.')
+        .map(|label| label.trim_matches('-'))
+        .filter(|label| !label.is_empty())
+        .collect();
+    let repaired = hostname(&labels.join(".")).unwrap_or_else(|_| "localhost".to_owned());
+    let warning = format!(
+        "this machine is called {name:?}, which is not a host name that SMTP allows; using \
+         {repaired:?}; set server.hostname to the name that clients know"
+    );
+    (repaired, Some(warning))
 }
 
 /// Checks a name that becomes a metric label.
@@ -184,9 +234,19 @@ mod tests {
             assert_eq!(size(text), Ok(bytes), "{text}");
             assert_eq!(size(&format_size(bytes)), Ok(bytes), "{text}");
         }
-        assert_eq!(size("5MB"), Ok(5_000_000));
-        for text in ["", "64", "MiB", "-1MiB", "1.5MiB", "1mib", "99999999999TiB"] {
-            assert!(size(text).is_err(), "{text}");
+        for (text, bytes) in [
+            ("5MB", 5_000_000),
+            ("50M", 50 << 20),
+            ("1 GiB", 1 << 30),
+            ("2KB", 2_000),
+            ("2kB", 2_000),
+            ("52428800", 52_428_800),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1MiB", "1.5MiB", "1mib", "5m", "1KiBs", "99999999999TiB"] {
+            let error = size(text).unwrap_err();
+            assert!(error.contains("\"64MiB\", \"500MB\" or a number of bytes"), "{error}");
         }
     }
 
@@ -196,9 +256,12 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
             assert_eq!(format_duration(Duration::from_millis(ms)), text);
         }
-        for text in ["", "10", "s", "10 seconds", "-1s"] {
-            assert!(duration(text).is_err(), "{text}");
+        assert_eq!(duration("2w"), Ok(Duration::from_secs(14 * 86_400)));
+        assert_eq!(format_duration(Duration::from_secs(7 * 86_400)), "7d");
+        for text in ["", "s", "10 seconds", "-1s", "1y"] {
+            assert!(duration(text).unwrap_err().contains("such as \"10s\""), "{text}");
         }
+        assert!(duration("10").unwrap_err().contains("it needs a unit, as in \"10s\""));
     }
 
     #[test]
@@ -226,8 +289,30 @@ mod tests {
     #[test]
     fn host_names() {
         assert!(hostname("mx1.example.com").is_ok() && hostname("localhost").is_ok());
+        assert_eq!(hostname("mx1.example.com.").as_deref(), Ok("mx1.example.com"));
         for text in ["", "a..b", "-a", "a b", "a_b", "a\r\nb"] {
             assert!(hostname(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_machines_are_repaired_and_never_judged() {
+        for (name, repaired) in [
+            ("mail_gw", "mail-gw"),
+            ("b\u{fc}ro-pc", "xn--bro-pc-3ya"),
+            ("_x_.a..b.", "x.a.b"),
+            ("my host", "my-host"),
+            ("---", "localhost"),
+            ("", "localhost"),
+            (&"a".repeat(64), "localhost"),
+        ] {
+            let (found, warning) = machine_hostname(name);
+            assert_eq!(found, repaired, "{name:?}");
+            let warning = warning.expect("it was changed");
+            assert!(warning.contains(&format!("{name:?}")) && warning.contains(repaired));
+        }
+        for (name, kept) in [("mx1", "mx1"), ("node1.example.org.", "node1.example.org")] {
+            assert_eq!(machine_hostname(name), (kept.to_owned(), None));
         }
     }
 }

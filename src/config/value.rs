@@ -121,7 +121,7 @@ impl Kind {
             Kind::List => "an array of strings".to_owned(),
             Kind::Integer { word: None, .. } => "an integer".to_owned(),
             Kind::Integer { word: Some(word), .. } => format!("an integer or {word:?}"),
-            Kind::Size { .. } => "a string such as \"64MiB\"".to_owned(),
+            Kind::Size { .. } => "a string such as \"64MiB\" or a number of bytes".to_owned(),
             Kind::Duration { .. } => "a string such as \"10s\"".to_owned(),
             Kind::Rate => "a string such as \"1000/s\"".to_owned(),
             Kind::PerMinute => "a string such as \"600/m\"".to_owned(),

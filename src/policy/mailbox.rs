@@ -102,6 +102,8 @@ impl Mailbox {
         if let Some(literal) = domain.strip_prefix('[') {
             return self.push_literal(literal.strip_suffix(']')?);
         }
+        // The dot of the root names the same domain.
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
         let ascii = match domain.is_ascii() {
             true => Cow::Borrowed(domain),
             false => idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::STD3).ok()?,
@@ -152,13 +154,23 @@ mod tests {
         check("a@[192.0.2.1]", "a@[192.0.2.1]");
         check("a@[IPv6:2001:DB8:0::1]", "a@[2001:db8::1]");
         check("PostMaster", "postmaster");
+        check("a@Example.com.", "a@example.com");
+        check("a@db_1.example", "a@db_1.example");
     }
 
     #[test]
     fn what_has_no_domain_is_equal_to_nothing() {
-        for mailbox in
-            ["a@", "a@a..b", "a@ü。。b", "a@ü＠b", "a@[1.2.3]", "a@[IPv6:x]", "a@[1.2.3.4"]
-        {
+        for mailbox in [
+            "a@",
+            "a@.",
+            "a@a..",
+            "a@a..b",
+            "a@ü。。b",
+            "a@ü＠b",
+            "a@[1.2.3]",
+            "a@[IPv6:x]",
+            "a@[1.2.3.4",
+        ] {
             assert!(Mailbox::new(mailbox).is_none(), "{mailbox}");
         }
         let long = format!("a@{}", ["a"; 200].join("."));

@@ -157,6 +157,7 @@ impl Reloader {
 
     fn take_up(&mut self, new: Config) -> Result<Vec<String>, String> {
         let taken = new.as_taken_by(&self.started);
+        taken.check_running().map_err(|errors| errors.to_string())?;
         let accept_files = AcceptFiles::new(&taken);
         let listeners = self.listener_settings(&taken).map_err(|errors| errors.to_string())?;
         let mut certificates = Vec::new();

@@ -92,8 +92,14 @@ fn types_are_those_of_toml() {
         ("log.dir = []", "a string is needed, not an array"),
         ("log.dir.x = 1", "a string is needed, not a table"),
         ("log.dir = 2026-11-22", "a string is needed, not a date"),
-        ("log.segment_size = 1.5", "a string such as \"64MiB\" is needed, not a float"),
-        ("limits.timeout.data = 5", "a string such as \"10s\" is needed, not an integer"),
+        (
+            "log.segment_size = 1.5",
+            "a string such as \"64MiB\" or a number of bytes is needed, not a float",
+        ),
+        (
+            "limits.timeout.data = 5",
+            "5 is not a duration: it needs a unit, as in \"5s\"; ms, s, m, h, d or w",
+        ),
         ("limits.recipients = \"100\"", "an integer is needed, not a string"),
         ("limits.recipients = 99999999999999999999", "the number is too large"),
         ("server.shards = \"all\"", "an integer or \"auto\" is needed, not a string"),

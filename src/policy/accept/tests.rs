@@ -34,6 +34,8 @@ fn check(accept: &Accept, wanted: Recipient, mailboxes: &[&str]) {
 #[test]
 fn domains_are_exact_or_below_a_wildcard() {
     let accept = load(&["example.com", "*.example.org", "ü.example"], None);
+    // The dot of the root names the same domain.
+    check(&accept, Ours, &["a@example.com.", "a@x.example.org."]);
     check(
         &accept,
         Ours,
@@ -41,13 +43,30 @@ fn domains_are_exact_or_below_a_wildcard() {
     );
     check(&accept, Ours, &["a@ü.example", "a@XN--TDA.example", "\"a @b\"@example.com"]);
     check(&accept, Foreign, &["a@x.example.com", "a@example.org", "a@xexample.org", "a@com"]);
-    check(&accept, Foreign, &["a@[192.0.2.1]", "a@example.com.", "a@u.example", "someone"]);
+    check(&accept, Foreign, &["a@[192.0.2.1]", "a@u.example", "someone"]);
     check(
         &accept,
         Foreign,
         &["a%example.com@elsewhere.example", "example.com!a@elsewhere.example"],
     );
     assert_eq!((accept.domains(), accept.recipients()), (Some(3), None));
+}
+
+#[test]
+fn lists_hold_underscores_and_the_dot_of_the_root() {
+    let domains = ["db_1.example", "*.my_net.example", "dot.example.", "*.below.example."];
+    let accept = load(&domains, None);
+    for domain in ["db_1.example", "a.my_net.example", "dot.example", "a_b.below.example"] {
+        check(&accept, Ours, &[&format!("a@{domain}"), &format!("A@{domain}.")]);
+    }
+    check(&accept, Foreign, &["a@db-1.example", "a@dbx1.example", "a@my_net.example", "a@."]);
+    let accept = load(&[], Some("root@db_1.example\nuser@dot.example.\n@all_1.example.\n"));
+    check(&accept, Ours, &["root@db_1.example", "user@dot.example", "any@all_1.example"]);
+    check(&accept, Unknown, &["other@db_1.example"]);
+    for bad in ["a..example", ".", "a b.example", "example..", "-a.example", ""] {
+        let options = AcceptOptions { domains: vec![bad.to_owned()], ..AcceptOptions::default() };
+        assert!(Accept::load(&options).is_err(), "{bad:?}");
+    }
 }
 
 #[test]

@@ -76,9 +76,7 @@ impl ClientAdvisor {
         metrics: DnsMetrics,
     ) -> io::Result<Self> {
         let servers = match servers {
-            [] => system_servers(&fs::read_to_string(RESOLV_CONF).map_err(|error| {
-                io::Error::new(error.kind(), format!("{RESOLV_CONF}: {error}"))
-            })?)?,
+            [] => servers_of_machine(fs::read_to_string(RESOLV_CONF)),
             servers => servers.to_vec(),
         };
         let rules = compile(rules)?;
@@ -164,8 +162,24 @@ fn compile(rules: impl IntoIterator<Item = (String, ClientRules)>) -> io::Result
     compiled.collect()
 }
 
+/// The servers of resolv.conf(5). A file that is missing or names none is no reason not to start:
+/// as resolver(3) does, a server on this machine is asked then.
+fn servers_of_machine(resolv_conf: io::Result<String>) -> Vec<SocketAddr> {
+    let (servers, trouble) = match resolv_conf {
+        Ok(text) => (system_servers(&text), "it names no DNS server that can be asked".to_owned()),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    if servers.is_empty() {
+        tracing::warn!(
+            "{RESOLV_CONF}: {trouble}; asking 127.0.0.1:53; set server.dns.servers to choose others"
+        );
+        return vec![SocketAddr::from(([127, 0, 0, 1], 53))];
+    }
+    servers
+}
+
 /// The `nameserver` lines of resolv.conf(5).
-fn system_servers(text: &str) -> io::Result<Vec<SocketAddr>> {
+fn system_servers(text: &str) -> Vec<SocketAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
@@ -175,13 +189,7 @@ fn system_servers(text: &str) -> io::Result<Vec<SocketAddr>> {
             servers.push(SocketAddr::new(address, 53));
         }
     }
-    match servers.as_slice() {
-        [] => {
-            let message = format!("no DNS server in {RESOLV_CONF}: server.dns.servers is needed");
-            Err(io::Error::new(io::ErrorKind::NotFound, message))
-        }
-        _ => Ok(servers),
-    }
+    servers
 }
 
 #[cfg(test)]
@@ -192,11 +200,13 @@ mod tests {
     fn servers_of_the_system_are_found() {
         let text = "# nameserver 192.0.2.9\nsearch example\nnameserver 192.0.2.1\n\
                     nameserver\t2001:db8::1 # second\nnameserver fe80::1%eth0\noptions edns0\n";
-        let servers = system_servers(text).unwrap();
+        let servers = servers_of_machine(Ok(text.to_owned()));
         let wanted: [SocketAddr; 2] =
             ["192.0.2.1:53", "[2001:db8::1]:53"].map(|text| text.parse().unwrap());
         assert_eq!(servers, wanted);
-        let error = system_servers("search example\n").unwrap_err();
-        assert!(error.to_string().contains("server.dns.servers is needed"), "{error}");
+        let missing = io::Error::from(io::ErrorKind::NotFound);
+        for none in [Ok("search example\nnameserver fe80::1%eth0\n".to_owned()), Err(missing)] {
+            assert_eq!(servers_of_machine(none), ["127.0.0.1:53".parse::<SocketAddr>().unwrap()]);
+        }
     }
 }
