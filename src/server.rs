@@ -1,5 +1,6 @@
 //! Builds, starts and drains both planes.
 
+mod drain;
 mod listeners;
 mod recipients;
 mod reload;
@@ -22,7 +23,9 @@ use std::{
 use self::listeners::{Bound, Place, advise, bind_addresses, limits, reload_certificates};
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
-    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, RetentionConfig, SyncMode},
+    config::{
+        Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, RetentionConfig, SyncMode, format_duration,
+    },
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskFacts, DiskState, DnsMetrics, ExportMetrics, Published},
@@ -140,6 +143,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let disk_rule = reload::DiskRule::new(config.log.disk_low);
     let keeper = keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule)?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
+    let (drains, wanted_drains) = crossbeam::channel::bounded(16);
     let admin = match config.server.admin_listen {
         Some(address) => {
             let (dir, low) = (data.path.clone(), disk_rule.clone());
@@ -167,6 +171,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 export: metrics.clone(),
                 token: config.admin_token()?,
                 reloads,
+                drains,
                 dns: dns.clone(),
             };
             Some(admin::start(address, state)?)
@@ -201,7 +206,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut hangups = stop.hangups();
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
-    stop.wait(|| {
+    let mut housekeeping = || {
         if config.log.sync == SyncMode::None && reminded.elapsed() >= REMINDER {
             reminded = Instant::now();
             tracing::warn!("log.sync = \"none\": NOT durable, a power cut loses acknowledged mail");
@@ -221,20 +226,23 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             // Whoever asked may be gone.
             let _ = wanted.send(reloader.reload());
         }
-        shards.iter().any(|shard| shard.shared.is_finished())
+        reloader.current.server.drain_lead
+    };
+    let out = drain::Drain { stop: &stop, shards: &shared, asking: wanted_drains };
+    let mut lead = config.server.drain_lead;
+    stop.wait(|| {
+        lead = housekeeping();
+        out.asked(lead) || shared.iter().any(|shard| shard.is_finished())
     });
     ready.set_draining();
-    for shard in &shards {
-        shard.shared.ask_to_drain();
+    if !lead.is_zero() {
+        let lead = format_duration(lead);
+        tracing::info!("draining: not ready from now on; the ports close in {lead}");
     }
-    // A second signal: whoever gave it does not want to wait.
-    let wanted = stop.count() + 1;
-    while !shared.iter().all(|shard| shard.is_finished()) {
-        if stop.count() >= wanted {
-            shared.iter().for_each(|shard| shard.ask_to_hurry());
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    out.lead(lead, || {
+        housekeeping();
+    });
+    out.finish();
     let mut failed = None;
     for shard in shards {
         if let Err(error) = shard.join() {

@@ -141,3 +141,109 @@ fn a_drain_is_bounded() {
     assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
     assert_eq!(common::verified(dir.path()), 0);
 }
+
+/// A server with so long a lead, and a client that came before its end was asked for.
+fn leading(dir: &std::path::Path, lead: &str) -> (Server, Client) {
+    let lead = format!("server.drain.lead={lead}");
+    let server = Server::start_with(dir, &["server.shards=2", "log.segment_size=16MiB", &lead]);
+    let mut client = server.client();
+    client.ehlo();
+    (server, client)
+}
+
+/// `mailrace drain` against a server.
+fn drain(server: &Server, more: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new(common::MAILRACE);
+    command.arg("drain").args(["--set", &format!("server.admin.listen={}", server.admin)]);
+    command.args(more).output().unwrap()
+}
+
+/// Not ready, and yet serving: whoever was sent here meanwhile is served.
+fn mail_is_taken_in_the_lead(server: &Server, before: &mut Client) -> Vec<String> {
+    eventually("it is no longer ready", SOON, || server.page("/readyz").0 == 503);
+    assert!(server.page("/readyz").1.contains("draining"), "{}", server.page("/readyz").1);
+    assert_eq!(server.page("/healthz").0, 200);
+    let mut late = server.client();
+    late.ehlo();
+    vec![id_of(&late.bdat(&body(1, 500))), id_of(&before.bdat(&body(2, 500)))]
+}
+
+#[test]
+fn the_ports_stay_open_for_the_lead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut client) = leading(dir.path(), "3s");
+    let began = Instant::now();
+    signal(&server.child, libc::SIGTERM);
+    let ids = mail_is_taken_in_the_lead(&server, &mut client);
+    assert!(began.elapsed() < Duration::from_millis(2_500), "slow machine: {:?}", began.elapsed());
+    let reply = client.reply();
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(server.ended(SOON), Some(0));
+    for (id, seed) in ids.iter().zip([1, 2]) {
+        assert_eq!(server.get(id), body(seed, 500));
+    }
+}
+
+/// A second signal ends the lead, not the message in progress.
+#[test]
+fn a_second_signal_ends_the_lead() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut client) = leading(dir.path(), "1h");
+    client.begin_data();
+    client.send(b"Subject: in progress\r\n");
+    signal(&server.child, libc::SIGTERM);
+    eventually("it is no longer ready", SOON, || server.page("/readyz").0 == 503);
+    drop(server.client());
+    signal(&server.child, libc::SIGTERM);
+    eventually("new connections are refused", SOON, || refused(&server));
+    client.send(b".\r\n");
+    id_of(&client.reply());
+    assert_eq!(server.ended(SOON), Some(0));
+    assert_eq!(common::verified(dir.path()), 1);
+}
+
+/// `mailrace drain` begins what SIGTERM begins. The SIGTERM that a service manager sends behind it
+/// is no second wish; another one is.
+#[test]
+fn a_drain_is_begun_by_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut client) = leading(dir.path(), "1h");
+    let told = common::succeeded("drain", drain(&server, &[])).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert_eq!(
+        told,
+        "draining: the ports close in 1h, open sessions are finished, then the server ends\n"
+    );
+    assert_eq!(server.page("/readyz").0, 503, "at once");
+    mail_is_taken_in_the_lead(&server, &mut client);
+    let again = common::succeeded("drain", drain(&server, &["--json"])).stdout;
+    let again: serde_json::Value = serde_json::from_slice(&again).unwrap();
+    let left = again["lead_seconds"].as_f64().unwrap();
+    assert!(again["draining"] == true && left > 3_500.0 && left < 3_600.0, "{again}");
+    signal(&server.child, libc::SIGTERM);
+    mail_is_taken_in_the_lead(&server, &mut client);
+    signal(&server.child, libc::SIGTERM);
+    let reply = client.reply();
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert_eq!(server.ended(SOON), Some(0));
+    assert_eq!(common::verified(dir.path()), 4);
+}
+
+/// Without a lead the command ends the server as fast as a signal; where the server asks for a
+/// token the command brings it.
+#[test]
+fn a_drain_needs_the_token_and_no_lead() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "s3cret\n").unwrap();
+    let setting = format!("server.admin.token_file={}", token.display());
+    let mut server = Server::start_with(&dir.path().join("data"), &["server.shards=1", &setting]);
+    let refused = drain(&server, &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a token is needed"), "{refused:?}");
+    assert_eq!(server.page("/readyz").0, 200);
+    let told = common::succeeded("drain", drain(&server, &["--set", &setting])).stdout;
+    assert!(String::from_utf8_lossy(&told).contains("the ports close now"), "{told:?}");
+    assert_eq!(server.ended(SOON), Some(0));
+}

@@ -47,6 +47,8 @@ pub struct AdminState {
     pub token: Option<String>,
     /// Where wishes for a reload go.
     pub reloads: Reloads,
+    /// Where wishes for a drain go.
+    pub drains: crossbeam::channel::Sender<DrainAnswer>,
 }
 
 /// What a reload changed, or why it was refused; a line each.
@@ -54,6 +56,12 @@ pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 
 /// Wishes for a reload, each with the place for its outcome.
 pub type Reloads = crossbeam::channel::Sender<oneshot::Sender<ReloadOutcome>>;
+
+/// Gets how long the ports stay open.
+pub type DrainAnswer = oneshot::Sender<Duration>;
+
+/// Wishes for a drain, each with the place for its answer.
+pub type DrainRequests = crossbeam::channel::Receiver<DrainAnswer>;
 
 /// Facts the server sets and the admin plane reads.
 #[derive(Debug, Default)]

@@ -137,6 +137,7 @@ pub(super) fn router(pages: Arc<Pages>) -> Router {
         .route("/readyz", get(readyz))
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload))
+        .route("/v1/drain", post(drain))
         .with_state(pages)
         .merge(v1)
         .layer(middleware::from_fn_with_state(token, super::guard::guard))
@@ -188,6 +189,24 @@ async fn reload(State(pages): State<Arc<Pages>>) -> Response {
         Err(_) => {
             reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server shuts down\n".to_owned())
         }
+    }
+}
+
+/// Begins the drain that SIGTERM begins too. Asked again, it says how much time is left.
+async fn drain(State(pages): State<Arc<Pages>>) -> Response {
+    let (answer, lead) = oneshot::channel();
+    let gone = || reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server has ended\n".to_owned());
+    if pages.state.drains.try_send(answer).is_err() {
+        return gone();
+    }
+    // At once: who asks now and looks at /readyz next must not be sent mail.
+    pages.state.ready.set_draining();
+    match lead.await {
+        Ok(lead) => {
+            let text = serde_json::json!({ "draining": true, "lead_seconds": lead.as_secs_f64() });
+            reply(StatusCode::ACCEPTED, "application/json", format!("{text}\n"))
+        }
+        Err(_) => gone(),
     }
 }
 

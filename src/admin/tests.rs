@@ -28,6 +28,12 @@ impl Server {
                 let _ = wanted.send(outcome);
             }
         });
+        let (drains, asking): (_, DrainRequests) = crossbeam::channel::bounded(1);
+        std::thread::spawn(move || {
+            for asking in asking {
+                let _ = asking.send(Duration::from_millis(2500));
+            }
+        });
         let published = Published::new();
         let ready = Arc::new(Readiness::default());
         let disk_full = Arc::new(AtomicBool::new(false));
@@ -47,6 +53,7 @@ impl Server {
             log: no_log(),
             token: token.map(str::to_owned),
             reloads,
+            drains,
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
         let stop_shard = Arc::new(AtomicBool::new(false));
@@ -156,6 +163,7 @@ fn a_taken_address_is_a_clear_error() {
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
+        drains: crossbeam::channel::bounded(1).0,
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
@@ -174,6 +182,7 @@ fn shutting_down_frees_the_address() {
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
+        drains: crossbeam::channel::bounded(1).0,
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
     let address = admin.address();
@@ -212,8 +221,21 @@ fn a_token_is_demanded_of_all_but_probes() {
 }
 
 #[test]
+fn a_drain_ends_readiness_before_its_answer() {
+    let server = Server::start_with(Some("s3cret"));
+    server.published.set_state(ShardState::Serving);
+    server.ready.set_listening();
+    check(&ask(&server, "POST", "/v1/drain", ""), &["401"]);
+    check(&ask(&server, "GET", "/readyz", ""), &["200"]);
+    let answer = post(server.admin.address(), Some("s3cret"), "/v1/drain").unwrap();
+    assert_eq!(answer, "{\"draining\":true,\"lead_seconds\":2.5}\n");
+    check(&ask(&server, "GET", "/readyz", ""), &["503", "draining"]);
+}
+
+#[test]
 fn a_web_page_orders_nothing() {
     let server = Server::start();
+    check(&ask(&server, "POST", "/v1/drain", "Origin: http://evil.example\r\n"), &["403"]);
     check(&ask(&server, "POST", "/v1/reload", "Origin: http://evil.example\r\n"), &["403"]);
     check(&ask(&server, "POST", "/v1/reload", ""), &["200", "a changed"]);
     check(&ask(&server, "GET", "/v1/reload", ""), &["405"]);

@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod config;
 mod doctor;
+mod drain;
 mod group;
 mod log;
 mod reload;
@@ -45,6 +46,8 @@ enum Command {
     Serve(ConfigArgs),
     /// Reload the running server's configuration
     Reload(reload::ReloadArgs),
+    /// Drain the running server: not ready at once, then its ports close, then it ends
+    Drain(drain::DrainArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print configurations to start from, or the schema
@@ -178,6 +181,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
     match cli.command {
         Command::Serve(args) => serve::run(&args, serve),
         Command::Reload(args) => reload::run(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),

@@ -110,6 +110,13 @@ pub(super) const ROOT: &[Key] = &[
     )
     .restart(),
     Key::new(
+        "server.drain.lead",
+        Kind::Duration { least: 0, most: 3_600_000, word: None },
+        "0s",
+        "At SIGTERM and `mailrace drain`: how long mail is still taken after /readyz says 503; \
+         behind a balancer some seconds more than its probes need.",
+    ),
+    Key::new(
         "server.dns.servers",
         Kind::List,
         "",

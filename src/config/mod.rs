@@ -97,6 +97,8 @@ pub struct ServerConfig {
     pub admin_token_file: Option<PathBuf>,
     /// Names, in lower case, by which the stream API may be asked without a token.
     pub admin_hosts: Vec<String>,
+    /// Time between the end of readiness and the close of the ports.
+    pub drain_lead: Duration,
     /// DNS servers; empty: those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// Certificate of the listeners; `None` if they have none but their own.
@@ -662,6 +664,7 @@ fn check(
         admin_hosts: s.list("server.admin.hosts", |text| {
             units::hostname(text).map(|name| name.to_lowercase())
         }),
+        drain_lead: s.duration("server.drain.lead").unwrap_or_default(),
         dns_servers: s.list("server.dns.servers", address::dns_server),
         tls: files(s, "server.tls"),
     };

@@ -1,0 +1,70 @@
+//! The way out, in three steps: `/readyz` says so, the ports close, what is open is finished.
+//!
+//! ```text
+//!   SIGTERM, POST /v1/drain --> lead: mail is taken, balancers look elsewhere
+//!        --> drain (D16): no new session; messages in progress have 30 s --> end of the process
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Signals;
+use crate::{admin, shard::SharedState};
+
+/// How often it looks around.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// See the module's page.
+pub(super) struct Drain<'a> {
+    pub(super) stop: &'a Signals,
+    pub(super) shards: &'a [Arc<SharedState>],
+    /// Those who ask by the admin API.
+    pub(super) asking: admin::DrainRequests,
+}
+
+impl Drain<'_> {
+    /// Answers those who ask for a drain with how long the ports stay open; says whether any does.
+    pub(super) fn asked(&self, left: Duration) -> bool {
+        let mut any = false;
+        while let Ok(asking) = self.asking.try_recv() {
+            // The client may be gone; its wish stands.
+            let _ = asking.send(left);
+            any = true;
+        }
+        any
+    }
+
+    /// Waits while the ports are still open. A second signal ends the wait, and so does the end of
+    /// a shard.
+    pub(super) fn lead(&self, lead: Duration, mut meanwhile: impl FnMut()) {
+        let until = Instant::now() + lead;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            self.asked(left);
+            let failed = self.shards.iter().any(|shard| shard.is_finished());
+            if left.is_zero() || failed || self.stop.count() >= 2 {
+                return;
+            }
+            meanwhile();
+            std::thread::sleep(LOOK_EVERY.min(left));
+        }
+    }
+
+    /// Has every shard drain, and waits for it. A signal more than it took to come here ends the
+    /// wait for messages in progress: whoever gave it does not want to wait.
+    pub(super) fn finish(&self) {
+        self.shards.iter().for_each(|shard| shard.ask_to_drain());
+        // One that asked by the API gave no signal yet: the usual SIGTERM of whoever manages the
+        // service may follow, and is no second wish.
+        let enough = self.stop.count().max(1) + 1;
+        while !self.shards.iter().all(|shard| shard.is_finished()) {
+            self.asked(Duration::ZERO);
+            if self.stop.count() >= enough {
+                self.shards.iter().for_each(|shard| shard.ask_to_hurry());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
