@@ -4,6 +4,8 @@ mod drain;
 mod listeners;
 mod recipients;
 mod reload;
+mod room;
+mod standing;
 mod users;
 
 use std::{
@@ -21,14 +23,13 @@ use std::{
 };
 
 use self::listeners::{Bound, Place, advise, bind_addresses, limits, reload_certificates};
+pub use self::room::DiskRoom;
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
-    config::{
-        Config, DEFAULT_DIR, DEFAULT_LISTEN, DiskLow, RetentionConfig, SyncMode, format_duration,
-    },
+    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, format_duration},
     export,
     log::{self, DataDir, SyncPolicy},
-    metrics::{DiskFacts, DiskState, DnsMetrics, ExportMetrics, Published},
+    metrics::{DiskState, DnsMetrics, ExportMetrics, Published},
     policy::{Accept, Advisors},
     shard::{self, SharedState},
     smtp,
@@ -78,6 +79,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let advisors = Arc::new(Advisors::default());
     advise(&advisors, &config, &dns)?;
     advisors.set_users(users::load(&config)?);
+    let foretold = DiskRoom::after_start(&config, &data.path)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
     for number in 0..config.server.shards {
@@ -140,7 +142,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     ready.set_recovery(began.elapsed());
     ready.set_listening();
     let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
-    let disk_rule = reload::DiskRule::new(config.log.disk_low);
+    room::tell_if_short(&config, &data.path, &foretold, &shared);
+    let disk_rule = room::DiskRule::new(&config);
     let keeper = keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule)?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let (drains, wanted_drains) = crossbeam::channel::bounded(16);
@@ -154,7 +157,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 revision: REVISION.to_owned(),
                 disk: Box::new(move || {
-                    disk_facts(&dir, low.get(), shared.iter().any(|s| s.disk_full()))
+                    low.facts(&dir, shared.iter().any(|shard| shard.disk_full()))
                 }),
                 log: LogState {
                     hosts: match config.server.admin_token_file {
@@ -201,8 +204,11 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         advisors: advisors.clone(),
         dns: dns.clone(),
         accept_files,
+        accept: Vec::new(),
+        standing: standing::Standing::new(ready.clone()),
     };
     reloader.taken_up();
+    reloader.accepts_at_start();
     let mut hangups = stop.hangups();
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
@@ -215,6 +221,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             looked = Instant::now();
             reloader.listeners.iter().for_each(reload_certificates);
             users::look(&reloader.advisors);
+            reloader.look_at_standing();
         }
         reloader.look_at_recipients();
         if stop.hangups() != hangups {
@@ -284,14 +291,14 @@ fn keep(
     shared: &[Arc<SharedState>],
     marks: &Arc<log::HighWaterMarks>,
     metrics: &ExportMetrics,
-    low: &reload::DiskRule,
+    low: &room::DiskRule,
 ) -> io::Result<export::Keeper> {
     let (path, low, shared) = (dir.to_owned(), low.clone(), shared.to_vec());
     export::Keeper::start(export::KeeperOptions {
         log: log::Log::open(dir)?,
         rules: retention(config),
         disk_low: Box::new(move || {
-            disk_facts(&path, low.get(), false).is_some_and(|disk| disk.state == DiskState::Low)
+            low.facts(&path, false).is_some_and(|disk| disk.state != DiskState::Ok)
         }),
         segments_from: Box::new(move |shard| {
             // A shard that is not there: an earlier start had more of them.
@@ -470,20 +477,6 @@ fn probe_direct_io(dir: &Path) -> Result<(), String> {
         };
         format!("log.dir {}: {error}: {cure}", dir.display())
     })
-}
-
-fn disk_facts(dir: &Path, low: DiskLow, full: bool) -> Option<DiskFacts> {
-    let space = log::free_space(dir).ok()?;
-    let least = match low {
-        DiskLow::Percent(percent) => space.size / 100 * u64::from(percent),
-        DiskLow::Bytes(bytes) => bytes,
-    };
-    let state = match full {
-        true => DiskState::Full,
-        false if space.free < least => DiskState::Low,
-        false => DiskState::Ok,
-    };
-    Some(DiskFacts { free_bytes: space.free, size_bytes: space.size, state })
 }
 
 /// Raises the soft descriptor limit to the hard one: connections are descriptors.

@@ -176,6 +176,54 @@ fn fill(disk: &SmallDisk, path: &Path) -> std::io::Error {
     }
 }
 
+/// A disk on which the server starts and takes no mail: said at the start, by the first probe and
+/// the first scrape, and foretold by doctor.
+#[test]
+fn a_disk_too_small_for_mail_is_told_at_once() {
+    if !(root() && has("mkfs.ext4") && has("mount")) {
+        return;
+    }
+    let disk = SmallDisk::ext4(182);
+    let data = disk.path.join("data");
+    let launch = Launch::new(&data).set("server.shards=1");
+    let doctor = |launch: &Launch| {
+        let output = launch.command("doctor").arg("--json").output().unwrap();
+        let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = findings.as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["probe"] == "space").unwrap()
+    };
+    let foretold = doctor(&launch);
+    assert_eq!(foretold["verdict"], "failed", "{foretold}");
+    assert!(foretold["fix"].as_str().unwrap().contains("lower log.segment_size"), "{foretold}");
+    let server = launch.start();
+    let (status, ready) = server.page("/readyz");
+    assert_eq!(status, 503, "{ready}");
+    assert!(ready.contains("disk full: ") && ready.contains("below 128 MiB"), "{ready}");
+    assert_eq!(server.metric("mailrace_log_disk_state", &[]), 2.0);
+    let said = server.errors();
+    for word in ["128 MiB needed: two segments of 64 MiB for 1 shard", "MAIL gets 452 4.3.1"] {
+        assert!(said.contains(word), "{word:?} is missing: {said}");
+    }
+    assert!(said.contains("lower log.segment_size or server.shards"), "{said}");
+    let mut client = server.client();
+    client.ehlo();
+    let reply = mail(&mut client);
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    assert_eq!(doctor(&launch)["verdict"], "failed");
+    // The cure cures.
+    assert_eq!(server.stop(), Some(0));
+    fs::remove_dir_all(&data).unwrap();
+    let launch = launch.set("log.segment_size=16MiB");
+    assert_eq!(doctor(&launch)["verdict"], "ok");
+    let server = launch.start();
+    assert_eq!(server.page("/readyz").0, 200);
+    assert_eq!(doctor(&launch)["verdict"], "ok");
+    let mut client = server.client();
+    client.ehlo();
+    id_of(&client.bdat(&bulk(1, 10)));
+    assert_eq!(server.errors(), "");
+}
+
 /// A disk with no room for a single segment: a clear error, no half a server.
 #[test]
 fn a_disk_too_small_is_told() {

@@ -314,3 +314,40 @@ fn without_an_answer_the_greeting_comes_at_the_deadline() {
     });
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Nobody's mail is taken: nothing has failed, and still each message is refused. Said in the log
+/// and by /readyz until somebody is there.
+#[test]
+fn a_listener_that_refuses_everybody_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipients = dir.path().join("recipients");
+    fs::write(&recipients, "# nobody yet\n").unwrap();
+    let server = launch(dir.path())
+        .set("listener.0.accept.domains=example.com")
+        .set(&format!("listener.0.accept.recipients_file={}", recipients.display()))
+        .start();
+    let line = "listener smtp: its accept names no recipient";
+    let (status, ready) = server.page("/readyz");
+    assert!(status == 503 && ready.contains(line), "{status} {ready}");
+    assert!(server.errors().contains(line), "{}", server.errors());
+    fs::write(&recipients, "bob@example.com\n").unwrap();
+    eventually("it is ready", Duration::from_secs(30), || server.page("/readyz").0 == 200);
+    fs::write(&recipients, "").unwrap();
+    signal(&server.child, libc::SIGHUP);
+    eventually("it is not", Duration::from_secs(10), || server.page("/readyz").0 == 503);
+}
+
+#[test]
+fn memory_that_holds_no_message_of_a_shard_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(&dir.path().join("data"))
+        .set("server.shards=4")
+        .set("log.segment_size=1MiB")
+        .set("limits.message_size=1MiB")
+        .set("limits.inflight_bytes=1MiB")
+        .start();
+    let line = "limits.inflight_bytes leaves each of 4 shards 256KiB, and 512KiB are needed";
+    let (status, ready) = server.page("/readyz");
+    assert!(status == 503 && ready.contains(line), "{status} {ready}");
+    assert!(server.errors().contains(line), "{}", server.errors());
+}

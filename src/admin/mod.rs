@@ -15,9 +15,9 @@ use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -72,6 +72,7 @@ pub struct Readiness {
     recovery_us: AtomicU64,
     warnings: AtomicU64,
     errors: AtomicU64,
+    standing: Mutex<Vec<String>>,
 }
 
 impl Readiness {
@@ -83,6 +84,15 @@ impl Readiness {
     /// The server has begun to shut down.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// What makes every message refused though nothing has failed, a line each.
+    pub fn set_standing(&self, obstacles: Vec<String>) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = obstacles;
+    }
+
+    fn standing(&self) -> Vec<String> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a 250 does not mean synced.

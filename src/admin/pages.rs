@@ -95,9 +95,12 @@ impl Pages {
         if self.state.ready.draining.load(Ordering::Acquire) {
             obstacles.push("draining".to_owned());
         }
-        if (self.state.disk)().is_some_and(|disk| disk.state == DiskState::Full) {
-            obstacles.push("disk full".to_owned());
+        if let Some(disk) = (self.state.disk)().filter(|disk| disk.state == DiskState::Full) {
+            let (free, below) = (disk.free_bytes >> 20, disk.full_below_bytes >> 20);
+            obstacles
+                .push(format!("disk full: {free} MiB free, mail is refused below {below} MiB"));
         }
+        obstacles.extend(self.state.ready.standing());
         obstacles
     }
 

@@ -46,7 +46,12 @@ impl Server {
             disk: Box::new(move || {
                 let full = full.load(Ordering::Relaxed);
                 let state = if full { DiskState::Full } else { DiskState::Ok };
-                Some(DiskFacts { free_bytes: 1, size_bytes: 2, state })
+                Some(DiskFacts {
+                    free_bytes: 1 << 20,
+                    size_bytes: 9 << 20,
+                    full_below_bytes: 3 << 20,
+                    state,
+                })
             }),
             export: ExportMetrics::new(),
             dns: DnsMetrics::new(),
@@ -132,8 +137,12 @@ fn readiness_names_the_obstacle() {
     server.ready.set_listening();
     check(&server.get("/readyz"), &["HTTP/1.1 200 OK\r\n", "ready\n"]);
     server.disk_full.store(true, Ordering::Relaxed);
-    check(&server.get("/readyz"), &["503", "disk full"]);
+    check(&server.get("/readyz"), &["503", "disk full: 1 MiB free, mail is refused below 3 MiB"]);
     server.disk_full.store(false, Ordering::Relaxed);
+    server.ready.set_standing(vec!["listener mx: nobody".to_owned()]);
+    check(&server.get("/readyz"), &["503", "listener mx: nobody"]);
+    server.ready.set_standing(Vec::new());
+    check(&server.get("/readyz"), &["HTTP/1.1 200 OK\r\n"]);
     server.ready.set_draining();
     check(&server.get("/readyz"), &["503", "draining"]);
 }

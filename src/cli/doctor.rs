@@ -6,6 +6,7 @@ mod owner;
 use super::{ConfigArgs, EXIT_FAILED};
 use crate::config::{Config, format_size};
 use crate::log::FileSystem;
+use crate::server::DiskRoom;
 use crate::tls::Certificate;
 use crate::{export, log};
 use clap::Args;
@@ -92,6 +93,7 @@ fn examine(config: &Config, offline: bool) -> Vec<Finding> {
     findings.push(file_system(&config.log.dir));
     let running = owner::of_lock(&config.log.dir);
     findings.extend(running.map(|pid| lock(&config.log.dir, pid)));
+    findings.push(space(config, running.is_some()));
     findings.push(somaxconn());
     findings.push(clock());
     let listeners = config.listeners.iter().flat_map(|listener| &listener.listen);
@@ -301,6 +303,25 @@ fn file_system(dir: &Path) -> Finding {
             "put log.dir on a local disk: ext4, xfs or btrfs",
         ),
         Err(error) => Finding::failed("disk", format!("{at}: {error}"), "see statfs(2)"),
+    }
+}
+
+/// Room for mail, as the server judges it: now where one runs, else behind its start.
+fn space(config: &Config, running: bool) -> Finding {
+    let dir = existing(&config.log.dir);
+    let (measured, when) = match running {
+        true => (DiskRoom::now(config, &dir), ""),
+        false => (DiskRoom::after_start(config, &dir), ", once a start has made its segments"),
+    };
+    match measured {
+        Ok(room) if room.is_full() => {
+            let seen = format!("{}: {room}{when}; MAIL gets 452 4.3.1", dir.display());
+            Finding::failed("space", seen, &room.cure())
+        }
+        Ok(room) => Finding::ok("space", format!("{}: {room}{when}", dir.display())),
+        Err(error) => {
+            Finding::failed("space", format!("{}: {error}", dir.display()), "see statvfs(3)")
+        }
     }
 }
 

@@ -194,6 +194,15 @@ pub struct FreeSpace {
     pub inodes_low: bool,
 }
 
+impl FreeSpace {
+    /// Free octets under which mail is refused (D9): `low`, but at least a twentieth of the disk or
+    /// 4 GiB, whichever is less.
+    #[must_use]
+    pub fn threshold(&self, low: u64) -> u64 {
+        low.max((self.size / 20).min(4 << 30))
+    }
+}
+
 /// Asks for the room on a directory's file system. Blocks.
 ///
 /// # Errors

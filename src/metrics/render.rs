@@ -53,6 +53,8 @@ pub struct DiskFacts {
     pub free_bytes: u64,
     /// Bytes of the whole file system.
     pub size_bytes: u64,
+    /// Free bytes below which mail is refused.
+    pub full_below_bytes: u64,
     /// Judged by the log's thresholds.
     pub state: DiskState,
 }
@@ -832,7 +834,12 @@ mod tests {
     #[test]
     fn no_shard_still_renders() {
         let extra = Extra {
-            disk: Some(DiskFacts { free_bytes: 5, size_bytes: 9, state: DiskState::Full }),
+            disk: Some(DiskFacts {
+                free_bytes: 5,
+                size_bytes: 9,
+                full_below_bytes: 6,
+                state: DiskState::Full,
+            }),
             process: ProcessFacts::read(),
             ..Extra::default()
         };

@@ -251,7 +251,7 @@ pub(super) fn advise(advisors: &Advisors, config: &Config, dns: &DnsMetrics) -> 
 }
 
 /// D9: room for two segments a shard, and for one and a half messages.
-fn disk_low(config: &Config) -> u64 {
+pub(super) fn disk_low(config: &Config) -> u64 {
     let segments = 2 * config.log.segment_size * config.server.shards as u64;
     segments.max(config.limits.message_size / 2 * 3)
 }

@@ -10,7 +10,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,14 +18,17 @@ use super::{
     exports,
     listeners::{Bound, advise, limits, listener_settings},
     recipients::AcceptFiles,
-    retention, users,
+    retention,
+    room::DiskRule,
+    standing::Standing,
+    users,
 };
 use crate::{
-    config::{Config, ConfigErrors, DiskLow},
+    config::{Config, ConfigErrors},
     export,
     log::unix_micros,
     metrics::{DnsMetrics, ExportMetrics},
-    policy::Advisors,
+    policy::{Accept, Advisors},
     shard::{Gate, Settings, SharedState},
     smtp,
 };
@@ -33,23 +36,8 @@ use crate::{
 /// How long shards may take to come to their tick.
 const TAKEN: Duration = Duration::from_secs(2);
 
-/// `log.disk.low`, for those who ask for it at each look.
-#[derive(Clone)]
-pub(super) struct DiskRule(Arc<Mutex<DiskLow>>);
-
-impl DiskRule {
-    pub(super) fn new(low: DiskLow) -> Self {
-        Self(Arc::new(Mutex::new(low)))
-    }
-
-    pub(super) fn get(&self) -> DiskLow {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, low: DiskLow) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = low;
-    }
-}
+/// Whose mail each listener takes.
+pub(super) type Accepts = Vec<Option<Arc<Accept>>>;
 
 /// See the module's page.
 pub(super) struct Reloader {
@@ -67,6 +55,9 @@ pub(super) struct Reloader {
     pub(super) advisors: Arc<Advisors>,
     pub(super) dns: DnsMetrics,
     pub(super) accept_files: AcceptFiles,
+    /// Of each listener in force, as the configuration orders them.
+    pub(super) accept: Accepts,
+    pub(super) standing: Standing,
 }
 
 /// Of each listener, in the order of the start.
@@ -116,8 +107,10 @@ impl Reloader {
         }
         let taken = self.current.as_taken_by(&self.started);
         match self.listener_settings(&taken) {
-            Ok(listeners) => {
+            Ok((listeners, accept)) => {
                 self.give(listeners, &taken);
+                self.accept = accept;
+                self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
             }
             Err(errors) => {
@@ -129,14 +122,17 @@ impl Reloader {
     }
 
     /// What sessions of each listener go by, in the order of `self.listeners`.
-    fn listener_settings(&self, taken: &Config) -> Result<ListenerSettings, ConfigErrors> {
+    fn listener_settings(
+        &self,
+        taken: &Config,
+    ) -> Result<(ListenerSettings, Accepts), ConfigErrors> {
         let accept = taken.load_accept()?;
         let settings = self.listeners.iter().map(|bound| {
             let at = place_of(taken, bound);
             let (listener, accept) = (&taken.listeners[at], accept[at].clone());
             listener_settings(taken, listener, accept, bound.tls.is_some())
         });
-        Ok(settings.collect())
+        Ok((settings.collect(), accept))
     }
 
     /// Has the shards go by these settings, and waits until they do.
@@ -159,7 +155,8 @@ impl Reloader {
         let taken = new.as_taken_by(&self.started);
         taken.check_running().map_err(|errors| errors.to_string())?;
         let accept_files = AcceptFiles::new(&taken);
-        let listeners = self.listener_settings(&taken).map_err(|errors| errors.to_string())?;
+        let (listeners, accept) =
+            self.listener_settings(&taken).map_err(|errors| errors.to_string())?;
         let mut certificates = Vec::new();
         for bound in &self.listeners {
             let listener = &taken.listeners[place_of(&taken, bound)];
@@ -185,7 +182,7 @@ impl Reloader {
         self.advisors.set_users(users);
         let told = taken.exports.iter().map(|export| export.name.clone()).collect();
         self.keeper.change(retention(&taken), told);
-        self.disk_rule.set(taken.log.disk_low);
+        self.disk_rule.set(&taken);
         for (tls, prepared) in certificates {
             tls.install(prepared);
         }
@@ -193,7 +190,24 @@ impl Reloader {
         self.accept_files = accept_files;
         let told = self.tell(&new, &exporters);
         self.current = new;
+        self.accept = accept;
+        self.look_at_standing();
         Ok(told)
+    }
+
+    /// Begins to look for what makes all mail refused.
+    pub(super) fn accepts_at_start(&mut self) {
+        let of = |name: &str| self.listeners.iter().find(|bound| bound.name == name);
+        let listeners = self.current.listeners.iter();
+        self.accept =
+            listeners.map(|listener| of(&listener.name).and_then(|b| b.accept.clone())).collect();
+        self.look_at_standing();
+    }
+
+    /// Looks for what makes all mail refused.
+    pub(super) fn look_at_standing(&mut self) {
+        let taken = self.current.as_taken_by(&self.started);
+        self.standing.look(&taken, &self.accept);
     }
 
     /// What differs, a line for each key.

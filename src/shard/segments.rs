@@ -101,7 +101,7 @@ impl Segments {
         let inbox = segments.inbox.clone();
         background(async move {
             while !space.shared.is_finished() {
-                space.look(&inbox).await;
+                space.look(&inbox, 0).await;
                 glommio::timer::sleep(CHECK_EVERY).await;
             }
         });
@@ -131,8 +131,9 @@ impl Segments {
         let space = self.space.clone();
         background(async move {
             inbox.borrow_mut().busy += 1;
-            // A fast sender fills a disk within less than a second: each segment is a look.
-            space.look(&inbox).await;
+            // A fast sender fills a disk within less than a second: each segment is a look, and what
+            // it is about to take counts as taken.
+            space.look(&inbox, bytes).await;
             let prepared = prepare(&dir, number, bytes, &inbox).await;
             let mut inbox = inbox.borrow_mut();
             inbox.busy -= 1;
@@ -292,12 +293,13 @@ struct Space {
 }
 
 impl Space {
-    /// Judges it, with hysteresis.
-    async fn look(&self, inbox: &RefCell<Inbox>) {
+    /// Judges it, with hysteresis; `taken` of it are spoken for.
+    async fn look(&self, inbox: &RefCell<Inbox>, taken: u64) {
         let at = self.dir.clone();
         let Ok(space) = blocking(move || log::free_space(&at)).await else { return };
-        let FreeSpace { free, size, inodes_low } = space;
-        let low = self.low.get().max((size / 20).min(4 << 30));
+        let FreeSpace { free, inodes_low, .. } = space;
+        let free = free.saturating_sub(taken);
+        let low = space.threshold(self.low.get());
         let mut inbox = inbox.borrow_mut();
         let full = inodes_low || if inbox.disk_full { free < low + low / 4 } else { free < low };
         if full != inbox.disk_full {

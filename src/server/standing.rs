@@ -1,0 +1,82 @@
+//! What makes every message refused though nothing has failed: configurations and files that leave
+//! nobody whose mail is taken. Said in the log and by `/readyz`, as long as it is so.
+
+use std::sync::Arc;
+
+use crate::{
+    admin::Readiness,
+    config::{AuthMechanism, Config, ListenerConfig, Protocol, format_size},
+    policy::{Accept, UsersFile},
+};
+
+/// Memory of a shard below which a message of some size is never read to its end: two buffers in
+/// which mail data goes to the log.
+const INFLIGHT_MIN: u64 = 512 << 10;
+
+/// See the module's page.
+pub(super) struct Standing {
+    ready: Arc<Readiness>,
+    told: Vec<String>,
+}
+
+impl Standing {
+    pub(super) fn new(ready: Arc<Readiness>) -> Self {
+        Self { ready, told: Vec::new() }
+    }
+
+    /// Looks at what is in force; `accept` is parallel to the configuration's listeners. What is
+    /// new is logged.
+    pub(super) fn look(&mut self, config: &Config, accept: &[Option<Arc<Accept>>]) {
+        let mut found = Vec::new();
+        let share = config.limits.inflight_bytes / config.server.shards as u64;
+        if share < INFLIGHT_MIN {
+            found.push(format!(
+                "limits.inflight_bytes leaves each of {} shards {}, and {} are needed to receive a \
+                 message; raise it, or lower server.shards",
+                config.server.shards,
+                format_size(share),
+                format_size(INFLIGHT_MIN),
+            ));
+        }
+        let taking = |listener: &&ListenerConfig| listener.protocol != Protocol::Refuse;
+        let listeners = config.listeners.iter().filter(taking).count();
+        let refusing: Vec<_> = config
+            .listeners
+            .iter()
+            .zip(accept)
+            .filter(|(listener, _)| taking(listener))
+            .filter_map(|(listener, accept)| refuses_all(listener, accept.as_deref()))
+            .collect();
+        let all = listeners > 0 && refusing.len() == listeners;
+        let obstacles: Vec<_> =
+            found.iter().chain(refusing.iter().filter(|_| all)).cloned().collect();
+        found.extend(refusing);
+        for what in found.iter().filter(|what| !self.told.contains(what)) {
+            tracing::error!("{what}");
+        }
+        self.told = found;
+        self.ready.set_standing(obstacles);
+    }
+}
+
+/// Why a listener takes nobody's mail.
+fn refuses_all(listener: &ListenerConfig, accept: Option<&Accept>) -> Option<String> {
+    let name = &listener.name;
+    let empty = |count: Option<usize>| count == Some(0);
+    if accept.is_some_and(|accept| empty(accept.domains()) || empty(accept.recipients())) {
+        return Some(format!(
+            "listener {name}: its accept names no recipient, so each is refused; add some to its \
+             domains, domains_file or recipients_file"
+        ));
+    }
+    let external = listener.auth.mechanisms.contains(&AuthMechanism::External);
+    let users = listener.auth.users_file.as_deref().filter(|_| listener.auth.required && !external);
+    let file = users.and_then(|path| UsersFile::open(path).ok())?;
+    file.current().is_empty().then(|| {
+        let path = file.path().display();
+        format!(
+            "listener {name}: auth.required, and {path} holds no user; `mailrace user add {path} \
+             NAME` adds one"
+        )
+    })
+}
