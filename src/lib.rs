@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod consumer;
 pub mod export;
+pub mod header;
 pub mod log;
 pub mod metrics;
 pub mod policy;

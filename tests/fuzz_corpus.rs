@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/bodies/data.rs"]
 mod data;
+#[path = "../fuzz/bodies/header.rs"]
+mod header;
 #[path = "../fuzz/bodies/path.rs"]
 mod path;
 #[path = "../fuzz/bodies/peer.rs"]
@@ -36,6 +38,7 @@ fn fuzz_bodies_hold_over_their_corpora() {
     over("session", session::run);
     over("data", data::run);
     over("path", path::run);
+    over("header", header::run);
     over("sasl", sasl::run);
     over("segment", segment::run);
     over("proxy", proxy::run);

@@ -60,10 +60,11 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("log", &[]),
         ("metrics", &[]),
         ("tls", &[]),
+        ("header", &[]),
         ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
         ("policy", &["smtp", "shard", "metrics"]),
         ("consumer", &["log"]),
-        ("export", &["consumer", "log", "metrics"]),
+        ("export", &["consumer", "header", "log", "metrics"]),
         ("admin", &["metrics", "log", "consumer", "export"]),
     ] {
         for path in sources(&root.join(room)) {
@@ -76,7 +77,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
                 .collect();
             for other in [
                 "smtp", "log", "metrics", "shard", "admin", "config", "cli", "server", "consumer",
-                "export", "tls", "policy",
+                "export", "tls", "policy", "header",
             ] {
                 let named = code.contains(&format!("crate::{other}"))
                     || code.contains(&format!("crate::{{{other}"));

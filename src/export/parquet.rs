@@ -14,7 +14,8 @@ use parquet::{
     schema::{parser::parse_message_type, types::ColumnPath},
 };
 
-use super::{Record, document::header_texts};
+use super::Record;
+use crate::header::Summary;
 
 /// Times in UTC; `mail_from` is empty for the null reverse-path; `raw` is the mail data, exact.
 const SCHEMA: &str = "
@@ -57,7 +58,7 @@ fn write(records: &[Record]) -> Result<Vec<u8>, ParquetError> {
     let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?;
     let mut rows = file.next_row_group()?;
     let text = |text: &str| ByteArray::from(text.as_bytes().to_vec());
-    let header: Vec<_> = records.iter().map(|record| header_texts(&record.data)).collect();
+    let header: Vec<_> = records.iter().map(|record| Summary::read(&record.data)).collect();
     let required = |values: Vec<ByteArray>| (values, None, None);
 
     put::<ByteArrayType>(&mut rows, required(map(records, |r| text(&r.id.to_string()))))?;
@@ -67,8 +68,8 @@ fn write(records: &[Record]) -> Result<Vec<u8>, ParquetError> {
     put::<ByteArrayType>(&mut rows, required(map(records, |r| text(&r.listener))))?;
     put::<ByteArrayType>(&mut rows, required(map(records, |r| text(&r.mail_from))))?;
     put::<ByteArrayType>(&mut rows, forward_paths(records))?;
-    put::<ByteArrayType>(&mut rows, optional(header.iter().map(|(subject, _)| subject)))?;
-    put::<ByteArrayType>(&mut rows, optional(header.iter().map(|(_, id)| id)))?;
+    put::<ByteArrayType>(&mut rows, optional(header.iter().map(|header| &header.subject)))?;
+    put::<ByteArrayType>(&mut rows, optional(header.iter().map(|header| &header.message_id)))?;
     put::<Int64Type>(&mut rows, (map(records, |r| signed(r.data.len() as u64)), None, None))?;
     put::<ByteArrayType>(
         &mut rows,

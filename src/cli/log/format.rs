@@ -8,11 +8,11 @@ use std::{
 
 use clap::ValueEnum;
 
-use super::text::{escape, human_size, quote_subject, subject};
-use crate::log::{Identity, Log, Offset, RecordId, RecordView, format_time, format_time_micros};
-
-/// Of the mail data, looked at for a subject.
-const FRONT_BYTES: usize = 64 << 10;
+use super::text::{escape, human_size, quote_subject};
+use crate::{
+    header,
+    log::{Identity, Log, Offset, RecordId, RecordView, format_time, format_time_micros},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Named {
@@ -97,21 +97,24 @@ fn sender(record: RecordView<'_>) -> String {
     }
 }
 
-/// The subject of a record's mail, where its front holds one.
+/// The subject of a record's mail, decoded.
 fn subject_of(log: &Log, shard: u16, record: RecordView<'_>) -> io::Result<Option<String>> {
     if record.fragments().next().is_none() {
-        let inline = record.inline();
-        return Ok(subject(inline.get(..FRONT_BYTES).unwrap_or(inline)));
+        return Ok(header::subject(record.inline()));
     }
-    // Of a large mail the first fragment is enough: the visitor breaks off behind it.
-    let mut found = None;
-    let first = log.mail_data(shard, record, |chunk| {
-        found = subject(chunk.get(..FRONT_BYTES).unwrap_or(chunk));
+    // Of a large mail as much is read as may be looked at: the visitor breaks off then.
+    let mut front = Vec::new();
+    let read = log.mail_data(shard, record, |chunk| {
+        let room = header::SCAN_BYTES_MAX - front.len();
+        front.extend_from_slice(chunk.get(..room).unwrap_or(chunk));
+        if front.len() < header::SCAN_BYTES_MAX {
+            return Ok(());
+        }
         Err(io::Error::from(io::ErrorKind::Interrupted))
     });
-    match first {
+    match read {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(found),
+        _ => Ok(header::subject(&front)),
     }
 }
 

@@ -10,10 +10,11 @@ use clap::Args;
 
 use super::{
     format::{body_name, envelope_json, ret_name},
-    text::{escape, header_len},
+    text::escape,
 };
 use crate::{
     config::Machine,
+    header,
     log::{BadRecordId, Facts, Log, Offset, RecordId, RecordView, format_time_micros},
     smtp::{ReceivedFacts, received_field},
 };
@@ -89,7 +90,7 @@ pub(super) fn run(
             out.write_all(&received(id, record, &by))?;
         }
         if args.headers {
-            return header(log, id.shard, record, out);
+            return print_header(log, id.shard, record, out);
         }
         log.mail_data(id.shard, record, |chunk| out.write_all(chunk))
     })?;
@@ -118,7 +119,12 @@ fn received(id: RecordId, record: RecordView<'_>, by: &str) -> Vec<u8> {
 }
 
 /// Prints the header. It is gathered, since its end may lie across two fragments.
-fn header(log: &Log, shard: u16, record: RecordView<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn print_header(
+    log: &Log,
+    shard: u16,
+    record: RecordView<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut front = Vec::new();
     let mut searched = 0;
     let mut end = None;
@@ -126,7 +132,7 @@ fn header(log: &Log, shard: u16, record: RecordView<'_>, out: &mut dyn Write) ->
         if end.is_none() {
             front.extend_from_slice(chunk);
             let rest = front.get(searched..).unwrap_or_default();
-            end = header_len(rest).map(|len| searched + len);
+            end = header::end(rest).map(|len| searched + len);
             // Whole lines need no second look.
             searched += memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1);
         }

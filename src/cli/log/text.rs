@@ -1,4 +1,4 @@
-//! Text for a terminal line, and the little that is read of a mail's header.
+//! Text for a terminal line.
 
 /// Characters of a subject that a line shows.
 const SUBJECT_CHARS_MAX: usize = 120;
@@ -50,39 +50,6 @@ pub(super) fn human_age(micros: i64) -> String {
     }
 }
 
-/// Octets of the header at the front of mail data, without the empty line that ends it; `None`
-/// where the header goes on behind these octets.
-///
-/// RFC 5322 §2.1: an empty line ends it. A bare LF, where it was let in, ends a line here as well.
-pub(super) fn header_len(octets: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let rest = octets.get(at..).unwrap_or_default();
-        if rest.starts_with(b"\r\n") || rest.starts_with(b"\n") {
-            return Some(at);
-        }
-        at += memchr::memchr(b'\n', rest)? + 1;
-    }
-}
-
-/// The Subject field, unfolded, encoded words (RFC 2047) left as they are.
-pub(super) fn subject(front: &[u8]) -> Option<String> {
-    const NAME: &[u8] = b"subject:";
-    let header = header_len(front).and_then(|len| front.get(..len)).unwrap_or(front);
-    let mut lines = header.split(|&octet| octet == b'\n');
-    let first = lines
-        .find(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))?;
-    let mut value = first.get(NAME.len()..)?.to_vec();
-    // RFC 5322 §2.2.3: unfolding takes away the line end, and nothing else.
-    for line in lines.take_while(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
-        if value.last() == Some(&b'\r') {
-            value.pop();
-        }
-        value.extend_from_slice(line);
-    }
-    Some(String::from_utf8_lossy(&value).trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,21 +86,5 @@ mod tests {
         }
         assert_eq!(human_age(119_000_000), "119s");
         assert_eq!(human_age(3 * 86_400_000_000), "3d");
-    }
-
-    #[test]
-    fn a_header_ends_at_the_empty_line() {
-        for (octets, len) in [
-            (&b"A: b\r\n\r\nbody"[..], Some(6)),
-            (b"\r\nbody", Some(0)),
-            (b"A: b\n\nbody", Some(5)),
-            (b"A: b\r\n", None),
-            (b"", None),
-        ] {
-            assert_eq!(header_len(octets), len, "{octets:?}");
-        }
-        let mail = b"From: a\r\nSUBJECT: one\r\n\ttwo\r\nTo: b\r\n\r\nSubject: no\r\n";
-        assert_eq!(subject(mail).as_deref(), Some("one\ttwo"));
-        assert_eq!(subject(b"A: b\r\n\r\nSubject: no\r\n"), None);
     }
 }

@@ -73,12 +73,6 @@ pub fn event_json(record: &Record, options: &DocumentOptions) -> serde_json::Val
     serde_json::from_slice(&event_line(record, options)).expect("what was just written is JSON")
 }
 
-/// Subject, decoded, and Message-ID of a mail.
-pub(super) fn header_texts(data: &[u8]) -> (Option<String>, Option<String>) {
-    let header = header::Header::read(data);
-    (header.subject, header.message_id)
-}
-
 /// What a record is called in every form.
 struct Names {
     id: String,

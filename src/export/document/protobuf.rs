@@ -286,13 +286,13 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             .fields
             .into_iter()
             .map(|field| HeaderField {
-                name: field.name.into_owned(),
+                name: field.name.to_owned(),
                 value: field.value.into_owned(),
             })
             .collect(),
         headers_truncated: header.truncated,
-        message_id: header.message_id,
-        subject: header.subject,
+        message_id: header.summary.message_id,
+        subject: header.summary.subject,
         size,
         sha256: options.sha256.then(|| super::sha256(&record.data)),
         raw: raw_ref.is_none().then(|| record.data.clone()),

@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 use super::super::{ErrorClass, RcptParams, Record, SinkError, xtext};
+use crate::header;
 
 /// A message and its envelope, ready for any server.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ impl Mail {
         let body =
             if body == Body::SevenBit && record.body_type == 1 { Body::EightBit } else { body };
         let plain_paths = paths().all(|path| path.is_ascii());
-        let plain_header = !record.smtputf8 || header_section(&record.data).is_ascii();
+        let plain_header = !record.smtputf8 || header::section(&record.data).is_ascii();
         let end: &[u8] = match body {
             Body::Binary => b"",
             _ if record.data.is_empty() || record.data.ends_with(b"\r\n") => b"",
@@ -178,12 +179,6 @@ fn check_lines(data: &[u8]) -> Result<Body, &'static str> {
         }
     }
     Ok(if data.is_ascii() { Body::SevenBit } else { Body::EightBit })
-}
-
-/// Up to the first empty line.
-fn header_section(data: &[u8]) -> &[u8] {
-    let end = memchr::memmem::find(data, b"\r\n\r\n").unwrap_or(data.len());
-    data.get(..end).unwrap_or(data)
 }
 
 /// No control characters, and brackets within a quoted local-part only (RFC 5321 §4.1.2).
