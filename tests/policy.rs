@@ -350,4 +350,66 @@ fn memory_that_holds_no_message_of_a_shard_is_said() {
     let (status, ready) = server.page("/readyz");
     assert!(status == 503 && ready.contains(line), "{status} {ready}");
     assert!(server.errors().contains(line), "{}", server.errors());
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// C7, C7a, C34: what real senders say beyond the grammar is taken, counted and recorded as it was
+/// given; a strict listener refuses it.
+#[test]
+fn names_outside_the_grammar_are_taken_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server =
+        launch(dir.path()).set("listener.0.accept.domains=example.com,db_1.example").start();
+    let long = format!("{}@example.com", "l".repeat(200));
+    let mut client = server.client();
+    dialogue(
+        &mut client,
+        &[
+            ("EHLO my pc", "250"),
+            ("MAIL FROM:<root@db_1.example.org>", "250"),
+            ("RCPT TO:<a..b@example.com.>", "250"),
+            ("RCPT TO:<root@db_1.example>", "250"),
+            (&format!("RCPT TO:<{long}>"), "250"),
+            ("RCPT TO:<a@example.org.>", "550 5.7.1"),
+            ("DATA", "354"),
+        ],
+    );
+    let id = id_of(&client.say("hi\r\n."));
+    let counted = |server: &Server, kind: &str| {
+        let label = format!("kind=\"{kind}\"");
+        server.metric("mailrace_smtp_lenient_arguments_total", &[&label]) as u64
+    };
+    let kinds = ["long", "dots", "underscore", "final_dot", "helo"];
+    eventually("the counters", Duration::from_secs(10), || {
+        kinds.map(|kind| counted(&server, kind)) == [1, 1, 2, 2, 1]
+    });
+    assert_eq!(server.stop(), Some(0));
+    let envelope = log_envelope(&dir.path().join("data"), &id);
+    assert_eq!(envelope["helo"], "my pc", "{envelope}");
+    let text = envelope.to_string();
+    let paths = ["root@db_1.example.org", "a..b@example.com.", "root@db_1.example", &long];
+    for path in paths {
+        assert!(text.contains(&format!("\"{path}\"")), "{path}: {text}");
+    }
+
+    let strict = launch(&dir.path().join("strict"))
+        .set("listener.0.paths=strict")
+        .set("listener.0.helo=strict")
+        .start();
+    let mut client = strict.client();
+    dialogue(
+        &mut client,
+        &[
+            ("EHLO my pc", "501"),
+            ("EHLO pc.example", "250"),
+            ("MAIL FROM:<a..b@c.example>", "501 5.1.7"),
+            ("MAIL FROM:<a@c_1.example>", "501 5.1.7"),
+            ("MAIL FROM:<a@c.example>", "250"),
+            ("RCPT TO:<a@c.example.>", "501 5.1.3"),
+        ],
+    );
+    let refused = || strict.metric("mailrace_smtp_replies_total", &["code=\"501\""]) as u64;
+    eventually("four refusals", Duration::from_secs(10), || refused() == 4);
+    assert_eq!(kinds.map(|kind| counted(&strict, kind)), [0; 5], "not taken, not counted");
+    assert_eq!(strict.stop(), Some(0));
 }

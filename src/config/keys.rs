@@ -303,6 +303,20 @@ pub(super) const LISTENER: &[Key] = &[
         "Bare CR or LF and NUL in mail data.",
     ),
     Key::new(
+        "paths",
+        Kind::Choice(&["lenient", "strict"]),
+        "lenient",
+        "lenient: dots anywhere in a local part, local parts of up to 255 octets, _ and a final dot \
+         in domains are taken and counted; strict: refused (RFC 5321).",
+    ),
+    Key::new(
+        "helo",
+        Kind::Choice(&["lenient", "strict"]),
+        "lenient",
+        "lenient: any name in EHLO and HELO is taken and recorded; strict: a domain or an address \
+         literal only.",
+    ),
+    Key::new(
         "tls_mode",
         Kind::Choice(&["off", "starttls", "required", "implicit"]),
         "starttls",

@@ -36,6 +36,8 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
             "allow" => LineEnds::Allow,
             _ => LineEnds::Reject,
         },
+        strict_paths: s.choice(&key("paths")) == "strict",
+        strict_helo: s.choice(&key("helo")) == "strict",
         tls_mode,
         tls: files(s, &key("tls")),
         tls_client_ca,

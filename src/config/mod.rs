@@ -251,6 +251,10 @@ pub struct ListenerConfig {
     pub protocol: Protocol,
     /// What becomes of bare CR, bare LF and NUL in mail data.
     pub line_ends: LineEnds,
+    /// Paths outside the grammar of RFC 5321 are refused.
+    pub strict_paths: bool,
+    /// Names in EHLO and HELO that are neither domain nor address literal are refused.
+    pub strict_helo: bool,
     /// What it says of TLS; all but `Off` means nothing without a certificate.
     pub tls_mode: TlsMode,
     /// Its own certificate.

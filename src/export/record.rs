@@ -221,8 +221,9 @@ pub(super) fn append_data(
     })
 }
 
-/// Domain of a mailbox, in lower case; empty where it has none.
+/// Domain of a mailbox, in lower case and without a dot at its end; empty where it has none.
 #[must_use]
 pub fn domain(mailbox: &str) -> String {
-    mailbox.rsplit_once('@').map(|(_, domain)| domain.to_lowercase()).unwrap_or_default()
+    let domain = mailbox.rsplit_once('@').map_or("", |(_, domain)| domain);
+    domain.strip_suffix('.').unwrap_or(domain).to_lowercase()
 }

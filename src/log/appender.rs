@@ -233,7 +233,9 @@ impl Appender {
             return Err(AppendError::Failed);
         }
         let inline: usize = body.iter().map(|chunk| chunk.len()).sum();
-        let most = ENTRY_FRAME + record::archive_bytes_max(mail, inline, fragments.len()) + 8;
+        let kind = record::kind(mail);
+        let most = record::archive_bytes_max(kind, mail, inline, fragments.len());
+        let most = ENTRY_FRAME + most + 8;
         let group_bytes_max = match self.options.sync {
             SyncPolicy::Each => 0,
             SyncPolicy::Group | SyncPolicy::None => self.options.group_bytes_max,
@@ -252,12 +254,12 @@ impl Appender {
         self.gather.set_len(from + most);
         let room = &mut self.gather.octets_mut()[from..];
         let (frame_at, room) = room.split_at_mut(ENTRY_FRAME);
-        let Ok(bytes) = record::write(mail, body, fragments, room) else {
+        let Ok(bytes) = record::write(kind, mail, body, fragments, room) else {
             self.gather.set_len(if from == GROUP_FRAME { 0 } else { from });
             return Err(AppendError::TooLarge);
         };
         let frame = EntryFrame {
-            kind: record::kind(mail),
+            kind,
             bytes: u32::try_from(bytes).map_err(|_| AppendError::TooLarge)?,
             offset: self.next,
             crc: crc(&room[..bytes]),

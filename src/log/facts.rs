@@ -59,6 +59,50 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
+    /// Whether nothing is known. Asked of every message, so by lengths and numbers alone: `==` would
+    /// compare each empty text by a call of `memcmp`, at an address that is no memory, and with
+    /// glibc's masked loads one such call takes 80 ns on some machines.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        // All of them by name: a fact that is added and forgotten here would be lost.
+        let Self {
+            lmtp,
+            tls_version,
+            tls_cipher,
+            tls_sni,
+            tls_client,
+            auth_mechanism,
+            auth_user,
+            proxy,
+            proxy_facts,
+            rdns,
+            list_score,
+            ret,
+            envid,
+            submitter,
+            require_tls,
+            mt_priority,
+            rcpt_params,
+        } = self;
+        tls_version.is_empty()
+            && tls_cipher.is_empty()
+            && tls_sni.is_empty()
+            && tls_client.is_empty()
+            && auth_mechanism.is_empty()
+            && auth_user.is_empty()
+            && proxy_facts.is_empty()
+            && rdns.is_empty()
+            && envid.is_empty()
+            && submitter.is_empty()
+            && rcpt_params.is_empty()
+            && proxy.is_none()
+            && mt_priority.is_none()
+            && *list_score == 0
+            && *ret == 0
+            && !*lmtp
+            && !*require_tls
+    }
+
     /// Texts by their numbers on disk, which are never given to another.
     fn texts(&self) -> [(u8, &'a str); TEXTS] {
         [

@@ -153,17 +153,21 @@ struct MailV2<'a> {
 
 /// The version that a record is written in: the first that has room for what is known.
 pub(super) fn kind(mail: &Mail<'_>) -> EntryKind {
-    match mail.facts == Facts::default() {
+    match mail.facts.is_empty() {
         true => EntryKind::RecordV1,
         false => EntryKind::RecordV2,
     }
 }
 
-/// Octets that a record takes at most.
-#[must_use]
-pub fn archive_bytes_max(mail: &Mail<'_>, body: usize, fragments: usize) -> usize {
+/// Octets that a record of that [`kind`] takes at most.
+pub(super) fn archive_bytes_max(
+    kind: EntryKind,
+    mail: &Mail<'_>,
+    body: usize,
+    fragments: usize,
+) -> usize {
     let texts = mail.mail_from.len() + mail.rcpts.len() + mail.helo.len() + mail.listener.len();
-    let facts = match kind(mail) {
+    let facts = match kind {
         EntryKind::RecordV2 => mail.facts.bytes_max(),
         _ => 0,
     };
@@ -177,6 +181,7 @@ pub fn archive_bytes_max(mail: &Mail<'_>, body: usize, fragments: usize) -> usiz
 /// Serialises a record of that [`kind`] into `room`; returns its octets. The mail data is copied once, the rest is
 /// a few tens of nanoseconds.
 pub(super) fn write(
+    kind: EntryKind,
     mail: &Mail<'_>,
     body: &[&[u8]],
     fragments: &[FragmentAt],
@@ -209,7 +214,7 @@ pub(super) fn write(
     };
     let mut scratch = [MaybeUninit::<u8>::uninit(); 1024];
     let scratch = SubAllocator::new(&mut scratch);
-    let written = match kind(mail) {
+    let written = match kind {
         EntryKind::RecordV2 => {
             let record = MailV2 { mail: record, facts: FactsV2::new(&mail.facts) };
             low::to_bytes_in_with_alloc::<_, _, Error>(&record, writer, scratch)?

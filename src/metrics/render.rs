@@ -245,6 +245,10 @@ impl<'a> Families<'a> {
         self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
             named("reason", s.names.protocol_errors, &s.protocol_errors)
         });
+        let help = "Arguments of MAIL, RCPT, EHLO and HELO taken though outside RFC 5321.";
+        self.counters("smtp_lenient_arguments_total", help, |s| {
+            named("kind", s.names.lenient, &s.lenient)
+        });
         self.counters("smtp_auth_total", "AUTH commands by mechanism and result.", |s| {
             let mechanisms = s.names.auth_mechanisms.iter().zip(&s.auth);
             let each = mechanisms.flat_map(|(mechanism, results)| {
@@ -623,6 +627,7 @@ mod tests {
         commands: &["ehlo", "other"],
         replies: &["250", "451"],
         protocol_errors: &["bare_lf"],
+        lenient: &["dots"],
         auth_mechanisms: &["plain", "login"],
     };
 

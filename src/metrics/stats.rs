@@ -16,6 +16,8 @@ pub struct Names {
     pub replies: &'static [&'static str],
     /// Reasons of protocol errors (`bare_lf`, `line_too_long`, ...).
     pub protocol_errors: &'static [&'static str],
+    /// Ways in which arguments leave the grammar and are taken (`dots`, ...).
+    pub lenient: &'static [&'static str],
     /// SASL mechanisms (`plain`, ...).
     pub auth_mechanisms: &'static [&'static str],
 }
@@ -39,6 +41,8 @@ pub struct ShardStats {
     pub replies: Vec<u64>,
     /// Protocol errors by reason, parallel to `names.protocol_errors`.
     pub protocol_errors: Vec<u64>,
+    /// Arguments taken outside the grammar by way, parallel to `names.lenient`.
+    pub lenient: Vec<u64>,
     /// AUTH commands by mechanism, parallel to `names.auth_mechanisms`.
     pub auth: Vec<Tally<AuthResult>>,
     /// Size of each acknowledged message, in bytes.
@@ -91,6 +95,7 @@ impl ShardStats {
             commands: vec![0; names.commands.len()],
             replies: vec![0; names.replies.len()],
             protocol_errors: vec![0; names.protocol_errors.len()],
+            lenient: vec![0; names.lenient.len()],
             auth: vec![Tally::default(); names.auth_mechanisms.len()],
             message_size: Distribution::of_sizes(),
             message_recipients: Distribution::of_counts(),
@@ -137,6 +142,7 @@ impl ShardStats {
         add_all(&mut self.commands, &other.commands);
         add_all(&mut self.replies, &other.replies);
         add_all(&mut self.protocol_errors, &other.protocol_errors);
+        add_all(&mut self.lenient, &other.lenient);
         for (mine, theirs) in self.auth.iter_mut().zip(&other.auth) {
             mine.merge(theirs);
         }

@@ -166,7 +166,7 @@ impl Listed {
             self.whole.insert(domain)?;
             return domains.insert(domain);
         }
-        let mailbox = smtp::is_mailbox(&judged(line)).then(|| Mailbox::new(line)).flatten();
+        let mailbox = smtp::is_mailbox(line).then(|| Mailbox::new(line)).flatten();
         let Some(mailbox) = mailbox else {
             return Err(format!("{line:?} is not a mailbox such as user@example.com"));
         };
@@ -174,14 +174,6 @@ impl Listed {
         domains.exact.insert(mailbox.domain()).map_err(|_| TOO_MANY)?;
         Ok(())
     }
-}
-
-/// A name of a list in the form that the grammar of SMTP judges: hosts have names with underscores
-/// whatever RFC 5321 §4.1.2 says, and the dot of the root changes nothing.
-fn judged(name: &str) -> String {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let domain = name.rfind('@').map_or(0, |at| at + 1);
-    format!("{}{}", &name[..domain], name[domain..].replace('_', "x"))
 }
 
 const TOO_MANY: &str = "more names than fit into 4 GiB";
@@ -205,7 +197,7 @@ impl Domains {
             Some(name) if !name.starts_with('[') => (&mut self.below, name),
             _ => (&mut self.exact, text),
         };
-        let domain = smtp::is_domain(&judged(name)).then(|| Mailbox::of_domain(name)).flatten();
+        let domain = smtp::is_domain(name).then(|| Mailbox::of_domain(name)).flatten();
         let Some(domain) = domain else {
             return Err(format!("{text:?} is not a domain such as example.com or *.example.com"));
         };

@@ -16,8 +16,8 @@ const LABEL_BYTES_MAX: usize = 63;
 /// * ASCII letters are compared without case. RFC 5321 §2.4 leaves the case of the local part to
 ///   its host, and hardly any tells `Bob` from `bob`; other letters stay as they are (RFC 6531
 ///   §3.2 forbids no more).
-/// * The domain is in A-label form, in lower case (RFC 6531 §3.7.1, RFC 5890 §2.3.2.1); an address
-///   literal is written in one way.
+/// * The domain is in A-label form, in lower case (RFC 6531 §3.7.1, RFC 5890 §2.3.2.1), without the
+///   dot that may stand at its end; an address literal is written in one way.
 pub(super) struct Mailbox {
     octets: [u8; NAME_BYTES_MAX],
     /// Of the local part.
@@ -102,17 +102,21 @@ impl Mailbox {
         if let Some(literal) = domain.strip_prefix('[') {
             return self.push_literal(literal.strip_suffix(']')?);
         }
-        // The dot of the root names the same domain.
-        let domain = domain.strip_suffix('.').unwrap_or(domain);
         let ascii = match domain.is_ascii() {
             true => Cow::Borrowed(domain),
-            false => idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::STD3).ok()?,
+            // What ASCII may stand there is said below: hosts may be called `büro_1`.
+            false => idna::domain_to_ascii_cow(domain.as_bytes(), AsciiDenyList::EMPTY).ok()?,
         };
-        let is_label = |label: &str| !label.is_empty() && label.len() <= LABEL_BYTES_MAX;
-        if !ascii.split('.').all(is_label) {
+        // The dot of the root names the same domain.
+        let name = ascii.strip_suffix('.').unwrap_or(&ascii);
+        let is_label = |label: &str| {
+            let plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-_".contains(&octet);
+            !label.is_empty() && label.len() <= LABEL_BYTES_MAX && label.bytes().all(plain)
+        };
+        if !name.split('.').all(is_label) {
             return None;
         }
-        ascii.bytes().try_for_each(|octet| self.push(octet.to_ascii_lowercase()))
+        name.bytes().try_for_each(|octet| self.push(octet.to_ascii_lowercase()))
     }
 
     fn push_literal(&mut self, literal: &str) -> Option<()> {
@@ -151,6 +155,12 @@ mod tests {
         check("a@Ü.EXAMPLE", "a@xn--tda.example");
         check("a@XN--TDA.example", "a@xn--tda.example");
         check("Ü@example.com", "Ü@example.com");
+        check("a@Example.com.", "a@example.com");
+        check("a@ü.example.", "a@xn--tda.example");
+        check("root@DB_1.example.", "root@db_1.example");
+        check("a@ü_1.example", "a@xn--_1-wka.example");
+        check("a..b@c", "a..b@c");
+        check("\"a..b\"@c", "a..b@c");
         check("a@[192.0.2.1]", "a@[192.0.2.1]");
         check("a@[IPv6:2001:DB8:0::1]", "a@[2001:db8::1]");
         check("PostMaster", "postmaster");
@@ -173,7 +183,7 @@ mod tests {
         ] {
             assert!(Mailbox::new(mailbox).is_none(), "{mailbox}");
         }
-        let long = format!("a@{}", ["a"; 200].join("."));
+        let long = format!("a@{}", ["a"; 300].join("."));
         assert!(Mailbox::new(&long).is_none());
         assert!(Mailbox::new(&format!("a@{}.example", "b".repeat(64))).is_none());
     }

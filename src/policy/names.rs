@@ -4,17 +4,19 @@
 //!   hash --> tags   [ 0 | 7 | 2 | 0 | 9 | ... ]   an octet a slot: 0 free, or part of a hash
 //!            places [   | . | . |   | . | ... ]   four octets a slot: where the name lies
 //!                         |
-//!            octets [ 3 a@b 5 c@d.e ... ]         an octet of length, then the name
+//!            octets [ 3 a@b 5 c@d.e ... ]         two octets of length, then the name
 //! ```
 //!
 //! A slot is looked at by its tag alone; only where that fits (by chance once in 255) the name
 //! itself is compared, so a wrong answer cannot be had, and a miss stays within one cache line. At
-//! three slots of four a name costs its own octets, one for its length, and 6.7 for the slot.
+//! three slots of four a name costs its own octets, two for its length, and 6.7 for the slot.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Longest name in octets.
-pub(super) const NAME_BYTES_MAX: usize = u8::MAX as usize;
+/// Longest name in octets: that of a mailbox that MAIL and RCPT take.
+pub(super) const NAME_BYTES_MAX: usize = 512;
+/// Octets of a name's length.
+const LENGTH_BYTES: usize = size_of::<u16>();
 
 /// The names would not fit into 4 GiB.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +60,8 @@ impl NameSet {
         let place = u32::try_from(self.octets.len()).map_err(|_| Full)?;
         self.tags[slot] = tag(self.hasher.hash_one(name));
         self.places[slot] = place;
-        self.octets.push(u8::try_from(name.len()).expect("names are short"));
+        let len = u16::try_from(name.len()).expect("names are short");
+        self.octets.extend_from_slice(&len.to_ne_bytes());
         self.octets.extend_from_slice(name);
         self.len += 1;
         Ok(())
@@ -78,7 +81,7 @@ impl NameSet {
         let mut place = 0;
         while let Some(name) = self.name_at(place) {
             let hash = self.hasher.hash_one(name);
-            let next = place + 1 + name.len();
+            let next = place + LENGTH_BYTES + name.len();
             let mut slot = first_slot(hash, slots);
             while self.tags[slot] != 0 {
                 slot = if slot + 1 == slots { 0 } else { slot + 1 };
@@ -90,8 +93,8 @@ impl NameSet {
     }
 
     fn name_at(&self, place: usize) -> Option<&[u8]> {
-        let len = usize::from(*self.octets.get(place)?);
-        self.octets.get(place + 1..place + 1 + len)
+        let (len, rest) = self.octets.get(place..)?.split_first_chunk()?;
+        rest.get(..usize::from(u16::from_ne_bytes(*len)))
     }
 
     /// The slot of a name, or the free one where it would be put.

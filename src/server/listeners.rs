@@ -163,6 +163,8 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
         external: offers(AuthMechanism::External),
         required: listener.auth.required,
     };
+    smtp.strict_paths = listener.strict_paths;
+    smtp.strict_helo = listener.strict_helo;
     smtp.greet_check = listener.greet_check;
     smtp.low_priority = listener.low_priority;
     smtp.dsn = listener.dsn;

@@ -8,7 +8,7 @@ use crate::{
         BackpressureCause, CloseReason, CorruptStage, HandshakeResult, ListenerStats, LogOp, Names,
         OverloadStep, RefuseReason, ShardStats, Tally,
     },
-    smtp::{AuthResult, Mechanism, ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
+    smtp::{AuthResult, Lenient, Mechanism, ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
 
 /// See the module's page. Plain integers of one shard.
@@ -32,6 +32,7 @@ fn names() -> Names {
             commands: leak(Verb::ALL.iter().map(|verb| verb.name()).collect()),
             replies: leak(codes.chain(["other"]).collect()),
             protocol_errors: leak(ProtocolError::ALL.iter().map(|error| error.name()).collect()),
+            lenient: leak(Lenient::ALL.iter().map(|way| way.name()).collect()),
             auth_mechanisms: leak(
                 Mechanism::ALL
                     .iter()
@@ -207,6 +208,7 @@ impl Counters {
         stats.commands.copy_from_slice(&all.commands);
         stats.replies.copy_from_slice(&all.replies);
         stats.protocol_errors.copy_from_slice(&all.protocol_errors);
+        stats.lenient.copy_from_slice(&all.lenient);
         for (tally, counts) in stats.auth.iter_mut().zip(&all.auth) {
             *tally = auth(counts);
         }

@@ -109,9 +109,10 @@ fn is_valid(kind: Kind, value: &str) -> bool {
     match kind {
         Kind::Addr | Kind::DestAddr => parse_address(value).is_some(),
         Kind::Port | Kind::DestPort => parse_port(value).is_some(),
-        Kind::Name | Kind::Helo => !value.contains(' '),
+        Kind::Name => !value.contains(' '),
         Kind::Source => ["LOCAL", "REMOTE"].iter().any(|word| value.eq_ignore_ascii_case(word)),
-        Kind::Proto | Kind::Login | Kind::Ident => true,
+        // As given to the proxy, which is no more of a judge than EHLO here.
+        Kind::Helo | Kind::Proto | Kind::Login | Kind::Ident => true,
     }
 }
 

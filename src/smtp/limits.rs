@@ -17,6 +17,10 @@ pub struct Config {
     pub limits: Limits,
     /// What to do with a bare CR, a bare LF or a NUL in mail data. Default [`LineEnds::Reject`].
     pub line_ends: LineEnds,
+    /// Paths by the letter of RFC 5321 alone, see [`super::Lenient`]. Default off.
+    pub strict_paths: bool,
+    /// EHLO, HELO and LHLO with a domain or an address literal alone. Default off.
+    pub strict_helo: bool,
     /// Whether TLS is offered, or demanded. Default [`TlsPolicy::Off`].
     pub tls: TlsPolicy,
     /// What is spoken. Default [`Protocol::Smtp`].
@@ -46,6 +50,8 @@ impl Default for Config {
             hostname: String::from("localhost"),
             limits: Limits::default(),
             line_ends: LineEnds::default(),
+            strict_paths: false,
+            strict_helo: false,
             tls: TlsPolicy::default(),
             protocol: Protocol::default(),
             auth: Auth::default(),

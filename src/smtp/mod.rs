@@ -45,7 +45,7 @@ pub use limits::{
     Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
     TlsPolicy,
 };
-pub use path::{is_domain, is_mailbox};
+pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
 pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};

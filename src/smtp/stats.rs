@@ -1,6 +1,7 @@
 //! Plain counters of the protocol core; the driver publishes them.
 
 use super::command::Verb;
+use super::path::Lenient;
 use super::sasl::Mechanism;
 
 /// Reply codes with a counter of their own; every other code is counted last.
@@ -117,6 +118,8 @@ pub struct Stats {
     pub replies: [u64; REPLY_CODES.len() + 1],
     /// Protocol errors, by place in [`ProtocolError::ALL`].
     pub protocol_errors: [u64; ProtocolError::ALL.len()],
+    /// Arguments taken that are outside the grammar, by place in [`Lenient::ALL`].
+    pub lenient: [u64; Lenient::ALL.len()],
     /// Refusals with 4yz, by place in [`RejectReason::ALL`].
     pub rejected_4yz: [u64; RejectReason::ALL.len()],
     /// Refusals with 5yz, by place in [`RejectReason::ALL`].
@@ -131,6 +134,7 @@ impl Default for Stats {
             commands: [0; Verb::ALL.len()],
             replies: [0; REPLY_CODES.len() + 1],
             protocol_errors: [0; ProtocolError::ALL.len()],
+            lenient: [0; Lenient::ALL.len()],
             rejected_4yz: [0; RejectReason::ALL.len()],
             rejected_5yz: [0; RejectReason::ALL.len()],
             auth: [[0; AuthResult::ALL.len()]; Mechanism::ALL.len()],
@@ -149,6 +153,7 @@ impl Stats {
         add(&mut self.commands, &other.commands);
         add(&mut self.replies, &other.replies);
         add(&mut self.protocol_errors, &other.protocol_errors);
+        add(&mut self.lenient, &other.lenient);
         add(&mut self.rejected_4yz, &other.rejected_4yz);
         add(&mut self.rejected_5yz, &other.rejected_5yz);
         add(self.auth.as_flattened_mut(), other.auth.as_flattened());
@@ -175,6 +180,10 @@ impl Stats {
     pub(super) fn count_replies(&mut self, code: u16, times: u64) {
         let place = REPLY_CODES.iter().position(|known| *known == code);
         self.replies[place.unwrap_or(REPLY_CODES.len())] += times;
+    }
+
+    pub(super) fn count_lenient(&mut self, way: Lenient) {
+        self.lenient[way as usize] += 1;
     }
 
     pub(super) fn count_error(&mut self, error: ProtocolError) {

@@ -67,8 +67,8 @@ pub struct MailFlags {
 /// An accepted message's envelope and facts, valid at [`super::Event::EndOfMail`].
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
-    /// Name the client gave in EHLO or HELO; printable ASCII, at most 255 octets, otherwise
-    /// unchecked.
+    /// Name the client gave in EHLO or HELO, at most 255 octets there; no control characters,
+    /// otherwise unchecked.
     pub helo: &'a str,
     /// Whether the client said EHLO.
     pub esmtp: bool,

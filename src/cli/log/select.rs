@@ -58,12 +58,14 @@ impl Filter {
     }
 }
 
-/// RFC 5321 §2.4: local parts may be case-sensitive, domains are not. `<a@b>` is taken as `a@b`.
+/// RFC 5321 §2.4: local parts may be case-sensitive, domains are not; a dot at the end of one says
+/// nothing. `<a@b>` is taken as `a@b`.
 fn same_mailbox(wanted: &str, mailbox: &str) -> bool {
     let bare = wanted.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(wanted);
     match (bare.rsplit_once('@'), mailbox.rsplit_once('@')) {
         (Some((local, domain)), Some((other, other_domain))) => {
-            local == other && domain.to_lowercase() == other_domain.to_lowercase()
+            let compared = |domain: &str| domain.strip_suffix('.').unwrap_or(domain).to_lowercase();
+            local == other && compared(domain) == compared(other_domain)
         }
         // `Postmaster` without a domain (RFC 5321 §2.3.5) is the one name in any case.
         (None, None) if bare.eq_ignore_ascii_case("postmaster") => {
@@ -145,6 +147,9 @@ mod tests {
             ("A@x.test", "a@x.test", false),
             ("a@x.test", "a@y.test", false),
             ("a@Ü.test", "a@ü.test", true),
+            ("a@x.test", "a@x.test.", true),
+            ("a@x.test.", "a@X.test", true),
+            ("a@x.test", "a@x.test..", false),
             ("\"a@b\"@x.test", "\"a@b\"@X.test", true),
             ("", "", true),
             ("<>", "", true),

@@ -37,9 +37,9 @@ fn group(nonce: [u8; 16], number: u64, chain: u32, offset: u64, high_water_mark:
 
 fn entry(offset: u64) -> Vec<u8> {
     let mut content = vec![0; 1024];
-    let bytes = record::write(&mail("forged@x.test"), &[b"forged"], &[], &mut content).unwrap();
+    let (kind, mail) = (EntryKind::RecordV1, mail("forged@x.test"));
+    let bytes = record::write(kind, &mail, &[b"forged"], &[], &mut content).unwrap();
     content.truncate(bytes);
-    let kind = EntryKind::RecordV1;
     let frame = EntryFrame { kind, bytes: bytes as u32, offset, crc: frame::crc(&content) };
     let mut octets = vec![0; ENTRY_FRAME];
     frame.encode(&mut octets);

@@ -43,13 +43,28 @@ fn domains_are_exact_or_below_a_wildcard() {
     );
     check(&accept, Ours, &["a@ü.example", "a@XN--TDA.example", "\"a @b\"@example.com"]);
     check(&accept, Foreign, &["a@x.example.com", "a@example.org", "a@xexample.org", "a@com"]);
-    check(&accept, Foreign, &["a@[192.0.2.1]", "a@u.example", "someone"]);
+    check(&accept, Foreign, &["a@[192.0.2.1]", "a@example.com..", "a@u.example", "someone"]);
     check(
         &accept,
         Foreign,
         &["a%example.com@elsewhere.example", "example.com!a@elsewhere.example"],
     );
     assert_eq!((accept.domains(), accept.recipients()), (Some(3), None));
+}
+
+/// C7, C7a: what MAIL and RCPT take beyond the grammar is compared like the rest.
+#[test]
+fn names_of_real_senders_are_ours_as_well() {
+    let long = format!("{}@b_1.example", "l".repeat(255));
+    let text = format!("a..b@b_1.example.\n{long}\n@whole_1.example\n");
+    let accept = load(&["example.com.", "*.x_y.example", "bü_1.example"], Some(&text));
+    check(&accept, Ours, &["a..b@B_1.example", "\"a..b\"@b_1.example.", &long]);
+    check(&accept, Ours, &[&format!("{long}."), "x@whole_1.example."]);
+    check(&accept, Unknown, &["a.b@b_1.example", &long[1..], "a@EXAMPLE.com.", "a@c.x_y.example."]);
+    check(&accept, Unknown, &["a@bü_1.example", "a@Bü_1.example."]);
+    check(&accept, Foreign, &["a@x_y.example", "a@b_2.example"]);
+    let open = load(&["example.com"], None);
+    check(&open, Ours, &[&format!("{}@example.com", "l".repeat(255))]);
 }
 
 #[test]

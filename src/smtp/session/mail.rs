@@ -14,7 +14,12 @@ use super::{Context, Event, Session};
 const OVERSHOOT_MAX: u32 = 1_000;
 
 /// Splits `FROM:<path> params`; one or more spaces behind the colon are borne with.
-fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<'a>, Reply> {
+fn parse<'a>(
+    cx: &mut Context<'_>,
+    argument: &'a [u8],
+    keyword: &str,
+    bad_path: Reply,
+) -> Result<Path<'a>, Reply> {
     // RFC 3629: no overlong form, no surrogate, nothing cut or beyond U+10FFFF.
     let argument = str::from_utf8(argument).map_err(|_| reply::BAD_UTF8)?;
     let (word, path) = argument.split_at_checked(keyword.len()).ok_or(reply::BAD_ARGUMENT)?;
@@ -24,6 +29,12 @@ fn parse<'a>(argument: &'a [u8], keyword: &str, bad_path: Reply) -> Result<Path<
     let path = path::parse(path.trim_start_matches(' ')).ok_or(bad_path)?;
     if !path.rest.is_empty() && !path.rest.starts_with(' ') {
         return Err(reply::BAD_ARGUMENT);
+    }
+    if !path.lenient.is_empty() {
+        if cx.config.strict_paths {
+            return Err(bad_path);
+        }
+        path.lenient.iter().for_each(|way| cx.stats.count_lenient(way));
     }
     Ok(path)
 }
@@ -50,7 +61,7 @@ impl Session {
             cx.stats.count_rejected(421, RejectReason::Policy);
             return Some(self.close_421(cx, "4.7.0", "Too many messages in one session"));
         }
-        let parsed = parse(argument, "FROM:", reply::BAD_REVERSE_PATH).and_then(|path| {
+        let parsed = parse(cx, argument, "FROM:", reply::BAD_REVERSE_PATH).and_then(|path| {
             if path.no_domain {
                 return Err(reply::BAD_REVERSE_PATH);
             }
@@ -114,7 +125,7 @@ impl Session {
             cx.stats.count_rejected(421, RejectReason::Policy);
             return Some(self.close_421(cx, "4.7.0", "Too many recipients in one session"));
         }
-        let parsed = parse(argument, "TO:", reply::BAD_FORWARD_PATH).and_then(|path| {
+        let parsed = parse(cx, argument, "TO:", reply::BAD_FORWARD_PATH).and_then(|path| {
             // RFC 5321 §4.5.1: postmaster alone needs no domain. The null path is no recipient.
             let alone = path.no_domain && !path.mailbox.eq_ignore_ascii_case("postmaster");
             if path.mailbox.is_empty() || alone {

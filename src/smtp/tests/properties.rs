@@ -251,8 +251,8 @@ proptest! {
 /// A slow parser, written from the ABNF of RFC 5321 §4.1.2 and §4.1.3 as widened by RFC 6531
 /// §3.3: each rule gives every length it can match at the front of a text.
 ///
-/// Where we differ on purpose: dots anywhere in an unquoted local-part (see `path.rs`), `::` for a
-/// single group (RFC 4291 §2.2), no leading zero in a Snum, no General-address-literal.
+/// Where we differ on purpose: what `Lenient` names, each said where it is found; `::` for a single
+/// group (RFC 4291 §2.2), no leading zero in a Snum, no General-address-literal.
 mod reference {
     type Lengths = Vec<usize>;
 
@@ -300,18 +300,49 @@ mod reference {
         found.is_ascii_alphanumeric() || !found.is_ascii()
     }
 
+    /// Let-dig, and `_` of hosts called so.
+    fn end_of_label(found: char) -> bool {
+        let_dig(found) || found == '_'
+    }
+
     /// sub-domain = Let-dig [Ldh-str]
     fn sub_domain(label: &str) -> bool {
         label.len() <= 63
-            && label.starts_with(let_dig)
-            && label.ends_with(let_dig)
-            && label.chars().all(|found| let_dig(found) || found == '-')
+            && label.starts_with(end_of_label)
+            && label.ends_with(end_of_label)
+            && label.chars().all(|found| end_of_label(found) || found == '-')
     }
 
-    /// Domain = sub-domain *("." sub-domain)
+    /// Domain = sub-domain *("." sub-domain), and a dot at its end.
     fn domain(text: &str) -> Lengths {
         let ends = chars(text, 0).map(|(at, found)| at + found.len_utf8());
-        ends.filter(|&end| end <= 255 && text[..end].split('.').all(sub_domain)).collect()
+        let labels = |end: usize| text[..end].strip_suffix('.').unwrap_or(&text[..end]);
+        ends.filter(|&end| end <= 255 && labels(end).split('.').all(sub_domain)).collect()
+    }
+
+    /// Whether it is written as RFC 5321 has it: dot-string = atom *("." atom), no `_`, no dot at
+    /// the end of a domain, sizes of RFC 5321 §4.5.3.1.
+    fn is_standard(path: &str) -> bool {
+        let mailbox = &path[1..path.len() - 1];
+        let (route, mailbox) = match mailbox.starts_with('@') {
+            true => mailbox.split_once(':').expect("a route ends there"),
+            false => ("", mailbox),
+        };
+        let quoted = mailbox.starts_with('"');
+        let at = if quoted { mailbox.rfind("\"@").map(|at| at + 1) } else { mailbox.find('@') };
+        let (local, domain) = mailbox.split_at(at.unwrap_or(mailbox.len()));
+        let dots = |text: &str| text.split('.').all(|atom| !atom.is_empty());
+        let host = |domain: &str| {
+            let domain = domain.trim_start_matches('@');
+            domain.starts_with('[') || dots(domain) && !domain.contains('_')
+        };
+        let hosts = |text: &str| text.is_empty() || text.split(',').all(host);
+        mailbox.is_empty()
+            || path.len() <= 256
+                && local.len() <= 64
+                && (quoted || dots(local))
+                && hosts(domain)
+                && hosts(route)
     }
 
     fn snum(text: &str) -> bool {
@@ -383,16 +414,16 @@ mod reference {
         done
     }
 
-    /// `(mailbox, rest, no domain)`.
-    pub(super) fn parse(text: &str) -> Option<(&str, &str, bool)> {
+    /// `(mailbox, rest, no domain, by the letter)`.
+    pub(super) fn parse(text: &str) -> Option<(&str, &str, bool, bool)> {
         if let Some(rest) = text.strip_prefix("<>") {
-            return Some(("", rest, false));
+            return Some(("", rest, false, true));
         }
         text.strip_prefix('<')?;
         let mut starts = vec![1];
         starts.extend(route(&text[1..]).into_iter().map(|length| 1 + length));
         for start in starts {
-            for local in local_part(&text[start..]).into_iter().filter(|&length| length <= 64) {
+            for local in local_part(&text[start..]).into_iter().filter(|&length| length <= 255) {
                 let at = start + local;
                 let mut ends = Vec::new();
                 // "<Postmaster>" stands alone, never behind a route.
@@ -405,8 +436,9 @@ mod reference {
                     ends.extend(lengths.map(|length| (at + 1 + length, false)));
                 }
                 for (end, no_domain) in ends {
-                    if text[end..].starts_with('>') && end < 256 {
-                        return Some((&text[start..end], &text[end + 1..], no_domain));
+                    if text[end..].starts_with('>') && end < 512 {
+                        let standard = is_standard(&text[..=end]);
+                        return Some((&text[start..end], &text[end + 1..], no_domain, standard));
                     }
                 }
             }
@@ -426,6 +458,7 @@ fn path_text() -> impl Strategy<Value = String> {
         ".",
         "..",
         "-",
+        "_",
         "a",
         "b.c",
         "x-y",
@@ -457,10 +490,11 @@ fn path_text() -> impl Strategy<Value = String> {
         "[a-z.]{1,4}",
         "\"[ -~]{0,5}\"",
         (60_usize..67).prop_map(|len| "l".repeat(len)),
+        (252_usize..259).prop_map(|len| "l".repeat(len)),
     ];
     let domain = prop_oneof![
         vec(token.clone(), 1..4).prop_map(|tokens| tokens.concat()),
-        "[a-z.-]{1,5}",
+        "[a-z._-]{1,5}",
         "\\[(IPv6:)?[0-9a-f:.]{1,12}\\]",
         "\\[IPv6:([0-9a-f]{1,4}:){5,8}(:|[0-9a-f]{1,4}|1\\.2\\.3\\.4)\\]",
         (60_usize..66).prop_map(|len| "d".repeat(len)),
@@ -484,7 +518,8 @@ proptest! {
 
     #[test]
     fn paths_are_read_as_the_grammar_says(text in path_text()) {
-        let parsed = path::parse(&text).map(|path| (path.mailbox, path.rest, path.no_domain));
+        let parsed = path::parse(&text)
+            .map(|path| (path.mailbox, path.rest, path.no_domain, path.lenient.is_empty()));
         prop_assert_eq!(parsed, reference::parse(&text), "{:?}", text);
     }
 }
