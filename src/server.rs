@@ -63,6 +63,9 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     if config.log.sync != SyncMode::None {
         probe_direct_io(&data.path)?;
     }
+    for notice in &data.notices {
+        tracing::warn!("{notice}");
+    }
     let stop = Signals::install()?;
     let accept_files = recipients::AcceptFiles::new(&config);
     let addresses = bind_addresses(&config)?;
@@ -72,7 +75,9 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let logs = left.last().map_or(config.server.shards, |last| usize::from(*last) + 1);
     let (marks, mark_listener) = log::HighWaterMarks::new(logs);
     let marks = Arc::new(marks);
+    let mut faults = Vec::new();
     for &shard in &left {
+        faults.extend(log::Log::open(&data.path)?.faults(shard)?);
         marks.publish(shard, log::Log::open(&data.path)?.ends(shard)?.1);
     }
     let dns = DnsMetrics::new();
@@ -82,15 +87,22 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let foretold = DiskRoom::after_start(&config, &data.path)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
+    for fault in &faults {
+        tracing::error!("{fault}");
+    }
     for number in 0..config.server.shards {
         let shard = u16::try_from(number).map_err(|_| "too many shards")?;
         let dir = data.make_shard(shard)?;
         let identity = log::Identity { node: data.node, shard };
         let recovery = log::recover(&dir, identity)
             .map_err(|error| format!("recovery of {}: {error}", dir.display()))?;
-        for damage in &recovery.damage {
-            tracing::error!("{damage}");
+        for notice in &recovery.notices {
+            tracing::warn!("{notice}");
         }
+        for fault in &recovery.damage {
+            tracing::error!("{fault}");
+        }
+        faults.extend(recovery.damage.iter().cloned());
         let slot = Published::new();
         marks.publish(shard, recovery.next_offset.get());
         let shared = Arc::new(SharedState::with_marks(slot.clone(), marks.clone(), shard));
@@ -144,7 +156,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
     room::tell_if_short(&config, &data.path, &foretold, &shared);
     let disk_rule = room::DiskRule::new(&config);
-    let keeper = keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule)?;
+    let keeper =
+        keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule, (faults, &ready))?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let (drains, wanted_drains) = crossbeam::channel::bounded(16);
     let admin = match config.server.admin_listen {
@@ -292,7 +305,9 @@ fn keep(
     marks: &Arc<log::HighWaterMarks>,
     metrics: &ExportMetrics,
     low: &room::DiskRule,
+    (faults, ready): (Vec<log::Fault>, &Arc<Readiness>),
 ) -> io::Result<export::Keeper> {
+    let ready = ready.clone();
     let (path, low, shared) = (dir.to_owned(), low.clone(), shared.to_vec());
     export::Keeper::start(export::KeeperOptions {
         log: log::Log::open(dir)?,
@@ -307,6 +322,10 @@ fn keep(
         marks: marks.clone(),
         told: config.exports.iter().map(|export| export.name.clone()).collect(),
         metrics: metrics.clone(),
+        faults,
+        report: Box::new(move |faults| {
+            ready.set_faults(faults.iter().map(ToString::to_string).collect());
+        }),
     })
 }
 
@@ -460,6 +479,7 @@ fn probe_direct_io(dir: &Path) -> Result<(), String> {
         .truncate(true)
         .read(true)
         .write(true)
+        .mode(0o600)
         .custom_flags(libc::O_DIRECT)
         .open(&path)
         .and_then(|file| log::fill_zeros(&file, 0, 4096).and_then(|()| file.sync_data()));

@@ -73,9 +73,19 @@ pub struct Readiness {
     warnings: AtomicU64,
     errors: AtomicU64,
     standing: Mutex<Vec<String>>,
+    faults: Mutex<Vec<String>>,
 }
 
 impl Readiness {
+    /// What is wrong with the log: mail is taken all the same.
+    pub fn set_faults(&self, faults: Vec<String>) {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// All listeners of all shards are bound.
     pub fn set_listening(&self) {
         self.listening.store(true, Ordering::Release);

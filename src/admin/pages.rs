@@ -175,6 +175,7 @@ async fn status(State(pages): State<Arc<Pages>>) -> Response {
         "shards": published.len(),
         "ready": obstacles.is_empty(),
         "obstacles": obstacles,
+        "degraded": pages.state.ready.faults(),
     });
     reply(StatusCode::OK, "application/json", format!("{status}\n"))
 }
@@ -255,7 +256,13 @@ async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
 async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     let obstacles = pages.obstacles();
     if obstacles.is_empty() {
-        return reply(StatusCode::OK, TEXT, "ready\n".to_owned());
+        // New mail is safe here; what is wrong is with the old.
+        let faults = pages.state.ready.faults();
+        let text = match faults.is_empty() {
+            true => "ready\n".to_owned(),
+            false => format!("ready, degraded\n{}\n", faults.join("\n")),
+        };
+        return reply(StatusCode::OK, TEXT, text);
     }
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, obstacles.join("\n") + "\n")
 }

@@ -8,13 +8,15 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
 
-use crate::log::{Committed, CommittedOffset, DeadLetters, Found, Log, sync_dir};
+use crate::log::{
+    Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file, sync_dir,
+};
 
 /// A consumer group of one data directory. Cheap: it names files, and opens none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +171,7 @@ impl Group {
     /// # Errors
     /// [`GroupError::Active`] where the group is being removed; what the file system says.
     pub fn activate(&self) -> Result<Active, GroupError> {
-        fs::create_dir_all(&self.dir)?;
+        make_private_dir(&self.dir)?;
         Ok(Active { _lock: self.lock(libc::LOCK_SH)? })
     }
 
@@ -187,7 +189,7 @@ impl Group {
 
     fn lock(&self, how: i32) -> Result<File, GroupError> {
         let path = self.dir.join("active");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = private_file().create(true).truncate(false).write(true).open(path)?;
         // SAFETY: a descriptor of ours; the lock goes with it.
         if unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) } == 0 {
             return Ok(file);
@@ -262,7 +264,9 @@ pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
     let mut lowest = None::<u64>;
     for group in Group::list(data_dir)? {
         let committed = group.committed(shard)?.map_or(0, |committed| committed.offset);
-        let dead = group.dead_letters(shard)?.pending().next().map(|letter| letter.offset);
+        // Where a segment is missing there is nothing to keep.
+        let letters = group.dead_letters(shard)?;
+        let dead = letters.pending().find(|letter| letter.class != "missing").map(|l| l.offset);
         let needed = committed.min(dead.unwrap_or(u64::MAX));
         lowest = Some(lowest.map_or(needed, |lowest| lowest.min(needed)));
     }

@@ -157,7 +157,9 @@ impl BatchReader {
                 return match error.kind() {
                     io::ErrorKind::InvalidData => {
                         // Its fragments are damaged (D10): lost, and told as such.
-                        batch.damage.push(Damage { segment: 0, offset, position: 0 });
+                        let (segment, position) = (0, 0);
+                        let (end, missing) = (None, false);
+                        batch.damage.push(Damage { segment, offset, position, end, missing });
                         batch.end = Some(offset + 1);
                         *due = offset + 1;
                         Ok(Visit::More)
@@ -183,8 +185,17 @@ impl BatchReader {
             }
         }
         if let Some(last) = damage.last() {
-            // Nothing behind the damage may have been seen yet: it is passed with the next record.
-            batch.end = batch.end.max(Some(last.offset));
+            // Nothing behind the damage may have been seen yet: it is passed with the next record,
+            // unless its end is known.
+            batch.end = batch.end.max(Some(last.end.unwrap_or(last.offset)));
+            // What is lost was not deleted.
+            for &Damage { offset, end, .. } in &damage {
+                let Some(end) = end else { continue };
+                let rest = |(from, to): (u64, u64)| {
+                    [(from, to.min(offset)), (from.max(end), to)].into_iter().filter(|(a, b)| a < b)
+                };
+                batch.gaps = batch.gaps.iter().copied().flat_map(rest).collect();
+            }
         }
         batch.damage.extend(damage);
         Ok(())

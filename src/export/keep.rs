@@ -1,22 +1,32 @@
 //! Retention at work: every few seconds it looks at what may go (D12), and tells how far back the
-//! log reaches.
+//! log reaches. And the scrub (D10), on a thread of its own: it takes hours where there is much, and
+//! retention must not wait for it.
 
 use std::{
     collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::lane::lower_priority;
 use crate::{
     consumer::{Group, lowest_needed},
-    log::{HighWaterMarks, Log, Needs, Reason, Retention, Rules},
-    metrics::{ExportMetrics, KeptLog, LogOp},
+    log::{Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub},
+    metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp},
 };
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often each segment is checked.
+const SCRUB_EVERY: Duration = Duration::from_secs(86_400);
+
+/// How often it is asked which are due; also how long after the start the first are.
+const SCRUB_LOOK: Duration = Duration::from_secs(60);
+
+/// Octets a second: a disk that is fit for a log hardly notices.
+const SCRUB_RATE: u64 = 16 << 20;
 
 /// What keeping the log is made from.
 pub struct KeeperOptions {
@@ -34,15 +44,19 @@ pub struct KeeperOptions {
     pub told: Vec<String>,
     /// Where it counts.
     pub metrics: ExportMetrics,
+    /// What was wrong at the start.
+    pub faults: Vec<Fault>,
+    /// Told of all that is wrong, at the start and after each scrub.
+    pub report: Box<dyn Fn(&[Fault]) + Send>,
 }
 
-/// The thread. Dropping it ends it.
+/// Both threads. Dropping it ends it.
 #[derive(Debug)]
 pub struct Keeper {
     live: Arc<Mutex<Live>>,
     metrics: ExportMetrics,
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    stops: Vec<mpsc::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Keeper {
@@ -50,8 +64,18 @@ impl Keeper {
     ///
     /// # Errors
     /// What the file system says, or the system about a thread.
-    pub fn start(options: KeeperOptions) -> io::Result<Self> {
+    pub fn start(mut options: KeeperOptions) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
+        let (stop_scrub, scrub_stopped) = mpsc::channel();
+        let report = std::mem::replace(&mut options.report, Box::new(|_| {}));
+        let mut scrubber = Scrubber {
+            scrub: Scrub::new(&options.log, SCRUB_EVERY),
+            log: options.log.clone(),
+            metrics: options.metrics.clone(),
+            at_start: std::mem::take(&mut options.faults),
+            report,
+        };
+        scrubber.begin();
         let mut retention = Retention::new(&options.log)?;
         let mut seen = Seen::default();
         // Before the first scrape.
@@ -71,7 +95,18 @@ impl Keeper {
                 }
             }
         })?;
-        Ok(Self { live: keeper_live, metrics, stop: Some(stop), thread: Some(thread) })
+        let scrub = std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
+            lower_priority();
+            let began = Instant::now();
+            let timeout = mpsc::RecvTimeoutError::Timeout;
+            let wait = |time| scrub_stopped.recv_timeout(time) == Err(timeout);
+            let pace = Pace { now: &|| began.elapsed(), wait: &wait, rate: SCRUB_RATE };
+            while wait(SCRUB_LOOK) {
+                scrubber.turn(&pace);
+            }
+        })?;
+        let (stops, threads) = (vec![stop, stop_scrub], vec![thread, scrub]);
+        Ok(Self { live: keeper_live, metrics, stops, threads })
     }
 
     /// Goes by other rules from the next look on, and leaves other groups' lag to be told elsewhere.
@@ -94,10 +129,73 @@ fn tell_age(metrics: &ExportMetrics, rules: &Rules) {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.stop = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the retention thread panicked");
+        self.stops.clear();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("the retention or scrub thread panicked");
+            }
         }
+    }
+}
+
+/// The scrub, and whom it reports to.
+struct Scrubber {
+    scrub: Scrub,
+    log: Log,
+    metrics: ExportMetrics,
+    at_start: Vec<Fault>,
+    report: Box<dyn Fn(&[Fault]) + Send>,
+}
+
+impl Scrubber {
+    fn begin(&self) {
+        self.show(&self.at_start);
+    }
+
+    fn turn(&mut self, pace: &Pace<'_>) {
+        let done = match self.scrub.turn(&Exported(&self.log), pace) {
+            Ok(Some(done)) => done,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, "the scrub of the log cannot go on for now");
+                return;
+            }
+        };
+        for fault in &done.faults {
+            tracing::error!(shard = fault.shard, segment = fault.segment, "scrub: {fault}");
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.metrics.scrub_segments.inc_by(done.segments);
+        self.metrics.scrub_bytes.inc_by(done.bytes);
+        for _ in &done.corrupt {
+            self.metrics.log.corrupt(CorruptStage::Scrub);
+        }
+        self.metrics.scrub_last.set(now.as_secs_f64());
+        // What was found of a manifest at the start stays so: nothing can show the contrary.
+        let manifest = self.at_start.iter().filter(|fault| fault.kind == FaultKind::Manifest);
+        let faults: Vec<_> = manifest.cloned().chain(done.faults).collect();
+        self.show(&faults);
+    }
+
+    fn show(&self, faults: &[Fault]) {
+        self.metrics.faulty(FaultKind::ALL.map(|kind| {
+            let of_kind = faults.iter().filter(|fault| fault.kind == kind).count();
+            (kind.name(), i64::try_from(of_kind).unwrap_or(i64::MAX))
+        }));
+        (self.report)(faults);
+    }
+}
+
+/// What the groups still need, for the scrub.
+struct Exported<'a>(&'a Log);
+
+impl Needs for Exported<'_> {
+    fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
+        lowest_needed(self.0.dir(), shard)
+    }
+
+    fn segments_from(&self, _: u16) -> u64 {
+        u64::MAX
     }
 }
 
@@ -219,10 +317,12 @@ fn tell_groups(
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, os::unix::fs::FileExt};
+
     use super::*;
     use crate::{
         export::tests::mail,
-        log::{DataDir, Writer, segment_path},
+        log::{DataDir, Writer, segment_path, shard_dir},
     };
 
     fn options(dir: &std::path::Path, marks: HighWaterMarks) -> KeeperOptions {
@@ -240,6 +340,8 @@ mod tests {
             marks: Arc::new(marks),
             told: Vec::new(),
             metrics: ExportMetrics::new(),
+            faults: Vec::new(),
+            report: Box::new(|_| {}),
         }
     }
 
@@ -293,5 +395,70 @@ mod tests {
         group.remove().unwrap();
         tell_groups(&options, &[], &mut known).unwrap();
         assert!(!shown(&options));
+    }
+
+    /// A log of some records, sealed by a second start.
+    fn sealed_log(dir: &std::path::Path) {
+        let data = DataDir::open(dir).unwrap();
+        let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
+        for _ in 0..40 {
+            writer.append(&mail("mx"), &[b'x'; 60_000]).unwrap();
+            writer.commit().unwrap();
+        }
+        drop(writer);
+        drop(Writer::open(&data, 0, 1 << 20).unwrap());
+    }
+
+    /// A scrub counts what it checked and found, and reports it; its clock is the test's.
+    #[test]
+    fn a_scrub_is_counted_and_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        sealed_log(dir.path());
+        let log = Log::open(dir.path()).unwrap();
+        let metrics = ExportMetrics::new();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = told.clone();
+        let lost = Fault {
+            shard: 0,
+            segment: 0,
+            offset: 0,
+            kind: FaultKind::Manifest,
+            what: "the manifest was missing".to_owned(),
+        };
+        let mut scrubber = Scrubber {
+            scrub: Scrub::new(&log, SCRUB_EVERY),
+            log: log.clone(),
+            metrics: metrics.clone(),
+            at_start: vec![lost],
+            report: Box::new(move |faults| *heard.lock().unwrap() = faults.to_vec()),
+        };
+        let text = || prometheus::TextEncoder::new().encode_to_string(&metrics.gather()).unwrap();
+        let faulty = |kind| format!("mailrace_log_faulty_segments{{kind=\"{kind}\"}} 1\n");
+        scrubber.begin();
+        assert!(text().contains(&faulty("manifest")), "{}", text());
+        assert_eq!(told.lock().unwrap().len(), 1);
+        let clock = Cell::new(Duration::ZERO);
+        let wait = |time| {
+            clock.set(clock.get() + time);
+            true
+        };
+        let pace = Pace { now: &|| clock.get(), wait: &wait, rate: SCRUB_RATE };
+        scrubber.turn(&pace);
+        let segments = metrics.scrub_segments.get();
+        assert!(segments > 0 && metrics.scrub_bytes.get() > 0 && metrics.scrub_last.get() > 0.0);
+        let corrupt = || metrics.log.facts().corrupt.count(CorruptStage::Scrub);
+        assert_eq!((corrupt(), told.lock().unwrap().len()), (0, 1));
+        let first = log.segments(0).unwrap()[0].number;
+        let path = segment_path(&shard_dir(dir.path(), 0), first);
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(b"rotten", 4_200).unwrap();
+        scrubber.turn(&pace);
+        assert_eq!(metrics.scrub_segments.get(), segments, "nothing is due yet");
+        clock.set(clock.get() + SCRUB_EVERY);
+        scrubber.turn(&pace);
+        assert_eq!(metrics.scrub_segments.get(), 2 * segments);
+        assert_eq!(corrupt(), 1);
+        assert!(text().contains(&faulty("corrupt")), "{}", text());
+        assert_eq!(told.lock().unwrap().len(), 2);
     }
 }

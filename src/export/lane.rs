@@ -239,18 +239,15 @@ impl Lane {
         let letters = damage.iter().map(|damage| DeadLetter {
             offset: damage.offset,
             at: 0,
-            class: "corrupt".to_owned(),
-            text: format!(
-                "damaged from here on: segment {}, position {}",
-                damage.segment, damage.position
-            ),
+            class: if damage.missing { "missing" } else { "corrupt" }.to_owned(),
+            text: damage.to_string(),
             attempts: 0,
         });
         self.dead.add(letters)?;
         for damage in damage {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
-            let (offset, segment, position) = (damage.offset, damage.segment, damage.position);
-            tracing::error!(exporter, shard, offset, segment, position, "records are lost here");
+            let (offset, segment) = (damage.offset, damage.segment);
+            tracing::error!(exporter, shard, offset, segment, "passed over: {damage}");
             let metrics = &self.parts.exporter.metrics;
             metrics.dead_lettered.inc();
             metrics.corrupt.inc();

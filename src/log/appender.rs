@@ -667,6 +667,7 @@ impl Appender {
             damaged: false,
             skipped: 0,
             reach: Some(active.reach),
+            removed: false,
         }
     }
 

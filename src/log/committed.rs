@@ -19,7 +19,7 @@
 //! was moved and goes on from there.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
@@ -28,6 +28,7 @@ use std::{
 use super::{
     files::{sync_dir, unix_micros},
     frame::{BLOCK, crc},
+    private::{make_private_dir, private_file},
     recovery::Octets,
 };
 
@@ -80,8 +81,8 @@ impl CommittedOffset {
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<(Self, Found)> {
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        fs::create_dir_all(dir)?;
-        let mut file = OpenOptions::new();
+        make_private_dir(dir)?;
+        let mut file = private_file();
         let file = file.create(true).truncate(false).read(true).write(true).open(path)?;
         let _lock = Lock::take(&file)?;
         if file.metadata()?.len() < 2 * BLOCK as u64 {
@@ -219,10 +220,10 @@ fn decode(block: &[u8], place: u64) -> Option<(u64, Committed)> {
 }
 
 /// The lock of an open file; goes with its value.
-struct Lock(File);
+pub(super) struct Lock(File);
 
 impl Lock {
-    fn take(file: &File) -> io::Result<Self> {
+    pub(super) fn take(file: &File) -> io::Result<Self> {
         // SAFETY: a descriptor of ours.
         while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
             let error = io::Error::last_os_error();
@@ -244,6 +245,8 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn at(offset: u64) -> Committed {

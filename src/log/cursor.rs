@@ -55,6 +55,10 @@ impl Cursor {
             decoded = SegmentHeader::decode(chunks.read(0, BLOCK)?);
         }
         let Some((header, sum)) = decoded else { return Ok(None) };
+        // Not the segment that was sealed: nothing in it is what the seal speaks of.
+        if seal.is_some_and(|seal| seal.nonce != header.nonce) {
+            return Ok(None);
+        }
         let bytes = chunks.bytes()?;
         if seal.is_some() {
             chunks.sealed();
@@ -83,6 +87,11 @@ impl Cursor {
     /// Behind the records passed.
     pub(super) fn next_offset(&self) -> u64 {
         self.next
+    }
+
+    /// Its segment's seal.
+    pub(super) fn seal(&self) -> Option<Seal> {
+        self.seal
     }
 
     /// Takes notice of a seal that came while the cursor was open.

@@ -12,7 +12,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
     os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     files::{sync_dir, unix_micros},
     frame::crc,
+    private::{make_private_dir, private_file},
 };
 
 /// A record that was not exported, and why.
@@ -32,7 +33,8 @@ pub struct DeadLetter {
     pub offset: u64,
     /// When, microseconds since 1970.
     pub at: i64,
-    /// Closed set: the exporter's error classes, and `corrupt`.
+    /// Closed set: the exporter's error classes, `corrupt`, and `missing` where there is no file: such
+    /// a letter keeps nothing from deletion.
     pub class: String,
     /// For people.
     pub text: String,
@@ -152,9 +154,9 @@ impl DeadLetters {
             return Ok(());
         }
         let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        std::fs::create_dir_all(&dir)?;
+        make_private_dir(&dir)?;
         let fresh = !self.path.exists();
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(&self.path)?;
+        let mut file = private_file().create(true).append(true).read(true).open(&self.path)?;
         // SAFETY: a descriptor of ours; the lock goes with it.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
             return Err(io::Error::last_os_error());

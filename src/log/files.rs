@@ -1,16 +1,16 @@
-//! The data directory: names, the lock, the node's id, the making of segment files, the manifest.
+//! The data directory: names, the lock, the node's id, the making of segment files.
 //!
 //! ```text
-//! DIR/LOCK                       held by the one server
+//! DIR/LOCK                       held by the one server, and so is DIR itself: one may be lost
 //! DIR/node                       12 hexadecimal digits, drawn when the directory was made
-//! DIR/shard-000/shard.meta       one block
-//! DIR/shard-000/manifest         seals, appended
+//! DIR/shard-000/shard.meta       which segment was made last, see `meta`
+//! DIR/shard-000/manifest         seals, appended, see `manifest`
 //! DIR/shard-000/0000000001.seg   segments, numbered
 //! DIR/shard-000/0000000001.idx   sparse index of one: advice, never truth
 //! ```
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -20,10 +20,12 @@ use std::{
 
 use super::{
     IndexEntry, Spare,
+    adopt::{Evidence, hex, write_node},
     buffer::AlignedBuffer,
-    frame::{BLOCK, crc},
+    frame::crc,
+    meta::{begin, make_meta},
     offset::parse_node,
-    recovery::Octets,
+    private::{make_private_dir, private_file, tighten},
 };
 
 /// Directory of a shard's log.
@@ -47,7 +49,12 @@ pub fn segment_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
-        numbers.extend(number.and_then(|digits| digits.parse::<u64>().ok()));
+        let number = number.and_then(|digits| {
+            let number = digits.parse::<u64>().ok()?;
+            // Any other spelling is none of ours, and would name the same file twice.
+            (number > 0 && digits == format!("{number:010}")).then_some(number)
+        });
+        numbers.extend(number);
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -61,6 +68,36 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Holds a data directory: nobody else may.
+#[derive(Debug)]
+pub struct DirLock {
+    /// Of the file `LOCK`, which earlier versions look at, and of the directory itself, which nobody
+    /// can delete and make again meanwhile.
+    _locks: [File; 2],
+}
+
+impl DirLock {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// `WouldBlock` where another process holds it; what the file system says.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let lock = |file: File| {
+            // SAFETY: a descriptor of ours; the lock goes with it.
+            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+                return Ok(file);
+            }
+            let error = io::Error::last_os_error();
+            let what = format!("{} is in use by another process: {error}", path.display());
+            Err(io::Error::new(error.kind(), what))
+        };
+        let name = path.join("LOCK");
+        let file = private_file().create(true).truncate(false).write(true).open(name)?;
+        let file = lock(file)?;
+        Ok(Self { _locks: [file, lock(File::open(path)?)?] })
+    }
+}
+
 /// The data directory of a running server: nobody else may have it open.
 #[derive(Debug)]
 pub struct DataDir {
@@ -70,46 +107,57 @@ pub struct DataDir {
     pub node: [u8; 6],
     /// It was made just now.
     pub fresh: bool,
-    _lock: File,
+    /// What an operator should know of it, a sentence each.
+    pub notices: Vec<String>,
+    _lock: DirLock,
 }
 
 impl DataDir {
-    /// Opens or makes a data directory and locks it.
+    /// Opens or makes a data directory and locks it. What others could read of it they can read no
+    /// more.
     ///
     /// # Errors
-    /// `WouldBlock` where another process holds it; what the file system says.
+    /// `WouldBlock` where another process holds it; `InvalidData` where the node's id is lost, or is
+    /// not that of the segments; what the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(path.join("LOCK"))?;
-        // SAFETY: a descriptor of ours; the lock goes with it.
-        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = io::Error::last_os_error();
-            return Err(io::Error::new(
-                error.kind(),
-                format!("{} is in use by another process: {error}", path.display()),
-            ));
-        }
-        let name = path.join("node");
+        make_private_dir(path)?;
+        let lock = DirLock::take(path)?;
+        let evidence = Evidence::gather(path)?;
         let mut fresh = false;
+        let refuse = |what: String| {
+            let what = format!(
+                "{}: {what}: put the file back, or run `mailrace log adopt --dir {}`, which writes \
+                 the id again that the segments name",
+                path.join("node").display(),
+                path.display()
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        };
         let node = match read_node(path) {
-            Ok(node) => node,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(node) if evidence.nodes.is_empty() || evidence.nodes.contains_key(&node) => node,
+            Ok(node) => {
+                let list = evidence.list();
+                return refuse(format!("it says {}, but the log is of node {list}", hex(node)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && evidence.is_empty() => {
                 fresh = true;
                 let node: [u8; 6] = random()?;
-                let text: String = node.iter().map(|octet| format!("{octet:02x}")).collect();
-                let new = path.join("node.new");
-                let mut file = File::create(&new)?;
-                writeln!(file, "{text}")?;
-                file.sync_all()?;
-                fs::rename(&new, &name)?;
-                sync_dir(path)?;
+                write_node(path, node)?;
                 node
             }
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let list = evidence.list();
+                return refuse(format!("the file is missing, but there is a log of node {list}"));
+            }
+            Err(error) if evidence.is_empty() => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let list = evidence.list();
+                return refuse(format!("it holds no node id, but there is a log of node {list}"));
+            }
+            Err(error) => return Err(super::reader::at(&path.join("node"), &error)),
         };
-        Ok(Self { path: path.to_owned(), node, fresh, _lock: lock })
+        let notices = tighten(path)?;
+        Ok(Self { path: path.to_owned(), node, fresh, notices, _lock: lock })
     }
 
     /// Makes a shard's directory where it is missing.
@@ -118,15 +166,8 @@ impl DataDir {
     /// What the file system says.
     pub fn make_shard(&self, shard: u16) -> io::Result<PathBuf> {
         let dir = shard_dir(&self.path, shard);
-        fs::create_dir_all(&dir)?;
-        let meta = dir.join("shard.meta");
-        if fs::metadata(&meta).map_or(0, |facts| facts.len()) < BLOCK as u64 {
-            let mut block = vec![0; BLOCK];
-            block[..8].copy_from_slice(b"MRSHARD1");
-            let mut file = File::create(&meta)?;
-            file.write_all(&block)?;
-            file.sync_all()?;
-        }
+        make_private_dir(&dir)?;
+        make_meta(&dir)?;
         sync_dir(&dir)?;
         sync_dir(&self.path)?;
         Ok(dir)
@@ -152,13 +193,14 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(octets)
 }
 
-/// Makes a segment file: allocated in full, its directory entry durable. Blocks.
+/// Makes a segment file: allocated in full, its directory entry durable, and written down as made.
+/// Blocks.
 ///
 /// # Errors
 /// What the file system says; a file begun is removed again.
 pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare> {
     let path = segment_path(dir, number);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    let file = private_file().read(true).write(true).create_new(true).open(&path)?;
     let made = (|| {
         let len = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
         // SAFETY: a descriptor of ours.
@@ -167,7 +209,8 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
             return Err(io::Error::from_raw_os_error(error));
         }
         file.sync_all()?;
-        sync_dir(dir)
+        sync_dir(dir)?;
+        begin(dir, number, bytes)
     })();
     if let Err(error) = made {
         let _ = fs::remove_file(&path);
@@ -247,138 +290,6 @@ pub fn fill_zeros(file: &File, position: u64, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What is known of a segment that will not be written again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seal {
-    /// Number of the segment.
-    pub number: u64,
-    /// Its nonce.
-    pub nonce: [u8; 16],
-    /// Of its first record.
-    pub first_offset: u64,
-    /// Behind its last record.
-    pub end_offset: u64,
-    /// Behind its last group.
-    pub end_position: u64,
-    /// Acknowledged records are lost behind the end.
-    pub damaged: bool,
-    /// Offsets behind the last record that are left out for good: they were, or may have been,
-    /// given to records that are not there. The next segment begins behind them.
-    pub skipped: u32,
-    /// First segment that holds mail data of its records: its own number where that is all in it.
-    /// `None`: not known, as with a segment that recovery sealed.
-    pub reach: Option<u64>,
-}
-
-const SEAL_BYTES: usize = 64;
-
-impl Seal {
-    /// First offset that a later segment may use.
-    #[must_use]
-    pub fn next_offset(&self) -> u64 {
-        self.end_offset.saturating_add(u64::from(self.skipped))
-    }
-
-    fn encode(&self) -> [u8; SEAL_BYTES] {
-        let mut at = [0; SEAL_BYTES];
-        at[..4].copy_from_slice(b"MRS1");
-        at[4] = u8::from(self.damaged);
-        // Segments back, plus one; what does not fit is not known.
-        let back = self.reach.map(|reach| self.number.saturating_sub(reach) + 1);
-        let back = back.filter(|&back| back < 1 << 24).unwrap_or(0);
-        at[5..8].copy_from_slice(&back.to_le_bytes()[..3]);
-        at[8..16].copy_from_slice(&self.number.to_le_bytes());
-        at[16..32].copy_from_slice(&self.nonce);
-        at[32..40].copy_from_slice(&self.first_offset.to_le_bytes());
-        at[40..48].copy_from_slice(&self.end_offset.to_le_bytes());
-        at[48..56].copy_from_slice(&self.end_position.to_le_bytes());
-        at[56..60].copy_from_slice(&self.skipped.to_le_bytes());
-        let sum = crc(&at[..60]);
-        at[60..].copy_from_slice(&sum.to_le_bytes());
-        at
-    }
-
-    fn decode(at: &[u8; SEAL_BYTES]) -> Option<Self> {
-        let number = |from: usize| -> Option<u64> {
-            Some(u64::from_le_bytes(at.get(from..from + 8)?.try_into().ok()?))
-        };
-        let sum = u32::from_le_bytes(at[60..].try_into().ok()?);
-        if &at[..4] != b"MRS1" || crc(&at[..60]) != sum {
-            return None;
-        }
-        let back = u64::from(u32::from_le_bytes([at[5], at[6], at[7], 0]));
-        let reach = back.checked_sub(1).and_then(|back| number(8)?.checked_sub(back));
-        Some(Self {
-            reach,
-            number: number(8)?,
-            nonce: at[16..32].try_into().ok()?,
-            first_offset: number(32)?,
-            end_offset: number(40)?,
-            end_position: number(48)?,
-            damaged: at[4] != 0,
-            skipped: u32::from_le_bytes(at[56..60].try_into().ok()?),
-        })
-    }
-}
-
-/// The seals of a shard's segments: appended, each with its checksum. A torn one is left out, and
-/// its segment is judged anew with the same answer.
-#[derive(Debug)]
-pub struct Manifest {
-    file: File,
-    seals: Vec<Seal>,
-    end: u64,
-}
-
-impl Manifest {
-    /// Opens or makes a manifest.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
-        let seals = read_seals(&file)?;
-        let end = (seals.len() * SEAL_BYTES) as u64;
-        Ok(Self { file, seals, end })
-    }
-
-    /// The seal of a segment.
-    #[must_use]
-    pub fn find(&self, number: u64) -> Option<&Seal> {
-        self.seals.iter().rev().find(|seal| seal.number == number)
-    }
-
-    /// Every seal, those of deleted segments as well, in the order they were made.
-    #[must_use]
-    pub fn seals(&self) -> &[Seal] {
-        &self.seals
-    }
-
-    /// Adds a seal and makes it durable. Blocks.
-    ///
-    /// # Errors
-    /// What the file system says; the seal may or may not be there.
-    pub fn append(&mut self, seal: &Seal) -> io::Result<()> {
-        std::os::unix::fs::FileExt::write_all_at(&self.file, &seal.encode(), self.end)?;
-        self.file.sync_data()?;
-        self.end += SEAL_BYTES as u64;
-        self.seals.push(*seal);
-        Ok(())
-    }
-}
-
-/// Reads the seals of a manifest up to the first that is not whole.
-///
-/// # Errors
-/// What the file system says.
-pub fn read_seals(file: &File) -> io::Result<Vec<Seal>> {
-    let mut octets = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
-    let read = file.read_at(0, &mut octets)?;
-    let (seals, _) = octets.get(..read).unwrap_or_default().as_chunks::<SEAL_BYTES>();
-    Ok(seals.iter().map_while(Seal::decode).collect())
-}
-
 const INDEX_BYTES: usize = 20;
 
 /// Adds an entry to a segment's sparse index. Blocks; not durable, and need not be.
@@ -392,7 +303,7 @@ pub fn append_index(dir: &Path, entry: &IndexEntry) -> io::Result<()> {
     octets[8..16].copy_from_slice(&entry.position.to_le_bytes());
     let sum = crc(&octets[..16]);
     octets[16..].copy_from_slice(&sum.to_le_bytes());
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(&octets)
+    private_file().create(true).append(true).open(path)?.write_all(&octets)
 }
 
 /// Where to begin looking for an offset: a hint from the sparse index.

@@ -7,20 +7,29 @@
 //! group of the one before. It is left once nothing more can come: it is sealed, or a later
 //! segment's first group tells a high-water mark that covers all before it (which is how it goes
 //! after a failed write or sync, D5).
+//!
+//! A sealed segment that is missing is passed over and reported. One that cannot be read is tried
+//! again for a while first: that may pass.
 
-use std::{fs, io, time::SystemTime};
+use std::{
+    fmt, fs, io,
+    time::{Duration, Instant, SystemTime},
+};
 
 use super::{
-    Log, RecordView, SegmentFacts,
+    Log, RecordView, Seal, SegmentFacts,
     buffer::AlignedBuffer,
     cursor::{Cursor, Step},
     files::{segment_numbers, shard_dir},
     frame::{BLOCK, GroupFrame},
-    reader::{GroupEnd, find_seal, visit_group},
+    reader::{GroupEnd, at, find_seal, is_lost, visit_group},
 };
 
+/// For how long a segment that cannot be read holds a reader up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A file made within this time may share its directory's time stamp with the one before.
-const STAMP_GRAIN: std::time::Duration = std::time::Duration::from_secs(1);
+const STAMP_GRAIN: Duration = Duration::from_secs(1);
 
 /// See the module's page. Lives as long as a tail.
 #[derive(Debug)]
@@ -32,7 +41,14 @@ pub struct Follower {
     cursor: Option<Cursor>,
     sealed: bool,
     numbers: Vec<u64>,
+    /// Those of them that were sealed then.
+    seals: Vec<Seal>,
+    /// Sealed segments that are missing.
+    gaps: Vec<Seal>,
     listed: Option<SystemTime>,
+    /// Since when a segment cannot be read.
+    trouble: Option<(u64, Instant)>,
+    patience: Duration,
 }
 
 /// Where a follower met damage.
@@ -44,6 +60,27 @@ pub struct Damage {
     pub offset: u64,
     /// In the segment file.
     pub position: u64,
+    /// Behind the last offset that is missing, where the whole rest of a segment is.
+    pub end: Option<u64>,
+    /// The segment's file is missing.
+    pub missing: bool,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, offset, position, .. } = self;
+        match (self.end, self.missing) {
+            (Some(end), true) => {
+                write!(f, "records {offset}..{end} are lost: segment {segment} is missing")
+            }
+            (Some(end), false) => write!(
+                f,
+                "records {offset}..{end} are lost or cannot be read: segment {segment}, position \
+                 {position}"
+            ),
+            (None, _) => write!(f, "damaged from here on: segment {segment}, position {position}"),
+        }
+    }
 }
 
 /// What a visitor wants after a record.
@@ -71,14 +108,34 @@ impl Follower {
             cursor: None,
             sealed: false,
             numbers: Vec::new(),
+            seals: Vec::new(),
+            gaps: Vec::new(),
             listed: None,
+            trouble: None,
+            patience: PATIENCE,
         };
         let segments = log.segments(shard)?;
-        let at = segments.partition_point(|segment| segment.base_offset <= from);
-        if let Some(segment) = segments.get(at.saturating_sub(1)) {
-            follower.open(segment)?;
+        let before = segments.partition_point(|segment| segment.base_offset <= from);
+        // Where none begins so early, the first poll finds the first one, and what is missing there;
+        // so it does with one that cannot be read.
+        if let Some(segment) = before.checked_sub(1).and_then(|before| segments.get(before)) {
+            match follower.open(segment) {
+                Ok(()) => {}
+                Err(error) if passable(&error, segment.seal) => {}
+                Err(error) => return Err(at(&log.path(shard, segment.number), &error)),
+            }
+            if follower.cursor.is_none() {
+                follower.number = segment.number - 1;
+            }
         }
         Ok(follower)
+    }
+
+    /// For how long a segment that cannot be read holds it up.
+    #[cfg(test)]
+    pub(super) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The shard it reads.
@@ -101,9 +158,10 @@ impl Follower {
 
     fn open(&mut self, segment: &SegmentFacts) -> io::Result<()> {
         let path = self.log.path(self.shard, segment.number);
+        self.cursor = None;
+        self.cursor = Cursor::open(&path, segment.seal, AlignedBuffer::default())?;
         self.number = segment.number;
         self.sealed = segment.seal.is_some();
-        self.cursor = Cursor::open(&path, segment.seal, AlignedBuffer::default())?;
         let hint = super::files::look_up_index(
             &shard_dir(&self.log.dir, self.shard),
             segment.number,
@@ -141,18 +199,123 @@ impl Follower {
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
     ) -> io::Result<Vec<Damage>> {
         let mut damage = Vec::new();
-        while self.next < limit && self.drain(limit, visit, &mut damage)? {
-            let Some(successor) = self.successor()? else { break };
-            if !self.settled()? {
+        while self.next < limit && self.drain_or_pass(limit, visit, &mut damage)? {
+            let successor = self.successor()?;
+            let gap = self.gap_before(successor.as_ref());
+            if (gap.is_none() && successor.is_none()) || !self.settled()? {
                 break;
             }
             // What came between the look at the end and the look at the seal.
-            if !self.drain(limit, visit, &mut damage)? {
+            if !self.drain_or_pass(limit, visit, &mut damage)? {
                 break;
             }
-            self.open(&successor)?;
+            self.leave(&mut damage);
+            match (gap, successor) {
+                (Some(gap), next) => {
+                    // What it held is guessed where it had no seal: what comes next is not.
+                    let to = next.map_or(u64::MAX, |next| next.base_offset);
+                    self.pass_over(gap, to, true, &mut damage);
+                }
+                (None, Some(successor)) => match self.open(&successor) {
+                    Ok(()) => {
+                        // A header that is not that of the segment that was sealed.
+                        if let (None, Some(seal)) = (&self.cursor, successor.seal) {
+                            self.pass_over(seal, u64::MAX, false, &mut damage);
+                        }
+                    }
+                    // Deleted meanwhile: listed again at the next poll.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        self.listed = None;
+                        break;
+                    }
+                    Err(error) => {
+                        let path = self.log.path(self.shard, successor.number);
+                        let Some(seal) = successor
+                            .seal
+                            .filter(|_| self.out_of_patience(successor.number, &error))
+                        else {
+                            return Err(at(&path, &error));
+                        };
+                        self.pass_over(seal, u64::MAX, false, &mut damage);
+                    }
+                },
+                (None, None) => break,
+            }
         }
         Ok(damage)
+    }
+
+    /// As [`Follower::drain`]; the rest of a sealed segment that cannot be read is passed over in
+    /// the end.
+    fn drain_or_pass(
+        &mut self,
+        limit: u64,
+        visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
+        damage: &mut Vec<Damage>,
+    ) -> io::Result<bool> {
+        let mut visited = false;
+        let mut visit = |log: &Log, offset: u64, record: RecordView<'_>| {
+            let wish = visit(log, offset, record);
+            // An error of the visitor's is not the segment's.
+            visited |= wish.is_err();
+            wish
+        };
+        match self.drain(limit, &mut visit, damage) {
+            Err(error) if !visited && self.sealed && self.out_of_patience(self.number, &error) => {
+                let seals = self.log.seals(self.shard)?;
+                let Some(seal) = find_seal(&seals, self.number) else { return Err(error) };
+                self.pass_over(seal, u64::MAX, false, damage);
+                Ok(true)
+            }
+            Err(error) if !visited => Err(at(&self.log.path(self.shard, self.number), &error)),
+            done => done,
+        }
+    }
+
+    /// Goes on behind a sealed segment, and reports what of it was not shown.
+    fn pass_over(&mut self, seal: Seal, to: u64, missing: bool, damage: &mut Vec<Damage>) {
+        self.number = seal.number;
+        self.cursor = None;
+        self.sealed = true;
+        self.trouble = None;
+        let offset = self.next.max(seal.first_offset);
+        // Of a segment that was lost before it was sealed nobody knows what it held.
+        let end = if seal.damaged { seal.next_offset() } else { seal.end_offset }.min(to);
+        if offset < end {
+            let (segment, end) = (seal.number, Some(end));
+            damage.push(Damage { segment, offset, position: 0, end, missing });
+            self.next = seal.next_offset().min(to);
+        }
+    }
+
+    /// Reports the acknowledged records that recovery found lost at the end of a segment.
+    fn leave(&mut self, damage: &mut Vec<Damage>) {
+        let seal = self.cursor.as_ref().and_then(Cursor::seal);
+        let Some(seal) = seal.filter(|seal| seal.damaged) else { return };
+        let (offset, end) = (self.next.max(seal.end_offset), seal.next_offset());
+        if offset < end {
+            let (segment, position) = (seal.number, seal.end_position);
+            damage.push(Damage { segment, offset, position, end: Some(end), missing: false });
+            self.next = end;
+        }
+    }
+
+    /// The next missing segment, where it comes before the one that is there.
+    fn gap_before(&self, successor: Option<&SegmentFacts>) -> Option<Seal> {
+        let to = successor.map_or(u64::MAX, |segment| segment.number);
+        self.gaps.iter().find(|gap| gap.number > self.number && gap.number < to).copied()
+    }
+
+    /// Whether a segment has been out of reach for long enough to go on without it.
+    fn out_of_patience(&mut self, number: u64, error: &io::Error) -> bool {
+        if !is_lost(error) && error.kind() != io::ErrorKind::PermissionDenied {
+            return false;
+        }
+        let since = match self.trouble {
+            Some((at, since)) if at == number => since,
+            _ => self.trouble.insert((number, Instant::now())).1,
+        };
+        since.elapsed() >= self.patience
     }
 
     /// Shows what the segment holds; true where all of it was shown.
@@ -173,7 +336,7 @@ impl Follower {
                 Step::Group(frame) => frame,
                 Step::End => return Ok(true),
                 Step::Corrupt => {
-                    damage.push(Damage { segment, offset, position });
+                    damage.push(Damage { segment, offset, position, end: None, missing: false });
                     if cursor.resync()? {
                         continue;
                     }
@@ -204,11 +367,23 @@ impl Follower {
                 match end {
                     GroupEnd::Stopped => return Ok(false),
                     GroupEnd::Last { offset, at } => {
-                        damage.push(Damage { segment, offset, position: position + at });
+                        damage.push(Damage {
+                            segment,
+                            offset,
+                            position: position + at,
+                            end: None,
+                            missing: false,
+                        });
                         return Ok(false);
                     }
                     GroupEnd::Bad { offset, at } => {
-                        damage.push(Damage { segment, offset, position: position + at });
+                        damage.push(Damage {
+                            segment,
+                            offset,
+                            position: position + at,
+                            end: None,
+                            missing: false,
+                        });
                     }
                     GroupEnd::Good => {}
                 }
@@ -222,8 +397,10 @@ impl Follower {
     fn successor(&mut self) -> io::Result<Option<SegmentFacts>> {
         self.list()?;
         for &number in self.numbers.iter().filter(|&&number| number > self.number) {
-            // The seal is looked for again when the segment is opened for good.
-            if let Some(facts) = self.log.facts(self.shard, number, None)? {
+            // One that was sealed comes next, whether it can be read or not. Otherwise the seal is
+            // looked for again when the segment is opened for good.
+            let sealed = find_seal(&self.seals, number);
+            if let Some(facts) = self.log.facts(self.shard, number, sealed)? {
                 let seal = find_seal(&self.log.seals(self.shard)?, number);
                 return Ok(Some(SegmentFacts { seal, ..facts }));
             }
@@ -238,6 +415,8 @@ impl Follower {
         let recent = changed.elapsed().is_ok_and(|age| age < STAMP_GRAIN);
         if recent || self.listed != Some(changed) {
             self.numbers = segment_numbers(&dir)?;
+            self.seals = self.log.seals(self.shard)?;
+            self.gaps = self.log.gaps(self.shard)?;
             self.listed = Some(changed);
         }
         Ok(())
@@ -271,4 +450,9 @@ impl Follower {
         }
         Ok(false)
     }
+}
+
+/// Whether a reader may go on without a segment that cannot be opened.
+fn passable(error: &io::Error, seal: Option<Seal>) -> bool {
+    seal.is_some() && (is_lost(error) || error.kind() == io::ErrorKind::PermissionDenied)
 }

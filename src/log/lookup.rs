@@ -81,7 +81,16 @@ impl Log {
                 Some(facts) => Ok(vec![facts]),
                 None => Err(io::Error::new(
                     io::ErrorKind::NotFound,
-                    format!("no record {shard}:{offset} any more: segment {} is gone", seal.number),
+                    match seal.removed {
+                        true => format!(
+                            "no record {shard}:{offset} any more: segment {} was deleted",
+                            seal.number
+                        ),
+                        false => format!(
+                            "record {shard}:{offset} is lost: segment {} is missing",
+                            seal.number
+                        ),
+                    },
                 )),
             };
         }
@@ -176,7 +185,15 @@ impl Log {
     ) -> io::Result<Vec<(u64, WalkEnd)>> {
         let segments = self.segments(shard)?;
         let first = segments.partition_point(|segment| segment.base_offset <= from);
-        let mut damage = Vec::new();
+        let lost = |gap: &super::Seal| gap.end_offset > from && gap.first_offset < to;
+        let mut damage: Vec<(u64, WalkEnd)> = self
+            .gaps(shard)?
+            .iter()
+            .filter(|gap| lost(gap))
+            .map(|gap| {
+                (gap.number, WalkEnd::Corrupt { offset: gap.first_offset.max(from), position: 0 })
+            })
+            .collect();
         for segment in segments.get(first.saturating_sub(1)..).unwrap_or_default() {
             if segment.base_offset >= to {
                 break;

@@ -5,6 +5,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fmt,
     fs::{self, File},
     io,
@@ -12,12 +13,16 @@ use std::{
 };
 
 use super::{
-    FragmentAt, RecordView, Seal,
+    Fault, FragmentAt, Identity, RecordView, Seal, Seals,
+    adopt::Evidence,
     buffer::AlignedBuffer,
     chunk::read_again,
     cursor::{Cursor, Step, entries},
-    files::{read_node, read_seals, segment_numbers, segment_path, shard_dir},
+    faults::fault_of,
+    files::{read_node, segment_numbers, segment_path, shard_dir},
     frame::{BLOCK, ENTRY_FRAME, EntryFrame, EntryKind, GroupFrame, SegmentHeader},
+    inventory::Inventory,
+    manifest::read_seals,
     recovery::Octets,
 };
 
@@ -106,7 +111,16 @@ impl Log {
     /// `NotFound` where it is none.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let node = read_node(dir).map_err(|error| {
-            let what = format!("{} is not a mailrace data directory: {error}", dir.display());
+            let lost = error.kind() == io::ErrorKind::NotFound
+                && Evidence::gather(dir).is_ok_and(|evidence| !evidence.is_empty());
+            let what = match lost {
+                true => format!(
+                    "{} is missing: `mailrace log adopt --dir {}` writes it again",
+                    dir.join("node").display(),
+                    dir.display()
+                ),
+                false => format!("{} is not a mailrace data directory: {error}", dir.display()),
+            };
             io::Error::new(error.kind(), what)
         })?;
         Ok(Self { dir: dir.to_owned(), node, buffer: Cell::default(), fragment: Cell::default() })
@@ -155,14 +169,76 @@ impl Log {
 
     /// The seals of a shard. Read before the directory is listed: what is sealed has a file.
     pub(super) fn seals(&self, shard: u16) -> io::Result<Vec<Seal>> {
-        match File::open(shard_dir(&self.dir, shard).join("manifest")) {
-            Ok(file) => read_seals(&file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+        let path = shard_dir(&self.dir, shard).join("manifest");
+        let seals = read_seals(&path).map_err(|error| at(&path, &error))?;
+        // Another log's manifest says nothing of these segments: recovery sets it aside.
+        let ours = seals.owner.is_none_or(|owner| owner == self.identity(shard));
+        Ok(if ours { seals.all } else { Vec::new() })
     }
 
-    /// Facts of one segment; `None` where it is gone, or has neither seal nor header.
+    pub(super) fn identity(&self, shard: u16) -> Identity {
+        Identity { node: self.node, shard }
+    }
+
+    /// Looks at what must be there of a shard, and at what is.
+    pub(super) fn inventory(&self, shard: u16) -> io::Result<(Inventory, Seals)> {
+        let dir = shard_dir(&self.dir, shard);
+        let path = dir.join("manifest");
+        let mut seals = read_seals(&path).map_err(|error| at(&path, &error))?;
+        let identity = self.identity(shard);
+        if seals.owner.is_some_and(|owner| owner != identity) {
+            seals.all.clear();
+        }
+        Ok((Inventory::take(&dir, identity, &seals)?, seals))
+    }
+
+    /// What is wrong with a shard's log, as far as the manifest and the front of each segment show.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn faults(&self, shard: u16) -> io::Result<Vec<Fault>> {
+        let dir = shard_dir(&self.dir, shard);
+        let (inventory, _) = self.inventory(shard)?;
+        let found = inventory.items.iter().map(|item| fault_of(&dir, shard, &inventory, item).0);
+        Ok(found.flatten().collect())
+    }
+
+    /// Sealed segments whose files are missing, though nobody deleted them on purpose, by number.
+    pub(super) fn gaps(&self, shard: u16) -> io::Result<Vec<Seal>> {
+        let dir = shard_dir(&self.dir, shard);
+        let read = || read_seals(&dir.join("manifest"));
+        let missing = |seals: &Seals, numbers: &[u64]| {
+            let first = numbers.first().copied().unwrap_or(u64::MAX);
+            let mut missing = Vec::new();
+            if seals.owner.is_some_and(|owner| owner != self.identity(shard)) {
+                return missing;
+            }
+            let latest: BTreeMap<u64, &Seal> =
+                seals.all.iter().map(|seal| (seal.number, seal)).collect();
+            for (number, seal) in latest {
+                // An earlier version kept no record of what it deleted from the front.
+                let unrecorded = seals.owner.is_none() && number < first;
+                if !seal.removed && !unrecorded && numbers.binary_search(&number).is_err() {
+                    missing.push(*seal);
+                }
+            }
+            missing
+        };
+        let seals = read()?;
+        let numbers = segment_numbers(&dir)?;
+        let mut gaps = missing(&seals, &numbers);
+        if !gaps.is_empty() {
+            // Retention records what it deletes before it deletes it: what is missing by now and
+            // not recorded by now is lost.
+            gaps.retain(|seal| !self.path(shard, seal.number).exists());
+            let seals = read()?;
+            gaps.retain(|gap| seals.find(gap.number).is_none_or(|seal| !seal.removed));
+        }
+        Ok(gaps)
+    }
+
+    /// Facts of one segment; `None` where it is gone, or has neither seal nor header, or its header
+    /// is another log's or number's.
     pub(super) fn facts(
         &self,
         shard: u16,
@@ -180,14 +256,22 @@ impl Log {
                 Err(error) => return gone(error),
             },
             None => {
-                let file = match File::open(&path) {
-                    Ok(file) => file,
+                let mut block = [0; BLOCK];
+                let opened = File::open(&path).and_then(|file| {
+                    file.read_at(0, &mut block)?;
+                    Ok(file.metadata()?.len())
+                });
+                let bytes = match opened {
+                    Ok(bytes) => bytes,
+                    // Start and `log verify` name it.
+                    Err(error) if is_lost(&error) => return Ok(None),
                     Err(error) => return gone(error),
                 };
-                let mut block = [0; BLOCK];
-                file.read_at(0, &mut block)?;
                 let Some((header, _)) = SegmentHeader::decode(&block) else { return Ok(None) };
-                (header.first_offset, file.metadata()?.len())
+                if header.identity != self.identity(shard) || header.number != number {
+                    return Ok(None);
+                }
+                (header.first_offset, bytes)
             }
         };
         Ok(Some(SegmentFacts { shard, number, base_offset, bytes, seal }))
@@ -220,9 +304,13 @@ impl Log {
         from: u64,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
     ) -> io::Result<WalkEnd> {
-        let Some(mut cursor) = self.cursor(segment)? else {
-            let corrupt = WalkEnd::Corrupt { offset: segment.base_offset, position: 0 };
-            return Ok(if segment.seal.is_some() { corrupt } else { WalkEnd::End });
+        let corrupt = WalkEnd::Corrupt { offset: segment.base_offset, position: 0 };
+        let path = self.path(segment.shard, segment.number);
+        let mut cursor = match Cursor::open(&path, segment.seal, self.buffer.take()) {
+            Ok(Some(cursor)) => cursor,
+            Ok(None) => return Ok(if segment.seal.is_some() { corrupt } else { WalkEnd::End }),
+            Err(error) if segment.seal.is_some() && is_lost(&error) => return Ok(corrupt),
+            Err(error) => return Err(at(&path, &error)),
         };
         if let Some(hint) = hint {
             cursor.jump(hint)?;
@@ -244,7 +332,13 @@ impl Log {
             extent.end_offset = seal.end_offset;
             extent.bytes = seal.end_position;
         }
-        let Some(mut cursor) = self.cursor(segment)? else { return Ok(extent) };
+        let mut cursor = match self.cursor(segment) {
+            Ok(Some(cursor)) => cursor,
+            Ok(None) => return Ok(extent),
+            // What is sealed is known without its file.
+            Err(_) if segment.seal.is_some() => return Ok(extent),
+            Err(error) => return Err(error),
+        };
         while let Step::Group(frame) = cursor.peek()? {
             let first = extent.written.map_or(frame.written_at, |(first, _)| first);
             if segment.seal.is_some() {
@@ -281,7 +375,15 @@ impl Log {
         for fragment in record.fragments() {
             if open.as_ref().is_none_or(|(number, _)| *number != fragment.segment) {
                 let path = self.path(shard, fragment.segment);
-                open = Some((fragment.segment, File::open(&path).map_err(|e| at(&path, &e))?));
+                let file = File::open(&path).map_err(|error| {
+                    // Mail data that is not there is damage like any other.
+                    let kind = match is_lost(&error) {
+                        true => io::ErrorKind::InvalidData,
+                        false => error.kind(),
+                    };
+                    io::Error::new(kind, format!("{}: {error}", path.display()))
+                })?;
+                open = Some((fragment.segment, file));
             }
             if let Some((_, file)) = &open {
                 visit(read_fragment(file, fragment, &mut octets)?)?;
@@ -303,6 +405,18 @@ impl Log {
 
 pub(super) fn find_seal(seals: &[Seal], number: u64) -> Option<Seal> {
     seals.iter().rev().find(|seal| seal.number == number).copied()
+}
+
+/// Whether an error of a file's says that its content is out of reach, and not that the process or
+/// the machine is short of something.
+pub(super) fn is_lost(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory
+    ) || matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG | libc::ENODATA | libc::ENXIO | libc::ELOOP)
+    )
 }
 
 /// An I/O error that names the file.

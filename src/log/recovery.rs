@@ -9,6 +9,9 @@
 //!    nonce whose high-water mark lies beyond the break. Then acknowledged records are lost: damage.
 //! 4. The verdict is sealed in the manifest, so a second recovery says the same. The segment file
 //!    itself is never written again.
+//!
+//! What is missing, cannot be read or is another log's is found first, see `inventory`: it is named
+//! at every start, and the log goes on without it.
 
 use std::{
     fs::{self, File},
@@ -17,9 +20,11 @@ use std::{
 };
 
 use super::{
-    Identity, Manifest, Offset, Seal,
-    files::{segment_numbers, segment_path, sync_dir},
+    Condition, Fault, FaultKind, Identity, Manifest, Offset, Seal,
+    faults::{check_readable, fault_of, open_manifest, overlaps},
+    files::{segment_path, sync_dir},
     frame::{BLOCK, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
+    inventory::{Inventory, Item},
 };
 
 /// Octets by position: a file, or memory in tests.
@@ -253,53 +258,72 @@ pub struct Recovery {
     pub truncated_bytes: u64,
     /// Acknowledged records that are not there, at most.
     pub lost_records: u64,
-    /// What is damaged, a sentence each; told again at every start while the segment is kept.
-    pub damage: Vec<String>,
+    /// What is wrong; told again at every start while the segment is kept.
+    pub damage: Vec<Fault>,
+    /// What an operator should know besides, a sentence each.
+    pub notices: Vec<String>,
     /// Open for further seals.
     pub manifest: Manifest,
 }
+
+/// No record takes less of a segment file.
+const RECORD_BYTES_MIN: u64 = 200;
 
 /// Recovers the log of one shard: judges what has no seal, seals it, removes what was prepared and
 /// never used.
 ///
 /// # Errors
-/// Where the directory or a file cannot be read or synced; what was sealed so far stays sealed.
+/// Where the directory holds another log, a segment without a seal cannot be read, or the file
+/// system says so; what was sealed so far stays sealed.
 pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
-    let mut manifest = Manifest::open(&dir.join("manifest"))?;
-    let numbers = segment_numbers(dir)?;
-    for &number in &numbers {
-        if manifest.find(number).is_none() {
-            File::open(segment_path(dir, number))?.sync_all()?;
-        }
+    let (mut manifest, mut damage, mut notices) = open_manifest(dir, identity)?;
+    let inventory = Inventory::take(dir, identity, manifest.content())?;
+    check_readable(dir, identity, &inventory)?;
+    if manifest.content().owner.is_none() {
+        notices.extend(record_earlier_deletions(&mut manifest, &inventory)?);
+        manifest.mark(identity)?;
+    }
+    for item in unsealed(&inventory) {
+        File::open(segment_path(dir, item.number))?.sync_all()?;
     }
     sync_dir(dir)?;
     let mut truncated_bytes = 0;
     let mut fresh = Vec::new();
+    let mut unused = Vec::new();
+    let mut lost = Vec::new();
     let mut later: Option<Later> = None;
     // From the last to the first: a later segment tells what was acknowledged in an earlier one.
-    for &number in numbers.iter().rev() {
-        if manifest.find(number).is_some() {
-            continue;
-        }
-        let path = segment_path(dir, number);
-        let Some((walked, bytes)) = open_unsealed(&path, number, identity)? else {
-            fs::remove_file(&path)?;
+    for item in unsealed(&inventory).rev() {
+        let path = segment_path(dir, item.number);
+        let cut = item.condition != Condition::Open;
+        let Some((walked, bytes)) = open_unsealed(&path, item.number, identity)? else {
+            if cut { &mut lost } else { &mut unused }.push(item.number);
             continue;
         };
-        let verdict = judge_with(&walked, later);
+        let mut verdict = judge_with(&walked, later);
+        let first_offset = walked.header.first_offset;
+        if cut {
+            // How much was written behind is not known.
+            let most = match later {
+                Some(later) => later.first_offset.saturating_sub(walked.end_offset),
+                None => held_at_most(item.needed.saturating_sub(walked.end_position)),
+            };
+            verdict.lost = verdict.lost.max(most);
+            verdict.skipped = verdict.skipped.max(most);
+        }
         if walked.end == End::Torn && verdict.lost == 0 {
             truncated_bytes += bytes - walked.end_position;
         }
-        let first_offset = walked.header.first_offset;
         fresh.push(Seal {
-            number,
+            number: item.number,
             nonce: walked.header.nonce,
             first_offset,
             end_offset: walked.end_offset,
             end_position: walked.end_position,
-            damaged: verdict.lost > 0 || matches!(walked.end, End::Damaged { .. }),
+            damaged: cut || verdict.lost > 0 || matches!(walked.end, End::Damaged { .. }),
             skipped: u32::try_from(verdict.skipped).unwrap_or(u32::MAX),
             reach: None,
+            removed: false,
         });
         let acknowledged = later.map_or(0, |l| l.acknowledged).max(walked.high_water_mark);
         later = Some(Later { first_offset, acknowledged });
@@ -309,28 +333,135 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     for seal in fresh.iter().rev() {
         manifest.append(seal)?;
     }
-    sync_dir(dir)?;
-    // Retention may have deleted every segment: the manifest remembers what was given out.
-    let next_offset = manifest.seals().iter().map(Seal::next_offset).max().unwrap_or(0);
-    let last_sealed = manifest.seals().iter().map(|seal| seal.number).max();
-    let mut damage = Vec::new();
-    let mut lost_records = 0;
-    for seal in numbers.iter().filter_map(|&number| manifest.find(number)) {
-        if seal.damaged {
-            lost_records += u64::from(seal.skipped);
-            damage.push(format!(
-                "{}: damaged at position {}: acknowledged records are lost, {} at most, from \
-                 offset {} on",
-                segment_path(dir, seal.number).display(),
-                seal.end_position,
-                seal.skipped,
-                seal.end_offset,
-            ));
-        }
+    // The last segment, gone before it was sealed: what it held, nothing tells.
+    lost.extend(missing(&inventory).filter(|item| item.seal.is_none()).map(|item| item.number));
+    for number in lost {
+        let begun = inventory.begun.map_or(0, |begun| begun.bytes);
+        let later =
+            manifest.seals().iter().filter(|seal| seal.number > number && seal.end_position > 0);
+        let seal = match later.map(|seal| seal.first_offset).min() {
+            // What comes later has its offsets already.
+            Some(first_offset) => lost_segment(number, first_offset, 0),
+            None => lost_segment(number, next_offset(&manifest), held_at_most(begun)),
+        };
+        manifest.append(&seal)?;
     }
-    let next_segment = numbers.last().copied().max(last_sealed).map_or(1, |last| last + 1);
-    let next_offset = Offset::new(next_offset);
-    Ok(Recovery { next_offset, next_segment, truncated_bytes, lost_records, damage, manifest })
+    record_unknown(&mut manifest, &inventory)?;
+    remove_unused(dir, &mut manifest, &inventory, &unused)?;
+    sync_dir(dir)?;
+    // Looked at once more: what was judged has a seal now.
+    let inventory = Inventory::take(dir, identity, manifest.content())?;
+    let mut lost_records = 0;
+    for item in &inventory.items {
+        let (fault, lost) = fault_of(dir, identity.shard, &inventory, item);
+        damage.extend(fault);
+        lost_records += lost;
+    }
+    damage.extend(overlaps(identity.shard, &inventory));
+    let next_segment = inventory.items.last().map_or(1, |last| last.number + 1);
+    // Retention may have deleted every segment: the manifest remembers what was given out.
+    let next_offset = Offset::new(next_offset(&manifest));
+    Ok(Recovery {
+        next_offset,
+        next_segment,
+        truncated_bytes,
+        lost_records,
+        damage,
+        notices,
+        manifest,
+    })
+}
+
+/// The manifest was lost, and with it which of the segments that are not there were used: nobody is
+/// to miss them, and their offsets are left out.
+fn record_unknown(manifest: &mut Manifest, inventory: &Inventory) -> io::Result<()> {
+    let Some(begun) = inventory.begun else { return Ok(()) };
+    let unknown = |number: &u64| {
+        manifest.find(*number).is_none()
+            && !inventory.items.iter().any(|item| item.number == *number)
+    };
+    let last = next_offset(manifest);
+    let skipped = |number| if number == begun.number { held_at_most(begun.bytes) } else { 0 };
+    let seals: Vec<_> = (begun.from..=begun.number)
+        .filter(unknown)
+        .map(|number| Seal { removed: true, ..lost_segment(number, last, skipped(number)) })
+        .collect();
+    manifest.append_all(&seals)
+}
+
+fn next_offset(manifest: &Manifest) -> u64 {
+    manifest.seals().iter().map(Seal::next_offset).max().unwrap_or(0)
+}
+
+/// Segments that have a file and no seal, in order.
+fn unsealed(inventory: &Inventory) -> impl DoubleEndedIterator<Item = &Item> {
+    inventory.items.iter().filter(|item| {
+        item.seal.is_none()
+            && matches!(item.condition, Condition::Open | Condition::Faulty(FaultKind::Truncated))
+    })
+}
+
+fn missing(inventory: &Inventory) -> impl Iterator<Item = &Item> {
+    let missing = Condition::Faulty(FaultKind::Missing);
+    inventory.items.iter().filter(move |item| item.condition == missing)
+}
+
+/// Records that so many octets of a segment can have held.
+fn held_at_most(bytes: u64) -> u64 {
+    bytes / RECORD_BYTES_MIN + 1
+}
+
+/// The seal of a segment of which nothing is left.
+fn lost_segment(number: u64, first_offset: u64, at_most: u64) -> Seal {
+    Seal {
+        number,
+        nonce: [0; 16],
+        first_offset,
+        end_offset: first_offset,
+        end_position: 0,
+        damaged: true,
+        skipped: u32::try_from(at_most).unwrap_or(u32::MAX),
+        reach: None,
+        removed: false,
+    }
+}
+
+/// An earlier version kept no record of what it deleted: what is missing from the front.
+fn record_earlier_deletions(
+    manifest: &mut Manifest,
+    inventory: &Inventory,
+) -> io::Result<Option<String>> {
+    let gone = |item: &&Item| {
+        item.condition == Condition::Gone && item.seal.is_some_and(|seal| !seal.removed)
+    };
+    let gone: Vec<u64> = inventory.items.iter().filter(gone).map(|item| item.number).collect();
+    manifest.remove(&gone)?;
+    let name = manifest.path().display();
+    Ok(gone.last().map(|last| {
+        format!(
+            "{name}: {} segments up to {last} are not there; an earlier version kept no record of \
+             what it deleted, so they count as deleted",
+            gone.len()
+        )
+    }))
+}
+
+/// Deletes what was prepared and never used: recorded first, so that nobody misses it.
+fn remove_unused(
+    dir: &Path,
+    manifest: &mut Manifest,
+    inventory: &Inventory,
+    unused: &[u64],
+) -> io::Result<()> {
+    manifest.remove(unused)?;
+    let recorded = inventory.items.iter().filter(|item| {
+        let never_used = item.seal.is_some_and(|seal| seal.removed && seal.end_position == 0);
+        never_used && item.condition == Condition::Leftover && item.error.is_none()
+    });
+    for number in unused.iter().copied().chain(recorded.map(|item| item.number)) {
+        fs::remove_file(segment_path(dir, number))?;
+    }
+    Ok(())
 }
 
 /// Walks a segment that has no seal. `None`: it was prepared and never used.
@@ -346,12 +477,10 @@ fn open_unsealed(
         None => walk_headless(&file, bytes, number, identity)?,
     };
     let Some(walked) = walked else { return Ok(None) };
-    if walked.header.identity != identity || walked.header.number != number {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: a segment of another log", path.display()),
-        ));
-    }
+    assert!(
+        walked.header.identity == identity && walked.header.number == number,
+        "another log's segment was set apart before"
+    );
     Ok(Some((walked, bytes)))
 }
 

@@ -7,17 +7,22 @@
 //! No wall clock decides (D14). A segment's age is the time since its seal was first seen, by the
 //! clock that counts from the machine's boot; it is kept beside the segments, with the boot's id, so
 //! a restart of the server does not begin it anew. A new boot does: kept longer, never shorter.
+//!
+//! A deletion is written into the manifest before the file goes, so that a segment that is gone is
+//! told from one that is lost. A crash in between leaves files that are deleted again later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    Log, SegmentFacts,
+    Log, Manifest, Seal, SegmentFacts,
     files::{segment_path, shard_dir, sync_dir},
+    private::private_file,
 };
 
 /// What may be asked for.
@@ -162,6 +167,36 @@ pub struct Pass {
     pub bytes: u64,
     /// Segments a rule asked for and a group still needs.
     pub needed: u64,
+    /// Of a prune: the sealed segments that it meant and that stay, with why.
+    pub kept: Vec<Kept>,
+}
+
+/// A sealed segment that a prune meant and did not delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number.
+    pub number: u64,
+    /// Its first offset.
+    pub first_offset: u64,
+    /// Behind its last record.
+    pub end_offset: u64,
+    /// Octets of its file.
+    pub bytes: u64,
+    /// What keeps it.
+    pub why: KeptFor,
+}
+
+/// What keeps a segment from a prune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptFor {
+    /// A group has not committed it, or a dead letter names a record of it or before it.
+    Needed,
+    /// A message that is being received may have mail data in it.
+    InProgress,
+    /// A record of this segment, which stays, has mail data in it.
+    Reached(u64),
+    /// This segment stays, and a log loses from its front only.
+    After(u64),
 }
 
 /// Watches the segments of a data directory. One for each directory; its methods block.
@@ -219,10 +254,9 @@ impl Retention {
             segment.consumed.is_none() && rules.age.is_some_and(|age| segment.age >= age)
         };
         pass.needed = sealed.iter().filter(wanted).count() as u64;
-        for (segment, reason) in
-            decide(rules, sealed, disk_low, &|shard| needs.segments_from(shard))
-        {
-            self.delete(&segment)?;
+        let gone = decide(rules, sealed, disk_low, &|shard| needs.segments_from(shard));
+        self.delete(&gone)?;
+        for (segment, reason) in gone {
             *pass.deleted.entry(reason).or_default() += 1;
             pass.bytes += segment.bytes;
         }
@@ -243,25 +277,41 @@ impl Retention {
     ) -> io::Result<Pass> {
         let mut pass = Pass::default();
         let needed = needs.offset(shard)?;
+        let held_from = needs.segments_from(shard);
         let sealed = self.candidates(shard, needed)?;
-        let ends: BTreeMap<u64, u64> =
-            self.log.seals(shard)?.iter().map(|seal| (seal.number, seal.end_offset)).collect();
-        let meant = sealed.iter().filter(|s| ends.get(&s.number).is_some_and(|&end| end <= offset));
-        let gone: Vec<_> = meant
-            .take_while(|segment| segment.consumed.is_some())
-            .map(|&segment| (segment, Reason::Manual))
-            .collect();
-        let below = sealed.iter().filter(|s| ends.get(&s.number).is_some_and(|&end| end <= offset));
-        let below = below.count() as u64;
-        let cut = cut(&sealed, &gone, shard, needs.segments_from(shard));
-        for (segment, reason) in gone.into_iter().filter(|(segment, _)| segment.number < cut) {
-            if !dry_run {
-                self.delete(&segment)?;
-            }
+        let seals: BTreeMap<u64, Seal> =
+            self.log.seals(shard)?.into_iter().map(|seal| (seal.number, seal)).collect();
+        let below = |segment: &Candidate| {
+            seals.get(&segment.number).is_some_and(|seal| seal.end_offset <= offset)
+        };
+        let meant: Vec<_> = sealed.iter().copied().take_while(below).collect();
+        let free = meant.iter().take_while(|segment| segment.consumed.is_some());
+        let mut gone: Vec<_> = free.map(|&segment| (segment, Reason::Manual)).collect();
+        let cut = cut(&sealed, &gone, shard, held_from);
+        gone.retain(|(segment, _)| segment.number < cut);
+        for segment in meant.iter().skip(gone.len()) {
+            let reached = sealed.iter().filter(|other| {
+                other.number >= cut.max(segment.number + 1) && other.reach <= segment.number
+            });
+            let why = match (segment.consumed, reached.map(|other| other.number).next()) {
+                (None, _) => KeptFor::Needed,
+                _ if segment.number >= held_from => KeptFor::InProgress,
+                (_, Some(by)) => KeptFor::Reached(by),
+                // The first of those that stay has one of the reasons above.
+                _ => KeptFor::After(pass.kept.first().map_or(0, |first| first.number)),
+            };
+            let Some(seal) = seals.get(&segment.number) else { continue };
+            let Seal { number, first_offset, end_offset, .. } = *seal;
+            pass.kept.push(Kept { number, first_offset, end_offset, bytes: segment.bytes, why });
+        }
+        if !dry_run {
+            self.delete(&gone)?;
+        }
+        for (segment, reason) in gone {
             *pass.deleted.entry(reason).or_default() += 1;
             pass.bytes += segment.bytes;
         }
-        pass.needed = below - pass.deleted.values().sum::<u64>();
+        pass.needed = pass.kept.len() as u64;
         Ok(pass)
     }
 
@@ -312,21 +362,32 @@ impl Retention {
         Ok(reach)
     }
 
-    /// Deletes a segment and its index, then makes that durable.
-    fn delete(&mut self, segment: &Candidate) -> io::Result<()> {
-        let dir = shard_dir(self.log.dir(), segment.shard);
-        let path = segment_path(&dir, segment.number);
-        // The index is advice: it goes first, so that none is left without its segment.
-        for path in [path.with_extension("idx"), path] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(super::reader::at(&path, &error));
+    /// Deletes segments and their indexes: recorded first, and made durable last.
+    fn delete(&mut self, gone: &[(Candidate, Reason)]) -> io::Result<()> {
+        let shards: BTreeSet<u16> = gone.iter().map(|(segment, _)| segment.shard).collect();
+        for shard in shards {
+            let of_shard = || gone.iter().map(|(s, _)| s).filter(|segment| segment.shard == shard);
+            let dir = shard_dir(self.log.dir(), shard);
+            let numbers: Vec<u64> = of_shard().map(|segment| segment.number).collect();
+            let path = dir.join("manifest");
+            let recorded = Manifest::open(&path).and_then(|mut open| open.remove(&numbers));
+            recorded.map_err(|error| super::reader::at(&path, &error))?;
+            for segment in of_shard() {
+                let path = segment_path(&dir, segment.number);
+                // The index is advice: it goes first, so that none is left without its segment.
+                for path in [path.with_extension("idx"), path] {
+                    match fs::remove_file(&path) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(super::reader::at(&path, &error));
+                        }
+                        _ => {}
+                    }
                 }
-                _ => {}
+                self.consumed.remove(&(shard, segment.number));
             }
+            sync_dir(&dir)?;
         }
-        self.consumed.remove(&(segment.shard, segment.number));
-        sync_dir(&dir)
+        Ok(())
     }
 }
 
@@ -391,7 +452,8 @@ impl Ages {
         if changed {
             let lines = self.0.iter().map(|(number, (boot, at))| format!("{number} {boot} {at}\n"));
             let new = dir.join("ages.new");
-            fs::write(&new, lines.collect::<String>())?;
+            let mut file = private_file().create(true).truncate(true).write(true).open(&new)?;
+            file.write_all(lines.collect::<String>().as_bytes())?;
             fs::rename(new, Self::path(dir))?;
         }
         Ok(())
@@ -551,7 +613,7 @@ mod tests {
         assert!(log.segments(0).unwrap().is_empty(), "all were sealed by the recovery");
         let after = recover(&shard, identity).unwrap();
         assert_eq!(after.next_offset.get(), mark);
-        let manifest = crate::log::Manifest::open(&shard.join("manifest")).unwrap();
+        let manifest = Manifest::open(&shard.join("manifest")).unwrap();
         let sealed = manifest.seals().iter().map(|seal| seal.number).max().unwrap();
         assert!(after.next_segment > sealed, "numbers are not used again");
         drop(data);

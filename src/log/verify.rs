@@ -15,11 +15,12 @@ use std::{
 };
 
 use super::{
-    End, FragmentAt, Log, RecordView, SegmentFacts,
+    Condition, End, Fault, FaultKind, FragmentAt, Log, RecordView, Seal, Seals, SegmentFacts,
     cursor::{Cursor, Step, entries},
-    files::{read_index, segment_numbers, shard_dir},
+    files::{read_index, shard_dir},
     frame::{BLOCK, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader},
-    reader::{at, find_seal},
+    inventory::{Inventory, lost, owner},
+    reader::{at, find_seal, is_lost},
     recovery::{Octets, judge},
 };
 
@@ -78,8 +79,12 @@ pub trait Witness {
     fn found(&mut self, finding: Finding) -> io::Result<()>;
 
     /// So much is checked.
-    fn progress(&mut self, checked: &Checked) {
+    ///
+    /// # Errors
+    /// Ends the verification.
+    fn progress(&mut self, checked: &Checked) -> io::Result<()> {
         let _ = checked;
+        Ok(())
     }
 }
 
@@ -114,23 +119,40 @@ pub fn verify(log: &Log, shards: &[u16], witness: &mut dyn Witness) -> io::Resul
     Ok(checked)
 }
 
+/// Checks one segment.
+///
+/// # Errors
+/// What the file system or the witness says.
+pub(super) fn verify_segment(
+    log: &Log,
+    segment: &SegmentFacts,
+    witness: &mut dyn Witness,
+) -> io::Result<Checked> {
+    let (fragments, order) = (HashMap::new(), VecDeque::new());
+    let (shard, checked) = (segment.shard, Checked::default());
+    let mut verifier = Verifier { log, shard, checked, witness, fragments, order };
+    verifier.segment(segment)?;
+    Ok(verifier.checked)
+}
+
 impl Verifier<'_> {
     fn shard(&mut self) -> io::Result<()> {
-        let seals = self.log.seals(self.shard)?;
-        let numbers = segment_numbers(&shard_dir(&self.log.dir, self.shard))?;
+        let (inventory, seals) = self.log.inventory(self.shard)?;
+        self.manifest(&inventory, &seals)?;
         let mut behind: Option<(u64, u64)> = None;
-        // Retention deletes from the front: what is sealed behind the first file has one.
-        let first = numbers.first().copied().unwrap_or(0);
-        let missing = seals.iter().filter(|s| s.number > first && !numbers.contains(&s.number));
-        for seal in missing {
-            let what = format!(
-                "the file of a sealed segment is missing, and with it records {}..{}",
-                seal.first_offset, seal.end_offset
-            );
-            self.tell(Severity::Corrupt, seal.number, seal.first_offset, None, what)?;
-        }
-        for number in numbers {
-            let seal = find_seal(&seals, number);
+        for item in &inventory.items {
+            if let Some(Fault { segment, offset, kind, what, .. }) = inventory.fault(item)
+                && (kind != FaultKind::Truncated || item.header.is_none() || item.seal.is_none())
+            {
+                self.tell(Severity::Corrupt, segment, offset, None, what)?;
+                continue;
+            }
+            if matches!(item.condition, Condition::Gone | Condition::Leftover) {
+                continue;
+            }
+            let number = item.number;
+            // A server may have sealed it since.
+            let seal = item.seal.or(find_seal(&self.log.seals(self.shard)?, number));
             let Some(segment) = self.log.facts(self.shard, number, seal)? else {
                 self.headless(number)?;
                 continue;
@@ -154,6 +176,28 @@ impl Verifier<'_> {
             behind = Some((number, end.max(segment.base_offset)));
         }
         Ok(())
+    }
+
+    /// Whether the manifest can be relied on.
+    fn manifest(&mut self, inventory: &Inventory, seals: &Seals) -> io::Result<()> {
+        let path = shard_dir(&self.log.dir, self.shard).join("manifest");
+        let named = path.display();
+        let identity = self.log.identity(self.shard);
+        let unknown = "whether segments are missing cannot be said";
+        let (severity, what) = match seals.owner {
+            Some(whose) if whose != identity => {
+                (Severity::Corrupt, format!("{named} is that of {}: {unknown}", owner(whose)))
+            }
+            None if inventory.begun.is_some() && seals.all.is_empty() => {
+                (Severity::Corrupt, format!("{named} is missing or empty: {unknown}"))
+            }
+            _ if seals.damaged > 0 => {
+                let bad = seals.damaged;
+                (Severity::Warning, format!("{named}: {bad} damaged records are passed over"))
+            }
+            _ => return Ok(()),
+        };
+        self.tell(severity, 0, 0, None, what)
     }
 
     fn tell(
@@ -191,7 +235,12 @@ impl Verifier<'_> {
 
     /// Returns the offset behind the segment's last record.
     fn segment(&mut self, segment: &SegmentFacts) -> io::Result<u64> {
-        let Some(mut cursor) = self.log.cursor(segment)? else {
+        // Deleted since it was listed, or what `Inventory` says of it.
+        let opened = match self.log.cursor(segment) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segment.base_offset),
+            opened => opened?,
+        };
+        let Some(mut cursor) = opened else {
             let what = "the segment's header is damaged".to_owned();
             self.tell(Severity::Corrupt, segment.number, segment.base_offset, Some(0), what)?;
             return Ok(segment.seal.map_or(segment.base_offset, |seal| seal.end_offset));
@@ -207,7 +256,14 @@ impl Verifier<'_> {
             index.iter().map(|entry| (entry.position, entry.offset)).collect();
         let mut broken = check_header(&cursor, segment, self.log, self.shard);
         while broken.is_none() {
-            broken = self.walk(&mut cursor, segment, &mut index)?;
+            broken = match self.walk(&mut cursor, segment, &mut index) {
+                Err(error) if is_lost(&error) => {
+                    let (offset, position) = (cursor.next_offset(), cursor.position());
+                    let what = format!("the file cannot be read: {error}");
+                    Some(Break { offset, position, what })
+                }
+                walked => walked?,
+            };
             if broken.is_some() || segment.seal.is_some() {
                 break;
             }
@@ -251,6 +307,15 @@ impl Verifier<'_> {
             let frame = match cursor.peek()? {
                 Step::Group(frame) => frame,
                 Step::End => break,
+                Step::Corrupt if segment.seal.is_some_and(|s| s.end_position > cursor.bytes()) => {
+                    let (seal, bytes) = (segment.seal, cursor.bytes());
+                    let needed = seal.map_or(0, |seal| seal.end_position);
+                    return Ok(broken(&format!(
+                        "the file was cut short: {bytes} of {needed} bytes are left; from here on \
+                         {} are lost",
+                        lost(seal.map(|seal| Seal { first_offset: offset, ..seal }).as_ref())
+                    )));
+                }
                 Step::Corrupt => return Ok(broken("a group's frame or chain is damaged")),
             };
             if frame.first_offset != offset {
@@ -269,7 +334,7 @@ impl Verifier<'_> {
             cursor.pass(&frame);
             self.checked.groups += 1;
             self.checked.bytes += frame.span();
-            self.witness.progress(&self.checked);
+            self.witness.progress(&self.checked)?;
         }
         let Some(seal) = segment.seal else { return Ok(None) };
         let (offset, position) = (cursor.next_offset(), cursor.position());

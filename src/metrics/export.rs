@@ -29,6 +29,13 @@ pub struct ExportMetrics {
     members: IntGaugeVec,
     oldest_pending: GaugeVec,
     deleted: IntCounterVec,
+    faulty: IntGaugeVec,
+    /// `log_scrub_segments_total`
+    pub scrub_segments: IntCounter,
+    /// `log_scrub_bytes_total`
+    pub scrub_bytes: IntCounter,
+    /// `log_scrub_last_timestamp_seconds`
+    pub scrub_last: Gauge,
     /// `log_oldest_record_timestamp_seconds`
     pub oldest_record: Gauge,
     /// `log_retention_seconds`
@@ -110,6 +117,9 @@ impl ExportMetrics {
         };
         let plain =
             |name: &str, help: &str| Gauge::with_opts(opts(name, help)).expect("a constant name");
+        let count = |name: &str, help: &str| {
+            IntCounter::with_opts(opts(name, help)).expect("a constant name")
+        };
         let metrics = Self {
             records: counter(
                 "export_records_total",
@@ -147,6 +157,17 @@ impl ExportMetrics {
                 "group",
             ),
             deleted: counter("log_segments_deleted_total", "Segments deleted.", &["reason"]),
+            faulty: gauge(
+                "log_faulty_segments",
+                "Segments that are missing, unreadable or damaged, by what is wrong.",
+                "kind",
+            ),
+            scrub_segments: count("log_scrub_segments_total", "Segments that the scrub checked."),
+            scrub_bytes: count("log_scrub_bytes_total", "Octets that the scrub checked."),
+            scrub_last: plain(
+                "log_scrub_last_timestamp_seconds",
+                "When the scrub last checked all that was due; 0: not since the start.",
+            ),
             oldest_record: plain(
                 "log_oldest_record_timestamp_seconds",
                 "When the oldest record kept was received; 0: there is none.",
@@ -180,7 +201,7 @@ impl ExportMetrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 17] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(self.records.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.errors.clone()),
@@ -193,6 +214,10 @@ impl ExportMetrics {
             Box::new(self.members.clone()),
             Box::new(self.oldest_pending.clone()),
             Box::new(self.deleted.clone()),
+            Box::new(self.faulty.clone()),
+            Box::new(self.scrub_segments.clone()),
+            Box::new(self.scrub_bytes.clone()),
+            Box::new(self.scrub_last.clone()),
             Box::new(self.oldest_record.clone()),
             Box::new(self.retention.clone()),
             Box::new(self.corrupt.clone()),
@@ -272,6 +297,13 @@ impl ExportMetrics {
     /// Counts deleted segments.
     pub fn deleted(&self, reason: &str, segments: u64) {
         self.deleted.with_label_values(&[reason]).inc_by(segments);
+    }
+
+    /// Shows how many segments have what is wrong, each kind by its name.
+    pub fn faulty(&self, kinds: impl IntoIterator<Item = (&'static str, i64)>) {
+        for (kind, segments) in kinds {
+            self.faulty.with_label_values(&[kind]).set(segments);
+        }
     }
 
     /// What there is to show.

@@ -180,6 +180,8 @@ label_set! {
         Allocate => "allocate",
         /// Reading records or segments, by an exporter, a consumer of the stream or retention.
         Read => "read",
+        /// By the scrub, once a day.
+        Scrub => "scrub",
     }
 }
 
@@ -190,6 +192,8 @@ label_set! {
         Recovery => "recovery",
         /// While reading records, by an exporter or a consumer of the stream.
         Read => "read",
+        /// By the scrub, once a day.
+        Scrub => "scrub",
     }
 }
 

@@ -239,14 +239,19 @@ impl Segments {
         });
     }
 
-    /// Seals within the call: the shard's last act.
-    pub(super) fn seal_now(&mut self, seal: &Seal) {
+    /// Seals within the call: the shard's last act, once nothing is under way. Segments that were
+    /// made ready and not used are recorded as such: nobody is to miss them.
+    pub(super) fn finish(&mut self, seal: Option<Seal>) {
         let mut inbox = self.inbox.borrow_mut();
         let Inbox { manifest: Some(manifest), seals, .. } = &mut *inbox else { return };
-        for seal in seals.drain(..).chain([*seal]) {
-            if let Err(error) = manifest.append(&seal) {
-                tracing::warn!(%error, "seal not written");
-            }
+        let seals: Vec<_> = seals.drain(..).chain(seal).collect();
+        let done = manifest.append_all(&seals).and_then(|()| {
+            let last = manifest.seals().iter().map(|seal| seal.number).max().unwrap_or(0);
+            let unused: Vec<u64> = (last + 1..self.next_number).collect();
+            manifest.remove(&unused)
+        });
+        if let Err(error) = done {
+            tracing::warn!(%error, dir = %self.dir.display(), "seals not written");
         }
     }
 

@@ -253,9 +253,10 @@ impl Stream {
             *done = offset + 1 >= *until;
             Ok(Visit::More)
         })?;
-        for Damage { segment, offset, position } in damage {
+        for damage in damage {
+            let Damage { segment, offset, .. } = damage;
             let shard = identity.shard;
-            tracing::error!(shard, offset, segment, position, "records are lost here");
+            tracing::error!(shard, offset, segment, "passed over: {damage}");
             counts.corrupt(CorruptStage::Read);
         }
         Ok(more)

@@ -73,8 +73,8 @@ impl Witness for Printer<'_> {
         writeln!(self.out, "{kind}: {shard}:{offset} segment {segment}{position}: {what}")
     }
 
-    fn progress(&mut self, checked: &Checked) {
-        let Some(due) = &mut self.due else { return };
+    fn progress(&mut self, checked: &Checked) -> io::Result<()> {
+        let Some(due) = &mut self.due else { return Ok(()) };
         let now = Instant::now();
         if now >= *due {
             *due = now + PROGRESS;
@@ -86,5 +86,6 @@ impl Witness for Printer<'_> {
                 human_size(rate as u64)
             );
         }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ mod appender;
 mod files;
 mod fixture;
 mod forged;
+mod lost;
 mod records;
 mod torn_tail;
 
@@ -130,7 +131,7 @@ fn groups(octets: &[u8]) -> Vec<(usize, u64)> {
 }
 
 /// Runs an appender over files.
-fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> {
+pub(super) fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> {
     let data = DataDir::open(dir).unwrap();
     let shard = data.make_shard(0).unwrap();
     let identity = Identity { node: data.node, shard: 0 };

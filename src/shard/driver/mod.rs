@@ -369,8 +369,8 @@ impl Driver {
 
     /// Closes the log behind the last record; the shard's last act.
     pub(super) fn finish(mut self) {
-        if let Some(seal) = self.appender.seal() {
-            self.segments.seal_now(&seal);
+        if self.appender.is_idle() {
+            self.segments.finish(self.appender.seal());
         }
         self.shared.published.set_state(ShardState::Stopped);
         self.shared.finished();

@@ -1,0 +1,282 @@
+//! The manifest of a shard: a seal for each segment that will not be written again, appended, each
+//! 64 octets with a checksum.
+//!
+//! The last seal of a number counts. A segment that is deleted gets one more, marked *removed*, and
+//! is unlinked once that is durable: whatever has a seal that is not so marked must have a file. The
+//! crash in between leaves the file; it is then part of the log as before, until it is deleted again.
+//!
+//! A seal of number 0 is no segment's: it says whose manifest this is, and that deletions are
+//! recorded in it. An earlier version recorded none; what its retention deleted was missing from the
+//! front, and counts as deleted until recovery has written it down. Earlier versions read both marks
+//! as seals of segments that are not there, which changes nothing for them.
+//!
+//! The shard appends, and so do retention and `log prune`, from other threads and processes: whoever
+//! appends holds the file's lock and goes on where the last one ended.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use super::{Identity, committed::Lock, frame::crc, private::private_file, recovery::Octets};
+
+/// What is known of a segment that will not be written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// Number of the segment.
+    pub number: u64,
+    /// Its nonce.
+    pub nonce: [u8; 16],
+    /// Of its first record.
+    pub first_offset: u64,
+    /// Behind its last record.
+    pub end_offset: u64,
+    /// Behind its last group.
+    pub end_position: u64,
+    /// Acknowledged records are lost behind the end.
+    pub damaged: bool,
+    /// Offsets behind the last record that are left out for good: they were, or may have been,
+    /// given to records that are not there. The next segment begins behind them.
+    pub skipped: u32,
+    /// First segment that holds mail data of its records: its own number where that is all in it.
+    /// `None`: not known, as with a segment that recovery sealed.
+    pub reach: Option<u64>,
+    /// Its file was deleted on purpose, or is about to be: nobody misses it.
+    pub removed: bool,
+}
+
+const SEAL_BYTES: usize = 64;
+
+impl Seal {
+    /// First offset that a later segment may use.
+    #[must_use]
+    pub fn next_offset(&self) -> u64 {
+        self.end_offset.saturating_add(u64::from(self.skipped))
+    }
+
+    fn encode(&self) -> [u8; SEAL_BYTES] {
+        let mut at = [0; SEAL_BYTES];
+        at[..4].copy_from_slice(b"MRS1");
+        at[4] = u8::from(self.damaged) | u8::from(self.removed) << 1;
+        // Segments back, plus one; what does not fit is not known.
+        let back = self.reach.map(|reach| self.number.saturating_sub(reach) + 1);
+        let back = back.filter(|&back| back < 1 << 24).unwrap_or(0);
+        at[5..8].copy_from_slice(&back.to_le_bytes()[..3]);
+        at[8..16].copy_from_slice(&self.number.to_le_bytes());
+        at[16..32].copy_from_slice(&self.nonce);
+        at[32..40].copy_from_slice(&self.first_offset.to_le_bytes());
+        at[40..48].copy_from_slice(&self.end_offset.to_le_bytes());
+        at[48..56].copy_from_slice(&self.end_position.to_le_bytes());
+        at[56..60].copy_from_slice(&self.skipped.to_le_bytes());
+        let sum = crc(&at[..60]);
+        at[60..].copy_from_slice(&sum.to_le_bytes());
+        at
+    }
+
+    fn decode(at: &[u8; SEAL_BYTES]) -> Option<Self> {
+        let number = |from: usize| -> Option<u64> {
+            Some(u64::from_le_bytes(at.get(from..from + 8)?.try_into().ok()?))
+        };
+        let sum = u32::from_le_bytes(at[60..].try_into().ok()?);
+        if &at[..4] != b"MRS1" || crc(&at[..60]) != sum {
+            return None;
+        }
+        let back = u64::from(u32::from_le_bytes([at[5], at[6], at[7], 0]));
+        let reach = back.checked_sub(1).and_then(|back| number(8)?.checked_sub(back));
+        Some(Self {
+            reach,
+            number: number(8)?,
+            nonce: at[16..32].try_into().ok()?,
+            first_offset: number(32)?,
+            end_offset: number(40)?,
+            end_position: number(48)?,
+            damaged: at[4] & 1 != 0,
+            removed: at[4] & 2 != 0,
+            skipped: u32::from_le_bytes(at[56..60].try_into().ok()?),
+        })
+    }
+
+    /// Says whose manifest it is, and that deletions are recorded in it.
+    fn mark(identity: Identity) -> Self {
+        let mut nonce = [0; 16];
+        nonce[..6].copy_from_slice(&identity.node);
+        nonce[6..8].copy_from_slice(&identity.shard.to_le_bytes());
+        Self {
+            number: 0,
+            nonce,
+            first_offset: 0,
+            end_offset: 0,
+            end_position: 0,
+            damaged: false,
+            skipped: 0,
+            reach: None,
+            removed: true,
+        }
+    }
+
+    fn marked(&self) -> Identity {
+        let mut node = [0; 6];
+        node.copy_from_slice(&self.nonce[..6]);
+        Identity { node, shard: u16::from_le_bytes([self.nonce[6], self.nonce[7]]) }
+    }
+}
+
+/// What a manifest holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seals {
+    /// In the order they were made; those of deleted segments as well.
+    pub all: Vec<Seal>,
+    /// Whose manifest it is, as it says itself; `None`: an earlier version wrote it.
+    pub owner: Option<Identity>,
+    /// Records in its middle that fail their checksum: the segments they sealed are judged again.
+    pub damaged: u64,
+    /// Where the next record goes.
+    end: u64,
+}
+
+impl Seals {
+    /// The last seal of a number.
+    #[must_use]
+    pub fn find(&self, number: u64) -> Option<&Seal> {
+        self.all.iter().rev().find(|seal| seal.number == number)
+    }
+
+    /// Reads on from where it ended. A torn record at the end is left out, and written over.
+    fn read_on(&mut self, file: &File) -> io::Result<()> {
+        let len = file.metadata()?.len().saturating_sub(self.end);
+        let mut octets = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = Octets::read_at(file, self.end, &mut octets)?;
+        let (records, _) = octets.get(..read).unwrap_or_default().as_chunks::<SEAL_BYTES>();
+        let mut bad = 0;
+        let mut good = 0;
+        for (at, record) in records.iter().enumerate() {
+            let Some(seal) = Seal::decode(record) else {
+                bad += 1;
+                continue;
+            };
+            self.damaged += std::mem::take(&mut bad);
+            good = (at + 1) * SEAL_BYTES;
+            match seal.number {
+                0 => self.owner = Some(seal.marked()),
+                _ => self.all.push(seal),
+            }
+        }
+        self.end += good as u64;
+        Ok(())
+    }
+}
+
+/// Reads the manifest at a path; an empty one where there is none.
+///
+/// # Errors
+/// What the file system says.
+pub fn read_seals(path: &Path) -> io::Result<Seals> {
+    let mut seals = Seals::default();
+    match File::open(path) {
+        Ok(file) => seals.read_on(&file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(seals)
+}
+
+/// A manifest open for more seals. A torn one at its end is left out, and its segment is judged
+/// again with the same answer.
+#[derive(Debug)]
+pub struct Manifest {
+    file: File,
+    path: PathBuf,
+    seals: Seals,
+}
+
+impl Manifest {
+    /// Opens or makes a manifest.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = private_file().create(true).truncate(false).read(true).write(true).open(path)?;
+        let mut seals = Seals::default();
+        seals.read_on(&file)?;
+        Ok(Self { file, path: path.to_owned(), seals })
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last seal of a segment.
+    #[must_use]
+    pub fn find(&self, number: u64) -> Option<&Seal> {
+        self.seals.find(number)
+    }
+
+    /// Every seal, those of deleted segments as well, in the order they were made.
+    #[must_use]
+    pub fn seals(&self) -> &[Seal] {
+        &self.seals.all
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn content(&self) -> &Seals {
+        &self.seals
+    }
+
+    /// Adds a seal and makes it durable. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says; the seal may or may not be there.
+    pub fn append(&mut self, seal: &Seal) -> io::Result<()> {
+        self.append_all(&[*seal])
+    }
+
+    /// Adds seals and makes them durable, with one sync. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says; each of the seals may or may not be there.
+    pub fn append_all(&mut self, seals: &[Seal]) -> io::Result<()> {
+        if seals.is_empty() {
+            return Ok(());
+        }
+        let _lock = Lock::take(&self.file)?;
+        // Retention, or the shard, may have appended since.
+        self.seals.read_on(&self.file)?;
+        let octets = seals.iter().map(Seal::encode).collect::<Vec<_>>().concat();
+        self.file.write_all_at(&octets, self.seals.end)?;
+        self.file.sync_data()?;
+        self.seals.read_on(&self.file)
+    }
+
+    /// Says whose it is and that deletions are recorded from now on, where it does not say so yet.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn mark(&mut self, identity: Identity) -> io::Result<()> {
+        match self.seals.owner {
+            Some(_) => Ok(()),
+            None => self.append(&Seal::mark(identity)),
+        }
+    }
+
+    /// Records that these segments are deleted on purpose; their files may go once this returns.
+    /// A number without a seal was never used.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&mut self, numbers: &[u64]) -> io::Result<()> {
+        let seals: Vec<_> = numbers
+            .iter()
+            .filter_map(|&number| match self.find(number) {
+                Some(seal) if seal.removed => None,
+                Some(seal) => Some(Seal { removed: true, ..*seal }),
+                None => Some(Seal { number, ..Seal::mark(Identity { node: [0; 6], shard: 0 }) }),
+            })
+            .collect();
+        self.append_all(&seals)
+    }
+}
