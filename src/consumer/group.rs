@@ -255,20 +255,44 @@ impl Group {
     }
 }
 
+/// What a group still needs of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The group.
+    pub group: String,
+    /// Everything from this offset on.
+    pub offset: u64,
+    /// A dead letter needs it, not what the group has yet to read.
+    pub dead: bool,
+}
+
+impl Group {
+    /// What the groups of a data directory still need of a shard. A group that has committed nothing
+    /// needs all.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn needs(data_dir: &Path, shard: u16) -> io::Result<Vec<Need>> {
+        let mut needs = Vec::new();
+        for group in Self::list(data_dir)? {
+            let committed = group.committed(shard)?.map_or(0, |committed| committed.offset);
+            // Where a segment is missing there is nothing to keep.
+            let letters = group.dead_letters(shard)?;
+            let dead = letters.pending().find(|letter| letter.class != "missing");
+            needs.push(Need { group: group.name.clone(), offset: committed, dead: false });
+            if let Some(offset) = dead.map(|letter| letter.offset) {
+                needs.push(Need { group: group.name.clone(), offset, dead: true });
+            }
+        }
+        Ok(needs)
+    }
+}
+
 /// The lowest offset of a shard that a group or one of its dead letters still needs; `None` where
 /// there is no group. A group that has committed nothing needs all.
 ///
 /// # Errors
 /// What the file system says.
 pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
-    let mut lowest = None::<u64>;
-    for group in Group::list(data_dir)? {
-        let committed = group.committed(shard)?.map_or(0, |committed| committed.offset);
-        // Where a segment is missing there is nothing to keep.
-        let letters = group.dead_letters(shard)?;
-        let dead = letters.pending().find(|letter| letter.class != "missing").map(|l| l.offset);
-        let needed = committed.min(dead.unwrap_or(u64::MAX));
-        lowest = Some(lowest.map_or(needed, |lowest| lowest.min(needed)));
-    }
-    Ok(lowest)
+    Ok(Group::needs(data_dir, shard)?.iter().map(|need| need.offset).min())
 }

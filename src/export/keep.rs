@@ -3,7 +3,7 @@
 //! retention must not wait for it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -13,7 +13,10 @@ use std::{
 use super::lane::lower_priority;
 use crate::{
     consumer::{Group, lowest_needed},
-    log::{Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub},
+    log::{
+        Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub,
+        write_in_progress,
+    },
     metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp},
 };
 
@@ -235,6 +238,9 @@ fn look(retention: &mut Retention, seen: &mut Seen, options: &KeeperOptions, now
             tracing::warn!(%error, "the log cannot be measured");
         }
     }
+    if let Err(error) = seen.tell_in_progress(options) {
+        tracing::warn!(%error, "`mailrace log prune --force` is not told what is being received");
+    }
     if let Err(error) = tell_groups(options, &now.told, &mut seen.groups) {
         tracing::warn!(%error, "the groups' lag cannot be told");
     }
@@ -253,9 +259,26 @@ struct Seen {
     deleted: u64,
     /// Groups whose lag is told here.
     groups: BTreeSet<String>,
+    /// First segment without a seal of each shard, as it was.
+    unsealed: BTreeMap<u16, u64>,
 }
 
 impl Seen {
+    /// Writes down which segments mail being received is in. What was not sealed at the last look is
+    /// among them: what a shard says of its messages is not older than a look.
+    fn tell_in_progress(&mut self, options: &KeeperOptions) -> io::Result<()> {
+        let mut from = Vec::new();
+        for shard in options.log.shards()? {
+            let segments = options.log.segments(shard)?;
+            let open = segments.iter().find(|segment| segment.seal.is_none());
+            let after = segments.last().map_or(1, |last| last.number + 1);
+            let unsealed = open.map_or(after, |segment| segment.number);
+            let before = self.unsealed.insert(shard, unsealed).unwrap_or(0);
+            from.push((shard, (options.segments_from)(shard).min(before)));
+        }
+        write_in_progress(options.log.dir(), &from)
+    }
+
     /// Measures what is kept. Returns how many segments are gone that retention did not delete.
     fn measure(&mut self, options: &KeeperOptions) -> io::Result<u64> {
         let mut segments = BTreeSet::new();

@@ -586,6 +586,37 @@ fn faults_of_every_kind_lose_nothing() {
     }
 }
 
+/// A lost segment is passed over, the others are delivered: a dead letter names what is missing, and
+/// keeps nothing from deletion.
+#[test]
+fn a_missing_segment_is_a_dead_letter_and_stops_nobody() {
+    let mut stand = Stand::new(1);
+    stand.append_sized(0, 60, 50_000);
+    let log = Log::open(stand.dir.path()).unwrap();
+    let (second, third) = {
+        let segments = log.segments(0).unwrap();
+        (segments[1].base_offset, segments[2].base_offset)
+    };
+    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 2)).unwrap();
+    let sink = Arc::new(Script::default());
+    stand.start(options(), &sink);
+    until("the commit", || stand.committed(0) == 60);
+    let text = prometheus::TextEncoder::new().encode_to_string(&stand.metrics.gather()).unwrap();
+    stand.stop();
+    let there = (0..60).filter(|at| !(second..third).contains(at)).collect::<Vec<_>>();
+    assert_eq!(sink.offsets(0), there);
+    let group = Group::list(stand.dir.path()).unwrap().remove(0);
+    let letters = group.dead_letters(0).unwrap();
+    let letters: Vec<_> = letters.pending().collect();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].offset, letters[0].class.as_str()), (second, "missing"));
+    let what = format!("records {second}..{third} are lost: segment 2 is missing");
+    assert_eq!(letters[0].text, what);
+    let needed = crate::consumer::lowest_needed(stand.dir.path(), 0).unwrap();
+    assert_eq!(needed, Some(60), "there is nothing to keep");
+    assert!(text.contains("result=\"dropped\"} 0\n"), "lost is not deleted: {text}");
+}
+
 /// What retention deleted before an exporter had it is counted, by the records and not by the gaps
 /// that failed writes leave.
 #[test]
@@ -595,7 +626,9 @@ fn records_deleted_before_their_delivery_are_counted() {
     let log = Log::open(stand.dir.path()).unwrap();
     let second = log.segments(0).unwrap()[1].base_offset;
     assert!(second > 0);
-    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 1)).unwrap();
+    let dir = stand.writers[0].dir().to_owned();
+    crate::log::Manifest::open(&dir.join("manifest")).unwrap().remove(&[1]).unwrap();
+    std::fs::remove_file(crate::log::segment_path(&dir, 1)).unwrap();
     let sink = Arc::new(Script::default());
     stand.start(options(), &sink);
     until("the commit", || stand.committed(0) == 60);

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/LOCK                       held by the one server, and so is DIR itself: one may be lost
 //! DIR/node                       12 hexadecimal digits, drawn when the directory was made
+//! DIR/in-progress                which segments mail being received is in, see `retention`
 //! DIR/shard-000/shard.meta       which segment was made last, see `meta`
 //! DIR/shard-000/manifest         seals, appended, see `manifest`
 //! DIR/shard-000/0000000001.seg   segments, numbered

@@ -53,7 +53,7 @@ pub use follow::{Damage, Follower, Visit};
 pub use inventory::{Condition, Fault, FaultKind, Held, Recorded};
 pub use manifest::{Manifest, Seal, Seals};
 pub use marks::{HighWaterMarks, Listener as MarkListener};
-pub use offset::{BadRecordId, Identity, Offset, RecordId};
+pub use offset::{BadRecordId, Identity, Offset, RecordId, parse_node};
 pub use operation::{
     AppendError, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
 };
@@ -62,7 +62,9 @@ pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use reader::{Extent, Log, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView, UNDER_TLS};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
-pub use retention::{Kept, KeptFor, Needs, Pass, Reason, Retention, Rules};
+pub use retention::{
+    Kept, KeptFor, Needs, Pass, Reason, Retention, Rules, read_in_progress, write_in_progress,
+};
 pub use scrub::{Pace, Scrub, Scrubbed};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
 pub use writer::Writer;

@@ -50,7 +50,7 @@ pub(super) fn tighten(top: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(top)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let ours = ["LOCK", "node", "node.new", ".probe"].contains(&name);
+        let ours = ["LOCK", "node", "node.new", "in-progress", ".probe"].contains(&name);
         if ours || name == "groups" || name.starts_with("shard-") {
             tighten_tree(&path, DEEP, &mut counts);
         }

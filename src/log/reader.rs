@@ -204,7 +204,10 @@ impl Log {
     }
 
     /// Sealed segments whose files are missing, though nobody deleted them on purpose, by number.
-    pub(super) fn gaps(&self, shard: u16) -> io::Result<Vec<Seal>> {
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn gaps(&self, shard: u16) -> io::Result<Vec<Seal>> {
         let dir = shard_dir(&self.dir, shard);
         let read = || read_seals(&dir.join("manifest"));
         let missing = |seals: &Seals, numbers: &[u64]| {
@@ -251,6 +254,8 @@ impl Log {
             _ => Err(error),
         };
         let (base_offset, bytes) = match seal {
+            // Made ready and never used.
+            Some(seal) if seal.removed && seal.end_position == 0 => return Ok(None),
             Some(seal) => match fs::metadata(&path) {
                 Ok(metadata) => (seal.first_offset, metadata.len()),
                 Err(error) => return gone(error),

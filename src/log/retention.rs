@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use std::{
 use super::{
     Log, Manifest, Seal, SegmentFacts,
     files::{segment_path, shard_dir, sync_dir},
+    frame::crc,
     private::private_file,
 };
 
@@ -391,6 +393,59 @@ impl Retention {
     }
 }
 
+/// What a server says of mail that it is receiving is this old at most.
+const IN_PROGRESS_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Writes down for `log prune` which segments mail that is being received is in: for each shard the
+/// first, and when that was. Not durable, and need not be.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_in_progress(dir: &Path, from: &[(u16, u64)]) -> io::Result<()> {
+    let Clock { boot, now } = Clock::read()?;
+    let mut lines = String::new();
+    for (shard, from) in from {
+        let words = format!("{shard} {from} {boot} {}", now.as_secs());
+        lines += &format!("{words:<IN_PROGRESS_WIDTH$} {:08x}\n", crc(words.as_bytes()));
+    }
+    // Written over in place: a full disk must not stand in the way.
+    let path = dir.join("in-progress");
+    let file = private_file().create(true).truncate(false).write(true).open(path)?;
+    file.write_all_at(lines.as_bytes(), 0)?;
+    file.set_len(lines.len() as u64)
+}
+
+/// Of a line of `in-progress`, so that each is written over by the next of its shard.
+const IN_PROGRESS_WIDTH: usize = 110;
+
+/// The first segment of a shard that mail being received may have mail data in, as the running server
+/// said within the last half a minute; `None`: it did not.
+///
+/// A segment that was sealed since is not below it: what is in progress then was in progress before,
+/// or began later, in a later segment.
+///
+/// # Errors
+/// What the file system says.
+pub fn read_in_progress(dir: &Path, shard: u16) -> io::Result<Option<u64>> {
+    let text = match fs::read_to_string(dir.join("in-progress")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let clock = Clock::read()?;
+    let fresh = |line: &str| {
+        let (line, sum) = line.rsplit_once(' ')?;
+        let line = line.trim_end();
+        (format!("{:08x}", crc(line.as_bytes())) == sum).then_some(())?;
+        let mut words = line.split(' ');
+        let (of, from) = (words.next()?.parse::<u16>().ok()?, words.next()?.parse::<u64>().ok()?);
+        let (boot, at) = (words.next()?, Duration::from_secs(words.next()?.parse().ok()?));
+        let age = clock.now.checked_sub(at)?;
+        (of == shard && boot == clock.boot && age <= IN_PROGRESS_AGE_MAX).then_some(from)
+    };
+    Ok(text.lines().find_map(fresh))
+}
+
 /// Time since boot, and which boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Clock {
@@ -620,6 +675,64 @@ mod tests {
         let (_data, mark_after) = written(dir.path(), 3);
         assert_eq!(mark_after, mark + 3);
         assert_eq!(log.ends(0).unwrap(), (mark, mark + 3));
+    }
+
+    #[test]
+    fn a_prune_says_what_keeps_each_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, mark) = written(dir.path(), 100);
+        drop(data);
+        let (data, _) = written(dir.path(), 0);
+        drop(data);
+        let log = Log::open(dir.path()).unwrap();
+        let segments = log.segments(0).unwrap();
+        assert!(segments.len() >= 4 && segments.iter().all(|segment| segment.seal.is_some()));
+        let third = segments[2].base_offset;
+        let kept = |needs: &At| {
+            let mut retention = Retention::new(&log).unwrap();
+            let pass = retention.prune(0, mark, needs, true).unwrap();
+            assert_eq!(pass.needed, pass.kept.len() as u64);
+            let gone = pass.deleted.values().sum::<u64>();
+            assert_eq!(gone + pass.needed, segments.len() as u64);
+            pass.kept.iter().map(|kept| (kept.number, kept.why)).collect::<Vec<_>>()
+        };
+        let (second, last) = (segments[1].number, segments.last().unwrap().number);
+        assert_eq!(kept(&At(None, u64::MAX)), []);
+        let needed = kept(&At(Some(third), u64::MAX));
+        assert_eq!(needed[0], (segments[2].number, KeptFor::Needed));
+        assert!(needed.iter().all(|(_, why)| *why == KeptFor::Needed), "{needed:?}");
+        let receiving = kept(&At(None, second));
+        assert_eq!(receiving[0], (second, KeptFor::InProgress));
+        assert_eq!(receiving.last(), Some(&(last, KeptFor::InProgress)));
+        // The record whose mail data begins in a segment that may go stays: so does the segment.
+        let mut retention = Retention::new(&log).unwrap();
+        retention.reaches.insert((0, last), second);
+        for segment in &segments {
+            retention.reaches.entry((0, segment.number)).or_insert(segment.number);
+        }
+        let mut sealed = retention.candidates(0, Some(u64::MAX)).unwrap();
+        sealed.last_mut().unwrap().reach = second;
+        let gone: Vec<_> =
+            sealed[..sealed.len() - 1].iter().map(|&one| (one, Reason::Manual)).collect();
+        assert_eq!(cut(&sealed, &gone, 0, u64::MAX), second);
+    }
+
+    #[test]
+    fn what_is_in_progress_is_believed_for_half_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_in_progress(dir.path(), 0).unwrap(), None);
+        write_in_progress(dir.path(), &[(0, 7), (1, u64::MAX), (2, 0)]).unwrap();
+        write_in_progress(dir.path(), &[(0, 8), (1, 5)]).unwrap();
+        let read = |shard| read_in_progress(dir.path(), shard).unwrap();
+        assert_eq!((read(0), read(1), read(2)), (Some(8), Some(5), None));
+        let path = dir.path().join("in-progress");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("0 8 ", "0 9 ", 1)).unwrap();
+        assert_eq!((read(0), read(1)), (None, Some(5)), "a torn line");
+        let Clock { boot, now } = Clock::read().unwrap();
+        let words = format!("0 8 {boot} {}", now.as_secs().saturating_sub(60));
+        fs::write(&path, format!("{words} {:08x}\n", crc(words.as_bytes()))).unwrap();
+        assert_eq!(read(0), None, "too old");
     }
 
     #[test]

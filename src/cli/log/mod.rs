@@ -1,6 +1,7 @@
 //! `mailrace log`: reads the data directory, safe beside a running server. A file per subcommand;
 //! `select` holds what they have in common, `format` and `text` how a record is shown.
 
+mod adopt;
 mod cat;
 mod export;
 mod format;
@@ -61,6 +62,12 @@ enum LogCommand {
     /// missing segments. The first bad offset and byte position of each segment is told. A wrong
     /// index is a warning; a torn tail, which was never acknowledged, is a note.
     Verify(select::ShardArgs),
+    /// Write the node's id again where its file is lost or wrong; the server must not run
+    ///
+    /// Every segment names the node it belongs to. The id is written where all of them agree, or
+    /// where --node chooses one of them. With --accept-loss missing segments are recorded as lost
+    /// for good as well.
+    Adopt(adopt::AdoptArgs),
 }
 
 pub(super) fn run(args: &LogArgs) -> ExitCode {
@@ -82,6 +89,9 @@ pub(super) fn run(args: &LogArgs) -> ExitCode {
 }
 
 fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
+    if let LogCommand::Adopt(adopt) = &args.command {
+        return adopt::run(dir, adopt, args.json, out);
+    }
     let log = Log::open(dir)?;
     match &args.command {
         LogCommand::Get(get) => get::run(&log, get, args.json, out),
@@ -93,5 +103,6 @@ fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCod
         LogCommand::Prune(prune) => prune::prune(&log, prune, args.json, out),
         LogCommand::Stats(stats) => segments::stats(&log, stats, args.json, out),
         LogCommand::Verify(shards) => verify::run(&log, shards, args.json, out),
+        LogCommand::Adopt(adopt) => adopt::run(dir, adopt, args.json, out),
     }
 }

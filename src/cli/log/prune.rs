@@ -10,8 +10,8 @@ use clap::Args;
 
 use super::{select::ShardArgs, text::human_size};
 use crate::{
-    consumer::lowest_needed,
-    log::{Bound, Log, Needs, Range, Retention},
+    consumer::{Group, lowest_needed},
+    log::{Bound, DirLock, Kept, KeptFor, Log, Needs, Range, Retention, read_in_progress},
 };
 
 #[derive(Args, Debug)]
@@ -24,6 +24,11 @@ pub(super) struct PruneArgs {
     /// Say what would go, and delete nothing
     #[arg(long)]
     dry_run: bool,
+    /// Also delete segments younger than an hour, as on a full disk. They are kept for the mail that
+    /// a running server is receiving, so with --force the server itself must say where that begins.
+    /// Mail that a group has not exported is not deleted with it either
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -37,7 +42,7 @@ pub(super) struct OffsetsArgs {
 
 struct Files<'a> {
     log: &'a Log,
-    /// Nothing is known of a server's messages in progress: what is recent stays.
+    /// First segment that mail being received may have mail data in.
     segments_from: u64,
 }
 
@@ -62,43 +67,112 @@ pub(super) fn prune(
 ) -> io::Result<ExitCode> {
     let bound = one_bound(args.before)?;
     let mut retention = Retention::new(log)?;
+    // No server: nothing is in progress. It is kept from starting meanwhile.
+    let stopped = DirLock::take(log.dir());
+    let running = match &stopped {
+        Ok(_) => false,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
+        Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+    };
     for shard in args.shards.of(log)? {
         let before = log.resolve(shard, bound)?;
-        let needs = Files { log, segments_from: first_recent(log, shard)? };
-        let pass = retention.prune(shard, before, &needs, args.dry_run)?;
+        let segments_from = match (running, args.force) {
+            (false, _) => u64::MAX,
+            (true, false) => first_recent(log, shard)?,
+            (true, true) => match read_in_progress(log.dir(), shard)? {
+                Some(from) => from,
+                None => {
+                    let what = "the running server does not say which segments mail being received \
+                                is in: stop it, or leave --force out";
+                    return Err(io::Error::other(what));
+                }
+            },
+        };
+        let pass = retention.prune(shard, before, &Files { log, segments_from }, args.dry_run)?;
         let segments: u64 = pass.deleted.values().sum();
+        let kept = reasons(log, shard, before, &pass.kept)?;
         if json {
+            let kept: Vec<_> = kept
+                .iter()
+                .map(|(segment, base, end, why)| {
+                    serde_json::json!({
+                        "segment": segment, "base_offset": base, "end_offset": end, "why": why,
+                    })
+                })
+                .collect();
             let line = serde_json::json!({
                 "shard": shard,
                 "before": before,
                 "segments": segments,
                 "bytes": pass.bytes,
                 "needed": pass.needed,
+                "kept": kept,
                 "dry_run": args.dry_run,
             });
             writeln!(out, "{line}")?;
             continue;
         }
         let verb = if args.dry_run { "would be deleted" } else { "deleted" };
-        let bytes = human_size(pass.bytes);
-        write!(out, "shard {shard}: {segments} segments, {bytes}, {verb}")?;
-        match pass.needed {
-            0 => writeln!(out)?,
-            needed => writeln!(
-                out,
-                "; {needed} more kept: a group, a dead letter or a later record needs them, or \
-                 they are younger than an hour"
-            )?,
+        let (plural, bytes) = (if segments == 1 { "" } else { "s" }, human_size(pass.bytes));
+        writeln!(out, "shard {shard}: {segments} segment{plural}, {bytes}, {verb}")?;
+        for (segment, base, end, why) in kept {
+            writeln!(out, "  segment {segment}, records {base}..{end}: kept, {why}")?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Number, first offset, end offset of each segment that a prune meant and that stays, and why.
+fn reasons(
+    log: &Log,
+    shard: u16,
+    before: u64,
+    kept: &[Kept],
+) -> io::Result<Vec<(u64, u64, u64, String)>> {
+    let mut reasons = Vec::new();
+    let needs = Group::needs(log.dir(), shard)?;
+    for &Kept { number, first_offset, end_offset, why, .. } in kept {
+        let why = match why {
+            KeptFor::Needed => {
+                let needs = needs.iter().filter(|need| need.offset < end_offset);
+                let needs: Vec<_> = needs
+                    .map(|need| match need.dead {
+                        false => format!("group {} is at {}", need.group, need.offset),
+                        true => {
+                            format!("group {} has a dead letter at {}", need.group, need.offset)
+                        }
+                    })
+                    .collect();
+                format!("not consumed: {}", needs.join(", "))
+            }
+            KeptFor::InProgress => {
+                "younger than an hour: mail being received may be in it (see --force)".to_owned()
+            }
+            KeptFor::Reached(by) => format!("a record in segment {by} has mail data in it"),
+            KeptFor::After(first) => format!("it comes after segment {first}, which is kept"),
+        };
+        reasons.push((number, first_offset, end_offset, why));
+    }
+    for segment in log.segments(shard)?.iter().filter(|segment| segment.seal.is_none()) {
+        let end = log.end_of(segment)?;
+        if segment.base_offset < before {
+            let why = "it is in use: the server writes to it, or did when it died".to_owned();
+            reasons.push((segment.number, segment.base_offset, end, why));
+        }
+    }
+    Ok(reasons)
 }
 
 /// The first segment that a message in progress may have mail data in.
 fn first_recent(log: &Log, shard: u16) -> io::Result<u64> {
     let since = crate::log::unix_micros() - IN_PROGRESS.as_micros() as i64;
     for segment in log.segments(shard)? {
-        if log.last_written(&segment)?.is_none_or(|at| at >= since) {
+        // What cannot be read is nobody's mail in progress.
+        let written = match log.last_written(&segment) {
+            Err(_) if segment.seal.is_some() => continue,
+            written => written?,
+        };
+        if written.is_none_or(|at| at >= since) {
             return Ok(segment.number);
         }
     }

@@ -1,0 +1,190 @@
+//! Files of the data directory that are lost or damaged while the server is down: it starts degraded
+//! and says so, or refuses with the cure; `mailrace log verify` and `adopt`.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use common::{Launch, MAILRACE, Server, body, eventually, id_of};
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(MAILRACE).args(arguments).arg("--dir").arg(dir).output().expect("it runs")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn send(server: &Server, count: u64) -> Vec<String> {
+    let mut client = server.client();
+    client.ehlo();
+    (0..count).map(|seed| id_of(&client.bdat(&body(seed, 2_000)))).collect()
+}
+
+/// Two sealed segments of 5 records each: one left by a kill, one by a stop.
+fn sealed(dir: &Path) -> Vec<PathBuf> {
+    let server = Server::start(dir);
+    send(&server, 5);
+    server.kill();
+    let server = Server::start(dir);
+    assert!(!server.errors().contains("ERROR"), "a kill is no loss: {}", server.errors());
+    send(&server, 5);
+    assert_eq!(server.stop(), Some(0));
+    let mut segments = segments(dir);
+    // What was made ready and not used is still there.
+    segments.truncate(segments.len() - 1);
+    segments
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("shard-000")).unwrap();
+    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    found.sort();
+    found
+}
+
+/// The issue's own example: the first segment is gone, and the server says so wherever one looks.
+#[test]
+fn a_lost_front_segment_is_reported_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = sealed(dir.path());
+    assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
+    fs::remove_file(&segments[0]).unwrap();
+    let verified = run(dir.path(), &["log", "verify"]);
+    assert_eq!(verified.status.code(), Some(3), "{}", out(&verified));
+    assert!(out(&verified).contains("is missing, and with it records 0..5"), "{}", out(&verified));
+    let server = Launch::new(dir.path())
+        .set("server.shards=1")
+        .set("log.segment_size=16MiB")
+        .set("export.0.name=hole")
+        .set("export.0.type=blackhole")
+        .start();
+    let lost = "is missing, and with it records 0..5";
+    assert!(server.errors().contains(lost), "{}", server.errors());
+    let (status, text) = server.page("/readyz");
+    assert_eq!(status, 200, "new mail is safe: {text}");
+    assert!(text.starts_with("ready, degraded\n") && text.contains(lost), "{text}");
+    assert!(server.page("/v1/status").1.contains(lost));
+    assert_eq!(server.metric("mailrace_log_faulty_segments", &["missing"]), 1.0);
+    assert_eq!(server.metric("mailrace_log_faulty_segments", &["truncated"]), 0.0);
+    // It serves, and the exporter goes on.
+    let ids = send(&server, 3);
+    assert_eq!(server.get(&ids[2]), body(2, 2_000));
+    let delivered = ["exporter=\"hole\"", "result=\"delivered\""];
+    eventually("what is left is delivered", Duration::from_secs(20), || {
+        server.metric("mailrace_export_records_total", &delivered) == 8.0
+    });
+    let letters = out(&run(dir.path(), &["group", "dead", "ls", "hole"]));
+    assert!(letters.contains("records 0..5 are lost: segment 1 is missing"), "{letters}");
+    let read = run(dir.path(), &["log", "cat", "-f", "%o "]);
+    assert_eq!(read.status.code(), Some(1));
+    assert_eq!(out(&read), "5 6 7 8 9 10 11 12 ");
+    assert_eq!(server.stop(), Some(0));
+
+    // The operator accepts the loss, and it is not reported any more.
+    let accepted = run(dir.path(), &["log", "adopt", "--accept-loss"]);
+    assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
+    assert!(out(&accepted).contains("records 0..5"), "{}", out(&accepted));
+    assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
+    let server = Server::start(dir.path());
+    assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
+    assert!(!server.errors().contains("ERROR"), "{}", server.errors());
+}
+
+/// What `log prune` deletes is not missed.
+#[test]
+fn what_was_pruned_is_not_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = sealed(dir.path());
+    let pruned = run(dir.path(), &["log", "prune", "--before", "5", "--json"]);
+    assert_eq!(pruned.status.code(), Some(0), "{pruned:?}");
+    assert!(!segments[0].exists(), "no server runs, so nothing is in progress: {}", out(&pruned));
+    assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
+    let server = Server::start(dir.path());
+    assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
+    assert!(!server.errors().contains("ERROR"), "{}", server.errors());
+}
+
+#[test]
+fn a_lost_node_file_is_written_again_by_adopt() {
+    let dir = tempfile::tempdir().unwrap();
+    let segments = sealed(dir.path());
+    let node = dir.path().join("node");
+    let id = fs::read_to_string(&node).unwrap();
+    fs::remove_file(&node).unwrap();
+    let failure = Launch::new(dir.path()).set("server.shards=1").try_start().err().unwrap();
+    assert_eq!(failure.code, Some(1), "{failure}");
+    for part in [node.to_str().unwrap(), "is missing", id.trim(), "mailrace log adopt"] {
+        assert!(failure.errors.contains(part), "{part:?} is missing: {failure}");
+    }
+    assert!(!node.exists(), "no new id");
+    let read = run(dir.path(), &["log", "ls"]);
+    assert_eq!(read.status.code(), Some(1));
+    assert!(String::from_utf8(read.stderr).unwrap().contains("mailrace log adopt"));
+    let adopted = run(dir.path(), &["log", "adopt"]);
+    assert_eq!(adopted.status.code(), Some(0), "{adopted:?}");
+    assert!(out(&adopted).contains(id.trim()), "{}", out(&adopted));
+    assert_eq!(fs::read_to_string(&node).unwrap(), id);
+    assert_eq!(fs::metadata(&node).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
+    assert!(out(&run(dir.path(), &["log", "adopt"])).contains("nothing to do"));
+    // Segments that do not agree: the operator chooses.
+    let other = tempfile::tempdir().unwrap();
+    let others = sealed(other.path());
+    fs::copy(&others[0], segments[0].with_file_name("0000000900.seg")).unwrap();
+    fs::remove_file(&node).unwrap();
+    let unsure = run(dir.path(), &["log", "adopt"]);
+    assert_eq!(unsure.status.code(), Some(1), "{unsure:?}");
+    assert!(String::from_utf8(unsure.stderr).unwrap().contains("--node"));
+    assert!(!node.exists());
+    assert_eq!(run(dir.path(), &["log", "adopt", "--node", id.trim()]).status.code(), Some(0));
+    let server = Server::start(dir.path());
+    let (_, ready) = server.page("/readyz");
+    assert!(ready.contains("0000000900.seg is a segment of node"), "{ready}");
+    // A running server's directory is left alone.
+    let refused = run(dir.path(), &["log", "adopt"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("in use by another process"));
+}
+
+/// A directory made by somebody else, open to all, under an open umask: what holds mail is private.
+#[test]
+fn files_of_a_directory_that_others_may_enter_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let launch = Launch::new(dir.path())
+        .set("server.shards=1")
+        .set("log.segment_size=16MiB")
+        .set("export.0.name=hole")
+        .set("export.0.type=blackhole");
+    let server = launch.start();
+    send(&server, 3);
+    assert!(server.errors().contains("chmod 700"), "{}", server.errors());
+    let mut open = Vec::new();
+    let mut seen = 0;
+    let mut dirs = vec![dir.path().to_owned()];
+    while let Some(at) = dirs.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let entry = entry.unwrap();
+            let facts = entry.metadata().unwrap();
+            seen += 1;
+            if facts.permissions().mode() & 0o077 != 0 {
+                open.push(entry.path());
+            }
+            if facts.is_dir() {
+                dirs.push(entry.path());
+            }
+        }
+    }
+    assert!(seen >= 8 && open.is_empty(), "{seen}: {open:?}");
+}
