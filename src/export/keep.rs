@@ -31,6 +31,9 @@ const SCRUB_LOOK: Duration = Duration::from_secs(60);
 /// Octets a second: a disk that is fit for a log hardly notices.
 const SCRUB_RATE: u64 = 16 << 20;
 
+/// Called with all that is wrong with the log.
+pub type Report = Box<dyn Fn(&[Fault]) + Send>;
+
 /// What keeping the log is made from.
 pub struct KeeperOptions {
     /// The log.
@@ -50,7 +53,7 @@ pub struct KeeperOptions {
     /// What was wrong at the start.
     pub faults: Vec<Fault>,
     /// Told of all that is wrong, at the start and after each scrub.
-    pub report: Box<dyn Fn(&[Fault]) + Send>,
+    pub report: Report,
 }
 
 /// Both threads. Dropping it ends it.
@@ -147,7 +150,7 @@ struct Scrubber {
     log: Log,
     metrics: ExportMetrics,
     at_start: Vec<Fault>,
-    report: Box<dyn Fn(&[Fault]) + Send>,
+    report: Report,
 }
 
 impl Scrubber {

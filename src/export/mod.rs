@@ -39,7 +39,7 @@ pub use blackhole::Blackhole;
 pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
 pub use files::{Files, replace_file};
 pub use kafka::Kafka;
-pub use keep::{Keeper, KeeperOptions};
+pub use keep::{Keeper, KeeperOptions, Report};
 pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
