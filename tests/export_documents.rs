@@ -10,7 +10,7 @@ use mailrace::{
         DocumentOptions, Encoding, Facts, Key, RcptParams, Record, document::FIELDS_BYTES_MAX,
         document::protobuf::MessageReceived, encode, event_json,
     },
-    log::{Offset, RecordId},
+    log::{MailFlag, Offset, RecordId},
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -64,7 +64,9 @@ fn facts() -> Facts {
         tls_client: "CN=client,O=\\#1".into(),
         auth_mechanism: "EXTERNAL".into(),
         auth_user: "u@x.test".into(),
-        proxy: Some("192.0.2.99".parse().unwrap()),
+        proxy: Some("192.0.2.99:4711".parse().unwrap()),
+        proxy_facts: "authority=mx.test\nunique_id=a=b".into(),
+        list_score: -7,
         rdns: "client.test".into(),
         ret: 2,
         envid: "a b".into(),
@@ -122,6 +124,8 @@ fn odd_records() -> Vec<(&'static str, Record)> {
             "all facts",
             Record {
                 facts: facts(),
+                flags: u32::MAX,
+                size_declared: Some(4_711),
                 rcpt_to: ["a", "b", "c"].map(|local| format!("{local}@x.test")).into(),
                 ..plain.clone()
             },
@@ -207,7 +211,7 @@ fn an_event_is_spelled_out() {
     let mail = b"From: Alice <alice@example.org>\r\nSubject: Order\r\n\
         Message-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let body = encode(&record(mail), &options()).body;
-    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
+    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null,"size_declared":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null,"esmtp":true,"proxy_port":null,"proxy_facts":[],"list_score":0},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","flags":[],"size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
     assert_eq!(std::str::from_utf8(&body).unwrap(), want);
     let long = DocumentOptions { inline_max: 10, ..options() };
     let event = event_json(&Record { replay: true, ..record(mail) }, &long);
@@ -230,6 +234,12 @@ fn facts_are_told() {
     assert_eq!(data["tls"], tls);
     assert_eq!(data["client"]["rdns"], "client.test");
     assert_eq!(data["client"]["proxy_ip"], "192.0.2.99");
+    assert_eq!(data["client"]["proxy_port"], 4711);
+    let said = json!([
+        {"name": "authority", "value": "mx.test"}, {"name": "unique_id", "value": "a=b"},
+    ]);
+    assert_eq!(data["client"]["proxy_facts"], said);
+    assert_eq!(data["client"]["list_score"], -7);
     assert_eq!(data["client"]["auth_user"], "u@x.test");
     assert_eq!(data["client"]["auth_mechanism"], "EXTERNAL");
     let envelope = &data["envelope"];
@@ -306,6 +316,14 @@ fn protobuf_tells_the_same_as_json() {
         assert_eq!(json!(read.subject), data["subject"]);
         assert_eq!(json!(read.size), data["size"]);
         assert_eq!(json!(read.sha256), data["sha256"]);
+        assert_eq!(json!(read.flags), data["flags"]);
+        assert_eq!(json!(envelope.size_declared), data["envelope"]["size_declared"]);
+        assert_eq!(json!(client.esmtp), data["client"]["esmtp"]);
+        assert_eq!(json!(client.proxy_port), data["client"]["proxy_port"]);
+        assert_eq!(json!(client.list_score), data["client"]["list_score"]);
+        let said = client.proxy_facts.iter();
+        let said: Vec<_> = said.map(|f| json!({"name": f.name, "value": f.value})).collect();
+        assert_eq!(json!(said), data["client"]["proxy_facts"]);
         assert_eq!(
             json!(read.replay),
             event.get("mailracereplay").cloned().unwrap_or(json!(false))
@@ -314,6 +332,14 @@ fn protobuf_tells_the_same_as_json() {
             None => assert_eq!(read.raw.unwrap(), record.data),
             Some(raw) => assert_eq!(json!({"ref": raw.url, "size": raw.size}), data["raw"]),
         }
+    }
+}
+
+/// Every flag is described where consumers look.
+#[test]
+fn schemas_name_every_flag() {
+    for (_, name) in MailFlag::NAMES {
+        assert!(SCHEMA.contains(name) && PROTO.contains(name), "{name}");
     }
 }
 
@@ -337,6 +363,9 @@ fn raw_has_the_envelope_in_attributes() {
         let known = (of("mailrace_tls_cipher"), of("mailrace_auth_user"));
         let tls = &event["data"]["tls"]["cipher"];
         assert_eq!(known, (tls.as_str(), event["data"]["client"]["auth_user"].as_str()));
+        let flags: Vec<_> = record.flag_names().collect();
+        assert_eq!(of("mailrace_flags").unwrap_or_default(), flags.join(", "));
+        assert_eq!(event["data"]["flags"], json!(flags));
         assert_eq!(of("mailracereplay").is_some(), record.replay);
         assert_eq!(of("dataref"), event["dataref"].as_str());
         let inline = of("dataref").is_none();

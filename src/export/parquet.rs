@@ -35,6 +35,11 @@ message mailrace_messages {
   OPTIONAL BYTE_ARRAY message_id (STRING);
   REQUIRED INT64 size;
   REQUIRED BYTE_ARRAY raw;
+  REQUIRED group flags (LIST) {
+    REPEATED group list {
+      REQUIRED BYTE_ARRAY element (STRING);
+    }
+  }
 }";
 
 /// The table of a batch, the same octets for the same records.
@@ -67,7 +72,8 @@ fn write(records: &[Record]) -> Result<Vec<u8>, ParquetError> {
     put::<Int64Type>(&mut rows, (map(records, |r| r.received_at), None, None))?;
     put::<ByteArrayType>(&mut rows, required(map(records, |r| text(&r.listener))))?;
     put::<ByteArrayType>(&mut rows, required(map(records, |r| text(&r.mail_from))))?;
-    put::<ByteArrayType>(&mut rows, forward_paths(records))?;
+    let paths = records.iter().map(|r| r.rcpt_to.iter().map(String::as_str).collect());
+    put::<ByteArrayType>(&mut rows, lists(paths))?;
     put::<ByteArrayType>(&mut rows, optional(header.iter().map(|header| &header.subject)))?;
     put::<ByteArrayType>(&mut rows, optional(header.iter().map(|header| &header.message_id)))?;
     put::<Int64Type>(&mut rows, (map(records, |r| signed(r.data.len() as u64)), None, None))?;
@@ -75,6 +81,8 @@ fn write(records: &[Record]) -> Result<Vec<u8>, ParquetError> {
         &mut rows,
         required(map(records, |r| ByteArray::from(Bytes::clone(&r.data)))),
     )?;
+    let flags = records.iter().map(|r| r.flag_names().collect());
+    put::<ByteArrayType>(&mut rows, lists(flags))?;
     rows.close()?;
     file.into_inner()
 }
@@ -101,15 +109,15 @@ fn put<T: DataType>(
 }
 
 /// A list a row: 0 repeats begins a row, 1 goes on with it; 0 defines an empty one.
-fn forward_paths(records: &[Record]) -> Column<ByteArray> {
+fn lists<'a>(all: impl Iterator<Item = Vec<&'a str>>) -> Column<ByteArray> {
     let (mut values, mut definition, mut repetition) = (Vec::new(), Vec::new(), Vec::new());
-    for record in records {
-        if record.rcpt_to.is_empty() {
+    for list in all {
+        if list.is_empty() {
             definition.push(0);
             repetition.push(0);
         }
-        for (number, path) in record.rcpt_to.iter().enumerate() {
-            values.push(ByteArray::from(path.as_bytes().to_vec()));
+        for (number, text) in list.into_iter().enumerate() {
+            values.push(ByteArray::from(text.as_bytes().to_vec()));
             definition.push(1);
             repetition.push(i16::from(number > 0));
         }

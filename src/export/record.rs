@@ -1,14 +1,11 @@
 //! A record as sinks get it: owned, its mail data put together.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 
 use super::xtext;
-use crate::log::{self, Log, RecordId, RecordView, UNDER_TLS};
+use crate::log::{self, Log, MailFlag, RecordId, RecordView, UNDER_TLS};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +81,11 @@ impl Record {
         self.rcpt_to.first().map(|path| domain(path)).unwrap_or_default()
     }
 
+    /// Names of what was noticed in the mail data.
+    pub fn flag_names(&self) -> impl Iterator<Item = &'static str> {
+        MailFlag::names(self.flags)
+    }
+
     /// It came under TLS.
     #[must_use]
     pub fn under_tls(&self) -> bool {
@@ -119,7 +121,11 @@ pub struct Facts {
     /// Who logged in.
     pub auth_user: String,
     /// The proxy that the connection came through.
-    pub proxy: Option<IpAddr>,
+    pub proxy: Option<SocketAddr>,
+    /// What it said of the client besides: `KEY=value` items joined by LF.
+    pub proxy_facts: String,
+    /// Sum of the weights of DNS lists.
+    pub list_score: i32,
     /// Confirmed name of the client.
     pub rdns: String,
     /// RET: 1 FULL, 2 HDRS.
@@ -164,7 +170,9 @@ impl Facts {
             tls_client: facts.tls_client.to_owned(),
             auth_mechanism: facts.auth_mechanism.to_owned(),
             auth_user: facts.auth_user.to_owned(),
-            proxy: facts.proxy.map(|proxy| proxy.ip()),
+            proxy: facts.proxy,
+            proxy_facts: facts.proxy_facts.to_owned(),
+            list_score: facts.list_score,
             rdns: facts.rdns.to_owned(),
             ret: facts.ret,
             envid: facts.envid.to_owned(),
@@ -173,6 +181,11 @@ impl Facts {
             mt_priority: facts.mt_priority,
             rcpt_params: params,
         }
+    }
+
+    /// What the proxy said, as name and value.
+    pub fn proxy_facts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.proxy_facts.lines().map(|fact| fact.split_once('=').unwrap_or((fact, "")))
     }
 
     /// `FULL` or `HDRS`.

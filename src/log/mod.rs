@@ -16,6 +16,7 @@ mod facts;
 mod faults;
 mod file_system;
 mod files;
+mod flags;
 mod follow;
 mod frame;
 mod inventory;
@@ -49,6 +50,7 @@ pub use files::{
     DataDir, DirLock, FreeSpace, append_index, fill_zeros, free_space, prepare_segment, read_node,
     segment_path, shard_dir, sync_dir, unix_micros,
 };
+pub use flags::MailFlag;
 pub use follow::{Damage, Follower, Visit};
 pub use inventory::{Condition, Fault, FaultKind, Held, Recorded};
 pub use manifest::{Manifest, Seal, Seals};

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use super::text::{escape, human_size, quote_subject};
 use crate::{
     header,
-    log::{Identity, Log, Offset, RecordId, RecordView, format_time, format_time_micros},
+    log::{Identity, Log, MailFlag, Offset, RecordId, RecordView, format_time, format_time_micros},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -155,6 +155,7 @@ pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json:
         "client": record.client().to_string(),
         "size": record.bytes(),
         "size_declared": record.size_declared(),
+        "flags": MailFlag::names(record.flags()).collect::<Vec<_>>(),
         "protocol": if facts.lmtp { "lmtp" } else { "smtp" },
     });
     let more = serde_json::json!({
@@ -200,7 +201,8 @@ Letters of a template:
   %N  number of forward-paths          %z  octets of mail data
   %Z  the same, human (18.2K)          %S  subject
   %H  argument of HELO or EHLO         %C  client address and port
-  %L  listener                         %%  a percent sign
+  %L  listener                         %f  flags of the mail data, by commas
+  %%  a percent sign
   \\n \\t \\0 \\\\  line feed, tab, NUL, backslash
 What a client chose is escaped to one printable line.";
 
@@ -215,7 +217,7 @@ impl FromStr for Template {
             match character {
                 '%' => match characters.next() {
                     Some('%') => plain.push('%'),
-                    Some(letter) if "soitFRNzZSHCL".contains(letter) => {
+                    Some(letter) if "soitFRNzZSHCLf".contains(letter) => {
                         if !plain.is_empty() {
                             pieces.push(Piece::Text(std::mem::take(&mut plain)));
                         }
@@ -285,6 +287,7 @@ fn expand(letter: char, id: RecordId, record: RecordView<'_>) -> String {
         'H' => escape(record.helo()),
         'C' => record.client().to_string(),
         'L' => escape(record.listener()),
+        'f' => MailFlag::names(record.flags()).collect::<Vec<_>>().join(","),
         _ => String::new(),
     }
 }
@@ -313,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_letter_is_told_of() {
-        for letter in "soitFRNzZSHCL".chars() {
+        for letter in "soitFRNzZSHCLf".chars() {
             assert!(LETTERS.contains(&format!("%{letter}  ")), "%{letter}");
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Machine,
     header,
-    log::{BadRecordId, Facts, Log, Offset, RecordId, RecordView, format_time_micros},
+    log::{BadRecordId, Facts, Log, MailFlag, Offset, RecordId, RecordView, format_time_micros},
     smtp::{ReceivedFacts, received_field},
 };
 
@@ -164,6 +164,10 @@ fn envelope(
     let utf8 = if record.smtputf8() { " SMTPUTF8" } else { "" };
     writeln!(out, "body      {}{utf8}", body_name(record))?;
     writeln!(out, "size      {}", record.bytes())?;
+    let flags = MailFlag::names(record.flags()).collect::<Vec<_>>().join(", ");
+    if !flags.is_empty() {
+        writeln!(out, "flags     {flags}")?;
+    }
     facts(&record.facts(), out)
 }
 

@@ -39,7 +39,9 @@ pub(super) fn attributes(
     push("mailrace_client_ip", &record.client.ip().to_string());
     push("mailrace_client_port", &record.client.port().to_string());
     push("mailrace_helo", &record.helo);
+    let flags = record.flag_names().collect::<Vec<_>>().join(", ");
     for (name, value) in [
+        ("mailrace_flags", &flags),
         ("mailrace_rdns", &record.facts.rdns),
         ("mailrace_auth_user", &record.facts.auth_user),
         ("mailrace_tls_version", &record.facts.tls_version),

@@ -44,6 +44,7 @@ struct Data<'a> {
     headers_truncated: bool,
     message_id: Option<&'a str>,
     subject: Option<&'a str>,
+    flags: Vec<&'static str>,
     size: usize,
     sha256: Option<&'a str>,
 }
@@ -68,6 +69,7 @@ struct Envelope<'a> {
     require_tls: bool,
     mt_priority: Option<i8>,
     rcpt_params: Option<Vec<Option<RcptParams<'a>>>>,
+    size_declared: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +95,16 @@ struct Client<'a> {
     proxy_ip: Option<std::net::IpAddr>,
     auth_user: Option<&'a str>,
     auth_mechanism: Option<&'a str>,
+    esmtp: bool,
+    proxy_port: Option<u16>,
+    proxy_facts: Vec<ProxyFact<'a>>,
+    list_score: i32,
+}
+
+#[derive(Serialize)]
+struct ProxyFact<'a> {
+    name: &'a str,
+    value: &'a str,
 }
 
 /// The event as one line without an end.
@@ -131,15 +143,23 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
                 require_tls: facts.require_tls,
                 mt_priority: facts.mt_priority,
                 rcpt_params: rcpt_params(record),
+                size_declared: record.size_declared,
             },
             client: Client {
                 ip: record.client.ip(),
                 port: record.client.port(),
                 helo: &record.helo,
                 rdns: text(&facts.rdns),
-                proxy_ip: facts.proxy,
+                proxy_ip: facts.proxy.map(|proxy| proxy.ip()),
                 auth_user: text(&facts.auth_user),
                 auth_mechanism: text(&facts.auth_mechanism),
+                esmtp: record.esmtp,
+                proxy_port: facts.proxy.map(|proxy| proxy.port()),
+                proxy_facts: facts
+                    .proxy_facts()
+                    .map(|(name, value)| ProxyFact { name, value })
+                    .collect(),
+                list_score: facts.list_score,
             },
             tls: text(&facts.tls_version).map(|version| Tls {
                 version,
@@ -152,6 +172,7 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             headers_truncated: header.truncated,
             message_id: header.summary.message_id.as_deref(),
             subject: header.summary.subject.as_deref(),
+            flags: record.flag_names().collect(),
             size: record.data.len(),
             sha256: sha256.as_deref(),
         },

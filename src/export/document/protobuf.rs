@@ -61,6 +61,9 @@ pub struct MessageReceived {
     /// It was sent before.
     #[prost(bool, tag = "17")]
     pub replay: bool,
+    /// Names of what was noticed in the mail data.
+    #[prost(string, repeated, tag = "18")]
+    pub flags: Vec<String>,
 }
 
 /// As `google.protobuf.Timestamp`.
@@ -124,6 +127,9 @@ pub struct Envelope {
     /// One a forward-path; none where no forward-path has any.
     #[prost(message, repeated, tag = "11")]
     pub rcpt_params: Vec<RcptParams>,
+    /// SIZE= of MAIL.
+    #[prost(uint64, optional, tag = "12")]
+    pub size_declared: Option<u64>,
 }
 
 /// RFC 3461 §4.
@@ -161,6 +167,29 @@ pub struct Client {
     /// SASL mechanism.
     #[prost(string, optional, tag = "7")]
     pub auth_mechanism: Option<String>,
+    /// EHLO was used.
+    #[prost(bool, tag = "8")]
+    pub esmtp: bool,
+    /// Port of the proxy in between.
+    #[prost(uint32, optional, tag = "9")]
+    pub proxy_port: Option<u32>,
+    /// What the proxy said of the client besides.
+    #[prost(message, repeated, tag = "10")]
+    pub proxy_facts: Vec<ProxyFact>,
+    /// Sum of the weights of DNS lists.
+    #[prost(sint32, tag = "11")]
+    pub list_score: i32,
+}
+
+/// What a proxy said of the client, by PROXY, XCLIENT or XFORWARD.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ProxyFact {
+    /// Of the attribute.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Printable, cut behind 255 characters.
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 /// TLS of the session.
@@ -265,15 +294,23 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             require_tls: facts.require_tls,
             mt_priority: facts.mt_priority.map(i32::from),
             rcpt_params: rcpt_params(record),
+            size_declared: record.size_declared,
         }),
         client: Some(Client {
             ip: record.client.ip().to_string(),
             port: u32::from(record.client.port()),
             helo: record.helo.clone(),
             rdns: text(&facts.rdns),
-            proxy_ip: facts.proxy.map(|ip| ip.to_string()),
+            proxy_ip: facts.proxy.map(|proxy| proxy.ip().to_string()),
             auth_user: text(&facts.auth_user),
             auth_mechanism: text(&facts.auth_mechanism),
+            esmtp: record.esmtp,
+            proxy_port: facts.proxy.map(|proxy| u32::from(proxy.port())),
+            proxy_facts: facts
+                .proxy_facts()
+                .map(|(name, value)| ProxyFact { name: name.to_owned(), value: value.to_owned() })
+                .collect(),
+            list_score: facts.list_score,
         }),
         tls: text(&facts.tls_version).map(|version| Tls {
             version,
@@ -298,6 +335,7 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
         raw: raw_ref.is_none().then(|| record.data.clone()),
         raw_ref,
         replay: record.replay,
+        flags: record.flag_names().map(str::to_owned).collect(),
     }
     .encode_to_vec()
 }

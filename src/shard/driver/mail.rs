@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{Driver, Waiting, proxy};
 use crate::{
-    log::{AppendError, Facts, Mail, UNDER_TLS, unix_micros},
+    log::{AppendError, Facts, Mail, MailFlag, UNDER_TLS, unix_micros},
     shard::connection::{Collected, Connection, Key, Large},
     smtp::{Admission, MailFlags, Parameters, Protocol, Refusal, Session},
     tls,
@@ -273,11 +273,11 @@ fn asked_for(parameters: &Parameters) -> Facts<'_> {
 }
 
 fn flags_of(flags: &MailFlags) -> u32 {
-    u32::from(flags.eight_bit)
-        | u32::from(flags.long_line) << 1
-        | u32::from(flags.bare_lf) << 2
-        | u32::from(flags.bare_cr) << 3
-        | u32::from(flags.nul) << 4
-        | u32::from(flags.no_final_crlf) << 5
-        | u32::from(flags.chunked) << 6
+    MailFlag::EightBit.when(flags.eight_bit)
+        | MailFlag::LongLine.when(flags.long_line)
+        | MailFlag::BareLf.when(flags.bare_lf)
+        | MailFlag::BareCr.when(flags.bare_cr)
+        | MailFlag::Nul.when(flags.nul)
+        | MailFlag::NoFinalCrlf.when(flags.no_final_crlf)
+        | MailFlag::Chunked.when(flags.chunked)
 }
