@@ -176,9 +176,31 @@ fn prometheus_scrapes_what_was_sent() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_with(&dir.path().join("data"), &["server.shards=2"]);
+    // A listener of two addresses, one of an address and a socket: two series of one name and
+    // labels are one to Prometheus.
+    let socket =
+        format!("listener.1.listen=127.0.0.1:0,unix:{}", dir.path().join("lmtp").display());
+    let settings = [
+        "server.shards=2",
+        "listener.0.listen=127.0.0.1:0,127.0.0.2:0",
+        "listener.1.name=lmtp",
+        "listener.1.protocol=lmtp",
+        &socket,
+    ];
+    let mut server = Server::start_with(&dir.path().join("data"), &settings);
     let prometheus = Prometheus::start(dir.path(), server.admin);
-    send(&server, 40);
+    let addresses: Vec<SocketAddr> = server
+        .greeting
+        .lines()
+        .filter_map(|line| {
+            line.trim().strip_prefix("smtp ")?.split_whitespace().next()?.parse().ok()
+        })
+        .collect();
+    assert_eq!(addresses.len(), 2, "{}", server.greeting);
+    for address in addresses {
+        server.smtp = address;
+        send(&server, 20);
+    }
     let sent = "sum(mailrace_smtp_messages_received_total)";
     eventually("it sees the 40 messages", Duration::from_secs(20), || {
         prometheus.value(sent) == Some(40.0)
