@@ -468,3 +468,62 @@ fn openssl_s_client() {
     let (good, told) = run(&["-alpn", "h2"], "QUIT\n");
     assert!(!good && told.contains("no application protocol"), "{told}");
 }
+
+/// F7: names that are none (SNI), with OpenSSL, which sends what it is given and finishes only where
+/// both sides have the same transcript: TLS 1.2 and 1.3, with a second hello, and resumed by a
+/// ticket. Where a known name is demanded the alert says so.
+#[test]
+fn f7_names_that_are_none() {
+    if !has("openssl") {
+        return;
+    }
+    let names = ["x\\", "[mx.example.org]", "mx:25", "b\u{fc}ro.test", "a..test", "192.0.2.1"];
+    let case = Case::new("implicit");
+    let connect = |case: &Case, name: &str, arguments: &[&str]| {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-verify_return_error", "-CAfile", &case.ca()])
+            .args(["-connect", &format!("localhost:{}", case.port()), "-servername", name])
+            .args(["-crlf", "-ign_eof"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It may have gone already.
+        let _ = child.stdin.take().unwrap().write_all(b"QUIT\n");
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let session = case.path("session").display().to_string();
+    let runs: [&[&str]; 5] = [
+        &["-tls1_3"],
+        &["-tls1_2"],
+        // It offers a key of a group that the server has not, and is asked for another.
+        &["-tls1_3", "-groups", "X448:P-256"],
+        &["-tls1_3", "-sess_out", &session],
+        &["-tls1_3", "-sess_in", &session],
+    ];
+    for name in names {
+        for arguments in runs {
+            let (good, told) = connect(&case, name, arguments);
+            assert!(good && told.contains("221 2.0.0 Bye"), "{name} {arguments:?}: {told}");
+            let resumed = told.contains("Reused, TLSv1.3");
+            assert_eq!(resumed, arguments.contains(&"-sess_in"), "{name} {arguments:?}: {told}");
+        }
+    }
+    let malformed = || case.metric("mailrace_tls_malformed_names_total", "");
+    // The address is none of them: RFC 6066 §3 forbids it, and rustls passes over it.
+    let expected = ((names.len() - 1) * runs.len()) as f64;
+    eventually("they are counted", Duration::from_secs(10), || malformed() == expected);
+    assert_eq!(case.metric("mailrace_tls_handshakes_total", "result=\"failed\""), 0.0);
+
+    let case = Case::with("implicit", &["listener.0.tls.unknown_name=reject"]);
+    for version in ["-tls1_3", "-tls1_2"] {
+        let (good, told) = connect(&case, "mx:25", &[version]);
+        assert!(!good && told.contains("unrecognized name"), "{version}: {told}");
+    }
+    assert!(connect(&case, "localhost", &[]).0);
+    assert_eq!(case.metric("mailrace_tls_malformed_names_total", ""), 2.0);
+}

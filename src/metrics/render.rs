@@ -276,6 +276,11 @@ impl<'a> Families<'a> {
         self.family(name, help, MetricType::COUNTER, false, |s| {
             tls_listener(s, |l| Value::Number(l.truncated as f64))
         });
+        let name = "tls_malformed_names_total";
+        let help = "Clients that asked for a server name (SNI) that is not a name.";
+        self.family(name, help, MetricType::COUNTER, false, |s| {
+            tls_listener(s, |l| Value::Number(l.malformed_names as f64))
+        });
         let name = "tls_certificate_expiry_timestamp_seconds";
         let help = "When the certificate served ends.";
         self.family(name, help, MetricType::GAUGE, false, |s| {
@@ -823,6 +828,7 @@ mod tests {
             listener.handshakes.increment(HandshakeResult::Ok);
             listener.handshake_duration.record_duration(Duration::from_micros(300));
             listener.truncated += 1;
+            listener.malformed_names += 2;
         }
         check(
             &render(&shards, &Extra::default()),
@@ -831,6 +837,7 @@ mod tests {
                 r#"mailrace_tls_handshakes_total{listener="mx",result="failed"} 0"#,
                 r#"mailrace_tls_handshake_duration_seconds_count{listener="mx"} 2"#,
                 r#"mailrace_tls_truncated_total{listener="mx"} 2"#,
+                r#"mailrace_tls_malformed_names_total{listener="mx"} 4"#,
                 r#"mailrace_tls_certificate_expiry_timestamp_seconds{listener="mx"} 2000000000"#,
             ],
         );

@@ -191,6 +191,8 @@ pub struct ListenerStats {
     pub handshake_duration: Distribution,
     /// Sessions under TLS whose stream ended without a close_notify.
     pub truncated: u64,
+    /// Clients that asked for a server name (SNI) that is none.
+    pub malformed_names: u64,
     /// Gauge: when its certificate ends, in seconds since 1970.
     pub certificate_not_after: i64,
     /// Messages acknowledged with 250.
@@ -223,6 +225,7 @@ impl ListenerStats {
             handshakes: Tally::default(),
             handshake_duration: Distribution::of_durations(),
             truncated: 0,
+            malformed_names: 0,
             certificate_not_after: 0,
             messages_received: 0,
             received_bytes: 0,
@@ -254,6 +257,7 @@ impl ListenerStats {
         self.handshakes.merge(&other.handshakes);
         self.handshake_duration.merge(&other.handshake_duration);
         self.truncated += other.truncated;
+        self.malformed_names += other.malformed_names;
         // The same for all shards but for a moment.
         self.certificate_not_after = other.certificate_not_after;
         self.messages_received += other.messages_received;

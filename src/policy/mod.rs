@@ -6,6 +6,7 @@ mod accept;
 pub mod dns;
 mod mailbox;
 mod names;
+mod saslprep;
 mod users;
 mod users_edit;
 mod workers;

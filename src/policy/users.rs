@@ -6,6 +6,8 @@
 //! NAME:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH:SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER
 //! ```
 //!
+//! Passwords are hashed as SASLprep (RFC 4013) leaves them; see [`Users::verify`] for others.
+//!
 //! | field | what it is | who needs it |
 //! |---|---|---|
 //! | name | letters, digits, `. _ + - @`; begins with a letter or a digit; case matters | all |
@@ -31,6 +33,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::saslprep;
 use crate::{shard::random, smtp::ScramCredential};
 
 /// Rounds of PBKDF2 for SCRAM: a tenth of OWASP's number, since it is the client that pays for them
@@ -177,7 +180,18 @@ impl Users {
 
     /// Whether it is the password of this user. The same work whoever it is; takes tens of
     /// milliseconds.
+    ///
+    /// It is prepared first (RFC 4616 §2). As it was given it is tried besides, where that is
+    /// another: files made by other programs, or by us before passwords were prepared, hold the
+    /// hashes of such.
     pub fn verify(&self, user: &str, password: &str) -> bool {
+        let prepared = saslprep::prepare(password).ok();
+        let as_given = prepared.as_deref() != Some(password);
+        prepared.is_some_and(|prepared| self.verify_as_is(user, &prepared))
+            || as_given && self.verify_as_is(user, password)
+    }
+
+    fn verify_as_is(&self, user: &str, password: &str) -> bool {
         match self.users.get(user) {
             Some(user) => user.hash.matches(password),
             None => {
@@ -372,7 +386,10 @@ fn read(path: &Path) -> Result<Users, UsersError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::users_edit::line_of, *};
+    use super::{
+        super::users_edit::{Edit, edit_users, line_of},
+        *,
+    };
 
     /// A line with cheap parameters.
     fn cheap(name: &str, password: &str) -> String {
@@ -397,6 +414,35 @@ mod tests {
         let ScramCredential { salt, iterations, .. } = &credential;
         assert_eq!(ScramCredential::derive(b"tanstaaf", salt, *iterations), credential);
         assert_eq!(format!("{users:?}"), "Users(2)");
+    }
+
+    /// RFC 4616 §2, RFC 5802 §2.2: however it is typed. What was hashed as it was given goes on.
+    #[test]
+    fn passwords_are_prepared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        let set = |password| {
+            edit_users(&path, &Edit::Set { name: "tim", password }).unwrap();
+            Users::parse(&std::fs::read_to_string(&path).unwrap()).unwrap()
+        };
+        let scram = |users: &Users, prepared: &str| {
+            let credential = users.credential("tim");
+            let ScramCredential { salt, iterations, .. } = &credential;
+            ScramCredential::derive(prepared.as_bytes(), salt, *iterations) == credential
+        };
+        let users = set("\u{fb01}sh\u{a0}e\u{301}\u{ad}");
+        assert!(scram(&users, "fish \u{e9}"));
+        for same in ["fish \u{e9}", "\u{fb01}sh\u{2003}\u{e9}", "fish e\u{301}"] {
+            assert!(users.verify("tim", same), "{same:?}");
+        }
+        assert!(!users.verify("tim", "fish e") && !users.verify("tim", "fish\u{e9}"));
+        let users = set("tanstaaf");
+        assert!(scram(&users, "tanstaaf") && users.verify("tim", "tan\u{ad}staaf"));
+
+        let unprepared = Users::parse(&cheap("tim", "x\u{a0}\u{1f600}")).unwrap();
+        assert!(unprepared.verify("tim", "x\u{a0}\u{1f600}"));
+        let unprepared = Users::parse(&cheap("tim", "x\u{a0}")).unwrap();
+        assert!(unprepared.verify("tim", "x\u{a0}") && !unprepared.verify("tim", "x "));
     }
 
     /// G10: who is not there has a salt of the same length, the same each time and in each process.

@@ -11,6 +11,7 @@ use std::{
 use argon2::{Algorithm, Argon2, Params, Version, password_hash};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use super::saslprep;
 use super::users::{
     Entry, SALT_BYTES, SCRAM_ITERATIONS, Users, check_name, entry, format_credential, owasp,
 };
@@ -22,7 +23,7 @@ pub enum Edit<'a> {
     Set {
         /// Its name.
         name: &'a str,
-        /// Its password.
+        /// Its password as typed; it is prepared by SASLprep (RFC 4013).
         password: &'a str,
     },
     /// Takes a user away.
@@ -132,8 +133,8 @@ fn changed(text: &str, edit: &Edit<'_>) -> Result<(String, bool), EditError> {
     let (name, line) = match edit {
         Edit::Set { name, password } => {
             check_name(name).map_err(EditError::Bad)?;
-            check_password(password).map_err(EditError::Bad)?;
-            (*name, Some(line_of(name, password, &owasp(), SCRAM_ITERATIONS)?))
+            let password = saslprep::prepare(password).map_err(EditError::Bad)?;
+            (*name, Some(line_of(name, &password, &owasp(), SCRAM_ITERATIONS)?))
         }
         Edit::Remove { name } => (*name, None),
     };
@@ -157,17 +158,6 @@ fn changed(text: &str, edit: &Edit<'_>) -> Result<(String, bool), EditError> {
         _ => {}
     }
     Ok((out, found))
-}
-
-/// RFC 4616 §2 and RFC 8265 §4.2: not empty, no control characters.
-fn check_password(password: &str) -> Result<(), String> {
-    if password.is_empty() {
-        return Err("an empty password".into());
-    }
-    if password.chars().any(char::is_control) {
-        return Err("a password with control characters".into());
-    }
-    Ok(())
 }
 
 /// The line of a user; takes a tenth of a second with the parameters of every day.
@@ -261,6 +251,7 @@ mod tests {
             ("", "x", "is no name"),
             ("a", "", "an empty password"),
             ("a", "x\ny", "control characters"),
+            ("a", "x\u{202e}y", "U+202E, which SASLprep (RFC 4013) does not allow"),
         ] {
             let error = set(name, password).to_string();
             assert!(error.contains(told), "{error}");

@@ -103,6 +103,10 @@ impl Counters {
         }
     }
 
+    pub(super) fn malformed_name(&mut self, listener: usize) {
+        self.of(listener).malformed_names += 1;
+    }
+
     pub(super) fn truncated(&mut self, listener: usize) {
         self.of(listener).truncated += 1;
     }

@@ -25,6 +25,7 @@ use rustls::{
 use super::{
     Certificate, Error, Files, LoadError, aside,
     certificate::{Contents, Fingerprint},
+    server_name,
 };
 
 /// Names that a client of ours may give its protocol by; one that speaks another is turned away,
@@ -190,6 +191,11 @@ impl Config {
         outcomes
     }
 
+    /// Whether who asks for a name that no certificate has is turned away.
+    pub(super) fn wants_known_name(&self) -> bool {
+        self.resolver.known_name
+    }
+
     /// When the first of its certificates ends, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         let certificates =
@@ -203,6 +209,7 @@ impl Config {
 /// read by tomorrow's quantum computer.
 fn provider() -> CryptoProvider {
     CryptoProvider {
+        cipher_suites: server_name::cipher_suites(),
         kx_groups: vec![
             kx_group::X25519MLKEM768,
             kx_group::X25519,

@@ -11,7 +11,7 @@ use rustls::{
     },
 };
 
-use super::{Config, aside, client::Client};
+use super::{Config, aside, client::Client, server_name::Hiding};
 
 /// Octets of a record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
@@ -40,6 +40,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A fatal alert (RFC 6066 §3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// What was agreed on. Outlives nothing but its connection, on its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,10 @@ pub struct Tls {
     binding: Option<[u8; 32]>,
     /// Made once, at the end of the handshake.
     facts: Option<Rc<Facts>>,
+    /// A name that is none is refused.
+    wants_known_name: bool,
+    /// The client asked for one that is none.
+    malformed_name: bool,
     closed_by_peer: bool,
     failed: bool,
 }
@@ -112,6 +119,8 @@ impl Tls {
             name: None,
             binding: None,
             facts: None,
+            wants_known_name: config.wants_known_name(),
+            malformed_name: false,
             closed_by_peer: false,
             failed: false,
         })
@@ -221,6 +230,12 @@ impl Tls {
         self.facts.as_ref()
     }
 
+    /// Whether the client asked for a name that is none, which is as good as none: it is shown the
+    /// default certificate, or turned away where a known name is demanded.
+    pub fn has_malformed_name(&self) -> bool {
+        self.malformed_name
+    }
+
     /// See [`Facts::client_subject`].
     pub fn client_subject(&self) -> Option<&str> {
         self.facts.as_ref()?.client_subject()
@@ -256,6 +271,15 @@ impl Tls {
             return Ok(0);
         }
         let handshaking = self.connection.is_handshaking();
+        let hiding = handshaking.then(|| Hiding::begin(records));
+        if hiding.as_ref().is_some_and(Hiding::hides) {
+            self.malformed_name = true;
+            if self.wants_known_name {
+                self.pending = UNRECOGNIZED_NAME.into();
+                self.fail();
+                return Err(Error("the server name asked for (SNI) is not a name".to_owned()));
+            }
+        }
         let mut used = 0;
         let result = loop {
             let rest = records.get_mut(used..).unwrap_or_default();
@@ -295,6 +319,7 @@ impl Tls {
                 Err(error) => break Err(error.into()),
             }
         };
+        drop(hiding);
         if handshaking {
             self.take_aside();
             if self.facts.is_none() && !self.connection.is_handshaking() {
@@ -304,8 +329,8 @@ impl Tls {
         if result.is_err() {
             self.alert();
             if aside::take_refusal() {
-                // RFC 6066 §3: unrecognized_name; rustls has but access_denied for it.
-                self.pending = vec![21, 3, 3, 0, 2, 2, 112];
+                // rustls has but access_denied for it.
+                self.pending = UNRECOGNIZED_NAME.into();
             }
             self.fail();
         }

@@ -15,6 +15,7 @@ mod certificate;
 mod client;
 mod config;
 mod connection;
+mod server_name;
 #[cfg(test)]
 mod tests;
 

@@ -613,6 +613,100 @@ fn f7_an_unknown_name_can_be_refused() {
     }
 }
 
+/// The first record of a client, with another content of server_name in its hello.
+fn with_name(hello: &[u8], content: &[u8]) -> Vec<u8> {
+    let name = [&[0, 0, 0, 11, 0, 9, 0, 0, 6][..], b"a.test"].concat();
+    let at = hello.windows(name.len()).position(|octets| octets == name).expect("it asks for it");
+    let len = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let mut hello = [&hello[..at], &[0, 0], &len, content, &hello[at + name.len()..]].concat();
+    // The lengths of record, message and extensions, which stand before the name.
+    let sessions = 43 + 1 + usize::from(hello[43]);
+    let suites =
+        sessions + 2 + usize::from(hello[sessions]) * 256 + usize::from(hello[sessions + 1]);
+    let extensions = suites + 1 + usize::from(hello[suites]);
+    for (place, before) in [(3, 5), (7, 9), (extensions, extensions + 2)] {
+        let len = u16::try_from(hello.len() - before).unwrap();
+        hello[place..place + 2].copy_from_slice(&len.to_be_bytes());
+    }
+    hello
+}
+
+/// A list of one name.
+fn one_name(name: &[u8]) -> Vec<u8> {
+    let len = |len: usize| u16::try_from(len).unwrap().to_be_bytes();
+    [&len(name.len() + 3)[..], &[0], &len(name.len()), name].concat()
+}
+
+/// F7: rustls ends the handshake for such names. Whole handshakes with them are in tests/tls.rs.
+#[test]
+fn f7_a_name_that_is_none_gets_the_default_certificate_or_unrecognized_name() {
+    let mut malformed: Vec<Vec<u8>> = [
+        &b"x\\"[..],
+        b"[mx.example.org]",
+        b"mx:25",
+        "b\u{fc}ro.test".as_bytes(),
+        b"a\0b.test",
+        b"\xff\xfe",
+        b"a..test",
+        b"-",
+        &[b'a'; 256],
+        &[b'a'; 4_000],
+    ]
+    .map(one_name)
+    .to_vec();
+    // No name, an empty one, one of another type, two, cut ones.
+    malformed.push(vec![0, 0]);
+    malformed.push(one_name(b""));
+    malformed.push(vec![0, 4, 9, 0, 1, b'x']);
+    malformed.push(vec![0, 8, 0, 0, 1, b'a', 0, 0, 1, b'b']);
+    malformed.extend([vec![], vec![0], vec![0, 9, 0, 0, 6, b'a'], vec![0, 3, 0, 0, 9]]);
+    for versions in [[&TLS13], [&TLS12]] {
+        let mut case = Case::with(&versions);
+        for known_name in [false, true] {
+            let demands = Demands { known_name, ..Demands::default() };
+            case.config = Config::new(&[case.files("a"), case.files("b")], &demands).unwrap();
+            for content in &malformed {
+                let mut pair = case.pair("a.test");
+                let hello = with_name(&pair.octets(), content);
+                let outcome = pair.feed(&hello);
+                let answer = pair.pending();
+                assert!(pair.server.has_malformed_name(), "{content:?}");
+                match known_name {
+                    // A handshake record with a ServerHello.
+                    false => assert_eq!((answer[0], answer[5], outcome), (22, 2, Ok(()))),
+                    true => {
+                        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 112], "unrecognized_name");
+                        assert!(outcome.unwrap_err().to_string().contains("is not a name"));
+                    }
+                }
+            }
+            // A good name, an address and no name are none of these.
+            for content in [one_name(b"a.test"), one_name(b"A.Test"), one_name(b"192.0.2.1")] {
+                let mut pair = case.pair("a.test");
+                let hello = with_name(&pair.octets(), &content);
+                pair.feed(&hello).unwrap();
+                assert!(!pair.server.has_malformed_name(), "{content:?}");
+            }
+        }
+    }
+}
+
+/// However a hello is cut or forged: an alert or a ServerHello, and no panic.
+#[test]
+fn f7_hellos_are_read_with_care() {
+    let case = Case::new();
+    let mut hello = with_name(&case.pair("a.test").octets(), &one_name(b"a:test"));
+    for at in 0..hello.len() {
+        let before = hello[at];
+        for value in [0, 1, 0xff, before ^ 0x80, before.wrapping_add(1)] {
+            hello[at] = value;
+            let mut pair = case.pair("a.test");
+            let _ = pair.feed(&hello);
+        }
+        hello[at] = before;
+    }
+}
+
 #[test]
 fn authorities_that_cannot_be_used() {
     let case = Case::new();

@@ -161,3 +161,43 @@ fn gsasl() {
         assert_eq!(case.counted(&counter, "failed"), 1.0, "{mechanism}");
     }
 }
+
+/// RFC 4616 §2, RFC 5802 §2.2: a password that one keyboard writes with a ligature, a no-break space
+/// and an accent apart is the same from another; a client of SCRAM prepares it itself, one of PLAIN
+/// sends it as it was typed.
+#[test]
+fn passwords_are_prepared() {
+    if !has("gsasl") || !has("curl") {
+        return;
+    }
+    let case = Case::new("SCRAM-SHA-256,PLAIN");
+    user_add(&case.path("users"), USER, "\u{fb01}sh\u{a0}cafe\u{301} \u{2168}");
+    common::signal(&case.server.child, libc::SIGHUP);
+    common::eventually("the reload", Duration::from_secs(20), || {
+        case.server.errors().contains("configuration reloaded")
+    });
+    let same =
+        ["fish caf\u{e9} IX", "\u{fb01}sh\u{2003}caf\u{e9} \u{2168}", "fi\u{ad}sh cafe\u{301} IX"];
+    for (count, password) in same.iter().enumerate() {
+        let output = Command::new("gsasl")
+            .args(["--smtp", "--starttls", "--no-cb", "--connect", &case.at()])
+            .args(["--x509-ca-file", &case.file("ca.pem"), "--mechanism", "SCRAM-SHA-256"])
+            .args(["--authentication-id", USER, "--password", password])
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .output();
+        succeeded(password, output.unwrap());
+        std::fs::write(case.path("message"), "Subject: x\r\n\r\nhi\r\n").unwrap();
+        let output = Command::new("curl")
+            .args(["-sv", "--ssl-reqd", "--cacert", &case.file("ca.pem")])
+            .arg(format!("smtp://{}", case.at()))
+            .args(["--user", &format!("{USER}:{password}"), "--login-options", "AUTH=PLAIN"])
+            .args(["--mail-from", "a@example.test", "--mail-rcpt", "b@example.test", "-T"])
+            .arg(case.path("message"))
+            .output();
+        succeeded(password, output.unwrap());
+        for mechanism in ["scram-sha-256", "plain"] {
+            assert_eq!(case.counted(mechanism, "ok"), count as f64 + 1.0, "{password}");
+        }
+    }
+}

@@ -212,6 +212,9 @@ impl Driver {
     ) {
         if let Some(since) = state.handshake.take() {
             self.handshakes -= 1;
+            if state.tls.has_malformed_name() {
+                self.counters.malformed_name(usize::from(connection.listener));
+            }
             let took = self.started.elapsed().saturating_sub(since);
             self.counters.handshake(usize::from(connection.listener), result, took);
         }
