@@ -37,6 +37,7 @@ pub const MOVES: Moves = &[
         "reason",
         &["bare_lf", "line_too_long", "bad_sequence", "bad_syntax", "early_talker"],
     ),
+    ("smtp_lenient_arguments_total", "kind", &["long", "dots", "underscore", "final_dot", "helo"]),
     ("smtp_messages_received_total", "", &[]),
     ("smtp_received_bytes_total", "", &[]),
     ("smtp_replies_undelivered_total", "", &[]),
@@ -120,6 +121,10 @@ fn sessions_count_what_is_said_and_how_they_end() {
             ("MAIL FROM:<\u{e9}@b.test>", "553"),
             ("MAIL FROM:<a@b.test>", "250"),
             ("RCPT TO:<x@elsewhere.test>", "550"),
+            ("RCPT TO:<a..b@server.test.>", "250"),
+            (&format!("RCPT TO:<{}@server.test>", "l".repeat(70)), "250"),
+            ("RCPT TO:<x@else_where.test>", "550"),
+            ("EHLO my pc", "250"),
             ("QUIT", "221"),
         ],
     );
