@@ -2,6 +2,7 @@
 
 mod drain;
 mod listeners;
+pub mod preflight;
 mod recipients;
 mod reload;
 mod room;
@@ -14,6 +15,7 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
+    panic,
     path::Path,
     sync::{
         Arc,
@@ -54,21 +56,33 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let ready = Arc::new(Readiness::default());
     init_tracing(ready.clone());
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    require_kernel(&release)?;
-    raise_descriptor_limit();
+    report_panics();
+    let served = panic::catch_unwind(panic::AssertUnwindSafe(|| serve(config, ready)));
+    // What it was is logged.
+    served.unwrap_or_else(|_| Err("the server ended with an internal error".into()))
+}
+
+fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    // First: what threads have allocated stays where it is.
     refuse_huge_pages();
+    check_machine(&config)?;
+    config.check_users()?;
+    let admin_token = config.admin_token()?;
     let data = DataDir::open(&config.log.dir)
-        .map_err(|error| format!("log.dir {}: {error}", config.log.dir.display()))?;
+        .map_err(|error| preflight::data_dir(&config.log.dir, &error))?;
     if config.log.sync != SyncMode::None {
-        probe_direct_io(&data.path)?;
+        probe_direct_io(&data.path).map_err(|error| preflight::direct_io(&data.path, &error))?;
     }
     for notice in &data.notices {
         tracing::warn!("{notice}");
     }
     let stop = Signals::install()?;
     let accept_files = recipients::AcceptFiles::new(&config);
-    let addresses = bind_addresses(&config)?;
+    let mut addresses = bind_addresses(&config)?;
+    let admin_socket = addresses.admin.take();
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
     let left = left_shards(&data.path, config.server.shards)?;
@@ -123,10 +137,10 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
             io_memory: IO_MEMORY,
         };
         let mut listeners = Vec::new();
-        for at in &addresses.listeners {
+        for (at, socket) in addresses.listeners.iter().zip(addresses.sockets(number == 0)?) {
             listeners.push(shard::Listener {
                 name: at.name.clone(),
-                socket: at.place.socket()?,
+                socket,
                 smtp: at.smtp.clone(),
                 tls: at.tls.clone(),
                 gate: at.gate.clone(),
@@ -137,7 +151,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 shards.push(handle);
                 published.push(slot);
             }
-            Err(error) if !shards.is_empty() && is_memlock(&error.source) => {
+            Err(error) if !shards.is_empty() && preflight::is_memlock(&error.source) => {
                 eprintln!(
                     "mailrace: only {number} of {} shards start: the locked-memory limit is used \
                      up ({error}); raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity",
@@ -145,7 +159,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                 );
                 break;
             }
-            Err(error) => return Err(explain(&error).into()),
+            Err(error) => return Err(preflight::shard(&error).into()),
         }
     }
     let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
@@ -160,8 +174,8 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
         keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule, (faults, &ready))?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let (drains, wanted_drains) = crossbeam::channel::bounded(16);
-    let admin = match config.server.admin_listen {
-        Some(address) => {
+    let admin = match admin_socket {
+        Some(socket) => {
             let (dir, low) = (data.path.clone(), disk_rule.clone());
             let shared = shared.clone();
             let state = AdminState {
@@ -185,12 +199,12 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
                     reference_url: String::new(),
                 },
                 export: metrics.clone(),
-                token: config.admin_token()?,
+                token: admin_token,
                 reloads,
                 drains,
                 dns: dns.clone(),
             };
-            Some(admin::start(address, state)?)
+            Some(admin::start_on(socket, state)?)
         }
         None => None,
     };
@@ -437,42 +451,26 @@ fn refuse_huge_pages() {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
-/// The rings need DEFER_TASKRUN of Linux 6.1.
-fn require_kernel(release: &str) -> Result<(), String> {
-    let mut numbers = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < (6, 1) => {
-            Err(format!("Linux {major}.{minor} is too old: 6.1 or later is needed (io_uring)"))
-        }
-        _ => Ok(()),
+/// Looks for whatever of the machine keeps the server from running, before anything is started.
+fn check_machine(config: &Config) -> Result<(), preflight::StartFailure> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    preflight::kernel(&release)?;
+    // Connections are descriptors, and rings lock memory.
+    let descriptors = raise_limit(libc::RLIMIT_NOFILE);
+    let memlock = raise_limit(libc::RLIMIT_MEMLOCK);
+    let (shards, exporters) = (config.server.shards, config.exports.len());
+    preflight::descriptors(descriptors, preflight::descriptors_of(config))?;
+    preflight::memlock(memlock)?;
+    preflight::rings()?;
+    preflight::threads(preflight::threads_needed(shards, exporters))?;
+    if config.log.sync != SyncMode::None {
+        preflight::file_system(&config.log.dir)?;
     }
-}
-
-fn is_memlock(error: &io::Error) -> bool {
-    let text = error.to_string();
-    // glommio tells of the second and third as a text only.
-    error.raw_os_error() == Some(libc::ENOMEM)
-        || text.contains("os error 12")
-        || text.contains("MemLockLimit")
-}
-
-fn explain(error: &shard::StartError) -> String {
-    let cure = match error.source.raw_os_error() {
-        Some(libc::EPERM) => {
-            "; io_uring is blocked: see sysctl kernel.io_uring_disabled, or allow \
-                              io_uring_setup in the container's seccomp profile"
-        }
-        _ if is_memlock(&error.source) => {
-            "; raise the locked-memory limit: ulimit -l unlimited, or LimitMEMLOCK=infinity"
-        }
-        Some(libc::EINVAL | libc::ENOSYS) => "; Linux 6.1 or newer is needed",
-        _ => "",
-    };
-    format!("{error}{cure}; `mailrace doctor` tells more")
+    Ok(())
 }
 
 /// D2: refuses a file system that cannot write blocks of 4,096 octets with O_DIRECT and sync them.
-fn probe_direct_io(dir: &Path) -> Result<(), String> {
+fn probe_direct_io(dir: &Path) -> io::Result<()> {
     let path = dir.join(".probe");
     let probed = OpenOptions::new()
         .create(true)
@@ -484,31 +482,34 @@ fn probe_direct_io(dir: &Path) -> Result<(), String> {
         .open(&path)
         .and_then(|file| log::fill_zeros(&file, 0, 4096).and_then(|()| file.sync_data()));
     let _ = std::fs::remove_file(&path);
-    probed.map_err(|error| {
-        let cure = match error.raw_os_error() {
-            Some(libc::EINVAL) => {
-                "no O_DIRECT in blocks of 4,096 octets there; use a local disk, or log.sync = \
-                 \"none\" where loss is allowed"
-            }
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-                "this user must be able to write there"
-            }
-            _ => "the disk refuses a first block",
-        };
-        format!("log.dir {}: {error}: {cure}", dir.display())
-    })
+    probed
 }
 
-/// Raises the soft descriptor limit to the hard one: connections are descriptors.
-fn raise_descriptor_limit() {
+/// Raises a soft limit to the hard one, and returns what it is then.
+fn raise_limit(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: room for the answer, then a read of it.
     unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        if libc::getrlimit(resource, &raw mut limit) != 0 {
+            return u64::MAX;
+        }
+        let hard = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        match libc::setrlimit(resource, &raw const hard) {
+            0 => hard.rlim_cur,
+            _ => limit.rlim_cur,
         }
     }
+}
+
+/// A panic is a defect of ours: a line in the log, whichever thread it happens on.
+fn report_panics() {
+    panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("no text");
+        let at = info.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        tracing::error!("internal error, please report it: {text} ({at}, thread {thread})");
+    }));
 }
 
 /// Logs to stderr, and counts what operators are to look at.
@@ -537,7 +538,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Diagnostics {
     }
 }
 
-/// SIGTERM and SIGINT, counted, and SIGHUP, counted by itself.
+/// SIGTERM, SIGINT and SIGPWR (the power is failing), counted, and SIGHUP, counted by itself; other
+/// signals that would end the process by accident are ignored. SIGQUIT ends it at once, as
+/// SIGKILL does.
 struct Signals;
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
@@ -549,10 +552,25 @@ impl Signals {
             let counter = if signal == libc::SIGHUP { &HANGUPS } else { &SIGNALS };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let handler = count as *const () as libc::sighandler_t;
+        let counted = [libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP];
+        for (signal, action) in counted.map(|signal| (signal, handler)).into_iter().chain(
+            // The default of these ends a process. A file that may not grow further (SIGXFSZ) is a
+            // failed write then, which has an answer.
+            [
+                libc::SIGUSR1,
+                libc::SIGUSR2,
+                libc::SIGALRM,
+                libc::SIGVTALRM,
+                libc::SIGPROF,
+                libc::SIGIO,
+                libc::SIGXFSZ,
+                libc::SIGPIPE,
+            ]
+            .map(|signal| (signal, libc::SIG_IGN)),
+        ) {
             // SAFETY: the handler does nothing but an atomic addition.
-            let was = unsafe { libc::signal(signal, count as *const () as libc::sighandler_t) };
-            if was == libc::SIG_ERR {
+            if unsafe { libc::signal(signal, action) } == libc::SIG_ERR {
                 return Err(io::Error::last_os_error());
             }
         }
@@ -570,22 +588,6 @@ impl Signals {
     fn wait(&self, mut ended: impl FnMut() -> bool) {
         while SIGNALS.load(Ordering::Relaxed) == 0 && !ended() {
             std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_kernel_is_refused_with_a_clear_line() {
-        for release in ["6.0.12-generic", "5.15.0-91-generic\n", "4.19"] {
-            let refused = require_kernel(release).unwrap_err();
-            assert!(refused.contains("6.1 or later is needed"), "{refused}");
-        }
-        for release in ["6.1.0", "6.18.44-fc-v657", "7.0", "", "unreadable"] {
-            assert_eq!(require_kernel(release), Ok(()), "{release}");
         }
     }
 }

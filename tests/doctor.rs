@@ -142,15 +142,23 @@ fn sinks_are_asked() {
 }
 
 #[test]
-fn a_disk_in_memory_is_warned_about() {
+fn a_disk_in_memory_is_a_failure_and_a_warning_where_loss_is_allowed() {
     if !Path::new("/dev/shm").is_dir() {
         return;
     }
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    let (_, report) = doctor(&sets(&settings(&dir.path().join("data"))));
+    let launch = Launch::new(&dir.path().join("data"));
+    let mut settings = settings(&dir.path().join("data"));
+    let (code, report) = doctor(&sets(&settings));
     let found = &findings(&report, "disk")[0];
-    assert!(found.0 == "warning" && found.1.contains("tmpfs"), "{report:#}");
-    // The truth: with the same settings the server runs.
-    let server = Launch::new(&dir.path().join("data")).start();
+    assert!(code == 1 && found.0 == "failed" && found.1.contains("tmpfs"), "{report:#}");
+    // The truth, in the same words.
+    let Err(failure) = launch.try_start() else { panic!("it serves") };
+    assert!(failure.errors.contains(&found.1), "{failure}");
+    settings.push("log.sync=none".to_owned());
+    let (code, report) = doctor(&sets(&settings));
+    let found = &findings(&report, "disk")[0];
+    assert!(code == 0 && found.0 == "warning" && found.1.contains("tmpfs"), "{report:#}");
+    let server = launch.set("log.sync=none").start();
     assert_eq!(server.stop(), Some(0));
 }

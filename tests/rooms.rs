@@ -47,7 +47,7 @@ fn only_in(word: &str, rooms: &[&str]) {
 #[test]
 fn each_runtime_has_its_rooms() {
     only_in("glommio::", &["shard/"]);
-    only_in("io_uring::", &["shard/", "cli/doctor.rs"]);
+    only_in("io_uring::", &["shard/"]);
     only_in("tokio::", &["admin/", "export/", "policy/", "server.rs"]);
     only_in("axum::", &["admin/"]);
 }

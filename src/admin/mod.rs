@@ -208,15 +208,26 @@ impl Drop for AdminHandle {
 /// # Errors
 ///
 /// [`AdminError`]; nothing runs then.
-pub fn start(address: SocketAddr, mut state: AdminState) -> Result<AdminHandle, AdminError> {
+pub fn start(address: SocketAddr, state: AdminState) -> Result<AdminHandle, AdminError> {
     // A std listener sets SO_REUSEADDR, so a restart does not wait for TIME_WAIT.
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
+    let listener = std::net::TcpListener::bind(address);
+    start_on(listener.map_err(|error| AdminError::Bind(address, error))?, state)
+}
+
+/// As [`start`], on a socket that listens already.
+///
+/// # Errors
+///
+/// [`AdminError::Start`]; nothing runs then.
+pub fn start_on(
+    listener: std::net::TcpListener,
+    mut state: AdminState,
+) -> Result<AdminHandle, AdminError> {
+    let ready = || {
         listener.set_nonblocking(true)?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
+        listener.local_addr()
     };
-    let (listener, bound) = bind().map_err(|error| AdminError::Bind(address, error))?;
+    let bound = ready().map_err(AdminError::Start)?;
     if state.log.reference_url.is_empty() {
         state.log.reference_url = format!("http://{bound}");
     }

@@ -40,6 +40,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 
 fn print_text(config: &Config, effective: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    for warning in config.warnings() {
+        eprintln!("mailrace: warning: {warning}");
+    }
     if !effective {
         let file = config.file().map_or("no file".into(), |file| file.display().to_string());
         return writeln!(out, "configuration ok ({file})");
@@ -55,7 +58,9 @@ fn print_json(loaded: &Result<Config, ConfigErrors>, effective: bool) -> io::Res
     let told = match loaded {
         Ok(config) => {
             let file = config.file().map(|file| file.display().to_string());
-            let mut told = json!({"ok": true, "file": file, "errors": []});
+            let mut told = json!({
+                "ok": true, "file": file, "errors": [], "warnings": config.warnings(),
+            });
             if effective {
                 let settings = config.settings().iter().map(|setting| {
                     let value = setting.value.to_json();

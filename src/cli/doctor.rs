@@ -4,13 +4,13 @@
 mod owner;
 
 use super::{ConfigArgs, EXIT_FAILED};
-use crate::config::{Config, format_size};
+use crate::config::{Config, SyncMode, format_size};
 use crate::log::FileSystem;
 use crate::server::DiskRoom;
+use crate::server::preflight::{self, StartFailure};
 use crate::tls::Certificate;
-use crate::{export, log};
+use crate::{export, log, shard};
 use clap::Args;
-use io_uring::{Builder, IoUring};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -88,17 +88,24 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
 }
 
 fn examine(config: &Config, offline: bool) -> Vec<Finding> {
-    let mut findings = vec![kernel(), io_uring(), memlock(), nofile()];
+    let mut findings = vec![kernel(), io_uring(), memlock(), nofile(config), threads(config)];
     findings.extend(disk(&config.log.dir));
-    findings.push(file_system(&config.log.dir));
+    findings.push(file_system(config));
     let running = owner::of_lock(&config.log.dir);
     findings.extend(running.map(|pid| lock(&config.log.dir, pid)));
     findings.push(space(config, running.is_some()));
     findings.push(somaxconn());
     findings.push(clock());
-    let listeners = config.listeners.iter().flat_map(|listener| &listener.listen);
-    let addresses = listeners.chain(&config.server.admin_listen);
-    findings.extend(addresses.map(|address| port(address, running)));
+    for listener in &config.listeners {
+        let key = format!("listener.{}.listen", listener.name);
+        let probed = |at: &SocketAddr| port(*at, &key, running, shard::probe_address(*at));
+        findings.extend(listener.listen.iter().map(probed));
+        findings.extend(listener.listen_unix.iter().filter_map(|path| unix_path(path, &key)));
+    }
+    if let Some(address) = config.server.admin_listen {
+        let bound = TcpListener::bind(address).map(drop);
+        findings.push(port(address, "server.admin.listen", running, bound));
+    }
     findings.extend(certificates(config));
     findings.extend(files(config));
     if !offline {
@@ -134,61 +141,55 @@ fn read_line(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// 6.1: SINGLE_ISSUER came with 6.0, DEFER_TASKRUN with 6.1.
+/// What `serve` would say of it, in the same words.
+fn asked(probe: &'static str, seen: String, answer: Result<(), StartFailure>) -> Finding {
+    match answer {
+        Ok(()) => Finding::ok(probe, seen),
+        Err(StartFailure { cause, cure, .. }) => Finding::failed(probe, cause, &cure),
+    }
+}
+
 fn kernel() -> Finding {
     let release = read_line("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (6, 1) {
-        return Finding::ok("kernel", release);
-    }
-    Finding::failed("kernel", release, "boot a kernel of version 6.1 or later")
+    let answer = preflight::kernel(&release);
+    asked("kernel", release, answer)
 }
 
 fn io_uring() -> Finding {
-    let mut builder: Builder = IoUring::builder();
-    let made = builder.setup_single_issuer().setup_defer_taskrun().build(8);
-    let error = match made {
-        Ok(_) => return Finding::ok("io_uring", "SINGLE_ISSUER and DEFER_TASKRUN".to_owned()),
-        Err(error) => error,
-    };
-    let disabled = read_line("/proc/sys/kernel/io_uring_disabled");
-    let fix = match error.raw_os_error() {
-        Some(libc::EPERM) if disabled.is_some_and(|value| value != "0") => {
-            "sysctl -w kernel.io_uring_disabled=0"
-        }
-        Some(libc::EPERM | libc::EACCES) => {
-            "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp profile"
-        }
-        Some(libc::ENOSYS) => "allow io_uring in the sandbox, or boot a kernel built with it",
-        Some(libc::ENOMEM) => "raise the limit of locked memory: ulimit -l unlimited",
-        Some(libc::EINVAL) => "boot a kernel of version 6.1 or later",
-        _ => "see io_uring_setup(2)",
-    };
-    Finding::failed("io_uring", error.to_string(), fix)
+    asked("io_uring", "SINGLE_ISSUER and DEFER_TASKRUN".to_owned(), preflight::rings())
+}
+
+/// Those that the server starts with at least.
+fn threads(config: &Config) -> Finding {
+    let needed = preflight::threads_needed(config.server.shards, config.exports.len());
+    asked("threads", format!("{needed} can be started"), preflight::threads(needed))
 }
 
 fn memlock() -> Finding {
-    let Some((soft, _)) = limit(libc::RLIMIT_MEMLOCK) else {
+    // The server raises the soft limit to the hard one.
+    let Some((_, hard)) = limit(libc::RLIMIT_MEMLOCK) else {
         return Finding::warning("memlock", "unknown".to_owned(), "see getrlimit(2)");
     };
-    if soft == libc::RLIM_INFINITY {
+    if hard == libc::RLIM_INFINITY {
         return Finding::ok("memlock", "unlimited".to_owned());
     }
-    // Since 5.12 rings count to the cgroup's memory, but registered buffers still to this limit.
-    let seen = format_size(soft);
-    if soft >= 8 << 20 {
-        return Finding::ok("memlock", seen);
+    let seen = format_size(hard);
+    if !(preflight::MEMLOCK_LEAST..8 << 20).contains(&hard) {
+        return asked("memlock", seen, preflight::memlock(hard));
     }
     let fix = "ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit";
     Finding::warning("memlock", seen, fix)
 }
 
-fn nofile() -> Finding {
+fn nofile(config: &Config) -> Finding {
     let Some((soft, hard)) = limit(libc::RLIMIT_NOFILE) else {
         return Finding::warning("nofile", "unknown".to_owned(), "see getrlimit(2)");
     };
     let seen = format!("soft {soft}, hard {hard} (the server raises soft to hard)");
+    let needed = preflight::descriptors_of(config);
+    if hard < needed {
+        return asked("nofile", seen, preflight::descriptors(hard, needed));
+    }
     if hard >= 65_536 {
         return Finding::ok("nofile", seen);
     }
@@ -215,6 +216,10 @@ impl Drop for ProbeFile {
 
 /// O_DIRECT and the duration of fdatasync, in the data directory or the nearest one that exists.
 fn disk(dir: &Path) -> Vec<Finding> {
+    if dir.exists() && !dir.is_dir() {
+        let error = io::Error::from(io::ErrorKind::NotADirectory);
+        return vec![asked("log.dir", String::new(), Err(preflight::data_dir(dir, &error)))];
+    }
     let existing = &existing(dir);
     let path = existing.join(format!(".mailrace-doctor-{}", std::process::id()));
     let probe = ProbeFile(path);
@@ -228,9 +233,7 @@ fn disk(dir: &Path) -> Vec<Finding> {
             return vec![Finding::failed("o_direct", seen, fix)];
         }
         Err(error) => {
-            let seen = format!("{}: {error}", existing.display());
-            let fix = "make log.dir a directory this user may write to";
-            return vec![Finding::failed("log.dir", seen, fix)];
+            return vec![asked("log.dir", String::new(), Err(preflight::data_dir(dir, &error)))];
         }
     };
     match time_syncs(&file) {
@@ -285,11 +288,14 @@ fn existing(dir: &Path) -> PathBuf {
 }
 
 /// D2: what a 250 promises needs a disk that keeps what it said it synced.
-fn file_system(dir: &Path) -> Finding {
-    let existing = existing(dir);
+fn file_system(config: &Config) -> Finding {
+    let existing = existing(&config.log.dir);
     let at = existing.display();
     match FileSystem::of(&existing) {
         Ok(FileSystem::Local) => Finding::ok("disk", format!("{at} is on a local file system")),
+        Ok(FileSystem::Memory(_)) if config.log.sync != SyncMode::None => {
+            asked("disk", String::new(), preflight::file_system(&config.log.dir))
+        }
         Ok(FileSystem::Memory(name)) => Finding::warning(
             "disk",
             format!("{at} is on {name}, in memory: a reboot or power cut loses acknowledged mail"),
@@ -451,26 +457,28 @@ fn clock() -> Finding {
 }
 
 /// `running`: the server that works in the configured data directory.
-fn port(address: &SocketAddr, running: Option<u32>) -> Finding {
-    match TcpListener::bind(address) {
-        Ok(_) => Finding::ok("port", format!("{address} is free")),
+fn port(address: SocketAddr, key: &str, running: Option<u32>, probed: io::Result<()>) -> Finding {
+    match probed {
+        Ok(()) => Finding::ok("port", format!("{address} is free")),
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
             && let Some(pid) = running
             // Of a server of another user nothing better is known.
-            && owner::listens(pid, *address).unwrap_or(true) =>
+            && owner::listens(pid, address).unwrap_or(true) =>
         {
             Finding::ok("port", format!("{address} is served by the running server, pid {pid}"))
         }
-        Err(error) => {
-            let fix = match error.kind() {
-                io::ErrorKind::AddrInUse => "stop what listens there (ss -ltnp), or choose another",
-                io::ErrorKind::PermissionDenied => "grant CAP_NET_BIND_SERVICE, or use 1024 and up",
-                _ => "choose an address of this machine",
-            };
-            Finding::failed("port", format!("{address}: {error}"), fix)
-        }
+        Err(error) => asked("port", String::new(), Err(preflight::address(address, key, &error))),
     }
+}
+
+/// The directory of a unix socket must be there.
+fn unix_path(path: &Path, key: &str) -> Option<Finding> {
+    let error = match path.parent() {
+        Some(dir) if !dir.is_dir() => io::Error::from(io::ErrorKind::NotFound),
+        _ => return None,
+    };
+    Some(asked("port", String::new(), Err(preflight::unix_path(path, key, &error))))
 }
 
 #[cfg(test)]
@@ -481,11 +489,11 @@ mod tests {
     fn a_taken_port_fails_and_names_the_fix() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let finding = port(&address, None);
+        let finding = port(address, "listener.mx.listen", None, shard::probe_address(address));
         assert_eq!(finding.verdict, Verdict::Failed);
         assert!(finding.fix.is_some());
         // The same port is no fault where the running server listens there.
-        let finding = port(&address, Some(std::process::id()));
+        let finding = port(address, "", Some(std::process::id()), shard::probe_address(address));
         assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
     }
 

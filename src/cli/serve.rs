@@ -2,6 +2,7 @@
 
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
 use crate::config::{Config, ConfigErrors};
+use crate::server::preflight::StartFailure;
 use std::process::ExitCode;
 
 /// Why the server did not start, or stopped by itself: a text for the operator with the fix.
@@ -17,13 +18,17 @@ pub(super) fn run(args: &ConfigArgs, serve: Serve) -> ExitCode {
     };
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<ConfigErrors>() => {
-            eprintln!("mailrace: {error}");
-            ExitCode::from(EXIT_CONFIG)
-        }
         Err(error) => {
+            if let Some(errors) = error.downcast_ref::<ConfigErrors>() {
+                super::print_errors(errors);
+                return ExitCode::from(EXIT_CONFIG);
+            }
             eprintln!("mailrace: {error}");
-            ExitCode::from(EXIT_FAILED)
+            let failure = error.downcast_ref::<StartFailure>();
+            match failure.is_some_and(|failure| failure.permanent) {
+                true => ExitCode::from(EXIT_CONFIG),
+                false => ExitCode::from(EXIT_FAILED),
+            }
         }
     }
 }

@@ -5,10 +5,16 @@ use std::{
     error::Error,
     fmt, io,
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddress, UnixListener},
+    },
     sync::Arc,
     time::Duration,
 };
+
+use super::preflight::{self, StartFailure};
 
 use crate::{
     config::{AuthMechanism, Config, LineEnds, ListenerConfig, Network, Protocol, TlsMode},
@@ -25,6 +31,34 @@ pub(super) struct Addresses {
     pub(super) listeners: Vec<Bound>,
     /// Keeps the ports the kernel picked until the shards listen there.
     pub(super) held: Vec<TcpListener>,
+    /// Of the admin plane; bound before a shard takes mail.
+    pub(super) admin: Option<TcpListener>,
+}
+
+impl Addresses {
+    /// The listening sockets of a shard, in the order of the listeners. With those of the first the
+    /// addresses are ours alone: a server that starts at the same moment finds them taken.
+    pub(super) fn sockets(&self, first: bool) -> Result<Vec<OwnedFd>, StartFailure> {
+        let _turn = first.then(turn);
+        let held: Vec<_> = self.held.iter().filter_map(|held| held.local_addr().ok()).collect();
+        let sockets = self.listeners.iter().map(|at| {
+            let Place::Tcp(address) = at.place else {
+                return at.place.socket().map_err(|error| at.failure(&error));
+            };
+            if first && !held.contains(&address) {
+                shard::probe_address(address).map_err(|error| at.failure(&error))?;
+            }
+            at.place.socket().map_err(|error| at.failure(&error))
+        });
+        sockets.collect()
+    }
+}
+
+/// One server of this machine (of its network namespace) at a time looks whether addresses are free
+/// and listens there. Whoever does not let go within two seconds is not waited for.
+fn turn() -> Option<UnixListener> {
+    let name = UnixAddress::from_abstract_name("mailrace-listen").ok()?;
+    shard::retry_in_use(|| UnixListener::bind_addr(&name)).ok()
 }
 
 /// Where the shards listen.
@@ -62,8 +96,23 @@ pub(super) struct Bound {
     pub(super) accept: Option<Arc<Accept>>,
 }
 
+impl Bound {
+    fn failure(&self, error: &io::Error) -> StartFailure {
+        let key = key_of(&self.name);
+        match &self.place {
+            Place::Tcp(address) => preflight::address(*address, &key, error),
+            Place::Unix(socket) => preflight::unix_path(socket.path(), &key, error),
+        }
+    }
+}
+
+/// Where the addresses of a listener stand.
+fn key_of(listener: &str) -> String {
+    format!("listener.{listener}.listen")
+}
+
 pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
-    let mut found = Addresses { listeners: Vec::new(), held: Vec::new() };
+    let mut found = Addresses { listeners: Vec::new(), held: Vec::new(), admin: None };
     let accept = config.load_accept()?;
     for (listener, accept) in config.listeners.iter().zip(accept) {
         let certificates = config.certificates(listener);
@@ -85,10 +134,10 @@ pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error
             accept: accept.clone(),
         };
         for address in &listener.listen {
-            let bad = |error: io::Error| format!("cannot listen on {address}: {error}");
+            let bad =
+                |error: io::Error| preflight::address(*address, &key_of(&listener.name), &error);
             if address.port() != 0 {
-                // A plain bind tells whether another program has it: SO_REUSEPORT would share it.
-                drop(TcpListener::bind(address).map_err(bad)?);
+                shard::retry_in_use(|| shard::probe_address(*address)).map_err(bad)?;
                 found.listeners.push(bound(Place::Tcp(*address)));
                 continue;
             }
@@ -99,6 +148,9 @@ pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error
             )
             .and_then(|socket| {
                 socket.set_reuse_port(true)?;
+                if address.is_ipv6() {
+                    socket.set_only_v6(true)?;
+                }
                 socket.bind(&(*address).into())?;
                 Ok(socket)
             })
@@ -108,10 +160,17 @@ pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error
             found.held.push(held);
         }
         for path in &listener.listen_unix {
-            let bad = |error| format!("cannot listen at {}: {error}", path.display());
-            let socket = shard::listen_unix(path).map_err(bad)?;
+            let bad =
+                |error: io::Error| preflight::unix_path(path, &key_of(&listener.name), &error);
+            let socket = shard::retry_in_use(|| shard::listen_unix(path)).map_err(bad)?;
             found.listeners.push(bound(Place::Unix(socket)));
         }
+    }
+    if let Some(address) = config.server.admin_listen {
+        // The standard library's listeners set SO_REUSEADDR.
+        let admin = shard::retry_in_use(|| TcpListener::bind(address));
+        let bad = |error| preflight::address(address, "server.admin.listen", &error);
+        found.admin = Some(admin.map_err(bad)?);
     }
     Ok(found)
 }

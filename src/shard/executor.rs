@@ -7,7 +7,9 @@ use std::{
 };
 
 use crossbeam::channel::{self, RecvTimeoutError, SendTimeoutError, Sender};
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep};
+use glommio::{
+    ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep,
+};
 
 use super::{
     Listener, Options, SharedState,
@@ -54,8 +56,21 @@ impl Handle {
     pub fn join(self) -> io::Result<()> {
         match self.join.join() {
             Ok(ended) => ended,
-            Err(error) => Err(io::Error::other(error.to_string())),
+            Err(error) => Err(source_of(error)),
         }
+    }
+}
+
+/// What the system said, where it is in there; else glommio's words. Those of a panic are `Debug`
+/// text, and were logged when it happened.
+fn source_of<T>(error: GlommioError<T>) -> io::Error {
+    match error {
+        GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        GlommioError::BuilderError(_) => {
+            io::Error::other("its thread ended with an internal error")
+        }
+        GlommioError::ExecutorError(_) => io::Error::other("the executor could not be made"),
+        _ => io::Error::other("the executor failed"),
     }
 }
 
@@ -87,9 +102,10 @@ pub fn spawn(
     shared: Arc<SharedState>,
 ) -> Result<Handle, StartError> {
     let (tell, told) = channel::bounded(1);
-    let (core, shard, io_memory) = (options.core, options.shard, options.io_memory);
+    let (shard, io_memory) = (options.shard, options.io_memory);
     let builder = |_| {
-        LocalExecutorBuilder::new(Placement::Fixed(core))
+        // `Placement::Fixed` reads /sys, which a sandbox may hide: the thread binds itself.
+        LocalExecutorBuilder::new(Placement::Unbound)
             .name(&format!("shard-{shard}"))
             .ring_depth(256)
             .io_memory(io_memory)
@@ -109,9 +125,9 @@ pub fn spawn(
             let ended = match join.join() {
                 Ok(Err(source)) => source,
                 Ok(Ok(())) => io::Error::other("it ended at once"),
-                Err(error) => io::Error::other(error.to_string()),
+                Err(error) => source_of(error),
             };
-            Err(StartError { doing: "start a shard", source: ended })
+            Err(StartError { doing: "cannot start a shard", source: ended })
         }
     }
 }
@@ -138,8 +154,8 @@ fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
                 }
             })
             .map_err(|error| StartError {
-                doing: "start a glommio executor",
-                source: io::Error::other(error.to_string()),
+                doing: "cannot start a shard's executor",
+                source: source_of(error),
             })?;
         match hand.send_timeout(given, FIRST_STEP) {
             Err(SendTimeoutError::Timeout(back)) => {
@@ -151,26 +167,27 @@ fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
         }
     }
     let source = io::Error::from(io::ErrorKind::TimedOut);
-    Err(StartError { doing: "start a glommio executor", source })
+    Err(StartError { doing: "cannot start a shard's executor", source })
 }
 
 /// Makes a shard, tells of it, and runs it to its end.
 async fn serve(start: Start) -> io::Result<()> {
     let Start { options, listeners, identity, recovery, state, tell } = start;
+    bind_to_cpu(options.shard, options.core);
     // Before anything is awaited: the start may fall asleep like all that follows.
     heartbeat(state.clone());
     be_woken(state.clone());
     let ring = match Ring::new() {
         Ok(ring) => ring,
         Err(source) => {
-            let _ = tell.send(Err(StartError { doing: "io_uring_setup", source }));
+            let _ = tell.send(Err(StartError { doing: "cannot make a shard's ring", source }));
             state.finished();
             return Ok(());
         }
     };
     let dir = log::shard_dir(&options.log_dir, options.shard);
     if let Err(source) = settle_glommio(&dir).await {
-        let _ = tell.send(Err(StartError { doing: "open shard.meta", source }));
+        let _ = tell.send(Err(StartError { doing: "cannot open shard.meta", source }));
         state.finished();
         return Ok(());
     }
@@ -207,19 +224,35 @@ async fn serve(start: Start) -> io::Result<()> {
         if let Some(source) = driver.take_failure() {
             let told = format!("{}: {source}", dir.display());
             let source = io::Error::new(source.kind(), told);
-            let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+            let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
             return Ok(());
         }
         glommio::executor().yield_task_queue_now().await;
     }
     if !driver.ready() {
         let source = io::Error::from(io::ErrorKind::TimedOut);
-        let _ = tell.send(Err(StartError { doing: "make a log segment", source }));
+        let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
         return Ok(());
     }
     driver.serve_listeners();
     let _ = tell.send(Ok(()));
     run(driver).await
+}
+
+/// Keeps the calling thread on a CPU. A machine that does not let it is slower, and serves.
+fn bind_to_cpu(shard: u16, core: usize) {
+    // SAFETY: an all-zero cpu_set_t is a valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if core < size_of_val(&set) * 8 {
+        // SAFETY: the index lies in the set.
+        unsafe { libc::CPU_SET(core, &mut set) };
+    }
+    // SAFETY: `set` is readable and its size is the one given.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::warn!("shard {shard} is not bound to CPU {core}: {error}");
+    }
 }
 
 /// Waits for a shard's word of its start, and wakes it meanwhile.

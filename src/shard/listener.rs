@@ -8,6 +8,7 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -15,6 +16,45 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Connections the kernel may hold for one listener before the shard takes them; the kernel's own
 /// `net.core.somaxconn` cuts it.
 const BACKLOG: i32 = 8192;
+
+/// How long an address may stay in use by a process that was killed: the kernel lets go of the
+/// sockets of a ring some milliseconds after the process has ended.
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// Tries again for two seconds while an address is in use. Blocks.
+///
+/// # Errors
+/// The last one of `bind`.
+pub fn retry_in_use<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let began = Instant::now();
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < LINGERING =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether [`listen`] would have the address for this process alone: SO_REUSEPORT shares it with any
+/// process of the same user that sets it too.
+///
+/// # Errors
+/// What the kernel says of the address: `AddrInUse` where another socket has it, or one that overlaps
+/// it.
+pub fn probe_address(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of an earlier process do no harm.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
 
 /// Binds one of the SO_REUSEPORT listeners of an address: the kernel spreads connections over the
 /// shards that listen there.
@@ -123,6 +163,42 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
+
+    #[test]
+    fn an_address_of_another_is_found_out_though_it_could_be_shared() {
+        let other = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = other.local_addr().unwrap();
+        let shared = listen(taken).unwrap();
+        for address in [taken, SocketAddr::from(([0, 0, 0, 0], taken.port()))] {
+            let error = probe_address(address).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{address}");
+        }
+        // IPv6 is another matter: both may be configured.
+        let both = SocketAddr::from(([0; 8], taken.port()));
+        probe_address(both).unwrap();
+        drop((other, shared));
+        retry_in_use(|| probe_address(taken)).unwrap();
+    }
+
+    #[test]
+    fn an_address_in_use_is_tried_for_two_seconds() {
+        let began = Instant::now();
+        let in_use = || io::Error::from(io::ErrorKind::AddrInUse);
+        let mut tries = 0;
+        let third = retry_in_use(|| {
+            tries += 1;
+            if tries < 3 { Err(in_use()) } else { Ok(tries) }
+        });
+        assert_eq!(third.unwrap(), 3);
+        assert!(retry_in_use(|| Err::<(), _>(in_use())).is_err());
+        assert!(began.elapsed() >= LINGERING);
+        let mut tries = 0;
+        let refused = retry_in_use(|| {
+            tries += 1;
+            Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied))
+        });
+        assert!(refused.is_err() && tries == 1);
+    }
 
     #[test]
     fn a_dead_socket_is_replaced_and_ours_goes_with_us() {

@@ -12,6 +12,7 @@ mod driver;
 mod executor;
 mod listener;
 mod overload;
+mod probe;
 pub mod proxy;
 mod random;
 mod ring;
@@ -38,7 +39,8 @@ use futures_util::task::AtomicWaker;
 pub(crate) use advisor::test_ticket;
 pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use executor::{Handle, StartError, spawn};
-pub use listener::{UnixSocket, listen, listen_unix};
+pub use listener::{UnixSocket, listen, listen_unix, probe_address, retry_in_use};
+pub use probe::{RingError, probe_rings};
 pub use random::random;
 pub use watch::Watch;
 
