@@ -77,7 +77,16 @@ impl Driver {
             && connection.paused.is_none()
             && self.header_deadline(connection).is_some_and(|deadline| self.now >= deadline);
         if over {
-            self.no_header(connection, CloseReason::Timeout, &"it took too long");
+            let came = connection.proxy.as_ref().and_then(|proxied| proxied.header.as_ref());
+            let error = match came.is_some_and(|came| !came.is_empty()) {
+                true => "it took too long",
+                // The client of SMTP waits for the greeting, and such a proxy for the client.
+                false => {
+                    "nothing came in limits.timeout.proxy; the proxy must send the header at once, \
+                     and not with the client's first octets"
+                }
+            };
+            self.no_header(connection, CloseReason::Timeout, &error);
         }
         over
     }
