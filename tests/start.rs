@@ -507,4 +507,17 @@ fn signals_that_end_nothing() {
     signal(&server.child, libc::SIGPWR);
     let mut server = server;
     assert_eq!(server.ended(Duration::from_secs(40)), Some(0));
+    // As after a kill: nothing acknowledged is lost.
+    let mut server = launch(dir.path()).start();
+    let mut client = server.client();
+    client.ehlo();
+    let id = id_of(&client.bdat(&message));
+    signal(&server.child, libc::SIGQUIT);
+    assert_eq!(server.ended(Duration::from_secs(20)), None);
+    assert_eq!(server.get(&id), message);
+    let help = Command::new(MAILRACE).args(["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for signal in ["TERM", "HUP", "QUIT", "USR1", "XFSZ"] {
+        assert!(help.contains(signal), "{signal}: {help}");
+    }
 }

@@ -43,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server
+    #[command(after_help = serve::SIGNALS)]
     Serve(ConfigArgs),
     /// Reload the running server's configuration
     Reload(reload::ReloadArgs),

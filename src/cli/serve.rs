@@ -5,6 +5,16 @@ use crate::config::{Config, ConfigErrors};
 use crate::server::preflight::StartFailure;
 use std::process::ExitCode;
 
+/// What signals do, for `serve --help`.
+pub(super) const SIGNALS: &str = "\
+Signals:
+  TERM, INT, PWR  Stop: finish transactions in progress, then end; a second one does not wait
+  HUP             Reload the configuration
+  QUIT, KILL      End at once; no acknowledged message is lost
+  USR1, USR2, ALRM, VTALRM, PROF, IO, XFSZ, PIPE are ignored
+
+Exit codes: 0 stopped; 1 failed; 78 the configuration, or what it names, must be changed first";
+
 /// Why the server did not start, or stopped by itself: a text for the operator with the fix.
 pub type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
