@@ -10,7 +10,7 @@ use mailrace::{
         DocumentOptions, Encoding, Facts, Key, RcptParams, Record, document::FIELDS_BYTES_MAX,
         document::protobuf::MessageReceived, encode, event_json,
     },
-    log::{MailFlag, Offset, RecordId},
+    log::{MailFlag, Offset, RecordId, format_time},
 };
 use prost::Message;
 use serde_json::{Value, json};
@@ -130,6 +130,14 @@ fn odd_records() -> Vec<(&'static str, Record)> {
                 ..plain.clone()
             },
         ),
+        (
+            "addresses and a file",
+            record(
+                b"From: =?utf-8?q?J=C3=BC?= <a@x.test>\r\nTo: T: b@x.test, MAILER;\r\nCc: c@x.test\r\n\
+                Date: Mon, 2 Mar 26 04:11 EST\r\nContent-Type: Application/PDF\r\n\
+                Content-Disposition: attachment; filename*=utf-8''Gr%C3%BCn.pdf\r\n\r\n",
+            ),
+        ),
         ("replay", Record { replay: true, ..plain.clone() }),
         ("folded and encoded", record(folded.as_bytes())),
         (
@@ -211,7 +219,7 @@ fn an_event_is_spelled_out() {
     let mail = b"From: Alice <alice@example.org>\r\nSubject: Order\r\n\
         Message-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let body = encode(&record(mail), &options()).body;
-    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null,"size_declared":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null,"esmtp":true,"proxy_port":null,"proxy_facts":[],"list_score":0},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","flags":[],"size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
+    let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null,"size_declared":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null,"esmtp":true,"proxy_port":null,"proxy_facts":[],"list_score":0},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","flags":[],"from":[{"name":"Alice","address":"alice@example.org"}],"to":[],"cc":[],"date":null,"content_type":null,"file_name":null,"size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
     assert_eq!(std::str::from_utf8(&body).unwrap(), want);
     let long = DocumentOptions { inline_max: 10, ..options() };
     let event = event_json(&Record { replay: true, ..record(mail) }, &long);
@@ -317,6 +325,18 @@ fn protobuf_tells_the_same_as_json() {
         assert_eq!(json!(read.size), data["size"]);
         assert_eq!(json!(read.sha256), data["sha256"]);
         assert_eq!(json!(read.flags), data["flags"]);
+        for (name, all) in [("from", read.from), ("to", read.to), ("cc", read.cc)] {
+            let all = all.iter().map(|m| json!({"name": m.name, "address": m.address}));
+            assert_eq!(json!(all.collect::<Vec<_>>()), data[name], "{what}");
+        }
+        let date = read.date.map(|date| format_time(date.seconds * 1_000_000));
+        assert_eq!(json!(date), data["date"], "{what}");
+        assert_eq!(json!(read.content_type), data["content_type"]);
+        assert_eq!(json!(read.file_name), data["file_name"]);
+        if what == "addresses and a file" {
+            let want = json!(["2026-03-02T09:11:00Z", "application/pdf", "Gr\u{fc}n.pdf"]);
+            assert_eq!(json!([data["date"], data["content_type"], data["file_name"]]), want);
+        }
         assert_eq!(json!(envelope.size_declared), data["envelope"]["size_declared"]);
         assert_eq!(json!(client.esmtp), data["client"]["esmtp"]);
         assert_eq!(json!(client.proxy_port), data["client"]["proxy_port"]);

@@ -19,7 +19,14 @@ def one(mail):
     try:
         read = email.message_from_bytes(base64.b64decode(mail), policy=email.policy.default)
         text = lambda name: None if read[name] is None else str(read[name]).strip()
-        return {"subject": text("subject"), "message_id": text("message-id")}
+        got = {"subject": text("subject"), "message_id": text("message-id")}
+        if read["from"]:
+            got["from"] = [a.addr_spec for a in read["from"].addresses]
+        if read["date"]:
+            got["date"] = int(read["date"].datetime.timestamp())
+        if read["content-disposition"]:
+            got["file_name"] = read.get_filename()
+        return got
     except Exception as error:
         return {"error": repr(error)}
 json.dump([one(mail) for mail in json.load(sys.stdin)], sys.stdout)
@@ -120,6 +127,30 @@ const ALIKE: &[&str] = &[
     "a\r\n \r\n b",
 ];
 
+/// Other fields that both read alike.
+const OTHERS: &[&str] = &[
+    "From: a@x.test",
+    "From: <a@x.test>",
+    "From: A B <a@x.test>, c@x.test",
+    "From: \"B, A\" <a@x.test>",
+    "From: a@x.test (A (nested) B)",
+    "From: =?utf-8?q?Gr=C3=BCn?= <a@x.test>",
+    "From: Team: a@x.test, B <b@x.test>;, c@x.test",
+    "From: \"a b\"@x.test",
+    "From: A\r\n <a@x.test>,\r\n\tb@x.test",
+    "From: a@[192.0.2.1]",
+    "Date: Mon, 2 Mar 2026 10:11:12 +0100",
+    "Date: 2 Mar 2026 10:11:12 -0330 (NST)",
+    "Date: Mon,  2 Mar 26 04:11 EST",
+    "Date: 2 Mar 99 09:11:12 GMT",
+    "Date: Mon, 02 Mar 2026 09:11:12 PDT",
+    "Content-Disposition: attachment; filename=a.pdf",
+    "Content-Disposition: attachment; filename=\"a b; c.pdf\"",
+    "Content-Disposition: attachment; filename*=utf-8'de'Gr%C3%BCn.pdf",
+    "Content-Disposition: attachment; filename*1=b.pdf; filename*0=a",
+    "Content-Disposition: attachment; filename=\"=?utf-8?q?Gr=C3=BCn.pdf?=\"",
+];
+
 /// A text as encoded words of a charset, cut between characters.
 fn encoded(text: &str, charset: &str, base64: bool, chars: usize, fold: &str) -> String {
     let charset_of = encoding_rs::Encoding::for_label(charset.as_bytes()).expect("a charset");
@@ -171,6 +202,7 @@ fn generated() -> Vec<Vec<u8>> {
     }
     mails.extend(ALIKE.iter().map(|value| format!("Subject: {value}\r\nMessage-ID: <a@b>\r\n")));
     mails.push("From a@x.test Mon Mar  2 10:11:12 2026\r\nSubject: a\r\n".to_owned());
+    mails.extend(OTHERS.iter().map(|field| format!("{field}\r\n")));
     mails.push(" continued\r\nSubject: a\r\n".to_owned());
     mails.push("To: a\r\n\r\nSubject: body\r\n".to_owned());
     mails.into_iter().map(String::into_bytes).collect()
@@ -194,7 +226,19 @@ fn python(mails: &[&[u8]]) -> Vec<Value> {
 
 fn ours(mail: &[u8]) -> Value {
     let summary = Summary::read(mail);
-    serde_json::json!({ "subject": summary.subject, "message_id": summary.message_id })
+    let mut ours =
+        serde_json::json!({ "subject": summary.subject, "message_id": summary.message_id });
+    let from: Vec<_> = summary.from.into_iter().filter_map(|mailbox| mailbox.address).collect();
+    if !from.is_empty() {
+        ours["from"] = from.into();
+    }
+    if let Some(date) = summary.date {
+        ours["date"] = date.into();
+    }
+    if let Some(name) = summary.file_name {
+        ours["file_name"] = name.into();
+    }
+    ours
 }
 
 #[test]

@@ -12,10 +12,14 @@
 //! Text that no encoded word declares is UTF-8 where it is valid, else windows-1252, except that
 //! text with some well-formed characters beyond ASCII is UTF-8 with the broken octets replaced.
 
+mod address;
 mod charset;
+mod date;
 mod field;
+mod param;
 mod word;
 
+pub use address::{MAILBOXES_MAX, Mailbox};
 pub use field::{Field, Fields, SCAN_BYTES_MAX, end, section};
 pub use word::decode;
 
@@ -31,6 +35,21 @@ pub struct Summary {
     pub subject: Option<String>,
     /// With its angle brackets; the first of several that is one.
     pub message_id: Option<String>,
+    /// Of all From fields, at most [`MAILBOXES_MAX`]; likewise the next two.
+    pub from: Vec<Mailbox>,
+    /// Of all To fields.
+    pub to: Vec<Mailbox>,
+    /// Of all Cc fields.
+    pub cc: Vec<Mailbox>,
+    /// The first Date that is one, in seconds since 1970.
+    pub date: Option<i64>,
+    /// Media type of the first Content-Type, in lower case and without parameters.
+    pub content_type: Option<String>,
+    /// What a mail that is a file as a whole is called: `filename` of Content-Disposition, else
+    /// `name` of Content-Type. A sender's word: no path to open.
+    pub file_name: Option<String>,
+    /// `name` of Content-Type, which counts less.
+    type_name: Option<String>,
 }
 
 impl Summary {
@@ -41,6 +60,7 @@ impl Summary {
         for field in Fields::new(data) {
             summary.take(&field);
         }
+        summary.finish();
         summary
     }
 
@@ -51,7 +71,25 @@ impl Summary {
             self.subject = Some(decode(&field.value(), SUBJECT_BYTES_MAX));
         } else if self.message_id.is_none() && field.is("message-id") {
             self.message_id = message_id(&field.value());
+        } else if self.date.is_none() && field.is("date") {
+            self.date = date::date(&field.value());
+        } else if self.content_type.is_none() && field.is("content-type") {
+            self.content_type = param::media_type(&field.value());
+            self.type_name = param::file_name(&field.value(), "name");
+        } else if self.file_name.is_none() && field.is("content-disposition") {
+            self.file_name = param::file_name(&field.value(), "filename");
+        } else {
+            let all = [("from", &mut self.from), ("to", &mut self.to), ("cc", &mut self.cc)];
+            if let Some((_, all)) = all.into_iter().find(|(name, _)| field.is(name)) {
+                address::push_mailboxes(&field.value(), all);
+            }
         }
+    }
+
+    /// All fields were seen.
+    pub fn finish(&mut self) {
+        let type_name = self.type_name.take();
+        self.file_name = self.file_name.take().or(type_name);
     }
 }
 

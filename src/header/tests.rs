@@ -56,7 +56,11 @@ fn only_an_empty_line_ends_the_header() {
         assert_eq!(fields(section(mail)).len(), count, "{}", mail.escape_ascii());
     }
     let mbox = b"From a@x.test Mon Mar  2 10:11:12 2026\r\nMessage-ID: <a@b>\r\nSubject: s\r\n\r\n";
-    let want = Summary { subject: Some("s".into()), message_id: Some("<a@b>".into()) };
+    let want = Summary {
+        subject: Some("s".into()),
+        message_id: Some("<a@b>".into()),
+        ..Summary::default()
+    };
     assert_eq!(Summary::read(mbox), want);
 }
 
@@ -244,4 +248,101 @@ proptest::proptest! {
         let read = subject(mail.as_bytes());
         proptest::prop_assert_eq!(read.as_deref(), Some(text.trim()));
     }
+}
+
+fn mailboxes(value: &str) -> Vec<(Option<String>, Option<String>)> {
+    let mail = format!("From: {value}\r\n\r\n");
+    Summary::read(mail.as_bytes()).from.into_iter().map(|m| (m.name, m.address)).collect()
+}
+
+#[test]
+fn addresses_are_read() {
+    for (value, want) in [
+        ("a@x.test", &[("", "a@x.test")][..]),
+        ("<a@x.test>", &[("", "a@x.test")]),
+        ("A B <a@x.test>", &[("A B", "a@x.test")]),
+        ("\"B, \\\"A\\\"\" <a@x.test>, c@x.test", &[("B, \"A\"", "a@x.test"), ("", "c@x.test")]),
+        ("a@x.test (A (nested) B)", &[("A (nested) B", "a@x.test")]),
+        ("=?utf-8?q?Gr=C3=BCn,?= <a@x.test>", &[("Grün,", "a@x.test")]),
+        ("=?utf-8?q?Doe,_J?= =?utf-8?b?w7w?=\r\n <a@x.test>", &[("Doe, Jü", "a@x.test")]),
+        ("\"=?utf-8?q?J=C3=BC?=\" <a@x.test>", &[("Jü", "a@x.test")]),
+        (
+            "Team: a@x.test, B <b@x.test>;, c@x.test",
+            &[("", "a@x.test"), ("B", "b@x.test"), ("", "c@x.test")],
+        ),
+        ("undisclosed-recipients:;", &[]),
+        ("<>", &[]),
+        ("<@r.test,@s.test:a@x.test>", &[("", "a@x.test")]),
+        ("\"a b\"@x.test", &[("", "\"a b\"@x.test")]),
+        ("a@[IPv6:2001:db8::1]", &[("", "a@[IPv6:2001:db8::1]")]),
+        ("A <a@[192.0.2.1]>", &[("A", "a@[192.0.2.1]")]),
+        ("a . b @ x.test", &[("", "a.b@x.test")]),
+        ("A B a@x.test", &[("", "a@x.test")]),
+        ("a@x.test A B", &[("", "a@x.test")]),
+        ("MAILER-DAEMON (Mail System)", &[("MAILER-DAEMON", "")]),
+        ("Doe, John <a@x.test>", &[("Doe", ""), ("John", "a@x.test")]),
+        ("A <a@x.test> <b@x.test>", &[("A", "a@x.test"), ("", "b@x.test")]),
+        ("5\" disk <a@x.test>", &[("5\" disk", "a@x.test")]),
+        ("A (open <a@x.test>", &[("A (open", "a@x.test")]),
+        ("A <a@x.test", &[("A", "a@x.test")]),
+        ("=?utf-8?q?a@evil.test?= <b@x.test>", &[("a@evil.test", "b@x.test")]),
+        ("=?utf-8?q?a@evil.test?=", &[("a@evil.test", "")]),
+        ("=?utf-8?q?x=0D=0ABcc:_y?= <a@x.test>", &[("x Bcc: y", "a@x.test")]),
+        (", ,;", &[]),
+    ] {
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let want: Vec<_> = want.iter().map(|(name, address)| (text(name), text(address))).collect();
+        assert_eq!(mailboxes(value), want, "{value}");
+    }
+    assert_eq!(mailboxes(&"a@x.test,".repeat(1_000)).len(), MAILBOXES_MAX);
+    let twice = Summary::read(b"To: a@x.test\r\nTo: b@x.test\r\nCc: c@x.test\r\n\r\n");
+    assert_eq!((twice.to.len(), twice.cc.len()), (2, 1));
+}
+
+#[test]
+fn dates_are_read() {
+    for (value, want) in [
+        ("Mon, 2 Mar 2026 10:11:12 +0100", Some(1_772_442_672)),
+        ("2 Mar 2026 10:11:12 +0100 (CET)", Some(1_772_442_672)),
+        ("Mon,  2 Mar 26 04:11 EST", Some(1_772_442_660)),
+        ("Mon, 2 Mar 2026 09:11:12 GMT", Some(1_772_442_672)),
+        ("30 Feb 2026 10:11:12 +0000", None),
+        ("31 Apr 2026 10:11:12 +0000", None),
+        ("2 Mar 2026 25:11:12 +0000", None),
+        ("99 Foo 2026", None),
+        ("tomorrow", None),
+        ("", None),
+    ] {
+        let mail = format!("Date: {value}\r\n\r\n");
+        assert_eq!(Summary::read(mail.as_bytes()).date, want, "{value}");
+    }
+}
+
+#[test]
+fn file_names_are_read() {
+    for (value, want) in [
+        ("attachment; filename=a.pdf", Some("a.pdf")),
+        ("attachment; FileName=\"a \\\"b\\\"; c.pdf\"; x=y", Some("a \"b\"; c.pdf")),
+        ("attachment; filename=My file.pdf; size=1", Some("My file.pdf")),
+        ("attachment; filename*=utf-8'de'Gr%C3%BCn%20.pdf", Some("Grün .pdf")),
+        ("attachment; filename*=iso-8859-1''%E9", Some("é")),
+        // A character cut between two sections, out of order.
+        ("a; filename*1*=%BCn; filename*0*=utf-8''Gr%C3; filename*2=\"%.pdf\"", Some("Grün%.pdf")),
+        ("a; filename*0=a; filename*1=b; filename*3=d", Some("ab")),
+        ("a; filename=x; filename*=utf-8''y", Some("y")),
+        ("a; filename=\"=?utf-8?q?Gr=C3=BCn?=\"", Some("Grün")),
+        ("a; filename*=utf-8''a%0D%0Ab%zz", Some("a b%zz")),
+        ("a; filename=\"open", Some("open")),
+        ("a; filename=", None),
+        ("inline", None),
+    ] {
+        let mail = format!("Content-Disposition: {value}\r\nContent-Type: A/B; name=t\r\n\r\n");
+        let read = Summary::read(mail.as_bytes());
+        assert_eq!(read.file_name.as_deref(), Some(want.unwrap_or("t")), "{value}");
+        assert_eq!(read.content_type.as_deref(), Some("a/b"));
+    }
+    let of = |value: &str| Summary::read(format!("Content-Type: {value}\r\n\r\n").as_bytes());
+    assert_eq!(of("Text/HTML; charset=x").content_type.as_deref(), Some("text/html"));
+    assert_eq!(of("text").content_type, None);
+    assert_eq!(of("text/ü").content_type, None);
 }

@@ -5,6 +5,8 @@
 //! middle. What lies between two words is dropped if it is white space, and the octets of words in
 //! one charset are joined before they are decoded: many senders cut in the middle of a character.
 
+use std::ops::Range;
+
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -61,6 +63,12 @@ pub fn decode(value: &[u8], bytes_max: usize) -> String {
         text += &undeclared(value.get(done..).unwrap_or_default());
     }
     shorten(one_line(text), bytes_max)
+}
+
+/// Where the encoded words of an unfolded value lie, in order.
+pub(super) fn places(value: &[u8]) -> Vec<Range<usize>> {
+    let mut words = Words { value, at: 0, close: 0 };
+    std::iter::from_fn(|| words.next()).map(|word| word.start..word.end).collect()
 }
 
 /// One encoded word.
@@ -165,23 +173,27 @@ fn push_base64(encoded: &[u8], octets: &mut Vec<u8>) {
 
 /// RFC 2047 §4.2. An equals sign without two hexadecimal digits stands for itself.
 fn push_quoted(encoded: &[u8], octets: &mut Vec<u8>) {
-    let digit =
-        |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut rest = encoded;
     while let [first, behind @ ..] = rest {
         rest = behind;
         match (first, behind) {
             (b'_', _) => octets.push(b' '),
-            (b'=', [high, low, behind @ ..]) => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => {
-                    octets.push(high << 4 | low);
+            (b'=', [high, low, behind @ ..]) => match hexadecimal(*high, *low) {
+                Some(octet) => {
+                    octets.push(octet);
                     rest = behind;
                 }
-                _ => octets.push(b'='),
+                None => octets.push(b'='),
             },
             (octet, _) => octets.push(*octet),
         }
     }
+}
+
+/// The octet that two hexadecimal digits stand for.
+pub(super) fn hexadecimal(high: u8, low: u8) -> Option<u8> {
+    let digit = |octet: u8| char::from(octet).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 /// Each run of control characters, and of the two that Unicode has for line ends, becomes a space.

@@ -48,6 +48,7 @@ impl<'a> Header<'a> {
             room -= bytes;
             header.fields.push(field);
         }
+        header.summary.finish();
         header.truncated |= fields.is_cut();
         header
     }

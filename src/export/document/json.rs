@@ -10,7 +10,11 @@ use super::{
     EVENT_TYPE, Names,
     header::{Field, Header},
 };
-use crate::export::{DocumentOptions, Record};
+use crate::{
+    export::{DocumentOptions, Record},
+    header,
+    log::format_time,
+};
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -45,8 +49,20 @@ struct Data<'a> {
     message_id: Option<&'a str>,
     subject: Option<&'a str>,
     flags: Vec<&'static str>,
+    from: Vec<Mailbox<'a>>,
+    to: Vec<Mailbox<'a>>,
+    cc: Vec<Mailbox<'a>>,
+    date: Option<&'a str>,
+    content_type: Option<&'a str>,
+    file_name: Option<&'a str>,
     size: usize,
     sha256: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Mailbox<'a> {
+    name: Option<&'a str>,
+    address: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -112,6 +128,7 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
     let header = Header::read(&record.data);
     let facts = &record.facts;
     let sha256 = options.sha256.then(|| super::sha256(&record.data));
+    let date = header.summary.date.map(|seconds| format_time(seconds * 1_000_000));
     let event = Event {
         specversion: "1.0",
         r#type: EVENT_TYPE,
@@ -173,6 +190,12 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             message_id: header.summary.message_id.as_deref(),
             subject: header.summary.subject.as_deref(),
             flags: record.flag_names().collect(),
+            from: mailboxes(&header.summary.from),
+            to: mailboxes(&header.summary.to),
+            cc: mailboxes(&header.summary.cc),
+            date: date.as_deref(),
+            content_type: header.summary.content_type.as_deref(),
+            file_name: header.summary.file_name.as_deref(),
             size: record.data.len(),
             sha256: sha256.as_deref(),
         },
@@ -197,6 +220,15 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
     out.push(b'}');
     out.extend_from_slice(CLOSING);
     out
+}
+
+fn mailboxes(all: &[header::Mailbox]) -> Vec<Mailbox<'_>> {
+    all.iter()
+        .map(|mailbox| Mailbox {
+            name: mailbox.name.as_deref(),
+            address: mailbox.address.as_deref(),
+        })
+        .collect()
 }
 
 /// What is empty is not known.

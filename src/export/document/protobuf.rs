@@ -64,6 +64,24 @@ pub struct MessageReceived {
     /// Names of what was noticed in the mail data.
     #[prost(string, repeated, tag = "18")]
     pub flags: Vec<String>,
+    /// Of From fields.
+    #[prost(message, repeated, tag = "19")]
+    pub from: Vec<Mailbox>,
+    /// Of To fields.
+    #[prost(message, repeated, tag = "20")]
+    pub to: Vec<Mailbox>,
+    /// Of Cc fields.
+    #[prost(message, repeated, tag = "21")]
+    pub cc: Vec<Mailbox>,
+    /// The Date field.
+    #[prost(message, optional, tag = "22")]
+    pub date: Option<Timestamp>,
+    /// Media type, in lower case.
+    #[prost(string, optional, tag = "23")]
+    pub content_type: Option<String>,
+    /// What the sender calls a mail that is a file as a whole.
+    #[prost(string, optional, tag = "24")]
+    pub file_name: Option<String>,
 }
 
 /// As `google.protobuf.Timestamp`.
@@ -240,6 +258,17 @@ pub struct Checked {
     pub policy: Option<String>,
 }
 
+/// Of an address field; at least one of the two is there.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Mailbox {
+    /// Display name or comment, decoded.
+    #[prost(string, optional, tag = "1")]
+    pub name: Option<String>,
+    /// As it was written.
+    #[prost(string, optional, tag = "2")]
+    pub address: Option<String>,
+}
+
 /// One header field.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct HeaderField {
@@ -336,8 +365,19 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
         raw_ref,
         replay: record.replay,
         flags: record.flag_names().map(str::to_owned).collect(),
+        from: mailboxes(header.summary.from),
+        to: mailboxes(header.summary.to),
+        cc: mailboxes(header.summary.cc),
+        date: header.summary.date.map(|seconds| Timestamp { seconds, nanos: 0 }),
+        content_type: header.summary.content_type,
+        file_name: header.summary.file_name,
     }
     .encode_to_vec()
+}
+
+fn mailboxes(all: Vec<crate::header::Mailbox>) -> Vec<Mailbox> {
+    let of = |crate::header::Mailbox { name, address }| Mailbox { name, address };
+    all.into_iter().map(of).collect()
 }
 
 /// One for each forward-path, where any has parameters.
