@@ -79,6 +79,8 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     for notice in &data.notices {
         tracing::warn!("{notice}");
     }
+    export::save_hostname(&data.path, &config.server.hostname)
+        .map_err(|error| format!("log.dir: {error}"))?;
     let stop = Signals::install()?;
     let accept_files = recipients::AcceptFiles::new(&config);
     let mut addresses = bind_addresses(&config)?;

@@ -8,6 +8,7 @@ mod common;
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -20,7 +21,8 @@ use common::{
 };
 use mailrace::{
     export::{
-        DocumentOptions, Encoding, Files, FilesLayout, FilesOptions, Key, Outcome, Record, Sink,
+        DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Outcome,
+        Record, Sink,
     },
     log::{Offset, RecordId},
 };
@@ -84,7 +86,158 @@ fn files(dir: &Path, layout: FilesLayout) -> Files {
         sha256: false,
         key: Key::RcptDomain,
     };
-    Files::new(&FilesOptions { dir: dir.to_owned(), layout }, document)
+    let (dir, mode) = (dir.to_owned(), FileMode::default());
+    Files::new(&FilesOptions { dir, layout, mode, trace: None }, document)
+}
+
+/// With trace fields, as it is unless told otherwise.
+fn traced(dir: &Path, layout: FilesLayout, mode: &str) -> Files {
+    let document = DocumentOptions {
+        encoding: Encoding::Json,
+        inline_max: 512 << 10,
+        reference_url: String::new(),
+        sha256: false,
+        key: Key::RcptDomain,
+    };
+    let options = FilesOptions {
+        dir: dir.to_owned(),
+        layout,
+        mode: FileMode::parse(mode).unwrap(),
+        trace: Some("mx.example.org".to_owned()),
+    };
+    Files::new(&options, document)
+}
+
+/// Trace fields of a record as `mx.example.org` writes them.
+fn trace(record: &Record) -> String {
+    let only = match &record.rcpt_to[..] {
+        [only] => format!("\r\n\tfor <{only}>"),
+        _ => String::new(),
+    };
+    format!(
+        "Return-Path: <{}>\r\nX-Mailrace-Id: {}\r\nReceived: from client.test ([192.0.2.1])\r\n\t\
+         by mx.example.org with ESMTP id {}{only};\r\n\tSun, 22 Nov 2026 18:04:05 +0000\r\n",
+        record.mail_from, record.id, record.id
+    )
+}
+
+/// RFC 5321 §4.4: files are a final delivery. One Return-Path, on top; those of a sender are gone.
+#[test]
+fn mails_in_files_carry_their_trace() {
+    let forged = b"Return-Path: <forged@evil.test>\r\nSubject: x\r\nreturn-path:\r\n <b@c>\r\n\r\n\
+        Return-Path: stays in the body\r\n";
+    let clean = "Subject: x\r\n\r\nReturn-Path: stays in the body\r\n";
+    let records: Vec<Record> = records()
+        .into_iter()
+        .map(|record| Record { data: forged.to_vec().into(), ..record })
+        .collect();
+    let whole = |record: &Record| format!("{}{clean}", trace(record));
+    for again in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        for layout in [FilesLayout::Eml, FilesLayout::Maildir, FilesLayout::Mbox] {
+            for _ in 0..=usize::from(again) {
+                let sink = traced(dir.path(), layout, "0600");
+                block_on(sink.check()).unwrap();
+                block_on(sink.deliver(&records));
+            }
+        }
+        let found = tree(dir.path());
+        assert_eq!(found.len(), 2 * records.len() + 1);
+        let mbox = found.iter().find(|(path, _)| path.extension().is_some_and(|e| e == "mbox"));
+        let mbox = String::from_utf8(mbox.unwrap().1.clone()).unwrap();
+        for record in &records {
+            let eml = &found[Path::new(&format!("{}.eml", record.id))];
+            assert_eq!(String::from_utf8_lossy(eml), whole(record));
+            let stored = whole(record).replace("\r\n", "\n");
+            let name = format!("new/{}.{}.mailrace", 1_795_370_645, record.id);
+            assert_eq!(String::from_utf8_lossy(&found[Path::new(&name)]), stored);
+            assert!(mbox.contains(&format!("\n{stored}\n")), "{mbox}");
+        }
+    }
+}
+
+/// Whatever the umask is, and whoever made the top directory: mail is for its owner, unless told.
+#[test]
+fn files_have_the_mode_they_are_told() {
+    for (mode, file, made) in
+        [("0600", 0o600, 0o700), ("0640", 0o640, 0o750), ("0666", 0o666, 0o777)]
+    {
+        for (layout, name) in LAYOUTS {
+            let dir = tempfile::tempdir().unwrap();
+            // As an operator, or systemd, makes it.
+            let top = dir.path().join("top");
+            fs::create_dir(&top).unwrap();
+            fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
+            let sink = traced(&top.join("a/b"), layout, mode);
+            block_on(sink.check()).unwrap();
+            let delivered = block_on(sink.deliver(&records()));
+            assert!(delivered.iter().all(|outcome| *outcome == Outcome::Delivered));
+            assert_eq!(mode_of(&top), 0o755, "what is there stays");
+            assert_modes(&top, file, made, name);
+        }
+    }
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// Of everything below a directory.
+#[track_caller]
+fn assert_modes(top: &Path, file: u32, dir: u32, what: &str) {
+    let mut left: Vec<PathBuf> =
+        fs::read_dir(top).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files = 0;
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            assert_eq!(mode_of(&path), dir, "{what}: {}", path.display());
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if !path.ends_with(".mailrace-export.json") {
+            assert_eq!(mode_of(&path), file, "{what}: {}", path.display());
+            files += 1;
+        }
+    }
+    assert!(files > 0, "{what}");
+}
+
+/// The machine that runs the tool is not the server that received the mail.
+#[test]
+fn an_export_names_the_server_and_keeps_others_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("data");
+    let server = Server::start_with(&log, &["server.hostname=mx7.example.org"]);
+    let mail = b"Return-Path: <f@x>\r\nSubject: x\r\n\r\nx\r\n";
+    let id = send(&server, "a..b@x.test", "c@y.test", mail);
+    drop(server);
+    for (layout, name) in LAYOUTS {
+        let to = dir.path().join(name);
+        assert_eq!(exported(&log, &to, &["--as", name]), 1);
+        assert_modes(&to, 0o600, 0o700, name);
+        assert_eq!(mode_of(&to), 0o700, "{name}");
+        if matches!(layout, FilesLayout::Jsonl | FilesLayout::Parquet) {
+            continue;
+        }
+        let text = String::from_utf8(tree(&to).into_values().next().unwrap()).unwrap();
+        assert!(text.contains("Return-Path: <\"a..b\"@x.test>"), "{text}");
+        assert!(text.contains(&format!("by mx7.example.org with ESMTP id {id}")), "{text}");
+        assert!(!text.contains("<f@x>"), "{text}");
+    }
+    let exact = dir.path().join("exact");
+    assert_eq!(exported(&log, &exact, &["--as", "eml", "--exact", "--mode", "0640"]), 1);
+    assert_eq!(tree(&exact)[Path::new(&format!("{id}.eml"))], mail);
+    assert_modes(&exact, 0o640, 0o750, "exact");
+    assert_eq!(mode_of(&exact), 0o750);
+    let mixed = export(&log, &exact, &["--as", "eml"]).output().unwrap();
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(String::from_utf8(mixed.stderr).unwrap().contains("--as eml --exact"));
+    let bad = export(&log, &exact, &["--as", "eml", "--mode", "0755"]).output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+    // `log get` is exact, and with --received names the server likewise.
+    assert_eq!(common::log_command(&log, &["get", &id]), mail);
+    let received = common::log_command(&log, &["get", "--received", &id]);
+    let text = String::from_utf8(received).unwrap();
+    assert!(text.contains("by mx7.example.org"), "{text}");
+    assert!(text.ends_with(str::from_utf8(mail).unwrap()), "{text}");
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -368,7 +521,8 @@ fn an_export_is_continued_and_selects() {
     }
     let emls = tree(&dir.path().join("eml"));
     for (n, id) in ids.iter().enumerate() {
-        assert_eq!(emls[Path::new(&format!("{id}.eml"))], mail(n as u64));
+        let eml = &emls[Path::new(&format!("{id}.eml"))];
+        assert!(eml.starts_with(b"Return-Path: <") && eml.ends_with(&mail(n as u64)));
     }
     // Filters; and a folder answers one question.
     let to = dir.path().join("filtered");

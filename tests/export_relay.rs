@@ -37,6 +37,8 @@ fn options(server: impl ToString) -> RelayOptions {
         lmtp: false,
         server: server.to_string(),
         helo: "relay.test".to_owned(),
+        by: "relay.test".to_owned(),
+        return_path: false,
         connections: 1,
         tls: TlsOptions::default(),
         implicit_tls: false,
@@ -131,7 +133,7 @@ fn counted(mails: Vec<Vec<u8>>, records: &[Record]) -> Vec<usize> {
     assert_eq!(known.len(), records.len());
     let mut counts = vec![0; records.len()];
     for mail in mails {
-        // Postfix is a relay, so our Received stands between id and message.
+        // Our Received stands between id and message.
         let mail = match mail.windows(11).position(|octets| octets == b"\r\nReceived:") {
             Some(at) if at < 60 => {
                 let from = mail.windows(7).position(|octets| octets == b"\r\nFrom:").unwrap();
@@ -196,6 +198,57 @@ fn a_thousand_mails_lie_in_dovecot_octet_by_octet() {
     for user in ["alice", "bob"] {
         assert!(counted(dovecot.mails(user), &records).iter().all(|count| *count == 1), "{user}");
     }
+}
+
+/// RFC 5321 §4.4: what a mailbox has behind LMTP. Its server writes Return-Path, and one that does
+/// not is told by `return_path`; there is one in any case, whatever the sender wrote.
+#[test]
+fn a_mailbox_has_one_return_path_and_our_trace() {
+    if !dovecot::available() {
+        return;
+    }
+    let dovecot = Dovecot::start(None);
+    let forged = "Return-Path: <forged@evil.test>\r\nFrom: <a@s.test>\r\n\r\nx\r\n";
+    let dots = Record {
+        mail_from: "a..b@s.test".to_owned(),
+        ..record(1, &["alice@d.test"], forged.to_owned())
+    };
+    let sink = Relay::new(&lmtp(dovecot.lmtp)).unwrap();
+    assert_eq!(run(once(&sink, &dots)), Outcome::Delivered);
+    let [stored] = &dovecot.stored("alice")[..] else { panic!("one mail") };
+    assert!(stored.starts_with("Return-Path: <\"a..b\"@s.test>\n"), "{stored}");
+    assert_eq!(stored.to_lowercase().matches("return-path:").count(), 1, "{stored}");
+    let received = format!("by relay.test with ESMTP id {}\n\tfor <alice@d.test>;", dots.id);
+    assert!(stored.contains(&received), "{stored}");
+    assert!(stored.contains(&format!("\nX-Mailrace-Id: {}\n", dots.id)), "{stored}");
+}
+
+/// Paths that are no Dot-strings go on quoted and are recorded by the next server; what is said of
+/// them names them as they came.
+#[test]
+fn dots_that_stand_alone_reach_the_next_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let port = server.smtp.port();
+    let dots = Record {
+        mail_from: ".a@s.test".to_owned(),
+        ..record(1, &["b..c@d.test", "d.@d.test"], message(1))
+    };
+    // By name: `localhost` may be ::1 first, where nobody listens.
+    let sink = Relay::new(&options(format!("localhost:{port}"))).unwrap();
+    assert_eq!(run(once(&sink, &dots)), Outcome::Delivered);
+    let envelope = common::log_command(&server.dir, &["cat", "--json"]);
+    let envelope: serde_json::Value = serde_json::from_slice(&envelope).unwrap();
+    assert_eq!(envelope["mail_from"], "\".a\"@s.test");
+    assert_eq!(envelope["rcpt_to"], serde_json::json!(["\"b..c\"@d.test", "\"d.\"@d.test"]));
+    if !dovecot::available() {
+        return;
+    }
+    let dovecot = Dovecot::start(None);
+    let sink = Relay::new(&lmtp(dovecot.lmtp)).unwrap();
+    let outcome = run(once(&sink, &dots));
+    let (_, text) = refused(&outcome);
+    assert!(text.contains("<b..c@d.test>: 550") && text.contains("<d.@d.test>: 550"), "{text}");
 }
 
 #[test]

@@ -27,8 +27,8 @@ use common::{
 };
 use mailrace::{
     export::{
-        DocumentOptions, Encoding, ErrorClass, Key, Outcome, Record, Sink, Store, StoreLayout,
-        StoreOptions, StorePlace,
+        DocumentOptions, Encoding, ErrorClass, FileMode, Key, Outcome, Record, Sink, Store,
+        StoreLayout, StoreOptions, StorePlace,
     },
     log::{Offset, RecordId},
 };
@@ -66,7 +66,13 @@ fn records(count: u64) -> Vec<Record> {
 }
 
 fn store(place: StorePlace, layout: StoreLayout) -> Store {
-    let options = StoreOptions { place, prefix: "in/".into(), layout, requests: 8 };
+    let options = StoreOptions {
+        place,
+        prefix: "in/".into(),
+        layout,
+        requests: 8,
+        mode: FileMode::default(),
+    };
     let document = DocumentOptions {
         encoding: Encoding::Json,
         inline_max: 512 << 10,

@@ -67,6 +67,16 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.strip('/')
         try:
             if path == 'ok': self.answer(204, body=b'')
+            elif path == 'basic':
+                right = 'Basic ' + base64.b64encode('fünf:s:cret'.encode()).decode()
+                if h['authorization'] == right: self.answer(204, body=b'')
+                else: self.answer(401, [('WWW-Authenticate', 'Basic realm="mail"')])
+            elif path.startswith('lines'):
+                # As many servers have it: so many bytes of header lines in all.
+                size = sum(len(k) + len(v) + 4 for k, v in h.items())
+                self.answer(int(path[6:9]) if size > int(path[10:]) else 204, body=b'')
+            elif path.startswith('body'):
+                self.answer(413 if len(body) > int(path[5:]) else 204, body=b'')
             elif path == 'endless':
                 self.send_response(200); self.send_header('Content-Length', str(1 << 40)); self.end_headers()
                 while True: self.wfile.write(b'x' * 65536)
@@ -174,6 +184,8 @@ impl Case {
             url: format!("{}/{path}", self.receiver.url),
             secret_file: self.file("secret", SECRET),
             token_file: None,
+            user: String::new(),
+            password_file: None,
             requests: 1,
             tls: TlsOptions::default(),
         }
@@ -471,6 +483,8 @@ fn as_it_runs_below_a_proxy() {
         url: format!("{url}/ok"),
         secret_file: None,
         token_file: None,
+        user: String::new(),
+        password_file: None,
         requests: 1,
         tls: TlsOptions::default(),
     };
@@ -484,6 +498,8 @@ fn options_that_cannot_be() {
         url: url.to_owned(),
         secret_file: None,
         token_file: None,
+        user: String::new(),
+        password_file: None,
         requests: 1,
         tls: TlsOptions::default(),
     };
@@ -503,5 +519,96 @@ fn options_that_cannot_be() {
         },
     ] {
         assert!(fails(&options).contains("missing"));
+    }
+}
+
+/// RFC 7617, against a receiver that demands it. A wrong password is mended by the operator: the
+/// mail waits, and no record becomes a dead letter.
+#[test]
+fn basic_authentication_from_a_file() {
+    let Some(case) = Case::new() else { return };
+    let login = |user: &str, password: &str| WebhookOptions {
+        user: user.to_owned(),
+        password_file: case.file(password, &format!("{password}\n")),
+        ..case.options("basic")
+    };
+    let records = records(3);
+    let outcomes = deliver(&sink(&login("fünf", "s:cret")), &records);
+    assert_eq!(outcomes, vec![Outcome::Delivered; 3]);
+    for _ in 0..3 {
+        assert_eq!(case.receiver.next()["signed"], true);
+    }
+    for options in [login("fünf", "wrong"), case.options("basic")] {
+        let outcomes = deliver(&sink(&options), &records);
+        assert_eq!(outcomes.iter().map(told).collect::<Vec<_>>(), ["retry auth"; 3]);
+        assert_eq!(case.receiver.next()["path"], "/basic");
+        case.receiver.assert_quiet();
+    }
+}
+
+/// 300 recipients: one header line would have 14 KB.
+#[test]
+fn the_headers_of_many_recipients_stay_below_what_servers_take() {
+    let Some(case) = Case::new() else { return };
+    let mut many = records(1);
+    many[0].rcpt_to =
+        (0..300).map(|n| format!("somebody.with.a.name.{n:03}@department.d.test")).collect();
+    let raw =
+        DocumentOptions { reference_url: "https://m.test".to_owned(), ..document(Encoding::Raw) };
+    let sink =
+        |path: &str| Webhook::new(&case.options(path), &raw, Duration::from_secs(15)).unwrap();
+    // What nearly every server takes is taken at once.
+    assert_eq!(deliver(&sink("lines/431/8192"), &many), [Outcome::Delivered]);
+    let headers = case.receiver.next()["headers"].clone();
+    assert_eq!(headers["mailrace-rcpt-count"], "300");
+    assert_eq!(headers["mailrace-truncated"], "rcpt_to");
+    let id = many[0].id.to_string();
+    assert_eq!(headers["mailrace-envelope"], format!("https://m.test/v1/messages/{id}"));
+    case.receiver.assert_quiet();
+    // What a stricter one refuses comes once more, smaller; any of its answers may mean that.
+    for status in [400, 413, 431] {
+        let path = format!("lines/{status}/2600");
+        assert_eq!(deliver(&sink(&path), &many), [Outcome::Delivered], "{status}");
+        let (first, second) = (case.receiver.next(), case.receiver.next());
+        assert_eq!(first["headers"]["webhook-id"], second["headers"]["webhook-id"]);
+        assert_eq!(second["headers"]["mailrace-rcpt-count"], "300");
+        assert!(second["signed"] == true, "{second}");
+        case.receiver.assert_quiet();
+    }
+    // Too strict for both, and too strict for what is small anyway: a dead letter.
+    assert_eq!(told(&deliver(&sink("lines/431/100"), &many)[0]), "refused refused");
+    (0..2).for_each(|_| drop(case.receiver.next()));
+    case.receiver.assert_quiet();
+}
+
+/// 413: the mail data goes by reference, in every encoding, before the record is a dead letter.
+#[test]
+fn a_body_that_is_too_large_goes_by_reference() {
+    let Some(case) = Case::new() else { return };
+    let mut large = records(1);
+    large[0].data = Bytes::from(vec![b'x'; 20_000]);
+    for encoding in [Encoding::Json, Encoding::Protobuf, Encoding::Raw] {
+        let with_url =
+            DocumentOptions { reference_url: "https://m.test".to_owned(), ..document(encoding) };
+        let options = case.options("body/8000");
+        let sink = Webhook::new(&options, &with_url, Duration::from_secs(15)).unwrap();
+        assert_eq!(deliver(&sink, &large), [Outcome::Delivered], "{encoding:?}");
+        let (first, second) = (case.receiver.next(), case.receiver.next());
+        assert!(body(&first).len() > 8_000 && body(&second).len() <= 8_000);
+        assert!(second["signed"] == true, "{second}");
+        let reference = format!("https://m.test/v1/messages/{}/raw", large[0].id);
+        match encoding {
+            Encoding::Json => {
+                let event: serde_json::Value = serde_json::from_slice(&body(&second)).unwrap();
+                assert_eq!(event["dataref"], reference);
+            }
+            _ => assert_eq!(second["headers"]["ce-dataref"], reference),
+        }
+        // Nowhere to refer to.
+        let without = DocumentOptions { reference_url: String::new(), ..document(encoding) };
+        let sink = Webhook::new(&options, &without, Duration::from_secs(15)).unwrap();
+        assert_eq!(told(&deliver(&sink, &large)[0]), "refused too_large");
+        case.receiver.next();
+        case.receiver.assert_quiet();
     }
 }

@@ -1,6 +1,8 @@
 //! `mailrace group`: consumer groups, their places and their dead letters. Works on the data
 //! directory, beside a running server: an exporter that is moved goes on from there within a second.
 
+mod replay;
+
 use std::{
     io::{self, Write},
     path::Path,
@@ -38,6 +40,12 @@ enum GroupCommand {
     },
     /// Move a group's committed offset: back to redeliver records, forward to skip them
     Seek(SeekArgs),
+    /// Deliver records to some recipients again; the committed offset stays where it is
+    ///
+    /// The records are marked as replayed. An smtp or lmtp exporter sends them to the recipients
+    /// that match alone; other exporters deliver the whole record, with its whole envelope. Those
+    /// that wait are listed by `mailrace group dead ls`, and `group dead drop` cancels them.
+    Replay(replay::ReplayArgs),
     /// Remove a group that has no active consumer; retention no longer waits for it
     Rm {
         /// Name of the group
@@ -130,6 +138,10 @@ fn answer(args: &GroupArgs, dir: &Path, out: &mut dyn Write) -> Result<ExitCode,
         GroupCommand::Ls => list(&log, args.json, out)?,
         GroupCommand::Describe { group } => describe(&named(group)?, &log, args.json, out)?,
         GroupCommand::Seek(seek) => move_group(&named(&seek.group)?, &log, seek, args.json, out)?,
+        GroupCommand::Replay(replay) => {
+            let group = named(&replay.group)?;
+            replay::replay(&group, &log, replay, args.json, out)?;
+        }
         GroupCommand::Rm { group } => {
             named(group)?.remove()?;
             match args.json {

@@ -17,7 +17,11 @@ const WEBHOOK: &[&str] = &["webhook"];
 const RELAYS: &[&str] = &["lmtp", "smtp"];
 const FILES: &[&str] = &["files"];
 const BROKERS: &[&str] = &["kafka", "nats"];
-const WITH_USER: &[&str] = &["kafka", "nats", "lmtp", "smtp"];
+const WITH_USER: &[&str] = &["kafka", "nats", "webhook", "lmtp", "smtp"];
+/// What is written in files or objects: few and large ones are wanted there.
+const IN_FILES: &[&str] = &["s3", "folder", "files"];
+const LOCAL: &[&str] = &["folder", "files"];
+const BUT_FILES: &[&str] = &["kafka", "nats", "webhook", "lmtp", "smtp", "blackhole"];
 const WITH_TLS: &[&str] = &["kafka", "nats", "webhook", "lmtp", "smtp"];
 const BUT_RELAYS: &[&str] = &["kafka", "nats", "s3", "folder", "webhook", "files", "blackhole"];
 const BUT_WEBHOOK: &[&str] =
@@ -26,6 +30,10 @@ const BUT_WEBHOOK: &[&str] =
 const HOUR: u64 = 3_600_000;
 const MIB: u64 = 1 << 20;
 const TIMEOUT: Kind = Kind::Duration { least: 100, most: HOUR, word: None };
+const BATCH_RECORDS: Kind = Kind::Integer { least: 1, most: 100_000, word: None };
+const BATCH_BYTES: Kind = Kind::Size { least: 1 << 10, most: 256 * MIB, word: None, percent: None };
+const BATCH_BYTES_DOC: &str = "Mail data of a batch; a larger message goes alone.";
+const BATCH_DELAY: Kind = Kind::Duration { least: 0, most: HOUR, word: None };
 const AT_ONCE: Kind = Kind::Integer { least: 1, most: 64, word: None };
 
 /// In the order of the documentation; `name` and `type` first.
@@ -113,6 +121,13 @@ pub(super) const EXPORT: &[Key] = &[
     Key::new("starttls", Kind::Boolean, "false", "Use STARTTLS; without it nothing is sent.")
         .of(RELAYS),
     Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first octet on.").of(RELAYS),
+    Key::new(
+        "return_path",
+        Kind::Boolean,
+        "false",
+        "Write Return-Path on top, for a server that does not write it itself.",
+    )
+    .of(&["lmtp"]),
     // files
     Key::new("dir", Kind::Text, "", "Folder.").of(FILES).needed("./mailrace-export"),
     Key::new(
@@ -122,7 +137,22 @@ pub(super) const EXPORT: &[Key] = &[
         "What is written there.",
     )
     .of(FILES),
+    Key::new(
+        "trace",
+        Kind::Boolean,
+        "true",
+        "eml, maildir, mbox: write Return-Path, X-Mailrace-Id and Received on top of each mail, \
+         and remove earlier Return-Path fields; false: mail data exactly as received.",
+    )
+    .of(FILES),
     // Of several types.
+    Key::new(
+        "mode",
+        Kind::Text,
+        "0600",
+        "Mode of each file, in octal; directories that are made get x for each r.",
+    )
+    .of(LOCAL),
     Key::new("user", Kind::Text, "", "User; \"\": none.").of(WITH_USER),
     Key::new("password_file", Kind::File, "", "File with the password (nats: or token).")
         .of(WITH_USER),
@@ -166,24 +196,18 @@ pub(super) const EXPORT: &[Key] = &[
         "committed",
         "Where it begins without a committed offset: committed, start, end or @TIME.",
     ),
-    Key::new(
-        "batch.records",
-        Kind::Integer { least: 1, most: 100_000, word: None },
-        "500",
-        "Records of a batch.",
-    ),
-    Key::new(
-        "batch.bytes",
-        Kind::Size { least: 1 << 10, most: 256 * MIB, word: None, percent: None },
-        "1MiB",
-        "Mail data of a batch; a larger message goes alone.",
-    ),
+    Key::new("batch.records", BATCH_RECORDS, "500", "Records of a batch.").of(BUT_FILES),
+    Key::new("batch.records", BATCH_RECORDS, "100000", "Records of a batch.").of(IN_FILES),
+    Key::new("batch.bytes", BATCH_BYTES, "1MiB", BATCH_BYTES_DOC).of(BUT_FILES),
+    Key::new("batch.bytes", BATCH_BYTES, "64MiB", BATCH_BYTES_DOC).of(IN_FILES),
+    Key::new("batch.delay", BATCH_DELAY, "20ms", "How long a batch waits for more.").of(BUT_FILES),
     Key::new(
         "batch.delay",
-        Kind::Duration { least: 0, most: HOUR, word: None },
-        "20ms",
-        "How long a batch waits for more.",
-    ),
+        BATCH_DELAY,
+        "5m",
+        "How long a batch waits for more; unless set, eml and maildir layouts wait 20ms only.",
+    )
+    .of(IN_FILES),
     Key::new(
         "retry.initial",
         Kind::Duration { least: 1, most: HOUR, word: None },

@@ -111,6 +111,7 @@ fn defaults_of_each_type() {
         prefix: String::new(),
         layout: StoreLayout::Jsonl,
         requests: 8,
+        mode: FileMode::default(),
     };
     assert_eq!(export(S3).sink, SinkOptions::Store(s3.clone()));
     s3.place = StorePlace::Folder(PathBuf::from("/x"));
@@ -120,6 +121,8 @@ fn defaults_of_each_type() {
         url: "https://a.example/".to_owned(),
         secret_file: None,
         token_file: None,
+        user: String::new(),
+        password_file: None,
         requests: 1,
         tls: TlsOptions { enabled: true, ..TlsOptions::default() },
     };
@@ -129,6 +132,8 @@ fn defaults_of_each_type() {
         lmtp: true,
         server: "a:24".to_owned(),
         helo: "host.example".to_owned(),
+        by: "host.example".to_owned(),
+        return_path: false,
         connections: 4,
         tls: TlsOptions::default(),
         implicit_tls: false,
@@ -139,7 +144,12 @@ fn defaults_of_each_type() {
     assert_eq!(export(LMTP).document.encoding, Encoding::Raw);
     relay.lmtp = false;
     assert_eq!(export(&LMTP.replace("lmtp", "smtp")).sink, SinkOptions::Relay(relay));
-    let files = FilesOptions { dir: PathBuf::from("/x"), layout: FilesLayout::Eml };
+    let files = FilesOptions {
+        dir: PathBuf::from("/x"),
+        layout: FilesLayout::Eml,
+        mode: FileMode::default(),
+        trace: Some("host.example".to_owned()),
+    };
     let text = "[[export]]\nname = \"f\"\ntype = \"files\"\ndir = \"/x\"\n";
     assert_eq!(export(text).sink, SinkOptions::Files(files));
 }
@@ -359,4 +369,76 @@ fn relays_over_tls() {
     let implicit = relay("implicit_tls = true\nhelo = \"out.example\"\n");
     assert!(implicit.tls.enabled && implicit.implicit_tls);
     assert_eq!(implicit.helo, "out.example");
+}
+
+/// 50 mails a second are to make an object in minutes, not 25 objects a second. Where each mail has a
+/// file of its own, waiting would only delay it.
+#[test]
+fn batches_fit_the_sink() {
+    let small = BatchOptions { records: 500, bytes: 1 << 20, delay: ms(20) };
+    let large = BatchOptions { records: 100_000, bytes: 64 << 20, delay: ms(300_000) };
+    let folder = "[[export]]\nname = \"f\"\ntype = \"folder\"\ndir = \"/x\"\n";
+    let files = "[[export]]\nname = \"f\"\ntype = \"files\"\ndir = \"/x\"\n";
+    for text in [KAFKA, NATS, HOOK, LMTP] {
+        assert_eq!(export(text).batch, small, "{text}");
+    }
+    for text in [S3, folder] {
+        assert_eq!(export(text).batch, large, "{text}");
+        assert_eq!(export(&format!("{text}layout = \"parquet\"\n")).batch, large);
+        let eml = format!("{text}layout = \"eml\"\n");
+        assert_eq!(export(&eml).batch, BatchOptions { delay: ms(20), ..large });
+    }
+    for (layout, delay) in
+        [("eml", 20), ("maildir", 20), ("mbox", 300_000), ("jsonl", 300_000), ("parquet", 300_000)]
+    {
+        let text = format!("{files}layout = \"{layout}\"\n");
+        assert_eq!(export(&text).batch, BatchOptions { delay: ms(delay), ..large }, "{layout}");
+        let text = format!("{text}batch = {{ delay = \"7s\" }}\n");
+        assert_eq!(export(&text).batch.delay, ms(7_000), "{layout}: as written");
+    }
+}
+
+#[test]
+fn modes_of_files_are_octal_and_sensible() {
+    let files = "[[export]]\nname = \"f\"\ntype = \"files\"\ndir = \"/x\"\n";
+    for (text, file, dir) in [
+        ("0600", 0o600, 0o700),
+        ("0640", 0o640, 0o750),
+        ("644", 0o644, 0o755),
+        ("0660", 0o660, 0o770),
+    ] {
+        let SinkOptions::Files(files) = export(&format!("{files}mode = \"{text}\"\n")).sink else {
+            panic!()
+        };
+        assert_eq!((files.mode.of_file(), files.mode.of_dir()), (file, dir), "{text}");
+    }
+    for (bad, why) in [
+        ("", "octal"),
+        ("640x", "octal"),
+        ("0680", "octal"),
+        ("06400", "octal"),
+        ("0755", "beyond read and write"),
+        ("4600", "beyond read and write"),
+        ("0440", "keeps the server itself"),
+    ] {
+        let told =
+            from_text(&format!("{files}mode = \"{bad}\"\n")).expect_err("refused").to_string();
+        assert!(told.contains(why) && told.contains("export.0.mode"), "{bad}: {told}");
+    }
+}
+
+#[test]
+fn basic_and_bearer_exclude_each_other() {
+    let login = "user = \"u\"\npassword_file = \"/pw\"\n";
+    let SinkOptions::Webhook(hook) = export(&format!("{HOOK}{login}")).sink else { panic!() };
+    assert_eq!((hook.user.as_str(), hook.password_file), ("u", Some(PathBuf::from("/pw"))));
+    for (more, why) in [
+        (format!("{login}token_file = \"/t\"\n"), "one of them"),
+        ("user = \"u\"\n".to_owned(), "password_file is needed"),
+        ("password_file = \"/pw\"\n".to_owned(), "user is needed"),
+        (login.replace("\"u\"", "\"u:v\""), "RFC 7617"),
+    ] {
+        let told = from_text(&format!("{HOOK}{more}")).expect_err("refused").to_string();
+        assert!(told.contains(why), "{more}: {told}");
+    }
 }

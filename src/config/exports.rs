@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::raw::Settings;
 use super::{address, units};
 use crate::export::{
-    self, BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout,
-    FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
-    Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions,
+    self, BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode,
+    FilesLayout, FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions,
+    SinkOptions, Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions,
 };
 use crate::log::{self, Bound};
 
@@ -52,7 +52,7 @@ impl Table<'_> {
             "s3" | "folder" => SinkOptions::Store(self.store(kind)),
             "webhook" => SinkOptions::Webhook(self.webhook()),
             "lmtp" | "smtp" => SinkOptions::Relay(self.relay(kind, context.hostname)),
-            "files" => SinkOptions::Files(self.files()),
+            "files" => SinkOptions::Files(self.files(context.hostname)),
             _ => SinkOptions::Blackhole,
         };
         let retry = RetryOptions {
@@ -185,8 +185,14 @@ impl Table<'_> {
                 secret_key_file,
             }
         };
+        let mode = if kind == "folder" {
+            self.parse("mode", FileMode::parse)
+        } else {
+            FileMode::default()
+        };
         StoreOptions {
             place,
+            mode,
             prefix: self.parse("prefix", address::prefix),
             layout: match self.choice("layout") {
                 "eml" => StoreLayout::Eml,
@@ -201,7 +207,16 @@ impl Table<'_> {
         let url = self.parse("url", address::url);
         // An empty one stands in for a mistake.
         let enabled = url.starts_with("https:") || url.is_empty();
+        let (user, password_file) = self.login(true);
+        if user.contains(':') {
+            self.blame("user", "holds a colon, which ends the user of Basic (RFC 7617)");
+        }
+        if self.has("token_file") && self.has("password_file") {
+            self.blame("token_file", "password_file is there already: one of them");
+        }
         WebhookOptions {
+            user,
+            password_file,
             secret_file: self.file("secret_file"),
             token_file: self.file("token_file"),
             requests: self.number("requests"),
@@ -224,6 +239,8 @@ impl Table<'_> {
         let tls = self.tls(starttls || implicit_tls, "neither starttls nor implicit_tls is on");
         RelayOptions {
             lmtp: kind == "lmtp",
+            return_path: kind == "lmtp" && self.settings.boolean(&self.key("return_path")),
+            by: hostname.to_owned(),
             server: self.parse("server", address::relay_server),
             helo: self.parse("helo", |text| match text {
                 "" => Ok(hostname.to_owned()),
@@ -237,9 +254,11 @@ impl Table<'_> {
         }
     }
 
-    fn files(&mut self) -> FilesOptions {
+    fn files(&mut self, hostname: &str) -> FilesOptions {
         FilesOptions {
             dir: PathBuf::from(self.text("dir")),
+            mode: self.parse("mode", FileMode::parse),
+            trace: self.settings.boolean(&self.key("trace")).then(|| hostname.to_owned()),
             layout: match self.choice("layout") {
                 "maildir" => FilesLayout::Maildir,
                 "mbox" => FilesLayout::Mbox,

@@ -183,12 +183,20 @@ impl Settings {
             let default = match (table, key.name) {
                 (Table::Listener(index @ 1..), "name") => format!("{}{index}", key.default),
                 (Table::Listener(1..), "listen") => String::new(),
+                // A file of its own for each mail: waiting would make none of them fewer.
+                (Table::Export(_), "batch.delay") if self.has_file_each(table) => "20ms".to_owned(),
                 _ => key.default.to_owned(),
             };
             self.values
                 .entry(format!("{}{}", table.prefix(), key.name))
                 .or_insert((key.kind.read(&default), Origin::Default));
         }
+    }
+
+    /// An exporter writes a file or object for each mail. Its `layout` comes before `batch`.
+    fn has_file_each(&self, table: Table) -> bool {
+        let layout = self.values.get(&format!("{}layout", table.prefix()));
+        layout.is_some_and(|(layout, _)| matches!(&*layout.text(), "eml" | "maildir"))
     }
 
     fn complete_export(&mut self, index: usize) {

@@ -104,6 +104,11 @@ impl Exporter {
         }
     }
 
+    /// The last attempt failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some()
+    }
+
     /// The sink is asked before the next attempt.
     pub(super) fn unready(&self) {
         self.ready.store(false, Ordering::Release);

@@ -21,7 +21,7 @@ use crossbeam::channel::{Receiver, Sender, select, unbounded};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Start,
+    REPLAY, RcptPattern, SinkOptions, Start,
     batch::{Batch, BatchReader, Large},
     bells::{Bells, Ear},
     exporter::{Exporter, Place},
@@ -41,6 +41,9 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// Records settled and not committed at most (D11).
 const COMMIT_RECORDS: u64 = 10_000;
+
+/// For what is sent when it stops.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// After an error of the disk.
 const DISK_PAUSE: Duration = Duration::from_secs(1);
@@ -160,10 +163,43 @@ impl Lane {
                 Err(_) => break,
             }
         }
-        if let Err(error) = self.take_settled().and_then(|()| self.commit(true)) {
+        let done = self.take_settled().and_then(|()| self.flush()).and_then(|()| self.commit(true));
+        if let Err(error) = done {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             tracing::error!(exporter, shard, %error, "the last offset was not saved");
         }
+    }
+
+    /// Sends what waits for a full batch, so that an orderly stop leaves nothing of it to the next
+    /// start. What the sink does not take within a few seconds is redelivered then.
+    fn flush(&mut self) -> io::Result<()> {
+        let exporter = self.parts.exporter.clone();
+        if self.halted || !self.under_way.is_empty() || exporter.is_failing() || exporter.is_gone()
+        {
+            return Ok(());
+        }
+        if !self.gathering.full {
+            self.reader.fill(&mut self.gathering)?;
+        }
+        self.pass_empty()?;
+        let batch = std::mem::take(&mut self.gathering);
+        let replays = batch.records.iter().any(|record| record.replay);
+        if batch.records.is_empty() || replays && exporter.options.replay_rate.is_some() {
+            return Ok(());
+        }
+        let (records, metrics) = (batch.records.len() as u64, exporter.metrics.clone());
+        // The exporter's own sign is up already; time ends this one.
+        let (_never, stop) = watch::channel(false);
+        let work = settle(exporter, batch.records, stop);
+        let settled =
+            self.parts.runtime.block_on(async { tokio::time::timeout(FLUSH_PATIENCE, work).await });
+        if let Ok(Settled::Done(letters)) = settled {
+            self.dead.add(letters)?;
+            metrics.filtered.inc_by(batch.filtered);
+            self.done = self.done.max(batch.end.unwrap_or(self.done));
+            self.unsaved += records + batch.filtered;
+        }
+        Ok(())
     }
 
     /// Reads, sends, commits what is due; then waits for something to happen.
@@ -242,6 +278,7 @@ impl Lane {
             class: if damage.missing { "missing" } else { "corrupt" }.to_owned(),
             text: damage.to_string(),
             attempts: 0,
+            rcpt: None,
         });
         self.dead.add(letters)?;
         for damage in damage {
@@ -397,24 +434,42 @@ impl Lane {
         self.reader.seek(to.offset, to.replayed_until)
     }
 
-    /// Dead letters an operator wants delivered after all.
+    /// Dead letters, and other records, that an operator wants delivered again. They take at most
+    /// half of the lane's time.
     fn try_again(&mut self, offsets: &[u64]) -> io::Result<()> {
+        let began = Instant::now();
         for &offset in offsets {
-            let record = match self.reader.single(offset) {
+            if began.elapsed() > COMMIT_EVERY / 2 || self.stopping() {
+                return Ok(());
+            }
+            let Some(letter) = self.dead.get(offset).cloned() else { continue };
+            let mut record = match self.reader.single(offset) {
                 Ok(record) => record,
                 Err(error) => {
                     let text = format!("cannot be read any more: {error}");
-                    let class = "corrupt".to_owned();
-                    self.dead.add([DeadLetter { offset, at: 0, class, text, attempts: 0 }])?;
+                    self.dead.add([DeadLetter { class: "corrupt".to_owned(), text, ..letter }])?;
                     continue;
                 }
             };
+            if letter.class == REPLAY {
+                let wait = self.parts.exporter.replay_wait(1);
+                self.pause(wait);
+            }
+            if let SinkOptions::Relay(_) = self.parts.exporter.options.sink
+                && let Some(pattern) = letter.rcpt.as_deref().and_then(|text| text.parse().ok())
+            {
+                RcptPattern::narrow(&pattern, &mut record);
+            }
             let (exporter, stop) = (self.parts.exporter.clone(), self.parts.stop.clone());
             match self.parts.runtime.block_on(settle(exporter, vec![record], stop)) {
                 Settled::Done(letters) if letters.is_empty() => {
                     self.dead.settle(&[offset], Fate::Delivered)?;
                 }
-                Settled::Done(letters) => self.dead.add(letters)?,
+                Settled::Done(letters) => {
+                    let rcpt = letter.rcpt;
+                    let again = |dead| DeadLetter { rcpt: rcpt.clone(), ..dead };
+                    self.dead.add(letters.into_iter().map(again))?;
+                }
                 Settled::Stopped => return Ok(()),
             }
         }
@@ -429,7 +484,7 @@ impl Lane {
         let place = Place {
             lag: mark.saturating_sub(self.done),
             oldest_pending: oldest.or(gathered),
-            dead: self.dead.pending().count() as u64,
+            dead: self.dead.pending().filter(|letter| letter.class != REPLAY).count() as u64,
         };
         self.parts.exporter.place(self.parts.shard, place);
     }

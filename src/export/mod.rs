@@ -8,21 +8,25 @@
 mod batch;
 mod bells;
 mod blackhole;
+mod dial;
 pub mod document;
 mod exporter;
 mod files;
 #[cfg(test)]
 mod fixture;
+mod hostname;
 mod kafka;
 mod keep;
 mod lane;
 mod nats;
 mod options;
 mod parquet;
+mod path;
 mod plane;
 mod probe;
 mod record;
 mod relay;
+mod replay;
 mod secret;
 mod settle;
 mod sink;
@@ -31,25 +35,30 @@ mod store;
 mod tests;
 mod tls;
 mod tls_client;
+mod trace;
 mod webhook;
 mod xtext;
 
 pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
-pub use document::{Document, encode, event_json, event_line, event_protobuf, percent_encode};
+pub use document::{
+    Document, encode, encode_small, event_json, event_line, event_protobuf, percent_encode,
+};
 pub use files::{Files, replace_file};
+pub use hostname::{save_hostname, saved_hostname};
 pub use kafka::Kafka;
 pub use keep::{Keeper, KeeperOptions, Report};
 pub use nats::Nats;
 pub use options::{
-    BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FilesLayout, FilesOptions,
-    Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start,
-    StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
+    BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode, FilesLayout,
+    FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
+    Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use probe::probe;
 pub use record::{Facts, RcptParams, Record, domain};
 pub use relay::Relay;
+pub use replay::{REPLAY, RcptPattern};
 pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
 pub use store::Store;

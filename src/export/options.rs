@@ -217,6 +217,8 @@ pub struct StoreOptions {
     pub layout: StoreLayout,
     /// Requests under way at once, 1 to 64.
     pub requests: usize,
+    /// Of the files in a local folder.
+    pub mode: FileMode,
 }
 
 /// Where a bucket is.
@@ -259,6 +261,10 @@ pub struct WebhookOptions {
     pub secret_file: Option<PathBuf>,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
+    /// User of Basic authentication (RFC 7617); empty: none.
+    pub user: String,
+    /// File with its password.
+    pub password_file: Option<PathBuf>,
     /// Requests under way at once, 1 to 64; with more than 1 the order is that of the attempts.
     pub requests: usize,
     /// TLS; `enabled` follows the URL.
@@ -274,6 +280,10 @@ pub struct RelayOptions {
     pub server: String,
     /// What this side calls itself.
     pub helo: String,
+    /// The server's name in the Received field (`server.hostname`).
+    pub by: String,
+    /// LMTP: write Return-Path, for a server that does not.
+    pub return_path: bool,
     /// Connections, 1 to 64.
     pub connections: usize,
     /// `enabled`: TLS is used, and what does not offer it gets nothing. By STARTTLS, unless
@@ -294,6 +304,56 @@ pub struct FilesOptions {
     pub dir: PathBuf,
     /// What is written there.
     pub layout: FilesLayout,
+    /// Of the files; directories that are made get x for each r.
+    pub mode: FileMode,
+    /// With trace fields on top of each mail (`eml`, `maildir`, `mbox`), as this server
+    /// (`server.hostname`); `None`: mail data exactly as it was received.
+    pub trace: Option<String>,
+}
+
+/// Permissions of a file that holds mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(u32);
+
+impl Default for FileMode {
+    /// 0600: mail is for its owner.
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+impl FileMode {
+    /// Reads an octal mode, such as `0640`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|o| (b'0'..=b'7').contains(&o));
+        let mode = if octal { u32::from_str_radix(text, 8).ok() } else { None };
+        match mode {
+            None => Err(format!("{text:?} is not a file mode in octal, such as 0600 or 0640")),
+            Some(mode) if mode & !0o666 != 0 => {
+                Err(format!("{text:?} has bits beyond read and write; 0600 or 0640 is meant"))
+            }
+            Some(mode) if mode & 0o600 != 0o600 => {
+                Err(format!("{text:?} keeps the server itself from reading and writing the file"))
+            }
+            Some(mode) => Ok(Self(mode)),
+        }
+    }
+
+    /// Of a file.
+    #[must_use]
+    pub fn of_file(self) -> u32 {
+        self.0
+    }
+
+    /// Of a directory that is made for such files: whoever may read them may also enter it.
+    #[must_use]
+    pub fn of_dir(self) -> u32 {
+        self.0 | (self.0 & 0o444) >> 2
+    }
 }
 
 /// What a `files` exporter, or `log export`, writes.

@@ -136,6 +136,7 @@ fn letter(record: &Record, error: &SinkError, attempts: u32) -> DeadLetter {
         class: error.class.name().to_owned(),
         text: error.text.clone(),
         attempts,
+        rcpt: None,
     }
 }
 

@@ -638,3 +638,74 @@ fn records_deleted_before_their_delivery_are_counted() {
     let line = format!("result=\"dropped\"}} {second}\n");
     assert!(text.contains(&line), "{line} is missing in {text}");
 }
+
+/// A batch that waits for more is sent at an orderly stop, and committed: with a delay of minutes
+/// the next start would deliver it again otherwise.
+#[test]
+fn what_waits_for_a_full_batch_is_sent_at_a_stop() {
+    let mut stand = Stand::new(2);
+    let sink = Arc::new(Script::default());
+    let slow = ExportOptions {
+        batch: BatchOptions { records: 1_000, bytes: 1 << 20, delay: Duration::from_secs(3_600) },
+        ..options()
+    };
+    stand.append(0, 7);
+    stand.start(slow.clone(), &sink);
+    stand.append(1, 3);
+    // A full look around of the lanes.
+    let began = Instant::now();
+    until("a second", || began.elapsed() > Duration::from_millis(1_200));
+    assert_eq!((sink.count(), stand.committed(0), stand.committed(1)), (0, 0, 0), "they wait");
+    stand.stop();
+    assert_eq!(sink.count(), 10);
+    assert_eq!((stand.committed(0), stand.committed(1)), (7, 3));
+    // A sink that is away does not hold the stop up, and loses nothing.
+    stand.append(0, 1);
+    sink.state.lock().unwrap().plan.push_back(Fault::Down(ErrorClass::Connect));
+    let away = ExportOptions {
+        retry: RetryOptions { initial: Duration::from_secs(60), ..options().retry },
+        ..options()
+    };
+    stand.start(away, &sink);
+    until("the failure", || sink.state.lock().unwrap().plan.is_empty());
+    let began = Instant::now();
+    stand.stop();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!((sink.count(), stand.committed(0)), (10, 7));
+    stand.start(slow, &sink);
+    stand.stop();
+    assert_eq!((sink.count(), stand.committed(0)), (11, 8));
+}
+
+/// Served again by recipient: only those records, marked, and the committed offset stays.
+#[test]
+fn a_replay_by_recipient_leaves_the_offset_alone() {
+    let mut stand = Stand::new(1);
+    let sink = Arc::new(Script::default());
+    stand.append(0, 30);
+    stand.start(options(), &sink);
+    until("all", || sink.count() == 30 && stand.committed(0) == 30);
+    let mut letters = stand.group().dead_letters(0).unwrap();
+    let wanted = [4, 9, 11];
+    letters
+        .add(wanted.map(|offset| crate::log::DeadLetter {
+            offset,
+            at: 0,
+            class: REPLAY.to_owned(),
+            text: String::new(),
+            attempts: 0,
+            rcpt: Some("*@y.test".to_owned()),
+        }))
+        .unwrap();
+    letters.settle(&wanted, Fate::Requeued).unwrap();
+    until("three again", || sink.count() == 33);
+    stand.append(0, 1);
+    until("one more", || sink.count() == 34);
+    stand.stop();
+    let taken = sink.state.lock().unwrap().taken.clone();
+    let again: Vec<u64> =
+        taken.iter().filter(|(_, _, replay)| *replay).map(|taken| taken.1).collect();
+    assert_eq!(again, wanted);
+    assert_eq!(stand.committed(0), 31);
+    assert_eq!(stand.group().dead_letters(0).unwrap().pending().count(), 0);
+}

@@ -16,6 +16,10 @@
 //! | 429, 503 | tried again, not before `Retry-After` |
 //! | other 4xx | refused |
 //!
+//! 400, 413 and 431 may be for our own size: before the record is refused it is sent once more in a
+//! smaller form, if it has one. The envelope in headers is cut to a kilobyte then (see
+//! `document::attributes`), and at 413 the mail data goes by reference, whatever `inline_max` says.
+//!
 //! With `requests = 1` order holds: behind a record that has to wait, none is sent. With more, an
 //! answer that concerns all (no connection, credentials, patience) stops what has not begun.
 
@@ -36,7 +40,7 @@ use sha2::Sha256;
 
 use super::{
     Document, DocumentOptions, ErrorClass, Outcome, Record, SinkError, TlsOptions, WebhookOptions,
-    client_config, encode, read_secret,
+    client_config, encode, encode_small, read_secret,
     sink::{Sink, SinkFuture},
 };
 
@@ -51,7 +55,7 @@ pub struct Webhook {
     url: Url,
     document: DocumentOptions,
     secret: Option<Vec<u8>>,
-    bearer: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
     requests: usize,
     timeout: Duration,
 }
@@ -91,7 +95,7 @@ impl Webhook {
             url,
             document: document.clone(),
             secret: options.secret_file.as_deref().map(secret).transpose()?,
-            bearer: options.token_file.as_deref().map(bearer).transpose()?,
+            authorization: authorization(options)?,
             requests: options.requests.clamp(1, 64),
             timeout,
         })
@@ -99,23 +103,63 @@ impl Webhook {
 
     async fn post(&self, record: &Record) -> Outcome {
         let document = encode(record, &self.document);
-        let headers = match self.headers(record, &document, SystemTime::now()) {
-            Ok(headers) => headers,
-            Err(error) => return Outcome::Refused(error),
-        };
-        let request = self.client.post(self.url.clone()).headers(headers).body(document.body);
-        let mut answer = match request.send().await {
+        let sent = (document.body.len(), header_bytes(&document));
+        let (status, outcome) = match self.post_document(record, document).await {
             Ok(answer) => answer,
-            Err(error) => return Outcome::Retry(self.failed(&error)),
+            Err(outcome) => return outcome,
         };
-        let outcome = judge(answer.status(), answer.headers(), SystemTime::now());
+        let Some(smaller) = self.smaller(record, status, sent) else { return outcome };
+        match self.post_document(record, smaller).await {
+            Ok((_, outcome)) | Err(outcome) => outcome,
+        }
+    }
+
+    /// What to send where a document of this size, body and attributes, got this answer; `None`
+    /// where its size was not the cause, or no smaller form is there.
+    fn smaller(
+        &self,
+        record: &Record,
+        status: StatusCode,
+        sent: (usize, usize),
+    ) -> Option<Document> {
+        if !matches!(status.as_u16(), 400 | 413 | 431) {
+            return None;
+        }
+        let by_reference = status == StatusCode::PAYLOAD_TOO_LARGE
+            && !self.document.reference_url.is_empty()
+            && !record.data.is_empty();
+        let options = match by_reference {
+            true => DocumentOptions { inline_max: 0, ..self.document.clone() },
+            false => self.document.clone(),
+        };
+        let document = encode_small(record, &options);
+        let size = (document.body.len(), header_bytes(&document));
+        (size.0 < sent.0 || size.1 < sent.1).then_some(document)
+    }
+
+    /// The answer's status and meaning.
+    ///
+    /// # Errors
+    /// There was no answer.
+    async fn post_document(
+        &self,
+        record: &Record,
+        document: Document,
+    ) -> Result<(StatusCode, Outcome), Outcome> {
+        let headers = self.headers(record, &document, SystemTime::now());
+        let headers = headers.map_err(Outcome::Refused)?;
+        let request = self.client.post(self.url.clone()).headers(headers).body(document.body);
+        let mut answer =
+            request.send().await.map_err(|error| Outcome::Retry(self.failed(&error)))?;
+        let status = answer.status();
+        let outcome = judge(status, answer.headers(), SystemTime::now());
         let mut octets = 0;
         while octets < ANSWER_OCTETS_MAX
             && let Ok(Some(piece)) = answer.chunk().await
         {
             octets += piece.len();
         }
-        outcome
+        Ok((status, outcome))
     }
 
     /// Sends nothing once an earlier record of the batch has stopped the others.
@@ -141,7 +185,11 @@ impl Webhook {
     ) -> Result<HeaderMap, SinkError> {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static(document.content_type));
-        if !document.content_type.starts_with("application/cloudevents") {
+        if document.body.is_empty() {
+            // RFC 9110 §8.6: a POST says so; the client leaves it out, which some answer with 411.
+            headers.insert("content-length", HeaderValue::from_static("0"));
+        }
+        if !is_structured(document) {
             for (name, value) in &document.attributes {
                 // CloudEvents HTTP binding §3.1.1: this one is Content-Type.
                 if name != "datacontenttype" {
@@ -157,8 +205,8 @@ impl Webhook {
         }
         headers.insert("webhook-id", header_value(&id)?);
         headers.insert("webhook-timestamp", header_value(&timestamp)?);
-        if let Some(bearer) = &self.bearer {
-            headers.insert("authorization", bearer.clone());
+        if let Some(authorization) = &self.authorization {
+            headers.insert("authorization", authorization.clone());
         }
         Ok(headers)
     }
@@ -193,6 +241,19 @@ impl Sink for Webhook {
                 records.iter().map(|record| self.post_unless(record, &stop)).collect();
             stream::iter(outcomes).buffered(self.requests).collect().await
         })
+    }
+}
+
+/// The attributes are within the body.
+fn is_structured(document: &Document) -> bool {
+    document.content_type.starts_with("application/cloudevents")
+}
+
+/// About what the attributes take as headers.
+fn header_bytes(document: &Document) -> usize {
+    match is_structured(document) {
+        true => 0,
+        false => document.attributes.iter().map(|(name, value)| name.len() + value.len()).sum(),
     }
 }
 
@@ -278,11 +339,20 @@ fn secret(file: &Path) -> Result<Vec<u8>, SinkError> {
     }
 }
 
-fn bearer(file: &Path) -> Result<HeaderValue, SinkError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", read_secret(file)?))
+/// A bearer token (RFC 6750), or user and password (RFC 7617).
+fn authorization(options: &WebhookOptions) -> Result<Option<HeaderValue>, SinkError> {
+    let (text, file) = match (&options.token_file, &options.password_file) {
+        (Some(file), _) => (format!("Bearer {}", read_secret(file)?), file),
+        (None, Some(file)) => {
+            let login = format!("{}:{}", options.user, read_secret(file)?);
+            (format!("Basic {}", STANDARD.encode(login)), file)
+        }
+        (None, None) => return Ok(None),
+    };
+    let mut value = HeaderValue::try_from(text)
         .map_err(|_| other(format_args!("{}: no token", file.display())))?;
     value.set_sensitive(true);
-    Ok(value)
+    Ok(Some(value))
 }
 
 /// An error with its causes: reqwest's own text alone says little. Its URL is left out, for it may

@@ -10,6 +10,8 @@ pub const SCAN_BYTES_MAX: usize = 256 << 10;
 pub struct Field<'a> {
     /// As it was written: printable US-ASCII (RFC 5322 §2.2).
     pub name: &'a str,
+    /// All of it as it stands in the mail data, with its line ends.
+    pub lines: &'a [u8],
     folded: &'a [u8],
 }
 
@@ -104,7 +106,7 @@ fn field(lines: &[u8], first: usize) -> Option<Field<'_>> {
     let name = lines.get(..colon)?.trim_ascii_end();
     let plain = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
     let name = std::str::from_utf8(name).ok().filter(|_| plain)?;
-    Some(Field { name, folded: lines.get(colon + 1..)? })
+    Some(Field { name, lines, folded: lines.get(colon + 1..)? })
 }
 
 fn strip_line_end(line: &[u8]) -> &[u8] {

@@ -33,13 +33,16 @@ pub struct DeadLetter {
     pub offset: u64,
     /// When, microseconds since 1970.
     pub at: i64,
-    /// Closed set: the exporter's error classes, `corrupt`, and `missing` where there is no file: such
-    /// a letter keeps nothing from deletion.
+    /// Closed set: the exporter's error classes, `corrupt`, `replay`, and `missing` where there is no
+    /// file: such a letter keeps nothing from deletion.
     pub class: String,
     /// For people.
     pub text: String,
     /// How often it was tried.
     pub attempts: u32,
+    /// The forward-paths that it is to be delivered to, as a pattern; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rcpt: Option<String>,
 }
 
 /// What has become of a dead letter.
@@ -92,6 +95,12 @@ impl DeadLetters {
     pub fn requeued(&self) -> Vec<u64> {
         let wanted = self.pending.iter().filter(|(_, (_, requeued))| *requeued);
         wanted.map(|(offset, _)| *offset).collect()
+    }
+
+    /// The letter of a record, where nobody has dealt with it.
+    #[must_use]
+    pub fn get(&self, offset: u64) -> Option<&DeadLetter> {
+        self.pending.get(&offset).map(|(letter, _)| letter)
     }
 
     /// Takes notice of what others have appended.
@@ -196,7 +205,7 @@ mod tests {
 
     fn letter(offset: u64) -> DeadLetter {
         let (class, text) = ("refused".to_owned(), "550\nno \"such\" user".to_owned());
-        DeadLetter { offset, at: 0, class, text, attempts: 3 }
+        DeadLetter { offset, at: 0, class, text, attempts: 3, rcpt: None }
     }
 
     fn offsets(letters: &DeadLetters) -> Vec<u64> {

@@ -72,6 +72,13 @@ impl Dovecot {
         super::read_maildir(&dir)
     }
 
+    /// A user's messages as they are stored.
+    pub fn stored(&self, user: &str) -> Vec<String> {
+        let dir = self.dir.path().join("mail").join(user).join("Maildir/new");
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+    }
+
     /// How many messages a user has.
     pub fn mails_count(&self, user: &str) -> usize {
         let dir = self.dir.path().join("mail").join(user).join("Maildir/new");

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     export::{
-        DocumentOptions, Encoding, Files, FilesLayout, FilesOptions, Key, Record, replace_file,
+        DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Record,
+        replace_file, saved_hostname,
     },
     log::{Identity, Log, Offset, Range, RecordView, WalkEnd},
 };
@@ -53,12 +54,26 @@ pub(super) struct ExportArgs {
     /// Only with this forward-path in the envelope (RCPT TO)
     #[arg(long, value_name = "ADDR")]
     rcpt: Option<String>,
+    /// eml, mbox and maildir: mail data exactly as it was received, without Return-Path,
+    /// X-Mailrace-Id and Received on top
+    #[arg(long)]
+    exact: bool,
+    /// Mode of each file, in octal; directories that are made get x for each r
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = FileMode::parse)]
+    mode: FileMode,
+}
+
+impl ExportArgs {
+    /// Whether mail data stays as it is: events and tables hold it anyway.
+    fn is_exact(&self) -> bool {
+        self.exact || matches!(self.layout, Layout::Jsonl | Layout::Parquet)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Layout {
-    /// <id>.eml: the mail data as it was received
+    /// <id>.eml: a file for each mail
     Eml,
     /// mboxrd files, one for each 10,000 records or 32 MiB; lines end in LF
     Mbox,
@@ -88,7 +103,14 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let options = FilesOptions { dir: args.to.clone(), layout: args.layout.into() };
+    // RFC 5321 §4.4: `by` is the server that received it, not the machine that this runs on.
+    let by = || saved_hostname(log.dir()).unwrap_or_else(|| "unknown.invalid".to_owned());
+    let options = FilesOptions {
+        dir: args.to.clone(),
+        layout: args.layout.into(),
+        mode: args.mode,
+        trace: (!args.is_exact()).then(by),
+    };
     let files = Files::new(&options, whole_documents());
     files.prepare()?;
     // Two at once would take each other's unfinished files for their own.
@@ -242,7 +264,14 @@ struct State {
     r#as: Layout,
     from: Option<String>,
     rcpt: Option<String>,
+    /// Exports of earlier versions were.
+    #[serde(default = "yes")]
+    exact: bool,
     shards: BTreeMap<u16, Shard>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -261,6 +290,7 @@ impl State {
             r#as: args.layout,
             from: args.from.clone(),
             rcpt: args.rcpt.clone(),
+            exact: args.is_exact(),
             shards: BTreeMap::new(),
         };
         let path = args.to.join(STATE);
@@ -280,9 +310,10 @@ impl State {
         let same = Self { shards: state.shards.clone(), ..new };
         if state != same {
             return told(format!(
-                "this folder holds an export of node {} --as {}{}{}; use another folder",
+                "this folder holds an export of node {} --as {}{}{}{}; use another folder",
                 state.node,
                 format!("{:?}", state.r#as).to_lowercase(),
+                if state.exact { " --exact" } else { "" },
                 state.from.map_or(String::new(), |from| format!(" --from '{from}'")),
                 state.rcpt.map_or(String::new(), |rcpt| format!(" --rcpt '{rcpt}'")),
             ));

@@ -13,7 +13,7 @@ use super::{
     text::escape,
 };
 use crate::{
-    config::Machine,
+    export::saved_hostname,
     header,
     log::{BadRecordId, Facts, Log, MailFlag, Offset, RecordId, RecordView, format_time_micros},
     smtp::{ReceivedFacts, received_field},
@@ -33,7 +33,8 @@ pub(super) struct GetArgs {
     /// Put the Received field of this server on top (RFC 5321 §4.4)
     #[arg(long, conflicts_with = "envelope")]
     received: bool,
-    /// The server's name in the Received field; default: the system's host name
+    /// The server's name in the Received field; default: the one that the server has kept in the
+    /// data directory (server.hostname)
     #[arg(long, value_name = "NAME", requires = "received")]
     hostname: Option<String>,
 }
@@ -85,8 +86,13 @@ pub(super) fn run(
             return envelope(id, record, json, out);
         }
         if args.received {
-            let system = || Machine::detect().hostname;
-            let by = args.hostname.clone().unwrap_or_else(system);
+            // Of the server that received it; this may run on another machine.
+            let kept = args.hostname.clone().or_else(|| saved_hostname(log.dir()));
+            let Some(by) = kept else {
+                let what = "the data directory does not hold the server's name yet: give it as \
+                            --hostname NAME";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            };
             out.write_all(&received(id, record, &by))?;
         }
         if args.headers {

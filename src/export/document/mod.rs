@@ -40,6 +40,17 @@ pub const EVENT_TYPE: &str = "mailrace.message.received.v1";
 /// Encodes a record.
 #[must_use]
 pub fn encode(record: &Record, options: &DocumentOptions) -> Document {
+    encode_within(record, options, attributes::ENVELOPE_BYTES_MAX)
+}
+
+/// As [`encode`], with the shortest envelope among the attributes: for a receiver that found the
+/// other too long.
+#[must_use]
+pub fn encode_small(record: &Record, options: &DocumentOptions) -> Document {
+    encode_within(record, options, attributes::ENVELOPE_BYTES_SMALL)
+}
+
+fn encode_within(record: &Record, options: &DocumentOptions, envelope_bytes: usize) -> Document {
     let names = Names::new(record, options);
     let (content_type, body) = match options.encoding {
         Encoding::Json => {
@@ -51,7 +62,7 @@ pub fn encode(record: &Record, options: &DocumentOptions) -> Document {
         Encoding::Raw if names.reference.is_some() => ("message/rfc822", Bytes::new()),
         Encoding::Raw => ("message/rfc822", record.data.clone()),
     };
-    let attributes = attributes::attributes(record, options, &names);
+    let attributes = attributes::attributes(record, options, &names, envelope_bytes);
     Document { content_type, attributes, body, key: names.key }
 }
 
@@ -95,7 +106,7 @@ impl Names {
             time: format_time_micros(record.received_at),
             sequence: format!("{:020}", record.id.offset.get()),
             // The partitioning extension of CloudEvents wants a non-empty one.
-            key: key(record, options.key).filter(|key| !key.is_empty()),
+            key: key(record, options.key).filter(|key| !key.is_empty()).map(short_key),
             reference,
             id,
         }
@@ -119,6 +130,18 @@ fn key(record: &Record, key: Key) -> Option<String> {
         Key::Id => Some(record.id.to_string()),
     }
 }
+
+/// A key that a client made longer than brokers and receivers like is named by its hash: records
+/// of one key still meet in one partition.
+fn short_key(key: String) -> String {
+    match key.len() > KEY_BYTES_MAX {
+        true => format!("sha256:{}", sha256(key.as_bytes())),
+        false => key,
+    }
+}
+
+/// Longest partition key that stands as it is: a local part of 64, a domain of 255 octets, and some.
+const KEY_BYTES_MAX: usize = 512;
 
 fn sha256(data: &[u8]) -> String {
     let mut hex = String::with_capacity(64);

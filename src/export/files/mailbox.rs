@@ -23,16 +23,16 @@ pub(super) fn push_lines(data: &[u8], out: &mut Vec<u8>) {
 /// One message of an mbox in the mboxrd variant: `>` in front of each line of `>`s and `From `, so
 /// that a reader can take away exactly one again. RFC 4155 tells of the separator line, a space in
 /// a quoted local part would end the address there.
-pub(super) fn push_mboxrd(record: &Record, out: &mut Vec<u8>) {
+pub(super) fn push_mboxrd(record: &Record, mail: &[u8], out: &mut Vec<u8>) {
     let sender = match record.mail_from.as_str() {
         "" => "MAILER-DAEMON",
         path => path,
     };
     let sender: String =
         sender.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect();
-    out.reserve(record.data.len() + 128);
+    out.reserve(mail.len() + 128);
     out.extend_from_slice(format!("From {sender} {}\n", ctime(record.received_at)).as_bytes());
-    for line in lines(&record.data) {
+    for line in lines(mail) {
         let quotes = line.iter().take_while(|&&octet| octet == b'>').count();
         if line.get(quotes..).is_some_and(|rest| rest.starts_with(b"From ")) {
             out.push(b'>');

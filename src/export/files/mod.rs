@@ -13,13 +13,14 @@
 //! makes a file that overlaps: consumers know records by their ids (D4).
 
 mod mailbox;
+mod place;
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     ffi::OsString,
-    fs::{self, File},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fs, io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -28,8 +29,13 @@ use super::{
     document::event_line,
     parquet,
     sink::{SinkFuture, all},
+    trace,
 };
 use crate::log::sync_dir;
+
+pub use place::replace_file;
+use place::{at, part_name, publish, stage};
+pub(super) use place::{make_dirs, put_file, sink_error};
 
 /// Writes records into a folder.
 #[derive(Debug)]
@@ -37,8 +43,7 @@ pub struct Files(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    dir: PathBuf,
-    layout: FilesLayout,
+    options: FilesOptions,
     document: DocumentOptions,
     /// Where each shard's deliveries of this process have come to. The inner lock keeps an attempt
     /// that was given up, and still writes, apart from the next one.
@@ -49,8 +54,7 @@ impl Files {
     /// Touches nothing yet. `document` is for JSONL; its encoding does not count.
     #[must_use]
     pub fn new(options: &FilesOptions, document: DocumentOptions) -> Self {
-        let (dir, layout, lanes) = (options.dir.clone(), options.layout, Mutex::default());
-        Self(Arc::new(Inner { dir, layout, document, lanes }))
+        Self(Arc::new(Inner { options: options.clone(), document, lanes: Mutex::default() }))
     }
 
     /// Makes the folder and what belongs into it. Blocks.
@@ -92,26 +96,31 @@ impl Sink for Files {
 
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), SinkError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| SinkError::new(ErrorClass::Other, error))?.map_err(|error| {
-        let class = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorClass::Missing,
-            io::ErrorKind::PermissionDenied => ErrorClass::Auth,
-            _ => ErrorClass::Other,
-        };
-        SinkError::new(class, error)
-    })
+    done.map_err(|error| SinkError::new(ErrorClass::Other, error))?.map_err(sink_error)
 }
 
 impl Inner {
     fn prepare(&self) -> io::Result<()> {
-        let make = |dir: &Path| fs::create_dir_all(dir).map_err(|error| at(dir, &error));
-        make(&self.dir)?;
-        if self.layout == FilesLayout::Maildir {
+        let FilesOptions { dir, mode, .. } = &self.options;
+        make_dirs(dir, *mode)?;
+        if self.options.layout == FilesLayout::Maildir {
             for part in ["tmp", "new", "cur"] {
-                make(&self.dir.join(part))?;
+                make_dirs(&dir.join(part), *mode)?;
             }
         }
-        sync_dir(&self.dir).map_err(|error| at(&self.dir, &error))
+        sync_dir(dir).map_err(|error| at(dir, &error))
+    }
+
+    /// Mail data as its reader is to get it.
+    fn mail<'a>(&self, record: &'a Record) -> Cow<'a, [u8]> {
+        match &self.options.trace {
+            Some(by) => Cow::Owned(trace::delivered(record, by)),
+            None => Cow::Borrowed(&record.data),
+        }
+    }
+
+    fn stage(&self, part: PathBuf, path: PathBuf, octets: &[u8]) -> io::Result<place::Staged> {
+        stage(part, path, octets, self.options.mode)
     }
 
     fn write(&self, records: &[Record]) -> io::Result<()> {
@@ -124,12 +133,12 @@ impl Inner {
         // What a former process, or a failed attempt, may have written.
         let again = reached.is_none_or(|next| first.id.offset.get() < next);
         *reached = None;
-        match self.layout {
+        match self.options.layout {
             FilesLayout::Eml => self.write_eml(records)?,
             FilesLayout::Maildir => self.write_maildir(records, again)?,
             FilesLayout::Mbox => self.write_batch(records, "mbox", |records| {
                 Ok(records.iter().fold(Vec::new(), |mut out, record| {
-                    mailbox::push_mboxrd(record, &mut out);
+                    mailbox::push_mboxrd(record, &self.mail(record), &mut out);
                     out
                 }))
             })?,
@@ -143,22 +152,24 @@ impl Inner {
     }
 
     fn write_eml(&self, records: &[Record]) -> io::Result<()> {
+        let dir = &self.options.dir;
         let mut staged = Vec::new();
         for record in records {
             let name = format!("{}.eml", record.id);
-            let path = self.dir.join(&name);
-            let whole = |found: fs::Metadata| found.len() == record.data.len() as u64;
+            let path = dir.join(&name);
+            let mail = self.mail(record);
+            let whole = |found: fs::Metadata| found.len() == mail.len() as u64;
             if !fs::metadata(&path).is_ok_and(whole) {
-                staged.push(stage(self.dir.join(part_name(&name)), path, &record.data)?);
+                staged.push(self.stage(dir.join(part_name(&name)), path, &mail)?);
             }
         }
-        publish(&self.dir, staged)
+        publish(dir, staged)
     }
 
     /// <https://cr.yp.to/proto/maildir.html>: a unique name, first in `tmp`, then in `new`; a
     /// reader moves it to `cur` and puts flags behind a colon.
     fn write_maildir(&self, records: &[Record], again: bool) -> io::Result<()> {
-        let new = self.dir.join("new");
+        let new = self.options.dir.join("new");
         let taken = if again { self.read_by_others(records)? } else { HashSet::new() };
         let mut staged = Vec::new();
         for record in records {
@@ -168,8 +179,8 @@ impl Inner {
                 continue;
             }
             let mut mail = Vec::with_capacity(record.data.len());
-            mailbox::push_lines(&record.data, &mut mail);
-            staged.push(stage(self.dir.join("tmp").join(&name), path, &mail)?);
+            mailbox::push_lines(&self.mail(record), &mut mail);
+            staged.push(self.stage(self.options.dir.join("tmp").join(&name), path, &mail)?);
         }
         publish(&new, staged)
     }
@@ -177,7 +188,7 @@ impl Inner {
     /// Those of the records' names that lie in `cur`.
     fn read_by_others(&self, records: &[Record]) -> io::Result<HashSet<OsString>> {
         let wanted: HashSet<String> = records.iter().map(mailbox::maildir_name).collect();
-        let cur = self.dir.join("cur");
+        let cur = self.options.dir.join("cur");
         let mut found = HashSet::new();
         for entry in fs::read_dir(&cur).map_err(|error| at(&cur, &error))? {
             let name = entry?.file_name();
@@ -197,8 +208,7 @@ impl Inner {
     ) -> io::Result<()> {
         let name = format!("{}.{extension}", batch_name(records));
         let octets = render(records)?;
-        let staged = stage(self.dir.join(part_name(&name)), self.dir.join(name), &octets)?;
-        publish(&self.dir, vec![staged])
+        put_file(&self.options.dir, &name, &octets, self.options.mode)
     }
 }
 
@@ -218,43 +228,4 @@ pub(super) fn jsonl(records: &[Record], options: &DocumentOptions) -> Vec<u8> {
         out.push(b'\n');
     }
     out
-}
-
-/// A file that is whole and synced, but not yet under its name.
-struct Staged {
-    part: PathBuf,
-    path: PathBuf,
-}
-
-fn part_name(name: &str) -> String {
-    format!(".{name}.part")
-}
-
-fn stage(part: PathBuf, path: PathBuf, octets: &[u8]) -> io::Result<Staged> {
-    let write = || {
-        let mut file = File::create(&part)?;
-        file.write_all(octets)?;
-        file.sync_all()
-    };
-    write().map_err(|error| at(&part, &error))?;
-    Ok(Staged { part, path })
-}
-
-fn publish(dir: &Path, staged: Vec<Staged>) -> io::Result<()> {
-    for Staged { part, path } in staged {
-        fs::rename(&part, &path).map_err(|error| at(&path, &error))?;
-    }
-    sync_dir(dir).map_err(|error| at(dir, &error))
-}
-
-/// Writes a whole file under its name, as the records' files are. Blocks.
-///
-/// # Errors
-/// What the file system says, with the path.
-pub fn replace_file(dir: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
-    publish(dir, vec![stage(dir.join(part_name(name)), dir.join(name), octets)?])
-}
-
-fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -150,8 +150,14 @@ fn push_value(subject: &mut String, value: &str) {
     if value.is_empty() {
         subject.push('_');
     }
+    let end = value.floor_char_boundary(VALUE_BYTES_MAX);
+    let value = value.get(..end).unwrap_or_default();
     subject.extend(value.chars().map(|c| if c == '.' || unfit(c) { '_' } else { c }));
 }
+
+/// Longest value within a subject: a domain's 255 octets (RFC 5321 §4.5.3.1.2). The server ends a
+/// connection on a control line beyond 4 KiB.
+const VALUE_BYTES_MAX: usize = 255;
 
 /// Neither a wildcard nor white space nor a control character may be in a token.
 fn unfit(c: char) -> bool {
@@ -180,6 +186,8 @@ mod tests {
         assert_eq!(filled("mail.{rcpt_domain}", "a@[IPv6:::1]"), "mail.[ipv6:::1]");
         assert_eq!(filled("mail.{rcpt_domain}", "a@*.>\u{85}\r\n"), "mail.______");
         assert_eq!(filled("mail.{rcpt_domain}", "a@bücher.example"), "mail.bücher_example");
+        let long = filled("mail.{rcpt_domain}", &format!("a@{}", "ü".repeat(4_000)));
+        assert_eq!(long, format!("mail.{}", "ü".repeat(127)), "bounded, at a character");
     }
 
     #[test]

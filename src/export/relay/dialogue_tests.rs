@@ -13,7 +13,7 @@ fn lmtp() -> Settings {
 }
 
 fn mail(record: &Record) -> Mail {
-    Mail::new(record, b"T: 1\r\n".to_vec()).unwrap()
+    Mail::new(record, b"T: 1\r\n".to_vec(), false).unwrap()
 }
 
 /// A mail with so many recipients, `r0@d.test` and so on.
@@ -156,6 +156,36 @@ fn rfc2920_a_group_of_commands_goes_in_one_piece() {
         String::from_utf8(out).unwrap(),
         "MAIL FROM:<a@s.test> SIZE=20\r\nRCPT TO:<r0@d.test>\r\nRCPT TO:<r1@d.test>\r\nDATA\r\n"
     );
+}
+
+/// RFC 5321 §4.1.2: `a..b` is no Dot-string, and names the mailbox `"a..b"`. RFC 3461 §5.2.1: a
+/// server that knows DSN gets the address as it came.
+#[test]
+fn rfc5321_4_1_2_dots_that_stand_alone_are_quoted() {
+    let mut dots = record(b"S: x\r\n\r\n");
+    dots.mail_from = "a..b@s.test".to_owned();
+    dots.rcpt_to = [".c+d@d.test", "e.@d.test", "f.g@d.test"].map(str::to_owned).to_vec();
+    for (offer, orcpt) in [
+        ("", ["", ""]),
+        ("250-DSN\r\n", [" ORCPT=rfc822;.c+2Bd@d.test", " ORCPT=rfc822;e.@d.test"]),
+    ] {
+        let mut dialogue = Dialogue::new(smtp(), false);
+        dialogue.handle_input(b"220 mx\r\n", true);
+        dialogue.poll_output(&mut Vec::new());
+        dialogue.handle_input(format!("250-mx\r\n{offer}250 PIPELINING\r\n").as_bytes(), true);
+        assert_eq!(dialogue.poll_event(), Some(Event::Ready));
+        dialogue.handle_mail(mail(&dots), &[0, 1, 2]).unwrap();
+        let mut out = Vec::new();
+        dialogue.poll_output(&mut out);
+        let [c, e] = orcpt;
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            format!(
+                "MAIL FROM:<\"a..b\"@s.test>\r\nRCPT TO:<\".c+d\"@d.test>{c}\r\n\
+                 RCPT TO:<\"e.\"@d.test>{e}\r\nRCPT TO:<f.g@d.test>\r\nDATA\r\n"
+            )
+        );
+    }
 }
 
 #[test]

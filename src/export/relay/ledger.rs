@@ -24,8 +24,8 @@ const REFUSED_NAMED_MAX: usize = 1_000;
 /// Recipients named where it is tried again, and so in each line of the program's log.
 const DEFERRED_NAMED_MAX: usize = 20;
 
-/// A replayed record begins anew.
-type Key = (RecordId, bool);
+/// A replayed record begins again, and so does one that goes to some of its recipients only.
+type Key = (RecordId, bool, usize);
 
 /// See the module's page.
 #[derive(Debug, Default)]
@@ -139,7 +139,7 @@ impl Ledger {
 }
 
 fn key(record: &Record) -> Key {
-    (record.id, record.replay)
+    (record.id, record.replay, record.rcpt_to.len())
 }
 
 #[cfg(test)]

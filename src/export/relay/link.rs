@@ -13,13 +13,13 @@ use std::{
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::UnixStream,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
 use super::{
-    super::{ErrorClass, SinkError},
+    super::{ErrorClass, SinkError, dial},
     dialogue::{Dialogue, Event, Settings},
     fate::Fate,
     mail::Mail,
@@ -232,7 +232,7 @@ async fn connect(target: &Target) -> Result<Box<dyn Stream>, SinkError> {
     };
     let stream: Box<dyn Stream> = match &target.address {
         Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await;
+            let stream = dial::connect(address).await;
             let stream = stream.map_err(|error| failed(address.clone(), error))?;
             // Groups of commands are written whole; waiting for more would only delay them.
             let _ = stream.set_nodelay(true);

@@ -6,15 +6,19 @@
 //! listener said `line_ends = "allow"`) it is refused and becomes a dead letter: to rewrite them
 //! would break signatures in silence, to send them would hand the harm on.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
-use super::super::{ErrorClass, RcptParams, Record, SinkError, xtext};
+use super::super::{
+    ErrorClass, RcptParams, Record, SinkError, path::quoted, trace::without_return_path, xtext,
+};
 use crate::header;
 
 /// A message and its envelope, ready for any server.
 #[derive(Clone, Debug)]
 pub(super) struct Mail {
-    /// Without brackets; empty for the null one.
+    /// Without brackets, as it is sent; empty for the null one.
     pub(super) reverse_path: String,
     /// All of the record; a transaction names some of them.
     pub(super) forward_paths: Vec<String>,
@@ -48,11 +52,12 @@ pub(super) enum Body {
 }
 
 impl Mail {
-    /// Takes a record; `trace` is put in front of its mail data, lines with CRLF.
+    /// Takes a record; `trace` is put in front of its mail data, lines with CRLF. For its final
+    /// delivery earlier Return-Path fields are left out.
     ///
     /// # Errors
     /// No server may get it: its class is `Refused`.
-    pub(super) fn new(record: &Record, trace: Vec<u8>) -> Result<Self, SinkError> {
+    pub(super) fn new(record: &Record, trace: Vec<u8>, is_final: bool) -> Result<Self, SinkError> {
         let paths = || record.rcpt_to.iter().chain([&record.mail_from]);
         // The session let none in; but what is read from a disk is believed nowhere.
         if !paths().all(|path| is_path(path)) {
@@ -67,22 +72,26 @@ impl Mail {
             if body == Body::SevenBit && record.body_type == 1 { Body::EightBit } else { body };
         let plain_paths = paths().all(|path| path.is_ascii());
         let plain_header = !record.smtputf8 || header::section(&record.data).is_ascii();
+        let data = match without_return_path(&record.data) {
+            Cow::Owned(data) if is_final => Bytes::from(data),
+            _ => record.data.clone(),
+        };
         let end: &[u8] = match body {
             Body::Binary => b"",
-            _ if record.data.is_empty() || record.data.ends_with(b"\r\n") => b"",
+            _ if data.is_empty() || data.ends_with(b"\r\n") => b"",
             _ => b"\r\n",
         };
         Ok(Self {
-            reverse_path: record.mail_from.clone(),
-            forward_paths: record.rcpt_to.clone(),
+            reverse_path: quoted(&record.mail_from).into_owned(),
+            forward_paths: record.rcpt_to.iter().map(|path| quoted(path).into_owned()).collect(),
             body,
             smtputf8: record.smtputf8,
             beyond_ascii: !(plain_paths && plain_header),
             require_tls: record.facts.require_tls,
             dsn: mail_dsn(record),
-            rcpt_dsn: record.facts.rcpt_params.iter().map(rcpt_dsn).collect(),
+            rcpt_dsn: rcpt_dsns(record),
             trace: trace.into(),
-            data: record.data.clone(),
+            data,
             end,
         })
     }
@@ -147,6 +156,27 @@ fn mail_dsn(record: &Record) -> String {
         dsn += &format!(" ENVID={}", xtext::encode(&record.facts.envid));
     }
     dsn
+}
+
+/// Of each forward-path; none where no forward-path has any.
+fn rcpt_dsns(record: &Record) -> Vec<String> {
+    let params = &record.facts.rcpt_params;
+    let rewritten = |path: &String| matches!(quoted(path), Cow::Owned(_));
+    if params.is_empty() && !record.rcpt_to.iter().any(rewritten) {
+        return Vec::new();
+    }
+    let none = RcptParams::default();
+    let of = |(at, path): (usize, &String)| {
+        let params = params.get(at).unwrap_or(&none);
+        let mut dsn = rcpt_dsn(params);
+        // RFC 3461 §5.2.1: who asked for nothing may be given the address as it came to us, and
+        // here another spelling of it goes on.
+        if params.orcpt.is_none() && rewritten(path) && path.is_ascii() {
+            dsn += &format!(" ORCPT=rfc822;{}", xtext::encode(path));
+        }
+        dsn
+    };
+    record.rcpt_to.iter().enumerate().map(of).collect()
 }
 
 /// NOTIFY and ORCPT. What could not have come through a command is left out.

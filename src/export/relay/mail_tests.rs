@@ -31,7 +31,7 @@ pub(in super::super) fn record(data: &[u8]) -> Record {
 
 #[track_caller]
 fn refuses(record: &Record, why: &str) {
-    let error = Mail::new(record, Vec::new()).unwrap_err();
+    let error = Mail::new(record, Vec::new(), false).unwrap_err();
     assert_eq!(error.class, ErrorClass::Refused);
     assert!(error.text.contains(why), "{}", error.text);
 }
@@ -54,26 +54,33 @@ fn a_path_cannot_hold_a_command() {
         refuses(&Record { rcpt_to: vec![bad.to_owned()], ..record(b"") }, "a path");
     }
     for good in ["", "\"a>b\"@c", "\"\\\"<\"@c", "Postmaster", "ü@x"] {
-        assert!(Mail::new(&Record { mail_from: good.to_owned(), ..record(b"") }, vec![]).is_ok());
+        let record = Record { mail_from: good.to_owned(), ..record(b"") };
+        assert!(Mail::new(&record, vec![], false).is_ok());
     }
 }
 
 #[test]
-fn rfc5321_4_4_a_trace_field_towards_smtp_only() {
+fn rfc5321_4_4_trace_fields() {
     let id = "X-Mailrace-Id: 7f3a9c21b04e-003-00000000000002d5\r\n";
-    let lines = |record: &Record, lmtp| {
-        String::from_utf8(trace::lines(record, lmtp, "relay.test")).unwrap()
+    let lines = |record: &Record, return_path| {
+        String::from_utf8(trace::lines(record, return_path, "relay.test")).unwrap()
     };
     let one = record(b"S: x\r\n");
-    assert_eq!(lines(&one, true), id);
-    assert_eq!(
-        lines(&one, false),
-        format!(
-            "{id}Received: from mx.example ([192.0.2.10])\r\n\tby relay.test with ESMTP id \
-             7f3a9c21b04e-003-00000000000002d5\r\n\tfor <r0@d.test>;\r\n\t\
-             Sat, 21 Nov 2026 18:04:05 +0000\r\n"
-        )
-    );
+    let received = "Received: from mx.example ([192.0.2.10])\r\n\tby relay.test with ESMTP id \
+         7f3a9c21b04e-003-00000000000002d5\r\n\tfor <r0@d.test>;\r\n\t\
+         Sat, 21 Nov 2026 18:04:05 +0000\r\n";
+    assert_eq!(lines(&one, false), format!("{id}{received}"));
+    assert_eq!(lines(&one, true), format!("Return-Path: <a@s.test>\r\n{id}{received}"));
+    let dots = Record {
+        mail_from: "a..b@s.test".to_owned(),
+        rcpt_to: vec![".r@d.test".to_owned()],
+        ..one.clone()
+    };
+    let text = lines(&dots, true);
+    assert!(text.starts_with("Return-Path: <\"a..b\"@s.test>\r\n"), "{text}");
+    assert!(text.contains("for <\".r\"@d.test>;"), "{text}");
+    let null = Record { mail_from: String::new(), ..one.clone() };
+    assert!(lines(&null, true).starts_with("Return-Path: <>\r\n"));
     // RFC 5321 §7.2: blind recipients do not learn of each other.
     let two = Record {
         rcpt_to: vec!["a@d.test".to_owned(), "b@d.test".to_owned()],
@@ -86,7 +93,7 @@ fn rfc5321_4_4_a_trace_field_towards_smtp_only() {
     assert!(text.contains("from x__Evil:__ ([IPv6:2001:db8::1])"), "{text}");
     assert!(text.contains("with UTF8SMTP id") && !text.contains("for <"), "{text}");
     // White space at the front would continue our line.
-    assert_eq!(lines(&record(b" folded\r\n"), true), format!("{id}\r\n"));
+    assert_eq!(lines(&record(b" folded\r\n"), false), format!("{id}{received}\r\n"));
 }
 
 /// The content as the dialogue sends it, end of mail data included.
@@ -165,7 +172,7 @@ proptest! {
             .replace(['\r', '\n', '\0'], "").replace('\u{1}', "\r\n").into_bytes();
         for data in [data, clean] {
             let bare = lenient_lines(&data).len() != data.windows(2).filter(|w| w == b"\r\n").count() + 1;
-            let Ok(mail) = Mail::new(&record(&data), b"T: 1\r\n".to_vec()) else {
+            let Ok(mail) = Mail::new(&record(&data), b"T: 1\r\n".to_vec(), false) else {
                 prop_assert!(bare || data.contains(&0), "refused {data:?}");
                 continue;
             };

@@ -1,7 +1,7 @@
 //! `lmtp` and `smtp`: messages as they were received, to a mail server.
 //!
 //! * [`dialogue`] is the protocol: sans-IO, replies in, commands out.
-//! * `mail` checks a message and gives it its transfer form; `trace` writes the lines in front.
+//! * `mail` checks a message and gives it its transfer form, with the lines of `trace` in front.
 //! * `link` is a connection, `pool` holds them, `ledger` knows which recipients still wait.
 //!
 //! Each recipient is tracked alone (D11). 4yz: tried again, alone. 5yz: never again; once nobody
@@ -19,7 +19,6 @@ mod mail;
 mod offer;
 mod pool;
 mod reply;
-mod trace;
 
 use std::{
     path::Path,
@@ -43,6 +42,7 @@ use self::{
 use super::{
     ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions, client_config, read_secret,
     sink::{Sink, SinkFuture},
+    trace,
 };
 
 /// See the module's page. Export plane.
@@ -50,7 +50,8 @@ pub struct Relay {
     pool: Arc<Pool>,
     ledger: Ledger,
     lmtp: bool,
-    helo: String,
+    by: String,
+    return_path: bool,
     connections: usize,
 }
 
@@ -91,14 +92,16 @@ impl Relay {
             pool: Arc::new(Pool::new(target, options.connections)),
             ledger: Ledger::default(),
             lmtp: options.lmtp,
-            helo: options.helo.clone(),
+            by: options.by.clone(),
+            return_path: options.lmtp && options.return_path,
             connections: options.connections.clamp(1, 64),
         })
     }
 
     /// One record. With an error that concerns the others of a batch too: the server is not there.
     async fn deliver_one(&self, record: &Record) -> (Outcome, Option<SinkError>) {
-        let mail = match Mail::new(record, trace::lines(record, self.lmtp, &self.helo)) {
+        let trace = trace::lines(record, self.return_path, &self.by);
+        let mail = match Mail::new(record, trace, self.lmtp) {
             Ok(mail) => mail,
             Err(error) => return (Outcome::Refused(error), None),
         };

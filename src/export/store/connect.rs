@@ -1,31 +1,32 @@
 //! Which store is meant, and how it is reached.
 
-use std::{fs, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use object_store::{
     BackoffConfig, ClientOptions, ObjectStore, RetryConfig,
     aws::{AmazonS3Builder, Checksum, S3ConditionalPut},
-    local::LocalFileSystem,
 };
 
 use super::error;
-use crate::export::{ErrorClass, SinkError, StorePlace, install_crypto, read_secret};
+use crate::export::{SinkError, StorePlace, install_crypto, read_secret};
 
 /// Longest until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest that one request may take: 8 MiB at 2 Mbit/s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(32);
 
+/// Where objects are put.
+pub(super) enum Bucket {
+    /// A local folder. Its files are written by the code of `files`, for their modes' sake.
+    Folder(PathBuf),
+    /// Anything with an API.
+    Remote(Box<dyn ObjectStore>),
+}
+
 /// Makes the client; no connection yet.
-pub(super) fn connect(place: &StorePlace) -> Result<Box<dyn ObjectStore>, SinkError> {
+pub(super) fn connect(place: &StorePlace) -> Result<Bucket, SinkError> {
     match place {
-        StorePlace::Folder(dir) => {
-            let missing =
-                |e| SinkError::new(ErrorClass::Missing, format!("{}: {e}", dir.display()));
-            fs::create_dir_all(dir).map_err(missing)?;
-            let folder = LocalFileSystem::new_with_prefix(dir).map_err(error::classify)?;
-            Ok(Box::new(folder.with_fsync(true)))
-        }
+        StorePlace::Folder(dir) => Ok(Bucket::Folder(dir.clone())),
         StorePlace::S3 { bucket, endpoint, region, access_key, secret_key_file } => {
             install_crypto();
             // Without keys: those of the environment, or of the machine's role.
@@ -53,7 +54,7 @@ pub(super) fn connect(place: &StorePlace) -> Result<Box<dyn ObjectStore>, SinkEr
                 .with_client_options(client)
                 .with_retry(retry())
                 .build();
-            Ok(Box::new(store.map_err(error::classify)?))
+            Ok(Bucket::Remote(Box::new(store.map_err(error::classify)?)))
         }
     }
 }

@@ -12,6 +12,8 @@ mod error;
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::PathBuf,
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -25,19 +27,22 @@ use object_store::{
     PutMultipartOptions, PutOptions, path::Path,
 };
 
+use self::connect::Bucket;
 use super::{
-    DocumentOptions, ErrorClass, Outcome, Record, Sink, SinkError, StoreLayout, StoreOptions,
-    StorePlace,
-    files::{batch_name, jsonl},
+    DocumentOptions, ErrorClass, FileMode, Outcome, Record, Sink, SinkError, StoreLayout,
+    StoreOptions, StorePlace,
+    files::{batch_name, jsonl, make_dirs, put_file, sink_error},
     parquet, percent_encode,
     sink::{SinkFuture, all},
 };
-use crate::log::format_time_micros;
+use crate::log::{format_time_micros, sync_dir};
 
 /// A larger object goes in parts of so many octets: S3 wants at least 5 MiB, R2 equal ones.
 const PART_BYTES: usize = 8 << 20;
 /// User metadata of an S3 object may have 2 KB; the rest is for what a gateway adds.
 const METADATA_BYTES_MAX: usize = 1_536;
+/// Of these, kept for the note that something is missing.
+const METADATA_BYTES_NOTE: usize = 48;
 
 /// Puts records into an object store.
 ///
@@ -47,7 +52,7 @@ pub struct Store {
     options: StoreOptions,
     document: DocumentOptions,
     /// Made by the first check: the secret is read from its file then.
-    store: OnceLock<Box<dyn ObjectStore>>,
+    store: OnceLock<Bucket>,
     /// The store knows conditional puts, as far as we know.
     conditional: AtomicBool,
 }
@@ -66,12 +71,12 @@ impl Store {
         Self { options, document, store: OnceLock::new(), conditional }
     }
 
-    fn store(&self) -> Result<&dyn ObjectStore, SinkError> {
+    fn store(&self) -> Result<&Bucket, SinkError> {
         if let Some(store) = self.store.get() {
-            return Ok(store.as_ref());
+            return Ok(store);
         }
         let made = connect::connect(&self.options.place)?;
-        Ok(self.store.get_or_init(|| made).as_ref())
+        Ok(self.store.get_or_init(|| made))
     }
 
     fn path(&self, name: &str) -> Path {
@@ -82,8 +87,11 @@ impl Store {
     /// out, and nothing is left. Some keys may write but not take back: then the upload is left
     /// begun, which holds and costs nothing.
     async fn try_to_write(&self) -> Result<(), SinkError> {
-        let store = self.store()?;
         let path = self.path("mailrace-check");
+        let store = match self.store()? {
+            Bucket::Remote(store) => store,
+            Bucket::Folder(dir) => return folder_try(dir.clone(), self.options.mode).await,
+        };
         let mut upload = store.put_multipart(&path).await.map_err(error::classify)?;
         let _ = upload.abort().await;
         Ok(())
@@ -119,14 +127,14 @@ impl Store {
         of_records
     }
 
-    async fn put_mail(&self, store: &dyn ObjectStore, record: &Record) -> Outcome {
+    async fn put_mail(&self, bucket: &Bucket, record: &Record) -> Outcome {
         let path = self.path(&format!("{}.eml", record.id));
-        self.put(store, &path, record.data.clone(), self.attributes(record)).await
+        self.put(bucket, &path, record.data.clone(), self.attributes(record)).await
     }
 
     async fn put_batch(
         &self,
-        store: &dyn ObjectStore,
+        bucket: &Bucket,
         hour: &str,
         places: &[usize],
         records: &[Record],
@@ -142,16 +150,22 @@ impl Store {
             Err(error) => return Outcome::Retry(SinkError::new(ErrorClass::Other, error)),
         };
         let path = self.path(&format!("{hour}/{}.{extension}", batch_name(&of_hour)));
-        self.put(store, &path, octets.into(), Attributes::new()).await
+        self.put(bucket, &path, octets.into(), Attributes::new()).await
     }
 
     async fn put(
         &self,
-        store: &dyn ObjectStore,
+        bucket: &Bucket,
         path: &Path,
         octets: Bytes,
         attributes: Attributes,
     ) -> Outcome {
+        let store = match bucket {
+            Bucket::Remote(store) => store.as_ref(),
+            Bucket::Folder(dir) => {
+                return folder_put(dir.join(path.as_ref()), octets, self.options.mode).await;
+            }
+        };
         let done = if octets.len() > PART_BYTES {
             put_parts(store, path, &octets, attributes).await
         } else {
@@ -201,16 +215,39 @@ impl Store {
         }
         attributes.insert(Attribute::ContentType, "message/rfc822".into());
         let mut room = METADATA_BYTES_MAX;
+        // Those that are short first; then what there is room for, whole addresses only.
+        let mut truncated = Vec::new();
         for (name, value) in [
             ("mailrace-id", record.id.to_string()),
             ("mailrace-received-at", format_time_micros(record.received_at)),
+            ("mailrace-rcpt-count", record.rcpt_to.len().to_string()),
             ("mailrace-mail-from", percent_encode(&record.mail_from).into_owned()),
-            ("mailrace-rcpt-to", percent_encode(&record.rcpt_to.join(",")).into_owned()),
         ] {
-            if let Some(left) = room.checked_sub(name.len() + value.len()) {
-                room = left;
-                attributes.insert(Attribute::Metadata(name.into()), value.into());
+            match room.checked_sub(name.len() + value.len()) {
+                Some(left) => {
+                    room = left;
+                    attributes.insert(Attribute::Metadata(name.into()), value.into());
+                }
+                None => truncated.push(name.trim_start_matches("mailrace-")),
             }
+        }
+        let most = room.saturating_sub("mailrace-rcpt-to".len() + METADATA_BYTES_NOTE);
+        let mut paths = String::new();
+        for path in &record.rcpt_to {
+            let path = percent_encode(path);
+            if paths.len() + path.len() + 1 > most {
+                truncated.push("rcpt-to");
+                break;
+            }
+            if !paths.is_empty() {
+                paths.push(',');
+            }
+            paths += &path;
+        }
+        attributes.insert(Attribute::Metadata("mailrace-rcpt-to".into()), paths.into());
+        if !truncated.is_empty() {
+            let truncated = truncated.join(",");
+            attributes.insert(Attribute::Metadata("mailrace-truncated".into()), truncated.into());
         }
         attributes
     }
@@ -223,6 +260,40 @@ impl Sink for Store {
 
     fn deliver<'a>(&'a self, records: &'a [Record]) -> SinkFuture<'a, Vec<Outcome>> {
         Box::pin(self.deliver_all(records))
+    }
+}
+
+/// Whether a folder can be made and written to.
+async fn folder_try(dir: PathBuf, mode: FileMode) -> Result<(), SinkError> {
+    let work = move || {
+        make_dirs(&dir, mode)?;
+        let name = "mailrace-check";
+        put_file(&dir, name, b"", mode)?;
+        std::fs::remove_file(dir.join(name))
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| SinkError::new(ErrorClass::Other, error))?.map_err(sink_error)
+}
+
+/// Writes an object as a file. One that is there is of an earlier attempt, whole, and replaced if
+/// it is another.
+async fn folder_put(path: PathBuf, octets: Bytes, mode: FileMode) -> Outcome {
+    let work = move || {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str()))
+        else {
+            return Err(io::Error::from(io::ErrorKind::InvalidFilename));
+        };
+        make_dirs(dir, mode)?;
+        let same = |found: std::fs::Metadata| found.len() == octets.len() as u64;
+        if std::fs::metadata(&path).is_ok_and(same) {
+            return sync_dir(dir);
+        }
+        put_file(dir, name, &octets, mode)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => Outcome::Delivered,
+        Ok(Err(error)) => Outcome::Retry(sink_error(error)),
+        Err(error) => Outcome::Retry(SinkError::new(ErrorClass::Other, error)),
     }
 }
 

@@ -103,7 +103,8 @@ impl Sinks {
         for (at, (name, settings)) in exporters.into_iter().enumerate() {
             let retry = ["retry.initial=50ms".to_owned(), "retry.max=500ms".to_owned()];
             let named = [format!("name={name}"), format!("type={name}")];
-            for setting in named.iter().chain(&settings).chain(&retry) {
+            let batch = [format!("batch.records={BATCH}"), "batch.delay=20ms".to_owned()];
+            for setting in named.iter().chain(&settings).chain(&retry).chain(&batch) {
                 launch = launch.set(&format!("export.{at}.{setting}"));
             }
         }
@@ -190,12 +191,18 @@ impl Sinks {
     }
 }
 
-/// A mail as Dovecot had it: the id of its first line, and what follows.
+/// A mail as Dovecot had it: the id of its first line, and what follows our Received field.
 fn relayed(mail: &[u8]) -> (String, String) {
     let end = mail.iter().position(|octet| *octet == b'\n').unwrap() + 1;
     let line = std::str::from_utf8(&mail[..end]).unwrap();
     let id = line.strip_prefix("X-Mailrace-Id: ").expect("the line of the id").trim_end();
-    (id.to_owned(), format!("{:x}", Sha256::digest(&mail[end..])))
+    let rest = &mail[end..];
+    assert!(rest.starts_with(b"Received: from "));
+    let end = memchr::memmem::find_iter(rest, b"\r\n")
+        .map(|at| at + 2)
+        .find(|at| !matches!(rest.get(*at), Some(b' ' | b'\t')))
+        .unwrap();
+    (id.to_owned(), format!("{:x}", Sha256::digest(&rest[end..])))
 }
 
 /// What a JetStream stream has.

@@ -1,0 +1,118 @@
+//! `mailrace group replay`: deliver records again by recipient. The committed offset stays: what is
+//! wanted is noted in the journal of dead letters, which the exporter reads each second.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde_json::json;
+
+use super::plural;
+use crate::{
+    consumer::{Group, GroupError},
+    export::{REPLAY, RcptPattern},
+    log::{DeadLetter, DeadLetters, Fate, Log, Range},
+};
+
+/// Entries of one write.
+const LETTERS_AT_ONCE: usize = 1_000;
+
+#[derive(Args, Debug)]
+pub(super) struct ReplayArgs {
+    /// Name of the group
+    pub(super) group: String,
+    /// Only records with this forward-path in the envelope (RCPT TO); `*` stands for any
+    /// characters, as in '*@example.org'
+    #[arg(long, value_name = "PATTERN")]
+    rcpt: RcptPattern,
+    /// RANGE, as with `log cat`; records that the group has yet to get are left out in any case
+    #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
+    range: Option<Range>,
+    /// Only these shards
+    #[arg(long, value_delimiter = ',', value_name = "N,N")]
+    shard: Vec<u16>,
+    /// Print what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn replay(
+    group: &Group,
+    log: &Log,
+    args: &ReplayArgs,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> Result<(), GroupError> {
+    let bad = |what: String| GroupError::Io(io::Error::new(io::ErrorKind::InvalidInput, what));
+    let shards = log.shards()?;
+    if let Some(missing) = args.shard.iter().find(|shard| !shards.contains(shard)) {
+        return Err(bad(format!("there is no shard {missing}")));
+    }
+    let range = args.range.unwrap_or(Range::ALL);
+    if range.is_reversed() {
+        return Err(bad("the range is empty: it ends before it starts".to_owned()));
+    }
+    for shard in shards {
+        if !args.shard.is_empty() && !args.shard.contains(&shard) {
+            continue;
+        }
+        let (start, end) = log.ends(shard)?;
+        let committed = group.committed(shard)?.map_or(start, |committed| committed.offset);
+        let from = log.resolve(shard, range.from)?.max(start);
+        let to = range.to.map_or(Ok(end), |to| log.resolve(shard, to))?.min(committed);
+        let mut letters = group.dead_letters(shard)?;
+        let (mut wanted, mut dead) = (Vec::new(), 0_u64);
+        if from < to {
+            log.walk(shard, from, to, &mut |offset, record| {
+                if record.forward_paths().any(|path| args.rcpt.matches(path)) {
+                    // Its letter says what is still to be done; another one would hide that.
+                    match letters.get(offset) {
+                        Some(_) => dead += 1,
+                        None => wanted.push(offset),
+                    }
+                }
+                Ok(true)
+            })?;
+        }
+        if !args.dry_run {
+            for offsets in wanted.chunks(LETTERS_AT_ONCE) {
+                note(&mut letters, offsets, &args.rcpt)?;
+            }
+        }
+        let found = wanted.len() as u64;
+        if as_json {
+            let line = json!({
+                "group": group.name(),
+                "shard": shard,
+                "rcpt": args.rcpt.to_string(),
+                "redelivered": found,
+                "dead_letters": dead,
+                "dry_run": args.dry_run,
+            });
+            writeln!(out, "{line}")?;
+            continue;
+        }
+        let would = if args.dry_run { "would be" } else { "will be" };
+        write!(out, "shard {shard}: {} {would} redelivered", plural(found, "record"))?;
+        if dead > 0 {
+            let dead = plural(dead, "dead letter");
+            write!(out, "; {dead} left to `mailrace group dead requeue`")?;
+        }
+        writeln!(out)?;
+    }
+    if !args.dry_run && !as_json && !group.is_active()? {
+        writeln!(out, "group {} has no active consumer: they wait for it", group.name())?;
+    }
+    Ok(())
+}
+
+fn note(letters: &mut DeadLetters, offsets: &[u64], rcpt: &RcptPattern) -> io::Result<()> {
+    letters.add(offsets.iter().map(|&offset| DeadLetter {
+        offset,
+        at: 0,
+        class: REPLAY.to_owned(),
+        text: format!("to be delivered again to {rcpt}"),
+        attempts: 0,
+        rcpt: Some(rcpt.to_string()),
+    }))?;
+    letters.settle(offsets, Fate::Requeued)
+}
