@@ -397,6 +397,7 @@ fn files_are_private_whoever_made_the_directory_and_those_of_earlier_versions_be
         class: "refused".to_owned(),
         text: String::new(),
         attempts: 1,
+        rcpt: None,
     };
     DeadLetters::open(&groups.join("shard-000.dead")).unwrap().add([letter]).unwrap();
     fn all(dir: &Path, found: &mut Vec<(PathBuf, u32)>) {
