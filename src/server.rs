@@ -110,8 +110,9 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         let shard = u16::try_from(number).map_err(|_| "too many shards")?;
         let dir = data.make_shard(shard)?;
         let identity = log::Identity { node: data.node, shard };
-        let recovery = log::recover(&dir, identity)
+        let mut recovery = log::recover(&dir, identity)
             .map_err(|error| format!("recovery of {}: {error}", dir.display()))?;
+        not_below_committed(&data.path, shard, &mut recovery)?;
         for notice in &recovery.notices {
             tracing::warn!("{notice}");
         }
@@ -299,6 +300,27 @@ fn left_shards(dir: &Path, running: usize) -> io::Result<Vec<u16>> {
     let mut shards = log::Log::open(dir)?.shards()?;
     shards.retain(|shard| usize::from(*shard) >= running);
     Ok(shards)
+}
+
+/// An offset that a group has committed was given out: where the log ends before it, its end is lost,
+/// manifest and all, and no offset may come to name something else.
+fn not_below_committed(dir: &Path, shard: u16, recovery: &mut log::Recovery) -> io::Result<()> {
+    let committed = crate::consumer::highest_committed(dir, shard)?;
+    let end = recovery.next_offset.get();
+    if committed > end {
+        recovery.next_offset = log::Offset::new(committed);
+        recovery.damage.push(log::Fault {
+            shard,
+            segment: 0,
+            offset: end,
+            kind: log::FaultKind::Missing,
+            what: format!(
+                "the log ends at offset {end}, but a consumer group has committed {committed}: \
+                 records {end}..{committed} are missing; new mail gets offsets from {committed} on"
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// The exporters, with the port that the admin listener has got where its own was 0.

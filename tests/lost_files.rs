@@ -101,6 +101,43 @@ fn a_lost_front_segment_is_reported_everywhere() {
     assert!(!server.errors().contains("ERROR"), "{}", server.errors());
 }
 
+/// Everything of a shard is lost but where the exporter was: no offset is given out twice.
+#[test]
+fn an_offset_that_was_exported_is_never_given_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = Launch::new(dir.path())
+        .set("server.shards=1")
+        .set("log.segment_size=16MiB")
+        .set("export.0.name=hole")
+        .set("export.0.type=blackhole");
+    let server = launch.start();
+    send(&server, 5);
+    let delivered = ["exporter=\"hole\"", "result=\"delivered\""];
+    eventually("it is delivered", Duration::from_secs(20), || {
+        server.metric("mailrace_export_records_total", &delivered) == 5.0
+    });
+    assert_eq!(server.stop(), Some(0), "the offset is committed");
+    fs::remove_dir_all(dir.path().join("shard-000")).unwrap();
+    let server = launch.start();
+    assert!(server.errors().contains("records 0..5 are missing"), "{}", server.errors());
+    assert!(server.page("/readyz").1.contains("records 0..5 are missing"));
+    let id: mailrace::log::RecordId = send(&server, 1)[0].parse().unwrap();
+    assert_eq!(id.offset.get(), 5, "the next offset");
+    eventually("it is delivered", Duration::from_secs(20), || {
+        server.metric("mailrace_export_records_total", &delivered) == 1.0
+    });
+    // The offset file is lost as well: all is delivered again, and that is said.
+    assert_eq!(server.stop(), Some(0));
+    fs::remove_file(dir.path().join("groups/hole/shard-000.offset")).unwrap();
+    let server = launch.set("export.0.start=end").start();
+    eventually("it is said", Duration::from_secs(20), || {
+        server.errors().contains("the offset file is missing or damaged")
+    });
+    eventually("it is delivered again", Duration::from_secs(20), || {
+        server.metric("mailrace_export_records_total", &delivered) == 1.0
+    });
+}
+
 /// What `log prune` deletes is not missed.
 #[test]
 fn what_was_pruned_is_not_missed() {
@@ -109,10 +146,32 @@ fn what_was_pruned_is_not_missed() {
     let pruned = run(dir.path(), &["log", "prune", "--before", "5", "--json"]);
     assert_eq!(pruned.status.code(), Some(0), "{pruned:?}");
     assert!(!segments[0].exists(), "no server runs, so nothing is in progress: {}", out(&pruned));
+    let told = out(&run(dir.path(), &["log", "prune", "--before", "end", "--dry-run"]));
+    assert!(told.starts_with("shard 0: 1 segment, "), "{told}");
     assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
     let server = Server::start(dir.path());
     assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
     assert!(!server.errors().contains("ERROR"), "{}", server.errors());
+    // Beside a running server what is recent stays, unless the server says that nothing of mail that
+    // is being received is in it.
+    let told = out(&run(dir.path(), &["log", "prune", "--before", "end"]));
+    let why = "segment 3, records 5..10: kept, younger than an hour";
+    assert!(told.contains(why) && told.contains("--force"), "{told}");
+    send(&server, 1);
+    let told = out(&run(dir.path(), &["log", "prune", "--before", "end"]));
+    assert!(told.contains("kept, it is in use"), "{told}");
+    eventually("the server has looked twice", Duration::from_secs(30), || {
+        let told = run(dir.path(), &["log", "prune", "--before", "end", "--force", "--json"]);
+        out(&told).contains("\"segments\":1")
+    });
+    assert!(!segments[1].exists());
+    assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
+    // What a group has not exported stays, and the group is named.
+    assert_eq!(server.stop(), Some(0));
+    let group = dir.path().join("groups/late");
+    fs::create_dir_all(&group).unwrap();
+    let told = out(&run(dir.path(), &["log", "prune", "--before", "end", "--force"]));
+    assert!(told.contains("kept, not consumed: group late is at 0"), "{told}");
 }
 
 #[test]

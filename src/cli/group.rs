@@ -303,6 +303,9 @@ fn dead_letters(
             };
             let mut shown = 0;
             for shard in log.shards()? {
+                if let Some(fault) = group.dead_letters_fault(shard)? {
+                    eprintln!("mailrace: {fault}");
+                }
                 for letter in group.dead_letters(shard)?.pending() {
                     let id = id(shard, letter.offset);
                     if only.is_some_and(|only| only != id) {

@@ -4,12 +4,17 @@
 //! DIR/groups/NAME/active             locked, shared, by each consumer that is at work
 //! DIR/groups/NAME/shard-000.offset   committed offset, see `log::CommittedOffset`
 //! DIR/groups/NAME/shard-000.dead     dead letters, see `log::DeadLetters`
+//! DIR/groups/NAME/files              names of such files that were written, a line each
 //! ```
+//!
+//! A file that is listed and missing is lost, where it would otherwise be one that was never made: a
+//! group without its offset begins at the log start (duplicates, never loss), wherever a new one
+//! would.
 
 use std::{
     fmt,
     fs::{self, File},
-    io,
+    io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
 };
@@ -142,12 +147,66 @@ impl Group {
         self.dir.join(format!("shard-{shard:03}.offset"))
     }
 
-    /// Opens the committed offset of a shard; makes it where it is missing.
+    /// Opens the committed offset of a shard; makes it where it is missing. One that was lost, or
+    /// was cut short, is damaged.
     ///
     /// # Errors
     /// What the file system says.
     pub fn offset(&self, shard: u16) -> io::Result<(CommittedOffset, Found)> {
-        CommittedOffset::open(&self.offset_path(shard))
+        let path = self.offset_path(shard);
+        let (file, found) = CommittedOffset::open(&path)?;
+        let found = match found {
+            Found::Fresh if self.is_listed(&path)? => Found::Damaged,
+            Found::Committed(_) => {
+                self.list_file(&path)?;
+                found
+            }
+            found => found,
+        };
+        Ok((file, found))
+    }
+
+    /// Lists a file that holds something now, so that it is missed if it is lost.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn list_file(&self, path: &Path) -> io::Result<()> {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+        if self.is_listed(path)? {
+            return Ok(());
+        }
+        let list = self.dir.join("files");
+        let mut file = private_file().create(true).append(true).open(list)?;
+        // In front as well: the line before may be torn.
+        file.write_all(format!("\n{name}\n").as_bytes())?;
+        file.sync_data()?;
+        sync_dir(&self.dir)
+    }
+
+    fn is_listed(&self, path: &Path) -> io::Result<bool> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match fs::read_to_string(self.dir.join("files")) {
+            Ok(list) => Ok(list.lines().any(|line| line == name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is wrong with the dead letters of a shard, for an operator.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn dead_letters_fault(&self, shard: u16) -> io::Result<Option<String>> {
+        let letters = self.dead_letters(shard)?;
+        let path = letters.path();
+        if !path.exists() && self.is_listed(path)? {
+            let path = path.display();
+            return Ok(Some(format!("{path} is missing: the dead letters in it are not known")));
+        }
+        Ok((letters.damaged() > 0).then(|| {
+            let (path, damaged) = (path.display(), letters.damaged());
+            format!("{path}: {damaged} damaged lines: the dead letters they named are not known")
+        }))
     }
 
     /// The durable committed offset of a shard.
@@ -288,6 +347,15 @@ impl Group {
     }
 }
 
+/// The highest offset of a shard that a group has committed: all below it were given out.
+///
+/// # Errors
+/// What the file system says.
+pub fn highest_committed(data_dir: &Path, shard: u16) -> io::Result<u64> {
+    let needs = Group::needs(data_dir, shard)?;
+    Ok(needs.iter().filter(|need| !need.dead).map(|need| need.offset).max().unwrap_or(0))
+}
+
 /// The lowest offset of a shard that a group or one of its dead letters still needs; `None` where
 /// there is no group. A group that has committed nothing needs all.
 ///
@@ -295,4 +363,62 @@ impl Group {
 /// What the file system says.
 pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
     Ok(Group::needs(data_dir, shard)?.iter().map(|need| need.offset).min())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::DeadLetter;
+
+    fn group(dir: &Path) -> Group {
+        let group = Group::new(dir, "g").unwrap();
+        drop(group.activate().unwrap());
+        group
+    }
+
+    #[test]
+    fn a_lost_offset_is_no_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = group(dir.path());
+        let path = group.offset_path(0);
+        assert_eq!(group.offset(0).unwrap().1, Found::Fresh);
+        assert_eq!(group.offset(0).unwrap().1, Found::Fresh, "nothing was committed");
+        group.seek(0, 7).unwrap();
+        assert!(matches!(group.offset(0).unwrap().1, Found::Committed(at) if at.offset == 7));
+        for lost in [None, Some(0), Some(100)] {
+            match lost {
+                None => fs::remove_file(&path).unwrap(),
+                Some(len) => File::options().write(true).open(&path).unwrap().set_len(len).unwrap(),
+            }
+            assert_eq!(group.offset(0).unwrap().1, Found::Damaged, "{lost:?}");
+        }
+        assert_eq!(group.offset(1).unwrap().1, Found::Fresh, "another shard's was never made");
+    }
+
+    #[test]
+    fn lost_and_damaged_dead_letters_are_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = group(dir.path());
+        assert_eq!(group.dead_letters_fault(0).unwrap(), None);
+        let letter = |offset| DeadLetter {
+            offset,
+            at: 0,
+            class: "refused".to_owned(),
+            text: String::new(),
+            attempts: 1,
+            rcpt: None,
+        };
+        let mut letters = group.dead_letters(0).unwrap();
+        letters.add([letter(1), letter(2)]).unwrap();
+        group.list_file(letters.path()).unwrap();
+        assert_eq!(group.dead_letters_fault(0).unwrap(), None);
+        let mut octets = fs::read(letters.path()).unwrap();
+        octets[12] ^= 1;
+        fs::write(letters.path(), &octets).unwrap();
+        let damaged = group.dead_letters_fault(0).unwrap().unwrap();
+        assert!(damaged.contains("1 damaged lines"), "{damaged}");
+        fs::remove_file(letters.path()).unwrap();
+        let missing = group.dead_letters_fault(0).unwrap().unwrap();
+        assert!(missing.contains("shard-000.dead is missing"), "{missing}");
+    }
 }

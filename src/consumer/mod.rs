@@ -8,5 +8,5 @@
 mod group;
 mod reader;
 
-pub use group::{Active, Group, GroupError, Need, ShardGroup, lowest_needed};
+pub use group::{Active, Group, GroupError, Need, ShardGroup, highest_committed, lowest_needed};
 pub use reader::Reader;

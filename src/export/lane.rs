@@ -66,6 +66,8 @@ pub(super) struct Lane {
     reader: BatchReader,
     offset: CommittedOffset,
     dead: DeadLetters,
+    /// Its file is listed as one that must be there.
+    dead_listed: bool,
     /// Everything below is settled.
     done: u64,
     /// What the offset file holds.
@@ -117,6 +119,10 @@ impl Lane {
         let committed = place(&parts, found)?;
         if !matches!(found, Found::Committed(at) if at.offset == committed.offset) {
             offset.seek(|_| committed)?;
+            parts.group.list_file(offset.path())?;
+        }
+        if let Some(fault) = parts.group.dead_letters_fault(parts.shard)? {
+            tracing::error!(exporter = parts.exporter.name(), shard = parts.shard, "{fault}");
         }
         let dead = parts.group.dead_letters(parts.shard)?;
         let reader = Reader::open(parts.log.dir(), parts.shard, committed.offset)?
@@ -129,6 +135,7 @@ impl Lane {
             reader,
             offset,
             dead,
+            dead_listed: false,
             done: committed.offset,
             committed,
             committed_at: Instant::now(),
@@ -406,6 +413,10 @@ impl Lane {
         }
         if tick && !last {
             self.dead.refresh()?;
+            if !self.dead_listed && self.dead.pending().next().is_some() {
+                self.parts.group.list_file(self.dead.path())?;
+                self.dead_listed = true;
+            }
             let wanted = self.dead.requeued();
             if !wanted.is_empty() {
                 self.try_again(&wanted)?;
@@ -538,7 +549,7 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
             tracing::error!(
                 exporter = name,
                 shard,
-                "both slots of the offset file are damaged: begins at the log start"
+                "the offset file is missing or damaged: begins at the log start"
             );
             Ok(fresh(0))
         }

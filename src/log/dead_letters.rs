@@ -8,7 +8,8 @@
 //!
 //! An entry is durable before the committed offset passes its record. An operator asks for another
 //! try by an entry of their own; the consumer takes it up and writes how it ended. A torn line at
-//! the end was never acknowledged and is cut by the next append.
+//! the end was never acknowledged and is cut by the next append. A damaged line with good ones after
+//! it is passed over and counted: what it named is not known.
 
 use std::{
     collections::BTreeMap,
@@ -72,6 +73,7 @@ pub struct DeadLetters {
     read: u64,
     /// By offset: those nobody has dealt with; `true` for those to be tried again.
     pending: BTreeMap<u64, (DeadLetter, bool)>,
+    damaged: u64,
 }
 
 impl DeadLetters {
@@ -80,7 +82,8 @@ impl DeadLetters {
     /// # Errors
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut letters = Self { path: path.to_owned(), read: 0, pending: BTreeMap::new() };
+        let mut letters =
+            Self { path: path.to_owned(), read: 0, pending: BTreeMap::new(), damaged: 0 };
         letters.refresh()?;
         Ok(letters)
     }
@@ -88,6 +91,18 @@ impl DeadLetters {
     /// Those nobody has dealt with, by offset.
     pub fn pending(&self) -> impl Iterator<Item = &DeadLetter> {
         self.pending.values().map(|(letter, _)| letter)
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lines that are damaged: what they named is not known.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Offsets that are to be tried again.
@@ -119,10 +134,17 @@ impl DeadLetters {
         let len = file.metadata()?.len();
         let mut octets = vec![0; usize::try_from(len.saturating_sub(self.read)).unwrap_or(0)];
         file.read_exact_at(&mut octets, self.read)?;
+        let (mut bad, mut bad_bytes) = (0, 0);
         for line in octets.split_inclusive(|&octet| octet == b'\n') {
-            // Torn, or being written: looked at again next time.
-            let Some(entry) = decode(line) else { break };
-            self.read += line.len() as u64;
+            let Some(entry) = decode(line) else {
+                // Torn, or being written, unless a good line comes after it: looked at again next
+                // time.
+                bad += 1;
+                bad_bytes += line.len() as u64;
+                continue;
+            };
+            self.damaged += std::mem::take(&mut bad);
+            self.read += std::mem::take(&mut bad_bytes) + line.len() as u64;
             match entry {
                 Entry::Dead(letter) => {
                     self.pending.insert(letter.offset, (letter, false));
@@ -230,6 +252,23 @@ mod tests {
         consumer.add([letter(9)]).unwrap();
         assert!(consumer.requeued().is_empty(), "it died once more");
         assert_eq!(offsets(&DeadLetters::open(&path).unwrap()), [9]);
+    }
+
+    #[test]
+    fn a_damaged_line_hides_none_of_those_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shard-000.dead");
+        DeadLetters::open(&path).unwrap().add([letter(1), letter(2), letter(3)]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let first = whole.iter().position(|&octet| octet == b'\n').unwrap() + 1;
+        let mut damaged = whole.clone();
+        damaged[first + 20] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let mut letters = DeadLetters::open(&path).unwrap();
+        assert_eq!((offsets(&letters), letters.damaged()), (vec![1, 3], 1));
+        letters.add([letter(4)]).unwrap();
+        let letters = DeadLetters::open(&path).unwrap();
+        assert_eq!((offsets(&letters), letters.damaged()), (vec![1, 3, 4], 1), "nothing was cut");
     }
 
     #[test]
