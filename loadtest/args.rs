@@ -28,8 +28,18 @@ pub(super) enum Percentiles {
     Full,
 }
 
+/// Of `--help`.
+const EXIT_CODES: &str = "Exit codes:\n  \
+  0  the run was made and every condition was kept\n  \
+  1  the run could not be made, ended early, or no message was acknowledged\n  \
+  2  the options make no sense\n  \
+  3  a --fail-if condition holds, mail is missing from the log, or no rate kept the --search threshold\n  \
+  4  the run is INVALID: the load generator was the bottleneck, so its figures are not the server's\n \
+78  the configuration that names the data directory is wrong";
+
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct RunArgs {
     /// smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT or lmtp+unix:PATH
     #[arg(default_value = "smtp://127.0.0.1:2525")]
@@ -149,17 +159,17 @@ pub(super) struct RunArgs {
     #[arg(long, help_heading = "SMTP")]
     pub(super) allow_public_target: bool,
 
-    /// Read the log back: each 250 exactly once, octets equal; needs --log-dir
-    #[arg(long, requires = "log_dir", help_heading = "Check")]
+    /// Read the log back: each acknowledged message is there exactly once, byte for byte
+    #[arg(long, help_heading = "Check")]
     pub(super) verify: bool,
-    /// Follow the log as a consumer does, and tell how long after its 250 it sees each message;
-    /// needs --log-dir
-    #[arg(long, requires = "log_dir", help_heading = "Check")]
+    /// Follow the log as a consumer does, and measure how long after its 250 each message is seen
+    #[arg(long, help_heading = "Check")]
     pub(super) e2e: bool,
-    /// Data directory of the loaded server
+    /// Data directory of the loaded server, for --verify and --e2e [default: with `mailrace bench`,
+    /// log.dir of the configuration]
     #[arg(long, value_name = "DIR", help_heading = "Check")]
     pub(super) log_dir: Option<PathBuf>,
-    /// Exit with 3 where it holds: 'p99>50ms', 'e2e.p99>1s', 'errors>0'
+    /// Exit with code 3 if the condition holds: 'p99>50ms', 'e2e.p99>1s', 'errors>0'
     #[arg(long, value_name = "CONDITION", help_heading = "Check")]
     pub(super) fail_if: Vec<String>,
 

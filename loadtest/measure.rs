@@ -23,7 +23,9 @@ const LATENCY_MAX: u64 = 600_000_000_000;
 const SECOND: Nanos = 1_000_000_000;
 
 /// Different refusals whose text is kept.
-const SAMPLES_MAX: usize = 10;
+const SAMPLES_MAX: usize = 32;
+/// Characters of such a text.
+const SAMPLE_CHARS_MAX: usize = 200;
 
 /// Latencies in nanoseconds, to three digits.
 pub(super) fn histogram() -> Histogram<u64> {
@@ -224,9 +226,8 @@ pub(super) struct Measure {
     replies: Vec<u64>,
     pub(super) samples: Vec<(u16, String)>,
     pub(super) intervals: Vec<Interval>,
-    /// Response times in HdrHistogram's V2 form, one an interval; empty where nobody wants them.
+    /// Response times in HdrHistogram's V2 form, one an interval.
     pub(super) interval_histograms: Vec<Vec<u8>>,
-    keeps_histograms: bool,
     interval: Interval,
     interval_start: Nanos,
     interval_response: Histogram<u64>,
@@ -238,7 +239,7 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    pub(super) fn new(mail: Arc<Mail>, ledger: Option<Ledger>, keeps_histograms: bool) -> Self {
+    pub(super) fn new(mail: Arc<Mail>, ledger: Option<Ledger>) -> Self {
         Self {
             mail,
             window: Nanos::MAX..Nanos::MAX,
@@ -258,7 +259,6 @@ impl Measure {
             samples: Vec::new(),
             intervals: Vec::new(),
             interval_histograms: Vec::new(),
-            keeps_histograms,
             interval: Interval::default(),
             interval_start: Nanos::MAX,
             interval_response: histogram(),
@@ -357,6 +357,12 @@ impl Measure {
         }
     }
 
+    /// The first words that came with a code.
+    pub(super) fn words(&self, code: u16) -> Option<&str> {
+        let mut samples = self.samples.iter();
+        samples.find(|(known, _)| *known == code).map(|(_, text)| text.as_str())
+    }
+
     /// A connection failed.
     pub(super) fn connection_failed(&mut self, fault: Fault) {
         self.connection_faults.count(fault);
@@ -394,14 +400,27 @@ impl Measure {
         self.interval.seconds = (self.interval_start - self.window.start) as f64 / 1e9;
         self.interval.length = length as f64 / 1e9;
         self.interval.tell(histogram);
-        if self.keeps_histograms {
-            self.interval_histograms.push(pack(histogram));
-        }
+        // Quantiles of a second cannot be added up, its histograms can.
+        self.interval_histograms.push(pack(histogram));
         histogram.reset();
         self.intervals.push(self.interval);
         self.interval = Interval::default();
         self.interval_start += length;
     }
+}
+
+/// What a server said, fit for a terminal: no control character gets through.
+fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut out = String::new();
+    for character in text.chars().take(SAMPLE_CHARS_MAX) {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
 }
 
 /// HdrHistogram's V2 form: a few octets for each different latency.
@@ -423,7 +442,7 @@ impl Observer for Measure {
     fn reply(&mut self, line: Line<'_>) {
         self.replies[usize::from(line.code) - 200] += 1;
         if line.code >= 400 {
-            self.sample(line.code, || String::from_utf8_lossy(line.text).into_owned());
+            self.sample(line.code, || printable(line.text));
         }
     }
 

@@ -25,6 +25,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod search;
+mod server;
 mod share;
 mod socket;
 mod target;
@@ -75,11 +76,15 @@ enum Command {
     },
 }
 
-/// Runs the load tester. Exit codes: 0 ok, 1 failed, 2 usage, 3 threshold missed or mail lost.
-pub fn run(args: &LoadtestArgs) -> ExitCode {
+/// Finds the data directory of the loaded server where no flag names it.
+pub type FindDir<'a> = &'a dyn Fn() -> Result<PathBuf, ExitCode>;
+
+/// Runs the load tester. Exit codes: 0 ok, 1 failed, 2 usage, 3 threshold missed or mail lost,
+/// 4 the generator was the bottleneck.
+pub fn run(args: &LoadtestArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
     match &args.command {
-        None => run::run(&args.run),
-        Some(Command::Run(args)) => run::run(args),
+        None => run::run(&args.run, find_dir),
+        Some(Command::Run(args)) => run::run(args, find_dir),
         Some(Command::Compare { runs }) => run::compare(runs),
         Some(Command::Report { run, format, output }) => run::show(run, *format, output.as_deref()),
     }

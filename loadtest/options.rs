@@ -40,7 +40,7 @@ pub(super) struct Options {
     pub(super) search: Option<Condition>,
     pub(super) arrivals: Arrivals,
     pub(super) seed: u64,
-    /// As the report tells them.
+    /// As the report shows them.
     pub(super) told: Value,
 }
 
@@ -101,7 +101,8 @@ impl Options {
         let misbehaving: usize = misfits.iter().map(|misfit| misfit.connections).sum();
         within("threads", args.threads, args.connections - misbehaving)?;
         let plan = Plan {
-            address: target.address.clone(),
+            // The one that answers is chosen when the run starts.
+            address: target.addresses[0].clone(),
             from: if proxy.is_some() { None } else { net },
             proxy,
             style: Style {
@@ -126,7 +127,6 @@ impl Options {
             drain: nanos(args.drain),
             keep_ledger: args.verify,
             keep_ack_times: args.e2e,
-            keep_histograms: args.hdr_log.is_some(),
             misfits: misfits.into_iter().map(|misfit| with_mail(misfit, args)).collect(),
         };
         let told = tell(args, &plan, warmup, length);
@@ -142,6 +142,20 @@ impl Options {
             told,
         };
         Ok((options, mail(args)?))
+    }
+
+    /// How many messages are sent within so many seconds; `None` where nothing limits it.
+    pub(super) fn messages_at_most(&self, seconds: f64) -> Option<f64> {
+        if let Some(messages) = self.plan.messages {
+            return Some(messages as f64);
+        }
+        if let Some(rate) = self.told["rate_per_second"].as_f64() {
+            return Some(rate * seconds);
+        }
+        let stages = parse_stages(self.told["stages"].as_str()?).ok()?;
+        let of = |stage: &Stage| stage.length / 1e9 * stage.rate;
+        let warmup = self.plan.warmup as f64 / 1e9 * stages.first()?.rate;
+        Some(stages.iter().map(of).sum::<f64>() + warmup)
     }
 
     /// Another rate, for the next try of a search.
@@ -222,7 +236,7 @@ fn sizes(text: &str) -> Result<Sizes, String> {
         if (SIZE_MIN..=SIZE_MAX).contains(&bytes) {
             return Ok(bytes);
         }
-        Err(format!("{bytes} octets are out of range: {SIZE_MIN} to {SIZE_MAX}"))
+        Err(format!("{bytes} bytes are out of range: {SIZE_MIN} to {SIZE_MAX}"))
     };
     if let Some(mix) = text.strip_prefix("mix:") {
         return weights(mix, '=', size).map(Sizes::Mix);
@@ -262,7 +276,7 @@ fn weights<T>(
     Weighted::new(items).ok_or_else(|| "all weights are zero".to_owned())
 }
 
-fn parse_stages(text: &str) -> Result<Vec<Stage>, String> {
+pub(super) fn parse_stages(text: &str) -> Result<Vec<Stage>, String> {
     let stage = |item: &str| {
         let (time, rate) = item.split_once(':')?;
         let length = units::duration(time).ok()?.as_nanos() as f64;

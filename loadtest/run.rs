@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    FindDir,
     args::{Format, Percentiles, RunArgs},
     compare,
     consumer::Consumer,
@@ -19,18 +20,38 @@ use super::{
     report::{self, Report, Try},
     schedule::{Schedule, Stage},
     search,
+    server::{self, Server},
     verify::verify,
     view::View,
 };
-use crate::cli::{EXIT_FAILED, EXIT_USAGE};
+use crate::{
+    cli::{EXIT_FAILED, EXIT_USAGE},
+    log::Log,
+};
 
 /// A threshold was missed, or the log does not hold what was acknowledged.
 const EXIT_MISSED: u8 = 3;
+/// The generator was the bottleneck.
+const EXIT_INVALID: u8 = 4;
 /// Of the rate asked for, that a try of a search must reach.
 const REACHED: f64 = 0.98;
 
 /// `mailrace bench run`.
-pub(super) fn run(args: &RunArgs) -> ExitCode {
+pub(super) fn run(args: &RunArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
+    let mut args = args.clone();
+    if (args.verify || args.e2e) && args.log_dir.is_none() {
+        let Some(find_dir) = find_dir else {
+            eprintln!(
+                "mailrace bench: --verify and --e2e need --log-dir DIR, the server's data directory"
+            );
+            return ExitCode::from(EXIT_USAGE);
+        };
+        match find_dir() {
+            Ok(dir) => args.log_dir = Some(dir),
+            Err(code) => return code,
+        }
+    }
+    let args = &args;
     let (mut options, mail) = match Options::check(args) {
         Ok(checked) => checked,
         Err(what) => {
@@ -73,8 +94,20 @@ fn done(what: &str, result: io::Result<ExitCode>) -> ExitCode {
 }
 
 fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<ExitCode> {
+    if let Some(dir) = args.log_dir.as_deref().filter(|_| args.verify || args.e2e) {
+        // Known before the load, not after it.
+        Log::open(dir).map_err(|error| {
+            let what = format!("{} is not the server's data directory: {error}", dir.display());
+            io::Error::new(error.kind(), what)
+        })?;
+    }
     let mail = Arc::new(Mail::new(mail, run_number()));
     let mut view = View::new(args.no_tui, args.metrics_addr)?;
+    options.plan.address = options.target.reach()?;
+    let server = Server::find(&options.plan.address);
+    if options.search.is_none() {
+        server::announce(options, &mail, args.log_dir.as_deref());
+    }
     let (mut report, outcome) = if options.search.is_some() {
         search(options, &mail, &mut view)?
     } else {
@@ -82,8 +115,12 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
         let follow = |dir| Consumer::start(dir, Arc::clone(&mail), base);
         let log_dir = args.log_dir.as_deref().filter(|_| args.e2e);
         let consumer = log_dir.map(follow).transpose()?;
-        let outcome = engine::run(&options.plan, &mail, base, &mut view)?;
+        let watch = server.map(|server| server.watch(base));
+        let outcome = engine::run(&options.plan, &mail, base, &mut view);
+        let usage = watch.map(server::Watch::finish);
+        let outcome = outcome?;
         let mut report = Report::new(options, &outcome);
+        report.server = usage.map(|usage| usage.within(&outcome));
         if let Some(consumer) = consumer {
             report.tell_seen(&consumer.finish(&outcome.measure)?);
         }
@@ -103,16 +140,27 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
     Ok(verdict(options, &report, outcome.gave_up.as_deref()))
 }
 
-/// Tells on stderr what was missed; 3 where something was, 1 where nothing was acknowledged or the
+/// Says on stderr what was missed; 3 where something was, 4 where the generator was the bottleneck
+/// and nothing worse happened, 1 where nothing was acknowledged or the
 /// run ended before its time.
 fn verdict(options: &Options, report: &Report, gave_up: Option<&str>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
+    if !report.generator.valid {
+        eprintln!(
+            "mailrace bench: the run is INVALID: {}",
+            report.generator.invalid_because.join("; ")
+        );
+        code = ExitCode::from(EXIT_INVALID);
+    }
     if let Some(why) = gave_up {
         eprintln!("mailrace bench: {why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     if report.totals.acked == 0 {
-        eprintln!("mailrace bench: no message was acknowledged");
+        let why = report.commonest_refusal();
+        let why =
+            why.map_or(String::new(), |(code, text)| format!("; the server said: {code} {text}"));
+        eprintln!("mailrace bench: no message was acknowledged{why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     for condition in options.fail_if.iter().filter(|condition| condition.holds(report)) {

@@ -1,13 +1,16 @@
 //! Whom to load: `smtp://HOST:PORT`, `smtps://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
 
 use std::{
-    fmt,
-    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    fmt, io,
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
     path::PathBuf,
+    time::Duration,
 };
 
 /// Port of `mailrace serve` without a configuration file.
 const PORT: u16 = 2525;
+/// How long an address of several may take to answer.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// RFC 8314 §3.3.
 const TLS_PORT: u16 = 465;
 
@@ -24,11 +27,21 @@ pub(super) enum Address {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     url: String,
     pub(super) protocol: Protocol,
-    pub(super) address: Address,
+    /// All that the name has, in the resolver's order; one of a unix socket.
+    pub(super) addresses: Vec<Address>,
     /// The name a certificate must have; none of a unix socket.
     pub(super) host: Option<String>,
     /// TLS from the first octet on.
@@ -54,7 +67,7 @@ impl Target {
             return Ok(Self {
                 url: url.to_owned(),
                 protocol: Protocol::Lmtp,
-                address: Address::Unix(PathBuf::from(path)),
+                addresses: vec![Address::Unix(PathBuf::from(path))],
                 host: None,
                 is_tls: false,
             });
@@ -72,27 +85,46 @@ impl Target {
         if host.is_empty() || host.contains(['/', '@', '?', '#']) {
             return Err(bad("bad host"));
         }
-        let address = (host, port)
-            .to_socket_addrs()
-            .map_err(|error| format!("{url}: {error}"))?
-            .next()
-            .ok_or_else(|| format!("{url}: the host has no address"))?;
-        Ok(Self {
-            url: url.to_owned(),
-            protocol,
-            address: Address::Tcp(address),
-            host: Some(host.to_owned()),
-            is_tls,
-        })
+        let mut addresses = Vec::new();
+        for address in (host, port).to_socket_addrs().map_err(|error| format!("{url}: {error}"))? {
+            let address = Address::Tcp(address);
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(format!("{url}: the host has no address"));
+        }
+        Ok(Self { url: url.to_owned(), protocol, addresses, host: Some(host.to_owned()), is_tls })
     }
 
     /// Whether it lies beyond loopback and private networks, where a load test is an attack
     /// unless its owner agreed.
     pub(super) fn is_public(&self) -> bool {
-        match &self.address {
+        self.addresses.iter().any(|address| match address {
             Address::Unix(_) => false,
             Address::Tcp(address) => !is_private(address.ip()),
+        })
+    }
+
+    /// The first address that takes a connection. A name that has one address is not asked: the
+    /// run's own connections find out.
+    ///
+    /// # Errors
+    /// Where none does; the text lists what was tried.
+    pub(super) fn reach(&self) -> io::Result<Address> {
+        if let [address] = &self.addresses[..] {
+            return Ok(address.clone());
         }
+        let mut tried = Vec::new();
+        for address in &self.addresses {
+            let Address::Tcp(peer) = address else { return Ok(address.clone()) };
+            match TcpStream::connect_timeout(peer, CONNECT_WAIT) {
+                Ok(_) => return Ok(address.clone()),
+                Err(error) => tried.push(format!("{peer}: {error}")),
+            }
+        }
+        Err(io::Error::other(format!("no address of the host answers: {}", tried.join("; "))))
     }
 }
 
@@ -132,19 +164,19 @@ mod tests {
     #[test]
     fn urls_are_read() {
         let target = Target::parse("smtp://127.0.0.1:25").unwrap();
-        assert_eq!(target.address, Address::Tcp("127.0.0.1:25".parse().unwrap()));
+        assert_eq!(target.addresses, [Address::Tcp("127.0.0.1:25".parse().unwrap())]);
         assert_eq!(target.protocol, Protocol::Smtp);
         let target = Target::parse("lmtp://[::1]:24/").unwrap();
-        assert_eq!(target.address, Address::Tcp("[::1]:24".parse().unwrap()));
+        assert_eq!(target.addresses, [Address::Tcp("[::1]:24".parse().unwrap())]);
         let target = Target::parse("smtp://127.0.0.1").unwrap();
-        assert_eq!(target.address, Address::Tcp("127.0.0.1:2525".parse().unwrap()));
+        assert_eq!(target.addresses, [Address::Tcp("127.0.0.1:2525".parse().unwrap())]);
         let target = Target::parse("lmtp+unix:/run/lmtp").unwrap();
-        assert_eq!(target.address, Address::Unix("/run/lmtp".into()));
+        assert_eq!(target.addresses, [Address::Unix("/run/lmtp".into())]);
         for bad in ["", "127.0.0.1:25", "http://a", "smtp://", "smtp://127.0.0.1:x", "lmtp+unix:"] {
             assert!(Target::parse(bad).is_err(), "{bad}");
         }
         let target = Target::parse("smtps://[::1]").unwrap();
-        assert_eq!(target.address, Address::Tcp("[::1]:465".parse().unwrap()));
+        assert_eq!(target.addresses, [Address::Tcp("[::1]:465".parse().unwrap())]);
         assert_eq!((target.host.as_deref(), target.is_tls), (Some("::1"), true));
     }
 

@@ -56,6 +56,8 @@ pub(super) struct Dialogue {
     begun: Nanos,
     since: Nanos,
     fault: Option<Fault>,
+    /// First line of a refusal that has several.
+    words: Vec<u8>,
 }
 
 impl Dialogue {
@@ -74,6 +76,7 @@ impl Dialogue {
             begun: now,
             since: now,
             fault: None,
+            words: Vec::new(),
         }
     }
 
@@ -272,9 +275,18 @@ impl Dialogue {
             self.note_keyword(line.text);
         }
         if !line.is_final {
+            if line.code >= 400 && self.words.is_empty() {
+                self.words.extend_from_slice(line.text);
+            }
             return;
         }
-        observer.reply(line);
+        if self.words.is_empty() {
+            observer.reply(line);
+        } else {
+            // The first line of a refusal says most.
+            let words = std::mem::take(&mut self.words);
+            observer.reply(Line { text: &words, ..line });
+        }
         let positive = (200..300).contains(&line.code);
         // RFC 5321 §3.8: 421 may answer any command, and the server closes.
         if line.code == 421 && self.state != State::Quitting {

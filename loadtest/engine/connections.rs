@@ -7,6 +7,7 @@ use mio::{Token, event::Event};
 use super::{
     super::{
         dialogue::{Context, Dialogue, Fault, Nanos, Ticket},
+        measure::Measure,
         outbox::SLICES_MAX,
         socket::Connection,
         tls::{self, Heard, Tls},
@@ -92,7 +93,7 @@ impl Worker<'_> {
         slot.tls = None;
         if let Some(fault) = fault {
             self.measure.connection_failed(fault);
-            if let Some((text, is_final)) = told(fault) {
+            if let Some((text, is_final)) = told(fault, &self.measure) {
                 let error = if is_final { &mut self.last_error } else { &mut self.last_trouble };
                 error.get_or_insert_with(|| io::Error::other(text));
             }
@@ -358,14 +359,24 @@ impl Worker<'_> {
 }
 
 /// What is told where no connection comes to stand, and whether there is no use to try again.
-fn told(fault: Fault) -> Option<(&'static str, bool)> {
+fn told(fault: Fault, measure: &Measure) -> Option<(String, bool)> {
     // RFC 5321 §4.2.1: 4yz may be over the next time.
     let is_final = |code: Option<u16>| code.is_none_or(|code| code >= 500);
+    let refused = |what: &str, code: Option<u16>| {
+        let said = match code {
+            Some(code) => format!(": {code} {}", measure.words(code).unwrap_or_default()),
+            None => ": it does not offer it".to_owned(),
+        };
+        Some((format!("the server refuses {what}{}", said.trim_end()), is_final(code)))
+    };
     match fault {
-        Fault::Starttls(code) => Some(("the server refuses STARTTLS", is_final(code))),
-        Fault::Auth(code) => Some(("the server refuses AUTH PLAIN", is_final(code))),
-        Fault::HandshakeTimeout => Some(("the TLS handshake took too long", false)),
-        Fault::Handshake => Some(("the TLS handshake failed", false)),
+        Fault::Rejected(code) => refused("the session", Some(code)),
+        Fault::Starttls(code) => refused("STARTTLS", code),
+        Fault::Auth(code) => refused("AUTH PLAIN", code),
+        Fault::HandshakeTimeout => Some(("the TLS handshake took too long".to_owned(), false)),
+        Fault::Handshake => Some(("the TLS handshake failed".to_owned(), false)),
+        Fault::Closed => Some(("the server closes the connection".to_owned(), false)),
+        Fault::Protocol => Some(("what the server says is not SMTP".to_owned(), false)),
         _ => None,
     }
 }

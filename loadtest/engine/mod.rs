@@ -67,8 +67,6 @@ pub(super) struct Plan {
     pub(super) keep_ledger: bool,
     /// The time of each 250.
     pub(super) keep_ack_times: bool,
-    /// A histogram of each second.
-    pub(super) keep_histograms: bool,
     /// Misbehaving clients beside the connections.
     pub(super) misfits: Vec<(Misfit, Mail)>,
 }
@@ -77,6 +75,8 @@ pub(super) struct Plan {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) measure: Measure,
+    /// When the measured window began, seconds since the start of the run.
+    pub(super) started: f64,
     /// Seconds that were measured.
     pub(super) seconds: f64,
     /// Of each thread in the measured window.
@@ -167,6 +167,7 @@ fn merge(parts: Vec<Part>, plan: &Plan, common: &Common) -> Outcome {
     }
     Outcome {
         measure: merged.expect("a run has a thread, and none of them failed"),
+        started: start as f64 / 1e9,
         seconds: (end - start) as f64 / 1e9,
         usages,
         extensions: common.extensions().unwrap_or_default(),

@@ -112,10 +112,8 @@ impl<'a> Worker<'a> {
         let schedule = plan.schedule.clone().map(|schedule| schedule.share(share));
         let alarm = schedule.is_some().then(|| Alarm::new(poll.registry(), ALARM)).transpose()?;
         let ledger = plan.keep_ledger.then(Ledger::default);
-        // Quantiles of a second cannot be added up, its histograms can.
-        let keep_histograms = plan.keep_histograms || share.of > 1;
         let connections = share.part(plan.connections);
-        let mut measure = Measure::new(Arc::clone(mail), ledger, keep_histograms);
+        let mut measure = Measure::new(Arc::clone(mail), ledger);
         measure.keeps_ack_times = plan.keep_ack_times;
         Ok(Self {
             plan,

@@ -3,10 +3,7 @@
 use std::fmt::Write;
 
 use super::{Distribution, Report};
-use crate::cli::bench::loadtest::{
-    dialogue::Phase,
-    units::{show_bytes, show_count, show_seconds},
-};
+use crate::cli::bench::loadtest::units::{show_bytes, show_count, show_seconds};
 
 /// The report in lines.
 pub(in super::super) fn text(report: &Report) -> String {
@@ -44,19 +41,13 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         }
         writeln!(out, ")")?;
     }
-    write!(out, " by phase ")?;
-    for phase in Phase::ALL {
-        let times = match phase {
-            Phase::Tls => report.latency.tls.as_ref(),
-            _ => report.latency.phases.get(phase.name()),
-        };
-        if let Some(times) = times
-            && times.count > 0
-        {
-            write!(out, "  {} {}", phase.name(), show_seconds(times.p50))?;
+    if report.phases().next().is_some() {
+        write!(out, " by phase ")?;
+        for (name, times) in report.phases() {
+            write!(out, "  {name} {}", show_seconds(times.p50))?;
         }
+        writeln!(out, "    (p50)")?;
     }
-    writeln!(out, "    (p50)")?;
     if let Some(tls) = &report.tls {
         let (full, resumed) = (show_count(tls.full), show_count(tls.resumed));
         let failed = show_count(tls.failed);
@@ -100,23 +91,68 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
             }
         }
         writeln!(out)?;
-        for (code, text) in &report.errors.samples {
-            writeln!(out, "            {code} {text}")?;
+    }
+    if let Some(server) = &report.server {
+        let memory = show_bytes(server.resident_bytes_max as f64);
+        writeln!(
+            out,
+            " server     cpu {:.0} %   {memory} resident at most    ({}, process {})",
+            server.cpu_mean * 100.0,
+            server.name,
+            server.pid,
+        )?;
+    }
+    for (code, count, text) in report.refusals() {
+        writeln!(out, " replies    {code} x {}   {text}", show_count(count))?;
+    }
+    for (name, tally) in report.scenario.iter().flatten() {
+        let count = show_count;
+        write!(out, " scenario   {name}: {} connections", count(tally.connections))?;
+        write!(out, "   {} acked   {} rejected", count(tally.acked), count(tally.rejected))?;
+        write!(out, "   {} closed by the server", count(tally.closed_by_server))?;
+        write!(out, "   {} left    replies", count(tally.left))?;
+        for (code, number) in &tally.replies {
+            write!(out, " {code} x {}", count(*number))?;
+        }
+        writeln!(out)?;
+    }
+    for one in report.search.iter().flatten() {
+        writeln!(
+            out,
+            " search     {}/s asked   {}/s reached   p99 {}   {}",
+            show_count(one.asked_per_second.round() as u64),
+            show_count(one.got_per_second.round() as u64),
+            show_seconds(one.p99),
+            if one.holds { "holds" } else { "missed" },
+        )?;
+    }
+    if let Some(tries) = &report.search {
+        let held = tries.iter().filter(|one| one.holds).map(|one| one.asked_per_second);
+        match held.reduce(f64::max) {
+            Some(best) => writeln!(
+                out,
+                " result     {}/s is the highest rate that keeps {}",
+                show_count(best.round() as u64),
+                report.options["search"].as_str().unwrap_or("the threshold"),
+            )?,
+            None => writeln!(out, " result     no rate that was tried keeps the threshold")?,
         }
     }
     for reason in &generator.invalid_because {
-        writeln!(
-            out,
-            " INVALID    {reason}: the figures tell of the generator, not of the server"
-        )?;
+        writeln!(out, " INVALID    {reason}: the figures are the generator's, not the server's")?;
     }
     Ok(())
 }
 
-fn headline(report: &Report) -> String {
+pub(super) fn headline(report: &Report) -> String {
     let options = &report.options;
     let number = |key: &str| options[key].as_f64();
     let mut parts = vec![report.target.clone()];
+    if let Some(address) = &report.address
+        && !report.target.contains(address.as_str())
+    {
+        parts[0] += &format!(" ({address})");
+    }
     parts.push(match (options["loop"].as_str(), number("rate_per_second")) {
         (Some("open"), Some(rate)) => {
             let arrivals = options["arrivals"].as_str().unwrap_or_default();

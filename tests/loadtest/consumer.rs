@@ -53,7 +53,7 @@ fn every_form_of_the_report_tells_it() {
     assert!(last.parse::<f64>().is_ok(), "{csv}");
     let output = bench(&["report", saved, "--format", "html"]);
     let html = String::from_utf8(output.stdout).unwrap();
-    assert!(html.contains("<h2>From the 250 to a consumer</h2>"), "no plot");
+    assert!(html.contains("<figcaption>From the 250 to a consumer</figcaption>"), "no plot");
     let output = bench(&[&run[..], &["--fail-if", "e2e.max>=0s"]].concat());
     assert_eq!(output.status.code(), Some(3));
 }

@@ -13,6 +13,7 @@ mod proxy;
 mod threads;
 mod tls;
 mod view;
+mod words;
 
 use std::{
     fs,
@@ -44,7 +45,9 @@ fn bench(arguments: &[&str]) -> Output {
 #[track_caller]
 fn report(server: SocketAddr, arguments: &[&str]) -> Value {
     let (output, report) = outcome(server, arguments);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    // 4: this machine was too busy for figures worth anything, which is not what is asked here.
+    let code = output.status.code();
+    assert!(matches!(code, Some(0 | 4)), "{code:?} {}", String::from_utf8_lossy(&output.stderr));
     report
 }
 
@@ -399,7 +402,8 @@ fn saved_runs_are_compared_and_shown() {
             "--percentiles",
             "full",
         ]);
-        assert!(output.status.success());
+        // 4: the machine was too busy for figures worth anything.
+        assert!(matches!(output.status.code(), Some(0 | 4)));
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.starts_with("mailrace bench  smtp://127.0.0.1:"), "{text}");
         assert!(text.contains("percentile"), "{text}");

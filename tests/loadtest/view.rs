@@ -37,7 +37,8 @@ fn draw(arguments: &[&str]) -> (String, String) {
         String::from_utf8(octets).unwrap()
     });
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{arguments:?}");
+    // 4: the machine was too busy for figures worth anything.
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{arguments:?}");
     (reader.join().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 

@@ -1,0 +1,255 @@
+//! The loaded server, where it runs on this machine: what it uses while the load runs, and how much
+//! of its disk the load may fill.
+
+use std::{
+    fs, io,
+    net::{IpAddr, UdpSocket},
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    engine::Outcome,
+    mail::Mail,
+    options::Options,
+    report::{ServerSample, ServerUsage},
+    target::Address,
+    units::{show_bytes, show_count, show_seconds},
+};
+
+const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// Messages whose mean size stands for all.
+const MEAN_OF: u64 = 1_000;
+/// Less than this fills no disk worth a word.
+const WORTH_A_WORD: f64 = 256.0 * 1024.0 * 1024.0;
+
+/// A process of this machine that listens on the target's address.
+#[derive(Debug)]
+pub(super) struct Server {
+    pid: u32,
+    name: String,
+}
+
+/// Samples the process on a thread of its own.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Sender<()>,
+    thread: JoinHandle<Samples>,
+}
+
+/// Seconds since the start of the run, CPU seconds, resident bytes.
+#[derive(Debug)]
+pub(super) struct Samples {
+    server: Server,
+    samples: Vec<(f64, f64, u64)>,
+}
+
+impl Server {
+    /// The owner of the listening socket; `None` where it is on another machine or belongs to
+    /// somebody whose descriptors we may not see.
+    pub(super) fn find(address: &Address) -> Option<Self> {
+        let inodes = match address {
+            Address::Tcp(address) => {
+                is_local(address.ip()).then(|| listening_tcp(address.port()))?
+            }
+            Address::Unix(path) => listening_unix(path),
+        };
+        let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+        if wanted.is_empty() {
+            return None;
+        }
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let mut pids: Vec<u32> =
+            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        pids.sort_unstable();
+        let pid = pids.into_iter().find(|pid| {
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+            descriptors.is_ok_and(|descriptors| {
+                descriptors.flatten().any(|descriptor| {
+                    let link = fs::read_link(descriptor.path()).unwrap_or_default();
+                    link.to_str().is_some_and(|link| wanted.iter().any(|wanted| wanted == link))
+                })
+            })
+        })?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(Self { pid, name: name.trim().to_owned() })
+    }
+
+    /// Samples it until the watch ends.
+    pub(super) fn watch(self, base: Instant) -> Watch {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut samples = Vec::new();
+            loop {
+                // A server that ends under the load has no more to show.
+                let Some((cpu, resident)) = usage(self.pid) else { break };
+                samples.push((base.elapsed().as_secs_f64(), cpu, resident));
+                if stopped.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+            Samples { server: self, samples }
+        });
+        Watch { stop, thread }
+    }
+}
+
+impl Watch {
+    pub(super) fn finish(self) -> Samples {
+        drop(self.stop);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Samples {
+    /// What was used in the measured window.
+    pub(super) fn within(&self, outcome: &Outcome) -> ServerUsage {
+        let mut samples = Vec::new();
+        for pair in self.samples.windows(2) {
+            let (&(from, before, _), &(to, after, resident)) = (&pair[0], &pair[1]);
+            let seconds = to - outcome.started;
+            if to > from && seconds > 0.0 && seconds <= outcome.seconds + SAMPLE_EVERY.as_secs_f64()
+            {
+                let cpu = (after - before) / (to - from);
+                samples.push(ServerSample { seconds, cpu, resident_bytes: resident });
+            }
+        }
+        let count = samples.len().max(1) as f64;
+        ServerUsage {
+            pid: self.server.pid,
+            name: self.server.name.clone(),
+            cpu_mean: samples.iter().map(|sample| sample.cpu).sum::<f64>() / count,
+            resident_bytes_max: samples.iter().map(|one| one.resident_bytes).max().unwrap_or(0),
+            samples,
+        }
+    }
+}
+
+/// CPU seconds of all its threads, and resident bytes.
+fn usage(pid: u32) -> Option<(f64, u64)> {
+    // SAFETY: it has no preconditions.
+    let (ticks, page) =
+        unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold blanks: fields are counted from its end (proc(5)).
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    let cpu = (number(11)? + number(12)?) / ticks.max(1) as f64;
+    Some((cpu, number(21)? as u64 * page.max(0) as u64))
+}
+
+/// An address of this machine can be bound to.
+fn is_local(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Inodes of listening sockets with that port. /proc/net/tcp: `sl local remote st ... inode`.
+fn listening_tcp(port: u16) -> Vec<String> {
+    let mut inodes = Vec::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let table = fs::read_to_string(path).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, ..] = fields[..] else { continue };
+            let is_ours = local
+                .rsplit_once(':')
+                .is_some_and(|(_, found)| u16::from_str_radix(found, 16) == Ok(port));
+            if let (true, "0A", Some(inode)) = (is_ours, state, fields.get(9)) {
+                inodes.push((*inode).to_owned());
+            }
+        }
+    }
+    inodes
+}
+
+/// The same of a path. /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`.
+fn listening_unix(path: &Path) -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let fields = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = fields.filter(|fields| fields.get(7).is_some_and(|found| Path::new(found) == path));
+    // __SO_ACCEPTCON: it listens.
+    ours.filter(|fields| fields[3] == "00010000").map(|fields| fields[6].to_owned()).collect()
+}
+
+/// Says on stderr, before the load, how much the log of a server on this machine may grow.
+pub(super) fn announce(options: &Options, mail: &Mail, dir: Option<&Path>) {
+    if let Some(words) = forecast(options, mail, dir) {
+        eprintln!("mailrace bench: {words}");
+    }
+}
+
+fn forecast(options: &Options, mail: &Mail, dir: Option<&Path>) -> Option<String> {
+    let plan = &options.plan;
+    let is_here = match &plan.address {
+        Address::Tcp(address) => is_local(address.ip()),
+        Address::Unix(_) => true,
+    };
+    if !is_here {
+        return None;
+    }
+    let mean =
+        (0..MEAN_OF).map(|sequence| mail.bytes(sequence)).sum::<usize>() as f64 / MEAN_OF as f64;
+    let free = dir.and_then(|dir| free_bytes(dir).ok());
+    let room = free.map_or(String::new(), |free| format!(" ({} are free there)", show_bytes(free)));
+    let seconds = plan.warmup.saturating_add(plan.length) as f64 / 1e9;
+    let Some(messages) = options.messages_at_most(seconds) else {
+        // At the speed of a good disk, so that nobody is surprised.
+        let rate = 20_000.0;
+        let bytes = rate * mean * seconds;
+        return (bytes > WORTH_A_WORD).then(|| {
+            format!(
+                "a server on this machine that keeps its mail may fill its disk: nothing limits \
+                 the rate, and {} messages/s for {} would be {}{room}; -r or -n sets a limit",
+                show_count(rate as u64),
+                show_seconds(seconds),
+                show_bytes(bytes),
+            )
+        });
+    };
+    let bytes = messages * mean;
+    let is_tight = free.is_some_and(|free| bytes > free / 2.0);
+    (bytes > WORTH_A_WORD || is_tight).then(|| {
+        format!(
+            "a server on this machine that keeps its mail gets up to {} of it{room}",
+            show_bytes(bytes)
+        )
+    })
+}
+
+fn free_bytes(dir: &Path) -> io::Result<f64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: all zero is a valid `statvfs`, plain numbers.
+    let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a NUL, and the pointer is valid for the call.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut facts) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(facts.f_bavail as f64 * facts.f_frsize as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::unix::net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_listening_socket_is_found_and_its_use_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server::find(&Address::Tcp(listener.local_addr().unwrap())).unwrap();
+        assert_eq!(server.pid, std::process::id());
+        let (cpu, resident) = usage(server.pid).unwrap();
+        assert!(cpu >= 0.0 && resident > 100_000, "{cpu} {resident}");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(Server::find(&Address::Unix(path)).unwrap().pid, std::process::id());
+        // RFC 5737: not ours.
+        assert!(Server::find(&Address::Tcp("192.0.2.1:25".parse().unwrap())).is_none());
+        assert!(free_bytes(dir.path()).unwrap() > 0.0);
+    }
+}
