@@ -67,29 +67,30 @@ pub(super) struct RunArgs {
     /// How long to measure [default: 10s]
     #[arg(short = 'z', long, value_parser = units::duration, help_heading = "Load")]
     pub(super) duration: Option<Duration>,
-    /// Send so many messages instead
+    /// Send this many messages instead of measuring for a time
     #[arg(short = 'n', long, value_parser = units::count, value_name = "N", conflicts_with = "duration", help_heading = "Load")]
     pub(super) messages: Option<u64>,
     /// Load before the measured time [default: 3s, with -n 0s]
     #[arg(long, value_parser = units::duration, value_name = "TIME", help_heading = "Load")]
     pub(super) warmup: Option<Duration>,
-    /// Then QUIT and a new connection
+    /// Messages sent over one connection before it says QUIT and a new one is opened
     #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Load")]
     pub(super) messages_per_connection: u64,
-    /// Skip and count a message that waited so long for a free connection (open loop)
+    /// Skip, and count, a message that has waited this long for a free connection (open loop)
     #[arg(long, value_parser = units::duration, default_value = "5s", value_name = "TIME", help_heading = "Load")]
     pub(super) late_limit: Duration,
-    /// Messages sent and not yet answered on one connection; above 1 needs pipelining
+    /// Messages sent but not yet answered on one connection; more than 1 needs pipelining
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Load")]
     pub(super) in_flight: usize,
-    /// Give a connection up that gets no reply for so long
+    /// Close a connection that has got no reply for this long
     #[arg(long, value_parser = units::duration, default_value = "60s", value_name = "TIME", help_heading = "Load")]
     pub(super) timeout: Duration,
-    /// Wait so long for outstanding replies at the end
+    /// How long to wait for outstanding replies at the end
     #[arg(long, value_parser = units::duration, default_value = "10s", value_name = "TIME", help_heading = "Load")]
     pub(super) drain: Duration,
 
-    /// 10k, 1k..100k (uniform) or mix:2k=70,50k=25,5m=5
+    /// Bytes of a message (k, m and g are powers of 1024): 10k, 1k..100k (uniform) or
+    /// mix:2k=70,50k=25,5m=5 (by weight)
     #[arg(long, default_value = "10k", help_heading = "Mail")]
     pub(super) size: String,
     /// Send these messages: a directory of them, or an mbox file
@@ -117,7 +118,7 @@ pub(super) struct RunArgs {
     /// Recipient domains by weight: a.test:75,b.test:25
     #[arg(long, value_name = "DOMAIN:WEIGHT,...", help_heading = "Mail")]
     pub(super) domains: Option<String>,
-    /// Of all that is random
+    /// Seed of everything random: the same seed makes the same mail and schedule
     #[arg(long, default_value_t = 1, help_heading = "Mail")]
     pub(super) seed: u64,
 
@@ -133,10 +134,10 @@ pub(super) struct RunArgs {
     /// TLS by STARTTLS; smtps:// is TLS from the first octet on
     #[arg(long, help_heading = "SMTP")]
     pub(super) starttls: bool,
-    /// Take any certificate
+    /// Accept any certificate
     #[arg(long, conflicts_with = "ca_file", help_heading = "SMTP")]
     pub(super) insecure: bool,
-    /// Authorities to believe, PEM, instead of the system's
+    /// Certificate authorities to trust (PEM), instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) ca_file: Option<PathBuf>,
     /// A full handshake for each connection; without it tickets of earlier ones are used
@@ -179,13 +180,13 @@ pub(super) struct RunArgs {
     /// Form of the report
     #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
     pub(super) format: Format,
-    /// Write the report there instead of stdout
+    /// Write the report to this file instead of stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(super) output: Option<PathBuf>,
-    /// Also keep the report as JSON
+    /// Also save the report as JSON, for `compare` and `report`
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) save: Option<PathBuf>,
-    /// Keep the response times of each second as an HdrHistogram log
+    /// Save the response times of each second as an HdrHistogram log
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) hdr_log: Option<PathBuf>,
     /// How much of the distribution the text shows

@@ -83,7 +83,7 @@ impl FromStr for Condition {
         let bad = |what: &str| {
             format!(
                 "{text:?}: {what}; write NAME>VALUE with >, <, >= or <=, NAME one of p50 p90 p99 \
-                 p99.9 p99.99 max mean, the same behind service. or e2e., errors, failed, late, rate, cpu"
+                 p99.9 p99.99 max mean, these also with service. or e2e. before them, errors, failed, late, rate, cpu"
             )
         };
         let at = text.find(['<', '>']).ok_or_else(|| bad("no comparison"))?;

@@ -1,6 +1,6 @@
 //! The load tester: SMTP and LMTP clients by the thousand on a few threads.
 //!
-//! The architecture page tells how the parts hang together.
+//! The architecture page shows how the parts hang together.
 
 mod alarm;
 mod args;
@@ -70,7 +70,7 @@ enum Command {
         /// Form of the report
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
-        /// Write it there instead of stdout
+        /// Write it to this file instead of stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },

@@ -14,7 +14,7 @@ pub(in super::super) fn text(report: &Report) -> String {
 }
 
 fn write(out: &mut String, report: &Report) -> std::fmt::Result {
-    writeln!(out, "mailrace bench  {}", headline(report))?;
+    writeln!(out, "mailrace bench  {}", headline(report).join("   "))?;
     let totals = &report.totals;
     let rate = &report.rate;
     let per_hour = rate.messages_per_hour;
@@ -144,7 +144,8 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-pub(super) fn headline(report: &Report) -> String {
+/// What was run, in words.
+pub(super) fn headline(report: &Report) -> Vec<String> {
     let options = &report.options;
     let number = |key: &str| options[key].as_f64();
     let mut parts = vec![report.target.clone()];
@@ -173,7 +174,7 @@ pub(super) fn headline(report: &Report) -> String {
         None => format!("{:.2} s", report.totals.seconds),
     });
     parts.push(options["size"].as_str().unwrap_or("corpus").to_owned());
-    parts.join("   ")
+    parts
 }
 
 fn spread(times: &Distribution) -> String {

@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, HandshakeKind, pki_types::ServerName,
+};
 
 use super::super::socket::Connection;
 
@@ -28,12 +30,63 @@ impl fmt::Display for Error {
 
 impl From<rustls::Error> for Error {
     fn from(error: rustls::Error) -> Self {
-        let text = error.to_string();
         match error {
-            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
-                Self::Certificate(text)
+            rustls::Error::InvalidCertificate(fault) => {
+                Self::Certificate(format!("the server's certificate {}", verdict(&fault)))
             }
-            _ => Self::Broken(text),
+            rustls::Error::NoCertificatesPresented => {
+                Self::Certificate("the server shows no certificate".to_owned())
+            }
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+/// rustls shows most of these by the names of its types.
+fn verdict(fault: &CertificateError) -> &'static str {
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "is not valid yet"
+        }
+        CertificateError::Revoked => "is revoked",
+        CertificateError::UnknownIssuer => {
+            "is signed by no authority that is trusted here (--ca-file names one)"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "is for another name"
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "is not for servers"
+        }
+        CertificateError::BadSignature => "has a wrong signature",
+        CertificateError::BadEncoding => "cannot be read",
+        _ => {
+            "is not acceptable (a version 1 certificate, or an extension or algorithm that is not supported)"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::OtherError;
+
+    use super::*;
+
+    #[test]
+    fn no_name_of_a_type_is_shown() {
+        let version = std::io::Error::other("UnsupportedCertVersion");
+        for fault in [
+            CertificateError::Other(OtherError(Arc::new(version))),
+            CertificateError::UnknownIssuer,
+            CertificateError::Expired,
+            CertificateError::NotValidForName,
+        ] {
+            let text = Error::from(rustls::Error::InvalidCertificate(fault)).to_string();
+            assert!(text.starts_with("TLS: the server's certificate "), "{text}");
+            for name in ["Other", "Unsupported", "UnknownIssuer", "NotValid", "{"] {
+                assert!(!text.contains(name), "{text}");
+            }
         }
     }
 }

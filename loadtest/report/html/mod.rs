@@ -10,6 +10,8 @@ use std::fmt::Write;
 use super::{Distribution, Report, text};
 use crate::cli::bench::loadtest::units::{show_bytes, show_count, show_seconds};
 
+/// A column of text.
+const WORDS: &str = "first words";
 const STYLE: &str = include_str!("page.css");
 
 /// The whole page.
@@ -29,7 +31,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
          <title>Load test of {target}</title><style>{STYLE}</style></head><body><main>\
          <h1>Load test of {target}</h1>"
     )?;
-    write!(out, "<p class=\"sub\">{}</p>", escape(&text::headline(report)))?;
+    write!(out, "<p class=\"sub\">{}</p>", escape(&text::headline(report).join(" · ")))?;
     verdict(out, report)?;
     tiles(out, report)?;
     environment(out, report)?;
@@ -54,6 +56,12 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     if report.totals.acked == 0 {
         wrong.push("no message was acknowledged".to_owned());
+    }
+    if report.e2e.as_ref().is_some_and(|e2e| e2e.unseen > 0) {
+        wrong.push("the consumer did not see all that was acknowledged".to_owned());
+    }
+    if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
+        wrong.push("no rate that was tried keeps the threshold".to_owned());
     }
     let (class, word) = match (report.generator.valid, wrong.is_empty()) {
         (false, _) => (" bad", "INVALID"),
@@ -173,7 +181,7 @@ fn counts(out: &mut String, report: &Report) -> std::fmt::Result {
             let words = report.errors.samples.get(code).cloned().unwrap_or_default();
             vec![code.to_string(), show_count(*count), words]
         });
-        table(out, &["code", "count", "first words"], rows)?;
+        table(out, &["code", "count", WORDS], rows)?;
     }
     if report.errors.total > 0 {
         write!(out, "<h2>Errors</h2>")?;
@@ -235,18 +243,22 @@ fn table(
 ) -> std::fmt::Result {
     write!(out, "<div class=\"scroll\"><table><thead><tr>")?;
     for name in head {
-        write!(out, "<th scope=\"col\">{name}</th>")?;
+        write!(out, "<th scope=\"col\"{}>{name}</th>", class(name))?;
     }
     write!(out, "</tr></thead><tbody>")?;
     for row in rows {
         write!(out, "<tr>")?;
         for (name, cell) in head.iter().zip(row) {
-            let class = if *name == "first words" { " class=\"text\"" } else { "" };
-            write!(out, "<td{class}>{}</td>", escape(&cell))?;
+            write!(out, "<td{}>{}</td>", class(name), escape(&cell))?;
         }
         write!(out, "</tr>")?;
     }
     write!(out, "</tbody></table></div>")
+}
+
+/// Words stand left, numbers right.
+fn class(column: &str) -> &'static str {
+    if column == WORDS { " class=\"text\"" } else { "" }
 }
 
 fn escape(text: &str) -> String {
