@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn no_name_of_a_type_is_shown() {
-        let version = std::io::Error::other("UnsupportedCertVersion");
+        let version = io::Error::other("UnsupportedCertVersion");
         for fault in [
             CertificateError::Other(OtherError(Arc::new(version))),
             CertificateError::UnknownIssuer,

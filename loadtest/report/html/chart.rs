@@ -11,8 +11,6 @@ const TOP: f64 = 34.0;
 const BOTTOM: f64 = 34.0;
 /// Width of a character of the labels' font, at most on average: 12 px system fonts measure 6 to 7.
 pub(super) const CHAR: f64 = 7.0;
-/// Height of a label.
-pub(super) const LINE: f64 = 14.0;
 
 /// A direction of a chart: from values to pixels, and the values that get a label.
 pub(super) struct Axis {

@@ -2,9 +2,12 @@ use super::{
     super::{
         EndToEnd, Heat, Interval, ServerSample, ServerUsage, Try, csv::csv, tests::sample, text,
     },
-    chart::{CHAR, LINE, round_step},
+    chart::{CHAR, round_step},
     *,
 };
+
+/// Height of a label.
+const LINE: f64 = 14.0;
 
 /// A run of everything that a page can show, always the same.
 fn full(seconds: u32, rate: f64) -> Report {
