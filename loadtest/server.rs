@@ -2,7 +2,7 @@
 //! of its disk the load may fill.
 
 use std::{
-    fs, io,
+    fs,
     net::{IpAddr, UdpSocket},
     path::Path,
     sync::mpsc::{self, RecvTimeoutError, Sender},
@@ -18,8 +18,11 @@ use super::{
     target::Address,
     units::{show_bytes, show_count, show_seconds},
 };
+use crate::log::free_space;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// Clock ticks a second of /proc/PID/stat: USER_HZ, part of the kernel's interface to programs.
+const TICKS: f64 = 100.0;
 /// Messages whose mean size stands for all.
 const MEAN_OF: u64 = 1_000;
 /// Less than this fills no disk worth a word.
@@ -129,16 +132,16 @@ impl Samples {
 
 /// CPU seconds of all its threads, and resident bytes.
 fn usage(pid: u32) -> Option<(f64, u64)> {
-    // SAFETY: it has no preconditions.
-    let (ticks, page) =
-        unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold blanks: fields are counted from its end (proc(5)).
     let (_, rest) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    let cpu = (number(11)? + number(12)?) / ticks.max(1) as f64;
-    Some((cpu, number(21)? as u64 * page.max(0) as u64))
+    let cpu = (number(11)? + number(12)?) / TICKS;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = resident.split_whitespace().next()?.parse().ok()?;
+    Some((cpu, kibibytes * 1024))
 }
 
 /// An address of this machine can be bound to.
@@ -192,7 +195,7 @@ fn forecast(options: &Options, mail: &Mail, dir: Option<&Path>) -> Option<String
     }
     let mean =
         (0..MEAN_OF).map(|sequence| mail.bytes(sequence)).sum::<usize>() as f64 / MEAN_OF as f64;
-    let free = dir.and_then(|dir| free_bytes(dir).ok());
+    let free = dir.and_then(|dir| free_space(dir).ok()).map(|space| space.free as f64);
     let room = free.map_or(String::new(), |free| format!(" ({} are free there)", show_bytes(free)));
     let seconds = plan.warmup.saturating_add(plan.length) as f64 / 1e9;
     let Some(messages) = options.messages_at_most(seconds) else {
@@ -219,18 +222,6 @@ fn forecast(options: &Options, mail: &Mail, dir: Option<&Path>) -> Option<String
     })
 }
 
-fn free_bytes(dir: &Path) -> io::Result<f64> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
-    // SAFETY: all zero is a valid `statvfs`, plain numbers.
-    let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path ends with a NUL, and the pointer is valid for the call.
-    if unsafe { libc::statvfs(path.as_ptr(), &raw mut facts) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(facts.f_bavail as f64 * facts.f_frsize as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{net::TcpListener, os::unix::net::UnixListener};
@@ -250,6 +241,5 @@ mod tests {
         assert_eq!(Server::find(&Address::Unix(path)).unwrap().pid, std::process::id());
         // RFC 5737: not ours.
         assert!(Server::find(&Address::Tcp("192.0.2.1:25".parse().unwrap())).is_none());
-        assert!(free_bytes(dir.path()).unwrap() > 0.0);
     }
 }
