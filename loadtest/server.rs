@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{self, Write},
     net::{IpAddr, UdpSocket},
     path::Path,
     sync::mpsc::{self, RecvTimeoutError, Sender},
@@ -180,7 +181,8 @@ fn listening_unix(path: &Path) -> Vec<String> {
 /// Says on stderr, before the load, how much the log of a server on this machine may grow.
 pub(super) fn announce(options: &Options, mail: &Mail, dir: Option<&Path>) {
     if let Some(words) = forecast(options, mail, dir) {
-        eprintln!("mailrace bench: {words}");
+        // Whoever started it may read no stderr; that is no reason to stop.
+        let _ = writeln!(io::stderr(), "mailrace bench: {words}");
     }
 }
 
