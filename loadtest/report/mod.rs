@@ -36,6 +36,8 @@ const SCHEMA: &str = "mailrace.bench.v1";
 
 /// CPU share of its thread above which the generator is taken for the bottleneck.
 const CPU_MAX: f64 = 0.9;
+/// Of a shorter run the share says nothing: the kernel may count CPU time in ticks of 4 to 10 ms.
+const CPU_SECONDS_MIN: f64 = 0.1;
 /// The same for the schedule lag's p99, as a part of the response's p99.
 const LAG_MAX: f64 = 0.1;
 /// Seconds of schedule lag that are never the generator's fault: a timer of an idle Linux machine
@@ -442,7 +444,7 @@ fn generator(options: &Options, outcome: &Outcome) -> Generator {
     let lag = options.plan.schedule.is_some().then(|| Distribution::of(&measure.lag));
     let response_p99 = measure.response.value_at_quantile(0.99) as f64 / 1e9;
     let mut invalid_because = Vec::new();
-    if worst > CPU_MAX {
+    if worst > CPU_MAX && outcome.seconds >= CPU_SECONDS_MIN {
         let percent = worst * 100.0;
         let which =
             if shares.len() > 1 { "a thread of the generator" } else { "the generator's thread" };
