@@ -86,9 +86,8 @@ impl Server {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut samples = Vec::new();
-            loop {
-                // A server that ends under the load has no more to show.
-                let Some((cpu, resident)) = usage(self.pid) else { break };
+            // A server that ends under the load has no more to show.
+            while let Some((cpu, resident)) = usage(self.pid) {
                 samples.push((base.elapsed().as_secs_f64(), cpu, resident));
                 if stopped.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
                     break;
