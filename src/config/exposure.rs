@@ -12,6 +12,10 @@ use crate::export::{ExportOptions, SinkOptions};
 /// Notes each listener that takes anybody's mail from anybody.
 pub(super) fn check(s: &mut Settings, listeners: &[ListenerConfig], exports: &[ExportOptions]) {
     for (index, listener) in listeners.iter().enumerate() {
+        // What was written there and is wrong is the cause, and told already.
+        if s.has_mistake_below(&format!("listener.{index}.accept.")) {
+            continue;
+        }
         for (field, why) in openings(listener, exports) {
             s.blame(&format!("listener.{index}.{field}"), message(index, &why));
         }
@@ -90,6 +94,19 @@ mod tests {
     use super::super::tests::{from_text, wrong};
 
     const RELAY: &str = "[[export]]\nname = \"out\"\ntype = \"smtp\"\nserver = \"a:25\"\n";
+
+    /// An `accept` with a mistake in it is not one that is missing.
+    #[test]
+    fn a_bad_domain_is_the_only_mistake() {
+        for accept in ["domains = [\"a b\", \"-x\"]", "domains = 5", "subaddress = \"++\""] {
+            let text =
+                format!("[[listener]]\nlisten = [\"0.0.0.0:25\"]\naccept = {{ {accept} }}\n");
+            let errors = from_text(&text).expect_err("should be refused").to_string();
+            for error in errors.lines() {
+                assert!(error.starts_with("listener.0.accept."), "{error}");
+            }
+        }
+    }
 
     /// What is missing in `accept` makes each of these an open relay.
     #[test]

@@ -398,6 +398,11 @@ impl Settings {
         self.errors.len()
     }
 
+    /// Whether a mistake was found in a key that begins so.
+    pub(super) fn has_mistake_below(&self, prefix: &str) -> bool {
+        self.errors.iter().any(|error| error.key.starts_with(prefix))
+    }
+
     /// Whether it is another kind of file altogether, so that more mistakes help nobody.
     pub(super) fn has_too_many_errors(&self) -> bool {
         self.errors.len() >= 100
