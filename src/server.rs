@@ -10,6 +10,7 @@ mod standing;
 mod users;
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fs::OpenOptions,
     io::{self, Write},
@@ -24,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::listeners::{Bound, Place, advise, bind_addresses, limits, reload_certificates};
+use self::listeners::{Bound, Place, advise, bind_addresses, limits};
 pub use self::room::DiskRoom;
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
@@ -234,6 +235,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         advisors: advisors.clone(),
         dns: dns.clone(),
         accept_files,
+        unusable_users: BTreeSet::new(),
         accept: Vec::new(),
         standing: standing::Standing::new(ready.clone()),
     };
@@ -249,8 +251,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         }
         if looked.elapsed() >= FILES {
             looked = Instant::now();
-            reloader.listeners.iter().for_each(reload_certificates);
-            users::look(&reloader.advisors);
+            reloader.look_at_files();
             reloader.look_at_standing();
         }
         reloader.look_at_recipients();

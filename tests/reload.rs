@@ -352,6 +352,9 @@ fn recipients_are_loaded_again_when_their_file_changes() {
     let place = format!("{}:2: ", file.display());
     eventually("the report", wait, || setup.server.errors().contains(&place));
     assert!(taken("one@x.test") && taken("two@x.test"));
+    let unusable =
+        || setup.server.metric("mailrace_config_files_unusable", &["kind=\"recipients\""]);
+    assert_eq!(unusable(), 1.0);
     fs::remove_file(&file).unwrap();
     eventually("the report", wait, || setup.server.errors().contains("No such file"));
     assert!(taken("one@x.test"));
@@ -361,4 +364,5 @@ fn recipients_are_loaded_again_when_their_file_changes() {
     fs::rename(&new, &file).unwrap();
     eventually("the third recipient", wait, || taken("three@x.test"));
     eventually("every shard has the new list", wait, || !taken("one@x.test"));
+    assert_eq!(unusable(), 0.0);
 }

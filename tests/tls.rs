@@ -303,12 +303,16 @@ fn a_new_certificate_is_served_without_a_restart() {
         case.server.errors().contains("server.key: no private key in it")
     });
     case.client("implicit");
+    let unusable =
+        || case.server.metric("mailrace_config_files_unusable", &["kind=\"certificates\""]);
+    eventually("the metric", Duration::from_secs(5), || unusable() == 1.0);
     authority.issue(case.dir.path(), "server");
     eventually("the new one is served", Duration::from_secs(25), || {
         let mut client = TlsClient::over(case.socket(), &case.path("new.pem"));
         let mut line = String::new();
         client.stream.read_line(&mut line).is_ok() && line.starts_with("220 ")
     });
+    assert_eq!(unusable(), 0.0);
 }
 
 fn python(case: &Case, script: &str) -> String {

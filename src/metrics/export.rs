@@ -10,6 +10,29 @@ use prometheus::{
 /// Results of `export_records_total`.
 const RESULTS: [&str; 5] = ["delivered", "retried", "dead_lettered", "dropped", "filtered"];
 
+/// Kinds of files that a running server reads again when they change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchedFiles {
+    /// Certificates and their keys.
+    Certificates,
+    /// Users that may authenticate.
+    Users,
+    /// Domains and recipients.
+    Recipients,
+}
+
+impl WatchedFiles {
+    const ALL: [Self; 3] = [Self::Certificates, Self::Users, Self::Recipients];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Certificates => "certificates",
+            Self::Users => "users",
+            Self::Recipients => "recipients",
+        }
+    }
+}
+
 /// Reasons of `log_segments_deleted_total`.
 const REASONS: [&str; 4] = ["age", "size", "disk", "manual"];
 
@@ -48,6 +71,7 @@ pub struct ExportMetrics {
     pub reload_ok: IntGauge,
     /// `config_last_reload_success_timestamp_seconds`
     pub reloaded: Gauge,
+    unusable: IntGaugeVec,
 }
 
 /// Those of one exporter.
@@ -191,17 +215,28 @@ impl ExportMetrics {
                 "config_last_reload_success_timestamp_seconds",
                 "When a configuration was last taken up.",
             ),
+            unusable: IntGaugeVec::new(
+                opts(
+                    "config_files_unusable",
+                    "Files that changed and cannot be used: what was read before is in force.",
+                ),
+                &["kind"],
+            )
+            .expect("a constant name"),
             registry,
         };
         for reason in REASONS {
             metrics.deleted.with_label_values(&[reason]);
+        }
+        for kind in WatchedFiles::ALL {
+            metrics.files_unusable(kind, 0);
         }
         metrics.register();
         metrics
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 21] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(self.records.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.errors.clone()),
@@ -223,10 +258,17 @@ impl ExportMetrics {
             Box::new(self.corrupt.clone()),
             Box::new(self.reload_ok.clone()),
             Box::new(self.reloaded.clone()),
+            Box::new(self.unusable.clone()),
         ];
         for collector in collectors {
             self.registry.register(collector).expect("each is registered once");
         }
+    }
+
+    /// Sets how many files of a kind cannot be used as they are now.
+    pub fn files_unusable(&self, kind: WatchedFiles, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.unusable.with_label_values(&[kind.name()]).set(count);
     }
 
     /// Forgets an exporter that there is no more, and its group's lag.

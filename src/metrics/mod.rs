@@ -16,7 +16,7 @@ mod stats;
 
 pub use distribution::Distribution;
 pub use dns::{DnsMetrics, DnsResult};
-pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics};
+pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics, WatchedFiles};
 pub use kept::{KeptLog, LogCounts, LogFacts};
 pub use labels::{
     AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,

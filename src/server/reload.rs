@@ -9,14 +9,16 @@
 //! on under the new settings.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     exports,
-    listeners::{Bound, advise, limits, listener_settings},
+    listeners::{Bound, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
     retention,
     room::DiskRule,
@@ -27,7 +29,7 @@ use crate::{
     config::{Config, ConfigErrors},
     export,
     log::unix_micros,
-    metrics::{DnsMetrics, ExportMetrics},
+    metrics::{DnsMetrics, ExportMetrics, WatchedFiles},
     policy::{Accept, Advisors},
     shard::{Gate, Settings, SharedState},
     smtp,
@@ -55,6 +57,8 @@ pub(super) struct Reloader {
     pub(super) advisors: Arc<Advisors>,
     pub(super) dns: DnsMetrics,
     pub(super) accept_files: AcceptFiles,
+    /// Users files that changed and cannot be used.
+    pub(super) unusable_users: BTreeSet<PathBuf>,
     /// Of each listener in force, as the configuration orders them.
     pub(super) accept: Accepts,
     pub(super) standing: Standing,
@@ -108,17 +112,31 @@ impl Reloader {
         let taken = self.current.as_taken_by(&self.started);
         match self.listener_settings(&taken) {
             Ok((listeners, accept)) => {
+                self.metrics.files_unusable(WatchedFiles::Recipients, 0);
                 self.give(listeners, &taken);
                 self.accept = accept;
                 self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
             }
             Err(errors) => {
+                self.metrics.files_unusable(WatchedFiles::Recipients, errors.0.len());
                 for error in errors.0 {
                     tracing::error!("{error}; keeping the domains and recipients loaded before");
                 }
             }
         }
+    }
+
+    /// Loads certificates and users whose files have changed.
+    pub(super) fn look_at_files(&mut self) {
+        self.listeners.iter().for_each(reload_certificates);
+        users::look(&self.advisors, &mut self.unusable_users);
+        let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        // Listeners share files, and places of one listener share its TLS.
+        let certificates: BTreeSet<_> =
+            tls.flat_map(|tls| tls.unusable()).map(|files| files.cert_file).collect();
+        self.metrics.files_unusable(WatchedFiles::Certificates, certificates.len());
+        self.metrics.files_unusable(WatchedFiles::Users, self.unusable_users.len());
     }
 
     /// What sessions of each listener go by, in the order of `self.listeners`.
@@ -188,6 +206,9 @@ impl Reloader {
         }
         self.give(listeners, &taken);
         self.accept_files = accept_files;
+        // All of them were read, and could be.
+        self.unusable_users.clear();
+        self.metrics.files_unusable(WatchedFiles::Recipients, 0);
         let told = self.tell(&new, &exporters);
         self.current = new;
         self.accept = accept;

@@ -1,6 +1,10 @@
 //! The users of listeners: their files are read at the start, at a reload, and when they change.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     config::Config,
@@ -38,10 +42,14 @@ pub(super) fn load(config: &Config) -> Result<Option<Workers>, String> {
     workers.map(Some).map_err(|error| format!("threads for passwords: {error}"))
 }
 
-/// Takes what is in the users files now.
-pub(super) fn look(advisors: &Advisors) {
+/// Loads what is in the users files now. `unusable` holds the files that changed and cannot be used.
+pub(super) fn look(advisors: &Advisors, unusable: &mut BTreeSet<PathBuf>) {
     let Some(workers) = advisors.users() else { return };
     for (path, outcome) in workers.reload() {
+        match &outcome {
+            Ok(_) => unusable.remove(&path),
+            Err(_) => unusable.insert(path.clone()),
+        };
         match outcome {
             Ok(1) => tracing::info!("{}: one user", path.display()),
             Ok(users) => tracing::info!("{}: {users} users", path.display()),

@@ -100,7 +100,11 @@ fn read(files: &[Files], provider: &CryptoProvider) -> Result<Prepared, LoadErro
     let mut prepared = Prepared { certificates: Vec::new(), watched: Vec::new() };
     for files in files {
         let contents = files.read();
-        prepared.watched.push(Watched { files: files.clone(), seen: contents.fingerprint() });
+        prepared.watched.push(Watched {
+            files: files.clone(),
+            seen: contents.fingerprint(),
+            usable: true,
+        });
         prepared.certificates.push(Certificate::from_contents(files, contents, provider)?);
     }
     Ok(prepared)
@@ -111,6 +115,8 @@ fn read(files: &[Files], provider: &CryptoProvider) -> Result<Prepared, LoadErro
 struct Watched {
     files: Files,
     seen: Fingerprint,
+    /// Whether what was last seen is served.
+    usable: bool,
 }
 
 impl Config {
@@ -183,6 +189,7 @@ impl Config {
             }
             watched.seen = seen;
             let loaded = Certificate::from_contents(&watched.files, contents, &self.provider);
+            watched.usable = loaded.is_ok();
             outcomes.push(loaded.map(|certificate| {
                 self.resolver.replace(index, certificate);
                 watched.files.clone()
@@ -194,6 +201,12 @@ impl Config {
     /// Whether who asks for a name that no certificate has is turned away.
     pub(super) fn wants_known_name(&self) -> bool {
         self.resolver.known_name
+    }
+
+    /// Files that changed and cannot be used as they are: what they held before is served.
+    pub fn unusable(&self) -> Vec<Files> {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.iter().filter(|watched| !watched.usable).map(|at| at.files.clone()).collect()
     }
 
     /// When the first of its certificates ends, in seconds since 1970.

@@ -100,6 +100,8 @@ fn users_come_and_go() {
     eventually("the mistake is told", Duration::from_secs(20), || {
         case.server.errors().contains("users:1: not NAME:HASH")
     });
+    let unusable = || case.server.metric("mailrace_config_files_unusable", &["kind=\"users\""]);
+    eventually("the metric", Duration::from_secs(5), || unusable() == 1.0);
     assert!(case.client().say(&plain("tom", "other")).starts_with("235 "));
 }
 
