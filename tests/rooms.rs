@@ -64,7 +64,7 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
         ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
         ("policy", &["smtp", "shard", "metrics"]),
         ("consumer", &["log"]),
-        ("export", &["consumer", "header", "log", "metrics"]),
+        ("export", &["consumer", "header", "log", "metrics", "tls"]),
         ("admin", &["metrics", "log", "consumer", "export"]),
     ] {
         for path in sources(&root.join(room)) {

@@ -248,7 +248,8 @@ async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
     }
     for shard in stuck {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "shard {shard} has not answered for {HEARTBEAT_AGE_MAX:?}");
+        let seconds = HEARTBEAT_AGE_MAX.as_secs();
+        let _ = writeln!(text, "shard {shard} has not answered for {seconds} s");
     }
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }

@@ -155,7 +155,7 @@ fn health_follows_the_heartbeat() {
     check(&server.get("/other"), &["404"]);
     server.stop_shard();
     std::thread::sleep(Duration::from_millis(5_700));
-    check(&server.get("/healthz"), &["503", "shard 0 has not answered for 5s"]);
+    check(&server.get("/healthz"), &["503", "shard 0 has not answered for 5 s"]);
 }
 
 #[test]

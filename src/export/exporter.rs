@@ -100,7 +100,10 @@ impl Exporter {
                 Ok(())
             }
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(SinkError::new(ErrorClass::Timeout, format!("no answer for {most:?}"))),
+            Err(_) => Err(SinkError::new(
+                ErrorClass::Timeout,
+                format!("no answer for {} s", most.as_secs_f64()),
+            )),
         }
     }
 

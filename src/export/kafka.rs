@@ -113,7 +113,7 @@ impl Kafka {
         work: impl Future<Output = Result<T, SinkError>>,
     ) -> Result<T, SinkError> {
         tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
-            let text = format!("not acknowledged within {:?}", self.timeout);
+            let text = format!("not acknowledged within {} s", self.timeout.as_secs_f64());
             Err(SinkError::new(ErrorClass::Timeout, text))
         })
     }

@@ -202,7 +202,7 @@ impl Sink for Nats {
                 connection.or_complaint(self.publish(connection, records, &mut outcomes)).await
             };
             let done = tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
-                let text = format!("not acknowledged within {:?}", self.timeout);
+                let text = format!("not acknowledged within {} s", self.timeout.as_secs_f64());
                 Err(SinkError::new(ErrorClass::Timeout, text))
             });
             let Err(error) = done else {

@@ -106,7 +106,10 @@ async fn try_once(exporter: &Exporter, records: &[Record]) -> Vec<Outcome> {
     let outcomes = match time::timeout(most, exporter.sink.deliver(records)).await {
         Ok(outcomes) => outcomes,
         Err(_) => {
-            let error = SinkError::new(ErrorClass::Timeout, format!("no answer for {most:?}"));
+            let error = SinkError::new(
+                ErrorClass::Timeout,
+                format!("no answer for {} s", most.as_secs_f64()),
+            );
             all(records, &Outcome::Retry(error))
         }
     };

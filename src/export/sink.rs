@@ -105,7 +105,8 @@ impl ErrorClass {
 impl SinkError {
     /// An error without a time to come again.
     pub fn new(class: ErrorClass, text: impl fmt::Display) -> Self {
-        Self { class, text: text.to_string(), retry_after: None }
+        // Whatever library it comes from, it may hold an error of rustls.
+        Self { class, text: crate::tls::plain_text(text.to_string()), retry_after: None }
     }
 }
 

@@ -11,6 +11,7 @@ use rustls::{
 };
 
 use super::{ErrorClass, SinkError, TlsOptions};
+use crate::tls;
 
 /// What a client of a sink is configured with. Reads files: not for an executor's thread.
 ///
@@ -23,16 +24,17 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, SinkError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&format!("TLS: {error}")))?
+        .map_err(|error| failed(&format!("TLS: {}", tls::plain(&error))))?
         .with_root_certificates(roots(options)?);
     match (&options.cert_file, &options.key_file) {
         (Some(cert), Some(key)) => {
             let certificates = certificates(cert)?;
-            let secret = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| failed(&format!("{}: {error}", key.display())))?;
-            builder
-                .with_client_auth_cert(certificates, secret)
-                .map_err(|error| failed(&format!("{}: {error}", cert.display())))
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+                failed(&format!("{}: {}", key.display(), tls::plain_pem(&error)))
+            })?;
+            builder.with_client_auth_cert(certificates, secret).map_err(|error| {
+                failed(&format!("{}: {}", cert.display(), tls::plain_of_file(&error)))
+            })
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(failed("a client certificate needs both cert_file and key_file")),
@@ -57,19 +59,23 @@ fn roots(options: &TlsOptions) -> Result<RootCertStore, SinkError> {
         };
     };
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| failed(&format!("{}: {error}", path.display())))?;
+        roots.add(certificate).map_err(|error| named(path, &tls::plain_of_file(&error)))?;
     }
     Ok(roots)
 }
 
 /// Certificates of a PEM file, at least one.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SinkError> {
-    let named = |error: &dyn std::fmt::Display| failed(&format!("{}: {error}", path.display()));
+    let broken = |error| named(path, &tls::plain_pem(&error));
     let found = CertificateDer::pem_file_iter(path)
-        .map_err(|error| named(&error))?
+        .map_err(broken)?
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| named(&error))?;
-    if found.is_empty() { Err(named(&"no certificate")) } else { Ok(found) }
+        .map_err(broken)?;
+    if found.is_empty() { Err(named(path, "no certificate")) } else { Ok(found) }
+}
+
+fn named(path: &Path, text: &str) -> SinkError {
+    failed(&format!("{}: {text}", path.display()))
 }
 
 fn failed(text: &str) -> SinkError {

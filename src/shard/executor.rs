@@ -8,7 +8,8 @@ use std::{
 
 use crossbeam::channel::{self, RecvTimeoutError, SendTimeoutError, Sender};
 use glommio::{
-    ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement, timer::sleep,
+    ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement, PoolPlacement,
+    ReactorErrorKind, timer::sleep,
 };
 
 use super::{
@@ -63,9 +64,13 @@ impl Handle {
 
 /// What the system said, where it is in there; else glommio's words. Those of a panic are `Debug`
 /// text, and were logged when it happened.
-fn source_of<T>(error: GlommioError<T>) -> io::Error {
+pub(super) fn source_of<T>(error: GlommioError<T>) -> io::Error {
     match error {
         GlommioError::IoError(source) | GlommioError::EnhancedIoError { source, .. } => source,
+        // Its own text is `MemLockLimit(65536/524288)`; callers know the system's error.
+        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(..)) => {
+            io::Error::from_raw_os_error(libc::ENOMEM)
+        }
         GlommioError::BuilderError(_) => {
             io::Error::other("its thread ended with an internal error")
         }

@@ -35,6 +35,7 @@ use futures_util::FutureExt;
 use glommio::io::DmaFile;
 
 use super::SharedState;
+use super::executor::source_of;
 use crate::log::{self, FreeSpace, IndexEntry, Manifest, Seal, Spare};
 
 /// One step of zero-filling on the blocking pool: after each it is asked whether the segment is
@@ -340,9 +341,8 @@ pub(super) fn background(task: impl Future<Output = ()> + 'static) {
 /// Makes glommio's first file of an executor one that exists and is a block long: otherwise it
 /// takes the device for one with polled I/O and spins.
 pub(super) async fn settle_glommio(dir: &Path) -> io::Result<()> {
-    let meta = DmaFile::open(dir.join("shard.meta")).await?;
-    meta.close().await?;
-    Ok(())
+    let meta = DmaFile::open(dir.join("shard.meta")).await.map_err(source_of)?;
+    meta.close().await.map_err(source_of)
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
+use super::words::{plain_of_file, plain_pem};
+
 /// Where a certificate and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
@@ -117,19 +119,19 @@ impl Certificate {
         };
         let chain = CertificateDer::pem_slice_iter(&contents.certificate?)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| cert(&format!("no PEM: {error}")))?;
+            .map_err(|error| cert(&format!("no PEM: {}", plain_pem(&error))))?;
         let Some(first) = chain.first() else { return Err(cert(&"no certificate in it")) };
         let (not_before, not_after) =
             validity(first).ok_or_else(|| cert(&"not a certificate (X.509)"))?;
         let secret = PrivateKeyDer::from_pem_slice(&contents.key?)
-            .map_err(|error| key(&format!("no private key in it: {error}")))?;
+            .map_err(|error| key(&format!("no private key in it: {}", plain_pem(&error))))?;
         let certified =
             CertifiedKey::from_der(chain, secret, provider).map_err(|error| match error {
                 Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                     key(&format!("not the key of the certificate in {}", files.cert_file.display()))
                 }
-                Error::InvalidCertificate(error) => cert(&format!("{error:?}")),
-                other => key(&other),
+                Error::InvalidCertificate(_) => cert(&plain_of_file(&error)),
+                other => key(&plain_of_file(&other)),
             })?;
         let now = unix_seconds();
         if not_after <= now {

@@ -77,8 +77,9 @@ fn verifier(
     let octets = std::fs::read(file).map_err(|error| bad(&error))?;
     let mut authorities = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&octets) {
-        let authority = authority.map_err(|error| bad(&format!("no PEM: {error}")))?;
-        authorities.add(authority).map_err(|error| bad(&error))?;
+        let authority = authority
+            .map_err(|error| bad(&format!("no PEM: {}", super::words::plain_pem(&error))))?;
+        authorities.add(authority).map_err(|error| bad(&super::words::plain_of_file(&error)))?;
     }
     if authorities.is_empty() {
         return Err(bad(&"no certificate in it"));
@@ -280,6 +281,6 @@ fn is_for(certificate: &Certificate, name: &str) -> bool {
 
 impl From<rustls::Error> for Error {
     fn from(error: rustls::Error) -> Self {
-        Self(error.to_string())
+        Self(super::words::plain(&error))
     }
 }

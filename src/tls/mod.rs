@@ -18,7 +18,9 @@ mod connection;
 mod server_name;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use certificate::{Certificate, Files, LoadError};
 pub use config::{Config, Demands, Prepared};
 pub use connection::{Error, Facts, Tls};
+pub use words::{plain, plain_of_file, plain_pem, plain_text};

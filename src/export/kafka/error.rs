@@ -32,12 +32,28 @@ pub(super) fn classify(error: &Error) -> SinkError {
         Error::Request(_) => SinkError::new(ErrorClass::Connect, error),
         Error::ServerError { protocol_error, error_message, .. } => {
             let message = error_message.as_deref().map(|text| format!(": {text}"));
-            let text = format!("the broker says {protocol_error:?}{}", message.unwrap_or_default());
+            let text =
+                format!("the broker says {}{}", name(*protocol_error), message.unwrap_or_default());
             SinkError::new(class(*protocol_error), text)
         }
         Error::Timeout => SinkError::new(ErrorClass::Timeout, error),
         _ => SinkError::new(ErrorClass::Other, error),
     }
+}
+
+/// A code's name as Kafka's documentation has it: `UNKNOWN_TOPIC_OR_PARTITION`.
+fn name(error: ProtocolError) -> String {
+    if let ProtocolError::Unknown(number) = error {
+        return format!("error code {number}");
+    }
+    let mut name = String::new();
+    for letter in format!("{error:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
 }
 
 fn class(error: ProtocolError) -> ErrorClass {
