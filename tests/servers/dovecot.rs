@@ -48,7 +48,7 @@ impl Dovecot {
         fs::write(dir.path().join("users"), users(dir.path())).unwrap();
         fs::write(dir.path().join("conf"), conf(dir.path(), lmtp, certificate)).unwrap();
         let child = spawn(dir.path());
-        let dovecot = Self { dir, child, lmtp };
+        let mut dovecot = Self { dir, child, lmtp };
         dovecot.await_start();
         dovecot
     }
@@ -98,12 +98,20 @@ impl Dovecot {
 
     /// Once more on the same port, after [`Self::kill`].
     pub fn restart(&mut self) {
+        // Its processes let go of the port and the sockets one after the other.
+        eventually("the killed one is gone", Duration::from_secs(20), || {
+            std::net::TcpStream::connect(self.lmtp).is_err()
+        });
         self.child = spawn(self.dir.path());
         self.await_start();
     }
 
-    fn await_start(&self) {
+    /// One that ends at once found something of its predecessor's, and is started again.
+    fn await_start(&mut self) {
         eventually("dovecot listens", Duration::from_secs(20), || {
+            if self.child.try_wait().unwrap().is_some() {
+                self.child = spawn(self.dir.path());
+            }
             std::net::TcpStream::connect(self.lmtp).is_ok()
         });
     }
