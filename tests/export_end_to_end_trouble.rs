@@ -179,7 +179,8 @@ fn a_store_that_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = format!("endpoint={}", s3.endpoint());
     let secret = format!("secret_key_file={}", s3.secret_file().display());
-    let fixed = ["type=s3", "bucket=mail", "access_key=S3RVER", "encoding=json"];
+    let fixed =
+        ["type=s3", "bucket=mail", "access_key=S3RVER", "encoding=json", "batch.delay=20ms"];
     let server = gateway(dir.path(), &[&fixed[..], &[&endpoint, &secret]].concat()).start();
     let load = Load::default();
     await_trouble(&server, &load, "connect", "Connection refused");

@@ -112,6 +112,11 @@ impl Exporter {
         self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_some()
     }
 
+    /// Whether the sink was there when it was last asked.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
     /// The sink is asked before the next attempt.
     pub(super) fn unready(&self) {
         self.ready.store(false, Ordering::Release);

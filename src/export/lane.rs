@@ -36,6 +36,10 @@ use crate::{
     metrics::{CorruptStage, LogOp},
 };
 
+/// How often a sink that is not there is asked for while a batch gathers; one that is due sooner asks
+/// by itself.
+const LOOK_AHEAD: Duration = Duration::from_secs(5);
+
 /// A committed offset is at most this old (D11); also how often an idle lane looks around.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
@@ -76,6 +80,8 @@ pub(super) struct Lane {
     unsaved: u64,
     gathering: Batch,
     gathering_since: Option<Instant>,
+    /// When the sink was last asked for while a batch gathers.
+    looked_ahead: Option<Instant>,
     under_way: VecDeque<UnderWay>,
     number: u64,
     ear: Ear,
@@ -142,6 +148,7 @@ impl Lane {
             unsaved: 0,
             gathering: Batch::default(),
             gathering_since: None,
+            looked_ahead: None,
             under_way: VecDeque::new(),
             number: 0,
             ear,
@@ -229,6 +236,9 @@ impl Lane {
                 // There may be more at once.
                 return self.commit(false);
             }
+            if gathered {
+                self.look_ahead();
+            }
         }
         self.commit(false)?;
         self.tell();
@@ -240,6 +250,24 @@ impl Lane {
         };
         self.wait(wait.min(COMMIT_EVERY));
         Ok(())
+    }
+
+    /// A batch may gather for minutes: whether its sink is there is found out meanwhile, so that the
+    /// operator hears of trouble at once and not when the batch is due.
+    fn look_ahead(&mut self) {
+        let exporter = &self.parts.exporter;
+        let soon = exporter.options.batch.delay < LOOK_AHEAD;
+        let lately = self.looked_ahead.is_some_and(|at| at.elapsed() < LOOK_AHEAD);
+        if soon || lately || exporter.is_ready() {
+            return;
+        }
+        self.looked_ahead = Some(Instant::now());
+        let exporter = exporter.clone();
+        self.parts.runtime.spawn(async move {
+            if let Err(error) = exporter.ready().await {
+                exporter.failed(&error);
+            }
+        });
     }
 
     fn has_room(&self) -> bool {

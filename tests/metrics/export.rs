@@ -161,6 +161,20 @@ fn a_sink_that_is_not_there_is_down() {
     drop(hook);
 }
 
+/// A batch may gather for hours: its sink is asked meanwhile.
+#[test]
+fn a_sink_that_is_not_there_is_down_before_a_batch_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server =
+        launch(dir.path(), &format!("http://{nobody}/")).set("export.0.batch.delay=10m").start();
+    send(&server, 1, 500);
+    eventually("the trouble is counted", super::WAIT, || {
+        server.metric("mailrace_export_errors_total", &["hook", "connect"]) > 0.0
+    });
+    assert_eq!(server.metric("mailrace_export_up", &["hook"]), 0.0);
+}
+
 pub const TROUBLE_MOVES: Moves =
     &[("export_corrupt_records_total", "", &[]), ("log_corrupt_records_total", "stage", &["read"])];
 
