@@ -2,6 +2,7 @@
 
 mod drain;
 mod listeners;
+mod logging;
 pub mod preflight;
 mod recipients;
 mod reload;
@@ -56,9 +57,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let ready = Arc::new(Readiness::default());
-    init_tracing(ready.clone());
+    let logging = logging::start(&config.server, ready.clone())?;
     report_panics();
     let served = panic::catch_unwind(panic::AssertUnwindSafe(|| serve(config, ready)));
+    drop(logging);
     // What it was is logged.
     served.unwrap_or_else(|_| Err("the server ended with an internal error".into()))
 }
@@ -111,9 +113,18 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         let shard = u16::try_from(number).map_err(|_| "too many shards")?;
         let dir = data.make_shard(shard)?;
         let identity = log::Identity { node: data.node, shard };
+        let recovering = Instant::now();
         let mut recovery = log::recover(&dir, identity)
             .map_err(|error| format!("recovery of {}: {error}", dir.display()))?;
         not_below_committed(&data.path, shard, &mut recovery)?;
+        tracing::info!(
+            shard,
+            records = recovery.next_offset.get(),
+            truncated_bytes = recovery.truncated_bytes,
+            lost_records = recovery.lost_records,
+            seconds = recovering.elapsed().as_millis() as f64 / 1e3,
+            "recovered"
+        );
         for notice in &recovery.notices {
             tracing::warn!("{notice}");
         }
@@ -156,8 +167,8 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
                 published.push(slot);
             }
             Err(error) if !shards.is_empty() && preflight::is_memlock(&error.source) => {
-                eprintln!(
-                    "mailrace: only {number} of {} shards start: the locked-memory limit is used \
+                tracing::error!(
+                    "only {number} of {} shards start: the locked-memory limit is used \
                      up ({error}); raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity",
                     config.server.shards
                 );
@@ -221,6 +232,15 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         metrics: metrics.clone(),
         bells,
     })?;
+    let names = addresses.listeners.iter().map(|at| format!("{} {}", at.name, at.place));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards = shards.len(),
+        listeners = names.collect::<Vec<_>>().join(", "),
+        dir = %data.path.display(),
+        sync = config.log.sync.name(),
+        "started"
+    );
     greet(&config, &data, shards.len(), &addresses.listeners, admin.as_ref().map(|a| a.address()));
     let mut reloader = reload::Reloader {
         started: config.clone(),
@@ -273,6 +293,8 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         out.asked(lead) || shared.iter().any(|shard| shard.is_finished())
     });
     ready.set_draining();
+    let stopping = Instant::now();
+    tracing::info!(lead_seconds = lead.as_secs(), "draining");
     if !lead.is_zero() {
         let lead = format_duration(lead);
         tracing::info!("draining: not ready from now on; the ports close in {lead}");
@@ -292,6 +314,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     if let Some(admin) = admin {
         admin.shut_down();
     }
+    tracing::info!(seconds = stopping.elapsed().as_millis() as f64 / 1e3, "stopped");
     failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
 }
 
@@ -535,32 +558,6 @@ fn report_panics() {
         let thread = thread.name().unwrap_or("unnamed");
         tracing::error!("internal error, please report it: {text} ({at}, thread {thread})");
     }));
-}
-
-/// Logs to stderr, and counts what operators are to look at.
-fn init_tracing(ready: Arc<Readiness>) {
-    use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
-    // Clients of sinks tell of each connection and of each attempt that fails; an exporter tells
-    // the same with its name, and once.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=off,rskafka=off,object_store=off"));
-    let _ = tracing_subscriber::registry()
-        .with(filter)
-        .with(fmt::layer().with_writer(io::stderr))
-        .with(Diagnostics(ready))
-        .try_init();
-}
-
-struct Diagnostics(Arc<Readiness>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Diagnostics {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
-        match *event.metadata().level() {
-            tracing::Level::ERROR => self.0.count_error(),
-            tracing::Level::WARN => self.0.count_warning(),
-            _ => {}
-        }
-    }
 }
 
 /// SIGTERM, SIGINT and SIGPWR (the power is failing), counted, and SIGHUP, counted by itself; other

@@ -72,6 +72,7 @@ pub struct Readiness {
     recovery_us: AtomicU64,
     warnings: AtomicU64,
     errors: AtomicU64,
+    lines_dropped: AtomicU64,
     standing: Mutex<Vec<String>>,
     faults: Mutex<Vec<String>>,
 }
@@ -125,6 +126,11 @@ impl Readiness {
     /// Counts an error that was logged.
     pub fn count_error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts lines of the log that nobody took in time.
+    pub fn count_dropped_lines(&self, lines: u64) {
+        self.lines_dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
     fn recovery(&self) -> Option<Duration> {

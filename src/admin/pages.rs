@@ -227,6 +227,7 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         recovery: ready.recovery(),
         warnings: ready.warnings.load(Ordering::Relaxed),
         errors: ready.errors.load(Ordering::Relaxed),
+        log_lines_dropped: ready.lines_dropped.load(Ordering::Relaxed),
         process: ProcessFacts::read(),
         scrape_started: Some(started),
         detail: if by_shard { Detail::Shard } else { Detail::Summed },

@@ -117,6 +117,20 @@ pub(super) const ROOT: &[Key] = &[
          behind a balancer some seconds more than its probes need.",
     ),
     Key::new(
+        "server.log_level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "Least level of what stderr gets; the variable RUST_LOG, where it is set, wins.",
+    )
+    .restart(),
+    Key::new(
+        "server.log_format",
+        Kind::Choice(&["auto", "text", "json"]),
+        "auto",
+        "Form of the lines on stderr; auto: text on a terminal, JSON elsewhere.",
+    )
+    .restart(),
+    Key::new(
         "server.dns.servers",
         Kind::List,
         "",

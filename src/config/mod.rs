@@ -82,6 +82,17 @@ struct Source {
     sets: Vec<String>,
 }
 
+/// Form of the lines on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One line of text an event.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -99,6 +110,10 @@ pub struct ServerConfig {
     pub admin_hosts: Vec<String>,
     /// Time between the end of readiness and the close of the ports.
     pub drain_lead: Duration,
+    /// Least level of what is logged: `error`, `warn`, `info`, `debug`, `trace`.
+    pub log_level: String,
+    /// Form of the lines on stderr.
+    pub log_format: LogFormat,
     /// DNS servers; empty: those of the system.
     pub dns_servers: Vec<SocketAddr>,
     /// Certificate of the listeners; `None` if they have none but their own.
@@ -669,6 +684,12 @@ fn check(
             units::hostname(text).map(|name| name.to_lowercase())
         }),
         drain_lead: s.duration("server.drain.lead").unwrap_or_default(),
+        log_level: s.choice("server.log_level").to_owned(),
+        log_format: match s.choice("server.log_format") {
+            "text" => LogFormat::Text,
+            "json" => LogFormat::Json,
+            _ => LogFormat::Auto,
+        },
         dns_servers: s.list("server.dns.servers", address::dns_server),
         tls: files(s, "server.tls"),
     };

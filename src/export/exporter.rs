@@ -131,14 +131,17 @@ impl Exporter {
         }
     }
 
-    /// Counts a record that becomes a dead letter, and tells the operator as often. The sink is up:
-    /// it answered, and takes others.
+    /// Counts a record that the sink refuses. The sink is up: it answered, and takes others.
     pub(super) fn refused(&self, error: &SinkError) {
         self.metrics.error(error.class.name());
         self.metrics.up.set(1);
+    }
+
+    /// A record becomes a dead letter: a line, once a minute for the same cause.
+    pub(super) fn dead_letter(&self, record: &dyn std::fmt::Display, error: &SinkError) {
         if is_news(&self.told_refused, error) {
             let class = error.class.name();
-            tracing::warn!(exporter = self.name(), class, "a dead letter: {}", error.text);
+            tracing::warn!(exporter = self.name(), class, %record, "a dead letter: {}", error.text);
         }
     }
 

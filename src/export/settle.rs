@@ -56,6 +56,7 @@ pub(super) async fn settle(
                 }
                 Outcome::Refused(error) => {
                     exporter.refused(&error);
+                    exporter.dead_letter(&record.id, &error);
                     dead.push(letter(&record, &error, attempt));
                 }
                 Outcome::Retry(error) if error.class == ErrorClass::Gone => {
@@ -64,6 +65,7 @@ pub(super) async fn settle(
                 }
                 Outcome::Retry(error) if given_up => {
                     exporter.failed(&error);
+                    exporter.dead_letter(&record.id, &error);
                     dead.push(letter(&record, &error, attempt));
                 }
                 Outcome::Retry(error) => {

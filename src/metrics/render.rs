@@ -74,6 +74,8 @@ pub struct Extra {
     pub recovery: Option<Duration>,
     /// Warnings logged.
     pub warnings: u64,
+    /// Lines of the log that nobody took in time.
+    pub log_lines_dropped: u64,
     /// Errors logged.
     pub errors: u64,
     /// `process_*`.
@@ -207,6 +209,11 @@ impl<'a> Families<'a> {
             .into();
         let name = "mailrace_server_diagnostics_total";
         self.push(name, "Warnings and errors logged.", MetricType::COUNTER, diagnostics);
+        let name = "mailrace_server_log_lines_dropped_total";
+        let dropped = Value::Number(extra.log_lines_dropped as f64);
+        let dropped = vec![sample(&[], None, MetricType::COUNTER, dropped)];
+        let help = "Lines of the log on stderr that were dropped, for nobody read them.";
+        self.push(name, help, MetricType::COUNTER, dropped);
         if let Some(recovery) = extra.recovery {
             let name = "mailrace_log_recovery_duration_seconds";
             self.plain_gauge(name, "Recovery at the last start.", recovery.as_secs_f64());

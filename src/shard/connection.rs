@@ -101,6 +101,8 @@ pub(crate) struct Connection {
     pub(crate) greeting: Option<Box<Greeting>>,
     /// What the advisor said of the client, if that was anything.
     pub(crate) advice: Option<Box<ClientAdvice>>,
+    /// What it brought, for the line at its end.
+    pub(crate) taken: Taken,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
@@ -117,6 +119,16 @@ impl Connection {
     pub(crate) fn reads_later(&self) -> bool {
         self.paused.is_some() || self.greeting.is_some() && !self.unread.is_empty()
     }
+}
+
+/// Mail that a connection brought and that was acknowledged.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Taken {
+    pub(crate) messages: u32,
+    pub(crate) recipients: u32,
+    pub(crate) bytes: u64,
+    /// It was turned away at its greeting: that line is enough.
+    pub(crate) turned_away: bool,
 }
 
 /// The wait before a greeting.

@@ -15,7 +15,7 @@
 //! has stayed below the step's lower threshold for a second, the last one (out of stress) for ten.
 //! Sans-IO: time and load come in, the step comes out.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// How far a shard is up the ladder. Each step does what the ones before it do as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -91,6 +91,17 @@ pub(super) struct Load {
     pub(super) commit_wait: Duration,
     /// Open connections in per cent of the cap.
     pub(super) sessions: u32,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, commit_wait, sessions } = self;
+        write!(
+            f,
+            "memory {memory} %, oldest commit waits {} ms, sessions {sessions} %",
+            commit_wait.as_millis()
+        )
+    }
 }
 
 impl Load {

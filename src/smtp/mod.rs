@@ -28,6 +28,7 @@ mod limits;
 mod line;
 mod param;
 mod path;
+mod refused;
 mod reply;
 mod sasl;
 pub mod scan;
@@ -46,6 +47,7 @@ pub use limits::{
     TlsPolicy,
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
+pub use refused::{Refusals, Refused};
 pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};

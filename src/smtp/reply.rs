@@ -26,6 +26,11 @@ impl Reply {
         (line[0] - b'0') as u16 * 100 + (line[1] - b'0') as u16 * 10 + (line[2] - b'0') as u16
     }
 
+    /// The whole line, with its CRLF.
+    pub(super) const fn line(self) -> &'static str {
+        self.line
+    }
+
     /// Whether the client is to blame: RFC 5321 §4.2.1, permanent negative completion.
     pub(super) const fn is_permanent(self) -> bool {
         self.code() >= 500

@@ -206,6 +206,10 @@ impl Transaction {
         }
     }
 
+    pub(super) fn mail_from(&self) -> &str {
+        self.paths.get(..self.mail_from_end as usize).unwrap_or_default()
+    }
+
     pub(super) fn recipients(&self) -> usize {
         self.ends.len()
     }

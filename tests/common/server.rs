@@ -91,6 +91,8 @@ impl Launch {
             .arg(subcommand)
             .args(["--set", "listener.0.listen=127.0.0.1:0"])
             .args(["--set", "server.admin.listen=127.0.0.1:0"])
+            // Tests look for words; `tests/logging.rs` is about the other form.
+            .args(["--set", "server.log_format=text"])
             .arg("--set")
             .arg(format!("log.dir={}", self.dir.display()));
         if let Some(file) = &self.file {

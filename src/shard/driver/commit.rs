@@ -100,6 +100,9 @@ impl Driver {
             }
             connection.replies.release(mark.get());
             connection.released = true;
+            connection.taken.messages += 1;
+            connection.taken.recipients += waiting.recipients as u32;
+            connection.taken.bytes += waiting.bytes;
             self.counters.received(
                 usize::from(connection.listener),
                 waiting.bytes,
@@ -142,6 +145,8 @@ impl Driver {
         tracing::error!(segment, %error, "log segment poisoned, a new one is opened");
         if self.options.abort_on_io_error {
             tracing::error!("log.on_io_error = \"abort\": the process ends");
+            // The thread that writes the log takes these lines within this time.
+            std::thread::sleep(std::time::Duration::from_millis(200));
             std::process::abort();
         }
         if self.appender.read_only() {

@@ -94,6 +94,9 @@ impl Driver {
     pub(super) fn advised(&mut self, key: Key, connection: &mut Connection, advice: ClientAdvice) {
         let Some(greeting) = &mut connection.greeting else { return };
         greeting.answer_by = None;
+        if advice.score != 0 || advice.refused_by.is_some() {
+            self.events.tell_listed(self.now, &self.listeners, connection, &advice);
+        }
         if let Some(zone) = &advice.refused_by {
             connection.session.refuse_recipients(zone.clone());
         }

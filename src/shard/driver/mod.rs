@@ -7,6 +7,7 @@
 
 mod advice;
 mod commit;
+mod events;
 mod failures;
 mod greeting;
 mod mail;
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{failures::AuthFailures, rest::Rest};
+use self::{events::Throttle, failures::AuthFailures, rest::Rest};
 use super::{
     Limits, Listener, SharedState,
     addresses::{Addresses, Bounds},
@@ -136,10 +137,10 @@ pub(super) struct Driver {
     slowed: VecDeque<(Duration, Key)>,
     /// TLS handshakes under way.
     handshakes: usize,
-    told: tls::Told,
     /// Sessions that want to know something.
     asking: Vec<Key>,
     failures: AuthFailures,
+    events: Throttle,
     paused: Vec<Key>,
     /// Some are paused because memory is full or the log is behind.
     held_up: bool,
@@ -192,9 +193,9 @@ impl Driver {
             penalties: VecDeque::new(),
             slowed: VecDeque::new(),
             handshakes: 0,
-            told: tls::Told::default(),
             asking: Vec::new(),
             failures: AuthFailures::default(),
+            events: Throttle::default(),
             paused: Vec::new(),
             held_up: false,
             collected_bytes: 0,
@@ -258,6 +259,9 @@ impl Driver {
         let result = call(session, &mut context);
         if let Some(octets) = replies.give_back() {
             self.spare_vecs.push(octets);
+        }
+        if let Some(refusals) = connection.session.take_refusals() {
+            self.tell_refusals(connection, &refusals);
         }
         result
     }

@@ -29,7 +29,8 @@ impl Driver {
         }
         self.counters.refused(listener, RefuseReason::ProxyHeader);
         self.counters.closed(listener, CloseReason::ErrorLimit, Duration::ZERO);
-        self.tell(peer, &"PROXY: it is not in proxy_protocol.trusted of its listener");
+        let why = "the peer is not in proxy_protocol.trusted of its listener";
+        self.tell_trouble(listener as u16, peer, "PROXY", &why);
         None
     }
 
@@ -98,7 +99,8 @@ impl Driver {
         error: &dyn std::fmt::Display,
     ) {
         self.counters.refused(usize::from(connection.listener), RefuseReason::ProxyHeader);
-        self.tell(connection.peer, &format_args!("PROXY: no valid header: {error}"));
+        let error = format_args!("no valid header: {error}");
+        self.tell_trouble(connection.listener, connection.peer, "PROXY", &error);
         self.broken(connection, reason);
     }
 

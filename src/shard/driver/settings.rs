@@ -83,9 +83,9 @@ impl Driver {
         let Some(step) = self.ladder.weigh(load, self.now) else { return };
         let shard = self.options.shard;
         if step > was {
-            tracing::warn!(shard, ?load, "overload: {}", step.name());
+            tracing::warn!(shard, %load, "overload: {}", step.name());
         } else {
-            tracing::info!(shard, ?load, "less overload: {}", step.name());
+            tracing::info!(shard, %load, "less overload: {}", step.name());
         }
         if (was >= Step::Stress) != (step >= Step::Stress) {
             self.apply_limits();

@@ -13,7 +13,7 @@ use crate::{
     shard::{
         Listener,
         addresses::{Network, Refused},
-        connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
+        connection::{Collected, Connection, Key, Phase, Taken, UNIX_PEER, Waits},
         overload::Step,
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -76,6 +76,7 @@ impl Driver {
             tls_facts: None,
             greeting: None,
             advice: None,
+            taken: Taken::default(),
             sent_at: self.now,
             due: Duration::MAX,
         });
@@ -118,6 +119,7 @@ impl Driver {
         let event = self.greet_or_wait(key, connection, admission);
         let closes = matches!(event, Event::Close);
         if closes {
+            connection.taken.turned_away = admission != Admission::Draining;
             connection.phase = Phase::Closing;
             connection.reason = match admission {
                 Admission::Draining => CloseReason::Draining,
@@ -163,6 +165,7 @@ impl Driver {
             for (buffer, _) in connection.kept.drain(..) {
                 self.ring.recycle(buffer);
             }
+            self.tell_session(&connection);
             self.counters.closed(
                 usize::from(connection.listener),
                 connection.reason,

@@ -32,6 +32,7 @@ impl Driver {
             self.touch(key);
         }
         self.due = due;
+        self.tell_suppressed();
         self.take_settings();
         self.weigh(passed);
         // Commit wait: the sender is told to try again long before it gives up by itself.

@@ -1,10 +1,6 @@
 //! TLS of connections: begun, fed, ended. What goes through it is the session's as ever.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::Driver;
 use crate::{
@@ -17,15 +13,6 @@ use crate::{
 /// Octets of ours that a peer may leave unsent while it goes on sending: it asks for answers (key
 /// updates) that it does not take.
 const PENDING_BYTES_MAX: usize = 64 << 10;
-
-/// How often failures of one peer are told.
-const TELL: Duration = Duration::from_secs(60);
-
-/// Peers remembered for it.
-const TOLD_MAX: usize = 1024;
-
-/// When failures were told, by peer.
-pub(super) type Told = HashMap<IpAddr, Duration>;
 
 impl Driver {
     /// TLS from the first octet, unless too many do so at once.
@@ -142,7 +129,7 @@ impl Driver {
             written = written.and_then(|()| state.tls.close_notify(sending));
         }
         if let Err(error) = written {
-            tracing::warn!(peer = %connection.peer, %error, "TLS");
+            self.tell_trouble(connection.listener, connection.peer, "TLS", &error);
             self.broken(connection, CloseReason::IoError);
             return false;
         }
@@ -180,7 +167,12 @@ impl Driver {
         let over = connection.phase == Phase::Open
             && self.handshake_deadline(connection).is_some_and(|deadline| self.now >= deadline);
         if over {
-            self.tell(connection.peer, &"TLS: the handshake took too long");
+            self.tell_trouble(
+                connection.listener,
+                connection.peer,
+                "TLS",
+                &"the handshake took too long",
+            );
             self.broken(connection, CloseReason::Timeout);
         }
         over
@@ -193,7 +185,7 @@ impl Driver {
         state: &mut TlsState,
         error: &dyn std::fmt::Display,
     ) {
-        self.tell(connection.peer, &format_args!("TLS: {error}"));
+        self.tell_trouble(connection.listener, connection.peer, "TLS", error);
         self.handshake_over(connection, state, HandshakeResult::Failed);
         if connection.phase == Phase::Open {
             self.discard(connection);
@@ -217,22 +209,6 @@ impl Driver {
             }
             let took = self.started.elapsed().saturating_sub(since);
             self.counters.handshake(usize::from(connection.listener), result, took);
-        }
-    }
-
-    /// Logs a failure, once a minute for each peer.
-    pub(super) fn tell(&mut self, peer: SocketAddr, error: &dyn std::fmt::Display) {
-        let now = self.now;
-        let address = peer.ip();
-        if self.told.get(&address).is_some_and(|told| now < *told + TELL) {
-            return;
-        }
-        if self.told.len() >= TOLD_MAX {
-            self.told.retain(|_, told| now < *told + TELL);
-        }
-        if self.told.len() < TOLD_MAX {
-            self.told.insert(address, now);
-            tracing::info!(%peer, "{error}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! AUTH (RFC 4954): under TLS only, once a session, outside of transactions.
 //!
-//! Nothing of an exchange is ever logged, and no type here shows a secret.
+//! Of an exchange that fails only the user's name is logged, and no type here shows a secret.
 
 use std::io::Write;
 
 use super::super::command::Verb;
 use super::super::line::{self, Line};
+use super::super::refused::{self, Refused};
 use super::super::reply::{self, Reply};
 use super::super::sasl::{self, AuthAnswer, AuthQuestion, Exchange, Mechanism, Next};
 use super::super::stats::{AuthResult, ProtocolError, RejectReason};
@@ -27,6 +28,8 @@ pub(super) struct AuthState {
     exchange: Option<Exchange>,
     question: Option<AuthQuestion>,
     identity: Option<(Mechanism, Box<str>)>,
+    /// Whom the exchange at hand was asked about.
+    asked: Box<str>,
 }
 
 impl Session {
@@ -195,7 +198,14 @@ impl Session {
         match next {
             Next::Challenge(text) => self.challenge(cx, &text),
             Next::Ask(question) => {
-                self.auth.get_or_insert_default().question = Some(question);
+                let auth = self.auth.get_or_insert_default();
+                auth.asked = match &question {
+                    AuthQuestion::Password { user, .. } | AuthQuestion::Credential { user, .. } => {
+                        refused::cut(user)
+                    }
+                    AuthQuestion::Subject => Box::default(),
+                };
+                auth.question = Some(question);
                 self.state = State::Asking;
                 Some(Event::Authenticate)
             }
@@ -212,6 +222,11 @@ impl Session {
                 let auth = self.auth.get_or_insert_default();
                 auth.failures += 1;
                 auth.failed = true;
+                let login = Some(std::mem::take(&mut auth.asked));
+                let line = reply::BAD_CREDENTIALS.line();
+                let refused = Refused { login, ..Refused::of("AUTH", line) };
+                self.refusals.get_or_insert_default().note(refused);
+                self.stage = "LOGIN";
                 self.give_up(cx, AuthResult::Failed, reply::BAD_CREDENTIALS)
             }
             Next::Malformed => self.give_up(cx, AuthResult::Aborted, reply::BAD_AUTH),

@@ -186,6 +186,7 @@ impl Session {
         cx.stats.count_reply(554);
         self.errors += 1;
         let text = "554 5.7.1 Service unavailable; client listed by";
+        self.note(&format!("{text} {zone}"));
         // Writing into a Vec cannot fail.
         let _ = write!(cx.replies.open(), "{text} {zone}\r\n");
         None

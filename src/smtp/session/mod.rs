@@ -33,6 +33,7 @@ use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
 use super::limits::{Admission, Config, Limits, TlsPolicy};
 use super::line::{self, Line};
+use super::refused::{self, Refusals, Refused};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
@@ -199,6 +200,10 @@ pub struct Session {
     penalised: bool,
     /// The list that has the client: no recipient is taken.
     refused_by: Option<Arc<str>>,
+    /// The command at hand, for the log of refusals.
+    stage: &'static str,
+    /// Nothing until something is refused.
+    refusals: Option<Box<Refusals>>,
 }
 
 impl Session {
@@ -235,6 +240,8 @@ impl Session {
             deadline: now,
             penalised: false,
             refused_by: None,
+            stage: "CONNECT",
+            refusals: None,
         };
         session.settle(config);
         session
@@ -258,6 +265,7 @@ impl Session {
             return self.idle_event();
         }
         self.waiting_since = cx.now;
+        self.stage = "CONNECT";
         match cx.admission {
             Admission::Draining => self.close_421(cx, "4.3.2", "Shutting down"),
             Admission::MemoryFull => {
@@ -463,10 +471,12 @@ impl Session {
     /// Answers `EndOfMail`: the message was not taken.
     pub fn resolve_refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
         let replies = self.final_replies(cx.config);
+        let from = self.sender();
         if !self.leave_verdict(cx.now) {
             return;
         }
         cx.stats.count_rejected(refusal.code(), refusal.reason());
+        self.note_message(refusal.reply(), from);
         cx.push_times(refusal.reply(), replies);
         self.settle(cx.config);
     }
@@ -519,11 +529,18 @@ impl Session {
     }
 
     fn close_with(&mut self, cx: &mut Context<'_>, reply: Reply) -> Event {
+        if reply.code() >= 400 {
+            self.note(reply.line());
+        }
         cx.push(reply);
         self.close()
     }
 
     fn close_421(&mut self, cx: &mut Context<'_>, enhanced: &str, text: &str) -> Event {
+        // The end of the session says that it took too long, or that we go.
+        if enhanced != "4.4.2" && text != "Shutting down" {
+            self.note(&format!("421 {enhanced} {text}"));
+        }
         cx.push_421(enhanced, text);
         self.close()
     }
@@ -536,8 +553,53 @@ impl Session {
             _ => {}
         }
         self.errors += u32::from(reply.is_permanent());
+        // Slips in the dialogue are counted; a line each would be the client's to make.
+        if matches!(self.stage, "MAIL" | "RCPT" | "AUTH" | "DATA" | "BDAT" | "STARTTLS") {
+            self.note(reply.line());
+        }
         cx.push(reply);
         None
+    }
+
+    /// Keeps a refusal for the log. Call before the transaction is cleared.
+    fn note(&mut self, line: &str) {
+        let refused = Refused { mail_from: self.sender(), ..Refused::of(self.stage, line) };
+        self.refusals.get_or_insert_default().note(refused);
+    }
+
+    fn note_message(&mut self, reply: Reply, mail_from: Option<Box<str>>) {
+        let refused = Refused { mail_from, ..Refused::of("message", reply.line()) };
+        self.refusals.get_or_insert_default().note(refused);
+    }
+
+    /// Says of the refusal just kept which path it was about.
+    fn note_path(&mut self, verb: Verb, argument: &[u8]) {
+        let Some(refused) = self.refusals.as_mut().and_then(|all| all.list.last_mut()) else {
+            return;
+        };
+        match verb {
+            Verb::Mail if refused.stage == "MAIL" && refused.mail_from.is_none() => {
+                refused.mail_from = Some(refused::path_of(argument));
+            }
+            Verb::Rcpt if refused.stage == "RCPT" && refused.rcpt.is_none() => {
+                refused.rcpt = Some(refused::path_of(argument));
+            }
+            _ => {}
+        }
+    }
+
+    fn sender(&self) -> Option<Box<str>> {
+        self.transaction.open.then(|| refused::cut(self.transaction.mail_from()))
+    }
+
+    /// What was refused since the last call.
+    pub fn take_refusals(&mut self) -> Option<Box<Refusals>> {
+        self.refusals.take()
+    }
+
+    /// The name of the last EHLO or HELO; empty before it.
+    pub fn helo(&self) -> &str {
+        &self.helo
     }
 
     fn step_new(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
@@ -560,7 +622,13 @@ impl Session {
         // A TLS hello, RDP or SMB: no line end need ever come. CR and LF are for the line reader.
         if let Some(0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f) = input.first() {
             cx.stats.count_error(ProtocolError::BadSyntax);
-            return (input.len(), Some(self.close_with(cx, reply::NOT_SMTP)));
+            self.stage = "COMMAND";
+            let event = self.close_with(cx, reply::NOT_SMTP);
+            let kept = self.refusals.as_mut().and_then(|all| all.list.last_mut());
+            if let Some(refused) = kept.filter(|_| input.starts_with(&[0x16, 0x03])) {
+                refused.detail = "a TLS handshake where the session begins in the clear";
+            }
+            return (input.len(), Some(event));
         }
         match line::next(input, limits.command_line_bytes) {
             Line::Whole { line, used } => {
@@ -636,6 +704,7 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
+        self.stage = verb.name();
         if let Some(refused) = self.not_spoken(cx, verb) {
             return self.refuse(cx, refused);
         }
@@ -662,7 +731,7 @@ impl Session {
             return self.refuse(cx, reply::NEEDS_TLS);
         }
         let argument = rest.trim_ascii_start();
-        match verb {
+        let event = match verb {
             Verb::Mail => self.mail(cx, argument),
             Verb::Rcpt => self.rcpt(cx, argument),
             Verb::Data => self.data(cx, argument),
@@ -681,6 +750,10 @@ impl Session {
             // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
             Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
             Verb::Unknown => None,
+        };
+        if self.refusals.is_some() {
+            self.note_path(verb, argument);
         }
+        event
     }
 }

@@ -1,0 +1,302 @@
+//! Lines on stderr: text or JSON, written by a thread of their own.
+//!
+//! ```text
+//!   tracing event --> one line, escaped --> bounded queue --> thread "log" --> stderr
+//!                                             | full: dropped and counted
+//! ```
+//!
+//! Nobody who logs waits: a stderr that nobody reads stalls the thread, and lines are lost and
+//! counted, while mail goes on being served. The thread looks every [`LOOK_EVERY`] instead of being
+//! woken, so that logging costs a shard no system call.
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tracing::{Event, Level, Subscriber, field::Field, field::Visit};
+use tracing_subscriber::{
+    EnvFilter, Layer, layer::Context, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+use crate::{
+    admin::Readiness,
+    config::{LogFormat, ServerConfig},
+    log::{format_time_micros, unix_micros},
+};
+
+/// Lines that wait to be written, of all threads.
+const LINES_MAX: usize = 8_192;
+
+/// How often the thread looks for lines.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the end of the process waits for the last lines to be taken.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Octets of a value of one field; the rest is cut off.
+const VALUE_BYTES_MAX: usize = 2_048;
+
+/// Libraries that say of each connection and attempt what the exporters say with their names, once.
+const SILENT: &str = "async_nats=off,rskafka=off,object_store=off";
+
+/// Lines are taken as long as it is held; when it is dropped the last ones are written.
+pub(super) struct Logging {
+    stop: Arc<AtomicBool>,
+    ended: Receiver<()>,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.ended.recv_timeout(LAST_LINES);
+    }
+}
+
+/// Begins to log to stderr.
+///
+/// # Errors
+/// Where there is no thread for it.
+pub(super) fn start(config: &ServerConfig, ready: Arc<Readiness>) -> io::Result<Logging> {
+    let json = match config.log_format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let (sender, lines) = bounded(LINES_MAX);
+    let (end, ended) = bounded(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (asked, counts) = (stop.clone(), ready.clone());
+    thread::Builder::new().name("log".to_owned()).spawn(move || {
+        write_lines(&lines, &asked, &counts, &mut io::stderr());
+        let _ = end.send(());
+    })?;
+    let by_key = format!("{},{SILENT}", config.log_level);
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let (filter, bad) = match wanted.as_deref().map(EnvFilter::try_new) {
+        None => (EnvFilter::new(by_key), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(by_key), Some(error.to_string())),
+    };
+    let _ =
+        tracing_subscriber::registry().with(filter).with(Lines { json, sender, ready }).try_init();
+    if let Some(error) = bad {
+        tracing::warn!("RUST_LOG is not used: {error}; server.log_level is");
+    }
+    Ok(Logging { stop, ended })
+}
+
+/// Writes what comes until it is asked to stop and nothing is left.
+fn write_lines(
+    lines: &Receiver<String>,
+    stop: &AtomicBool,
+    ready: &Readiness,
+    to: &mut dyn io::Write,
+) {
+    let mut together = String::new();
+    loop {
+        let last = stop.load(Ordering::Acquire);
+        let mut count = 0;
+        let until = Instant::now() + LOOK_EVERY;
+        while let Ok(line) = lines.try_recv() {
+            together.push_str(&line);
+            count += 1;
+            if together.len() > 64 << 10 || Instant::now() >= until {
+                break;
+            }
+        }
+        if count > 0 && to.write_all(together.as_bytes()).is_err() {
+            ready.count_dropped_lines(count);
+        }
+        together.clear();
+        if count > 0 {
+            continue;
+        }
+        if last {
+            return;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Makes lines of events, and counts what operators are to look at.
+struct Lines {
+    json: bool,
+    sender: Sender<String>,
+    ready: Arc<Readiness>,
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = *event.metadata().level();
+        match level {
+            Level::ERROR => self.ready.count_error(),
+            Level::WARN => self.ready.count_warning(),
+            _ => {}
+        }
+        let now = format_time_micros(unix_micros());
+        let mut line = Line { json: self.json, message: String::new(), fields: String::new() };
+        event.record(&mut line);
+        if self.sender.try_send(line.whole(&now, level)).is_err() {
+            self.ready.count_dropped_lines(1);
+        }
+    }
+}
+
+/// One event, as it is put together.
+struct Line {
+    json: bool,
+    message: String,
+    fields: String,
+}
+
+impl Line {
+    fn whole(self, now: &str, level: Level) -> String {
+        let Self { json, message, fields } = self;
+        let mut line = String::with_capacity(64 + message.len() + fields.len());
+        // Writing into a String cannot fail.
+        let _ = match json {
+            true => {
+                let _ =
+                    write!(line, "{{\"timestamp\":\"{now}\",\"level\":\"{level}\",\"message\":");
+                quote(&mut line, &message);
+                writeln!(line, "{fields}}}")
+            }
+            false => {
+                let _ = write!(line, "{now} {level:<5} ");
+                escape(&mut line, &message);
+                writeln!(line, "{fields}")
+            }
+        };
+        line
+    }
+
+    fn name(&mut self, field: &Field) {
+        let _ = match self.json {
+            true => write!(self.fields, ",\"{}\":", field.name()),
+            false => write!(self.fields, " {}=", field.name()),
+        };
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        if field.name() == "message" {
+            text.clone_into(&mut self.message);
+            return;
+        }
+        let mut end = text.len().min(VALUE_BYTES_MAX);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = &text[..end];
+        self.name(field);
+        let bare = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'"' | b'\\' | b'=');
+        match !self.json && !text.is_empty() && text.bytes().all(bare) {
+            true => self.fields.push_str(text),
+            false => quote(&mut self.fields, text),
+        }
+    }
+
+    fn number(&mut self, field: &Field, number: &dyn fmt::Display) {
+        self.name(field);
+        let _ = write!(self.fields, "{number}");
+    }
+}
+
+impl Visit for Line {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.number(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.number(field, &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.number(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no other numbers.
+        if value.is_finite() {
+            self.number(field, &value);
+        }
+    }
+
+    // `%field` and messages come this way: their Debug is their Display.
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+}
+
+fn quote(line: &mut String, text: &str) {
+    line.push('"');
+    escape(line, text);
+    line.push('"');
+}
+
+/// As in a JSON string. So is everything that could end a line, move the cursor of a terminal or
+/// turn the direction of what follows.
+fn escape(line: &mut String, text: &str) {
+    for char in text.chars() {
+        match char {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            _ if char.is_control() || moves(char) => {
+                let _ = write!(line, "\\u{:04x}", u32::from(char));
+            }
+            _ => line.push(char),
+        }
+    }
+}
+
+/// Line and paragraph separators, marks of direction, and the byte order mark.
+fn moves(char: char) -> bool {
+    matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        let mut line = String::new();
+        quote(&mut line, text);
+        line
+    }
+
+    /// BAD-INPUTS J2: one line an event, whatever a client sends.
+    #[test]
+    fn what_could_end_a_line_or_move_a_cursor_is_escaped() {
+        assert_eq!(
+            shown("a\r\nb\t\u{1b}[2J\u{2028}\u{85}\u{202e}\"\\é"),
+            r#""a\r\nb\t\u001b[2J\u2028\u0085\u202e\"\\é""#
+        );
+        let read: String = serde_json::from_str(&shown("\u{7f}\0\n\u{feff}")).unwrap();
+        assert_eq!(read, "\u{7f}\0\n\u{feff}");
+    }
+
+    #[test]
+    fn the_last_lines_are_written_at_the_end() {
+        let (sender, lines) = bounded(8);
+        sender.send("one\n".to_owned()).unwrap();
+        sender.send("two\n".to_owned()).unwrap();
+        let (mut written, ready) = (Vec::new(), Readiness::default());
+        write_lines(&lines, &AtomicBool::new(true), &ready, &mut written);
+        assert_eq!(written, b"one\ntwo\n");
+    }
+}
