@@ -41,27 +41,33 @@ impl Setup {
         fs::write(&self.file, text).unwrap();
     }
 
-    /// `mailrace reload`.
+    /// `mailrace reload`, once the server's log has said what came of it.
     fn reload(&self) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_mailrace"))
+        let before = self.logged();
+        let output = Command::new(env!("CARGO_BIN_EXE_mailrace"))
             .args(["reload", "-c"])
             .arg(&self.file)
             .args(["--set", &format!("server.admin.listen={}", self.server.admin)])
             .output()
-            .unwrap()
+            .unwrap();
+        eventually("it was logged", Duration::from_secs(10), || self.logged() > before);
+        output
     }
 
     fn successful(&self) -> f64 {
         self.server.metric("mailrace_config_last_reload_successful", &[])
     }
 
+    /// Reloads that the log has reported: its lines are written a moment after the event.
+    fn logged(&self) -> usize {
+        let errors = self.server.errors();
+        errors.matches("configuration reloaded").count()
+            + errors.matches("the configuration so far stays").count()
+    }
+
     /// Sends SIGHUP; what the last reload came to, once it is over.
     fn hang_up(&self) -> f64 {
-        let logged = || {
-            let errors = self.server.errors();
-            errors.matches("configuration reloaded").count()
-                + errors.matches("the configuration so far stays").count()
-        };
+        let logged = || self.logged();
         let before = logged();
         signal(&self.server.child, libc::SIGHUP);
         eventually("it was read", Duration::from_secs(10), || logged() > before);

@@ -348,7 +348,10 @@ fn every_choice_of_the_tables_is_taken() {
             for word in words {
                 let set = format!("{}{}={word}", table.prefix(), key.name);
                 let config = merged(text, &[], &[&set]).unwrap();
-                let told = format!("{:?} {:?} {:?}", config.log, config.listeners, config.exports);
+                let told = format!(
+                    "{:?} {:?} {:?} {:?}",
+                    config.server, config.log, config.listeners, config.exports
+                );
                 assert!(!seen.contains(&told), "{set} does nothing");
                 seen.push(told);
                 count += 1;

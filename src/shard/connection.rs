@@ -74,6 +74,8 @@ pub(crate) struct Connection {
     pub(crate) ended: bool,
     /// In the list of connections to be flushed at the end of this turn.
     pub(crate) dirty: bool,
+    /// It was turned away at its greeting: that line of the log is enough.
+    pub(crate) turned_away: bool,
     /// What its replies wait for.
     pub(crate) waits: Waits,
     /// A commit let replies go: they are sent at once.
@@ -127,8 +129,6 @@ pub(crate) struct Taken {
     pub(crate) messages: u32,
     pub(crate) recipients: u32,
     pub(crate) bytes: u64,
-    /// It was turned away at its greeting: that line is enough.
-    pub(crate) turned_away: bool,
 }
 
 /// The wait before a greeting.

@@ -138,7 +138,7 @@ impl Driver {
     /// The line of a session, at its end.
     pub(super) fn tell_session(&mut self, connection: &Connection) {
         let taken = connection.taken;
-        if taken.turned_away || !tracing::enabled!(tracing::Level::INFO) {
+        if connection.turned_away || !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         let kind = if taken.messages > 0 { Kind::Session } else { Kind::Empty };

@@ -77,6 +77,7 @@ impl Driver {
             greeting: None,
             advice: None,
             taken: Taken::default(),
+            turned_away: false,
             sent_at: self.now,
             due: Duration::MAX,
         });
@@ -119,7 +120,7 @@ impl Driver {
         let event = self.greet_or_wait(key, connection, admission);
         let closes = matches!(event, Event::Close);
         if closes {
-            connection.taken.turned_away = admission != Admission::Draining;
+            connection.turned_away = admission != Admission::Draining;
             connection.phase = Phase::Closing;
             connection.reason = match admission {
                 Admission::Draining => CloseReason::Draining,

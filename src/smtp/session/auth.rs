@@ -224,9 +224,10 @@ impl Session {
                 auth.failed = true;
                 let login = Some(std::mem::take(&mut auth.asked));
                 let line = reply::BAD_CREDENTIALS.line();
-                let refused = Refused { login, ..Refused::of("AUTH", line) };
+                let refused = Refused { login, ..Refused::of(Verb::Auth.name(), line) };
                 self.refusals.get_or_insert_default().note(refused);
-                self.stage = "LOGIN";
+                // Said above already.
+                self.stage = None;
                 self.give_up(cx, AuthResult::Failed, reply::BAD_CREDENTIALS)
             }
             Next::Malformed => self.give_up(cx, AuthResult::Aborted, reply::BAD_AUTH),

@@ -201,7 +201,7 @@ pub struct Session {
     /// The list that has the client: no recipient is taken.
     refused_by: Option<Arc<str>>,
     /// The command at hand, for the log of refusals.
-    stage: &'static str,
+    stage: Option<Verb>,
     /// Nothing until something is refused.
     refusals: Option<Box<Refusals>>,
 }
@@ -240,7 +240,7 @@ impl Session {
             deadline: now,
             penalised: false,
             refused_by: None,
-            stage: "CONNECT",
+            stage: None,
             refusals: None,
         };
         session.settle(config);
@@ -265,7 +265,7 @@ impl Session {
             return self.idle_event();
         }
         self.waiting_since = cx.now;
-        self.stage = "CONNECT";
+        self.stage = None;
         match cx.admission {
             Admission::Draining => self.close_421(cx, "4.3.2", "Shutting down"),
             Admission::MemoryFull => {
@@ -554,7 +554,10 @@ impl Session {
         }
         self.errors += u32::from(reply.is_permanent());
         // Slips in the dialogue are counted; a line each would be the client's to make.
-        if matches!(self.stage, "MAIL" | "RCPT" | "AUTH" | "DATA" | "BDAT" | "STARTTLS") {
+        if matches!(
+            self.stage,
+            Some(Verb::Mail | Verb::Rcpt | Verb::Auth | Verb::Data | Verb::Bdat | Verb::Starttls)
+        ) {
             self.note(reply.line());
         }
         cx.push(reply);
@@ -563,7 +566,10 @@ impl Session {
 
     /// Keeps a refusal for the log. Call before the transaction is cleared.
     fn note(&mut self, line: &str) {
-        let refused = Refused { mail_from: self.sender(), ..Refused::of(self.stage, line) };
+        let refused = Refused {
+            mail_from: self.sender(),
+            ..Refused::of(self.stage.map_or("CONNECT", Verb::name), line)
+        };
         self.refusals.get_or_insert_default().note(refused);
     }
 
@@ -578,10 +584,10 @@ impl Session {
             return;
         };
         match verb {
-            Verb::Mail if refused.stage == "MAIL" && refused.mail_from.is_none() => {
+            Verb::Mail if refused.stage == Verb::Mail.name() && refused.mail_from.is_none() => {
                 refused.mail_from = Some(refused::path_of(argument));
             }
-            Verb::Rcpt if refused.stage == "RCPT" && refused.rcpt.is_none() => {
+            Verb::Rcpt if refused.stage == Verb::Rcpt.name() && refused.rcpt.is_none() => {
                 refused.rcpt = Some(refused::path_of(argument));
             }
             _ => {}
@@ -622,7 +628,7 @@ impl Session {
         // A TLS hello, RDP or SMB: no line end need ever come. CR and LF are for the line reader.
         if let Some(0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f) = input.first() {
             cx.stats.count_error(ProtocolError::BadSyntax);
-            self.stage = "COMMAND";
+            self.stage = Some(Verb::Unknown);
             let event = self.close_with(cx, reply::NOT_SMTP);
             let kept = self.refusals.as_mut().and_then(|all| all.list.last_mut());
             if let Some(refused) = kept.filter(|_| input.starts_with(&[0x16, 0x03])) {
@@ -704,7 +710,7 @@ impl Session {
         assert!(!cx.config.panics || line != b"NOOP panic", "a test asked for it");
         let (verb, rest) = command::split(line);
         cx.stats.count_command(verb);
-        self.stage = verb.name();
+        self.stage = Some(verb);
         if let Some(refused) = self.not_spoken(cx, verb) {
             return self.refuse(cx, refused);
         }
