@@ -59,7 +59,7 @@ fn sessions_and_refusals_are_lines_of_text() {
     // As a filter of fail2ban would have it, with <HOST> as an address.
     let refused = line(
         &server,
-        r"^\S+ INFO  refused client=(?P<host>[0-9a-fA-F.:]+) port=\d+ listener=\S+ stage=RCPT code=55\d ",
+        r"^\S+ INFO  refused client=(?P<host>[0-9a-fA-F.:]+) port=\d+ listener=\S+ stage=rcpt code=55\d ",
     );
     assert!(refused.contains(" client=127.0.0.1 "), "{refused}");
     assert!(refused.contains("from=alice@sender.example"), "{refused}");
@@ -87,7 +87,7 @@ fn the_same_as_json() {
     visit(&server);
     let refused = line(
         &server,
-        r#""message":"refused","client":"(?P<host>[0-9a-fA-F.:]+)","port":\d+,"listener":"[^"]+","stage":"RCPT","code":55\d,"#,
+        r#""message":"refused","client":"(?P<host>[0-9a-fA-F.:]+)","port":\d+,"listener":"[^"]+","stage":"rcpt","code":55\d,"#,
     );
     let refused: serde_json::Value = serde_json::from_str(&refused).unwrap();
     assert_eq!(refused["client"], "127.0.0.1");

@@ -104,7 +104,7 @@ pub(crate) struct Connection {
     /// What the advisor said of the client, if that was anything.
     pub(crate) advice: Option<Box<ClientAdvice>>,
     /// What it brought, for the line at its end.
-    pub(crate) taken: Taken,
+    pub(crate) taken: Option<Box<Taken>>,
     /// When the peer last took octets from us, or was owed none.
     pub(crate) sent_at: Duration,
     /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.

@@ -12,7 +12,7 @@ const TEXT_BYTES_MAX: usize = 320;
 /// A refusal, as its log line wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// `CONNECT`, a command's name, or `message`.
+    /// `connect`, a command's name, or `message`.
     pub stage: &'static str,
     /// Reply code.
     pub code: u16,

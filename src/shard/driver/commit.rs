@@ -100,9 +100,10 @@ impl Driver {
             }
             connection.replies.release(mark.get());
             connection.released = true;
-            connection.taken.messages += 1;
-            connection.taken.recipients += waiting.recipients as u32;
-            connection.taken.bytes += waiting.bytes;
+            let taken = connection.taken.get_or_insert_default();
+            taken.messages += 1;
+            taken.recipients += waiting.recipients as u32;
+            taken.bytes += waiting.bytes;
             self.counters.received(
                 usize::from(connection.listener),
                 waiting.bytes,

@@ -137,7 +137,7 @@ fn client(peer: SocketAddr) -> (String, Option<u16>) {
 impl Driver {
     /// The line of a session, at its end.
     pub(super) fn tell_session(&mut self, connection: &Connection) {
-        let taken = connection.taken;
+        let taken = connection.taken.as_deref().copied().unwrap_or_default();
         if connection.turned_away || !tracing::enabled!(tracing::Level::INFO) {
             return;
         }

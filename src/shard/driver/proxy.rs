@@ -30,7 +30,7 @@ impl Driver {
         self.counters.refused(listener, RefuseReason::ProxyHeader);
         self.counters.closed(listener, CloseReason::ErrorLimit, Duration::ZERO);
         let why = "the peer is not in proxy_protocol.trusted of its listener";
-        self.tell_trouble(listener as u16, peer, "PROXY", &why);
+        self.tell_trouble(listener as u16, peer, "proxy", &why);
         None
     }
 
@@ -100,7 +100,7 @@ impl Driver {
     ) {
         self.counters.refused(usize::from(connection.listener), RefuseReason::ProxyHeader);
         let error = format_args!("no valid header: {error}");
-        self.tell_trouble(connection.listener, connection.peer, "PROXY", &error);
+        self.tell_trouble(connection.listener, connection.peer, "proxy", &error);
         self.broken(connection, reason);
     }
 

@@ -13,7 +13,7 @@ use crate::{
     shard::{
         Listener,
         addresses::{Network, Refused},
-        connection::{Collected, Connection, Key, Phase, Taken, UNIX_PEER, Waits},
+        connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
         overload::Step,
         ring::{Completion, RECV_BUFFER_BYTES},
     },
@@ -76,7 +76,7 @@ impl Driver {
             tls_facts: None,
             greeting: None,
             advice: None,
-            taken: Taken::default(),
+            taken: None,
             turned_away: false,
             sent_at: self.now,
             due: Duration::MAX,

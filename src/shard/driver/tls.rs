@@ -129,7 +129,7 @@ impl Driver {
             written = written.and_then(|()| state.tls.close_notify(sending));
         }
         if let Err(error) = written {
-            self.tell_trouble(connection.listener, connection.peer, "TLS", &error);
+            self.tell_trouble(connection.listener, connection.peer, "tls", &error);
             self.broken(connection, CloseReason::IoError);
             return false;
         }
@@ -170,7 +170,7 @@ impl Driver {
             self.tell_trouble(
                 connection.listener,
                 connection.peer,
-                "TLS",
+                "tls",
                 &"the handshake took too long",
             );
             self.broken(connection, CloseReason::Timeout);
@@ -185,7 +185,7 @@ impl Driver {
         state: &mut TlsState,
         error: &dyn std::fmt::Display,
     ) {
-        self.tell_trouble(connection.listener, connection.peer, "TLS", error);
+        self.tell_trouble(connection.listener, connection.peer, "tls", error);
         self.handshake_over(connection, state, HandshakeResult::Failed);
         if connection.phase == Phase::Open {
             self.discard(connection);

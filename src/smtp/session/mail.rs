@@ -152,7 +152,7 @@ impl Session {
             cx.stats.count_rejected(452, RejectReason::Recipients);
             return self.refuse(cx, reply::TOO_MANY_RECIPIENTS);
         }
-        if let Some(zone) = self.refused_by.clone()
+        if let Some(zone) = self.refused_by.as_deref().cloned()
             && !self.may_relay()
             && !is_postmaster(path.mailbox)
         {
@@ -178,7 +178,7 @@ impl Session {
     /// Takes no recipient but postmaster from this client, which is on a list: 554 names the zone,
     /// printable ASCII of at most 255 octets.
     pub fn refuse_recipients(&mut self, zone: Arc<str>) {
-        self.refused_by = Some(zone);
+        self.refused_by = Some(Box::new(zone));
     }
 
     fn refuse_listed(&mut self, cx: &mut Context<'_>, zone: &str) -> Option<Event> {

@@ -199,7 +199,7 @@ pub struct Session {
     deadline: Duration,
     penalised: bool,
     /// The list that has the client: no recipient is taken.
-    refused_by: Option<Arc<str>>,
+    refused_by: Option<Box<Arc<str>>>,
     /// The command at hand, for the log of refusals.
     stage: Option<Verb>,
     /// Nothing until something is refused.
@@ -568,7 +568,7 @@ impl Session {
     fn note(&mut self, line: &str) {
         let refused = Refused {
             mail_from: self.sender(),
-            ..Refused::of(self.stage.map_or("CONNECT", Verb::name), line)
+            ..Refused::of(self.stage.map_or("connect", Verb::name), line)
         };
         self.refusals.get_or_insert_default().note(refused);
     }
