@@ -57,6 +57,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let ready = Arc::new(Readiness::default());
+    // Before there is any: each that a server needs is counted.
+    let needed = preflight::threads_needed(config.server.shards, config.exports.len());
+    preflight::threads(needed)?;
     let logging = logging::start(&config.server, ready.clone())?;
     report_panics();
     let served = panic::catch_unwind(panic::AssertUnwindSafe(|| serve(config, ready)));
@@ -506,11 +509,9 @@ fn check_machine(config: &Config) -> Result<(), preflight::StartFailure> {
     // Connections are descriptors, and rings lock memory.
     let descriptors = raise_limit(libc::RLIMIT_NOFILE);
     let memlock = raise_limit(libc::RLIMIT_MEMLOCK);
-    let (shards, exporters) = (config.server.shards, config.exports.len());
     preflight::descriptors(descriptors, preflight::descriptors_of(config))?;
     preflight::memlock(memlock)?;
     preflight::rings()?;
-    preflight::threads(preflight::threads_needed(shards, exporters))?;
     if config.log.sync != SyncMode::None {
         preflight::file_system(&config.log.dir)?;
     }
@@ -557,6 +558,8 @@ fn report_panics() {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         tracing::error!("internal error, please report it: {text} ({at}, thread {thread})");
+        // The process may end right after this: the line is to be out by then.
+        std::thread::sleep(3 * logging::LOOK_EVERY);
     }));
 }
 

@@ -41,6 +41,7 @@ type Moves = &'static [Move];
 /// What is moved elsewhere, or by nothing a test can do in a second.
 const EXCUSED: &[(&str, &str, &[&str], &str)] = &[
     ("config_files_unusable", "kind", &["recipients"], "tests/reload.rs"),
+    ("server_log_lines_dropped_total", "", &[], "tests/logging.rs"),
     ("config_files_unusable", "kind", &["users"], "tests/auth/guesses.rs"),
     ("config_files_unusable", "kind", &["certificates"], "tests/tls.rs"),
     ("build_info", "", &[], "always 1: which program this is"),

@@ -131,6 +131,8 @@ fn by_lmtp_with_a_recipient_refused() {
         .set("server.shards=2")
         .set("listener.1.name=lmtp")
         .set("listener.1.protocol=lmtp")
+        // So that a local part of 65 octets is refused.
+        .set("listener.1.paths=strict")
         .set(&format!("listener.1.listen=127.0.0.1:0,unix:{}", socket.display()))
         .start();
     // Postfix runs as a user of its own.

@@ -36,7 +36,7 @@ use crate::{
 const LINES_MAX: usize = 8_192;
 
 /// How often the thread looks for lines.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long the end of the process waits for the last lines to be taken.
 const LAST_LINES: Duration = Duration::from_secs(1);

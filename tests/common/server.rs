@@ -218,6 +218,19 @@ impl Server {
         settings.iter().fold(Launch::new(dir), |launch, setting| launch.set(setting)).start()
     }
 
+    /// Waits for a text in the log: its lines come a moment after what they report.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        eventually(text, Duration::from_secs(10), || self.errors().contains(text));
+    }
+
+    /// Warnings and errors in the log so far.
+    pub fn troubles(&self) -> String {
+        let errors = self.errors();
+        let trouble = |line: &&str| [" WARN ", " ERROR "].iter().any(|level| line.contains(level));
+        errors.lines().filter(trouble).collect()
+    }
+
     /// What it has said on stderr so far.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap().clone()
