@@ -41,7 +41,7 @@ pub(super) fn run(args: &RunArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
     let mut args = args.clone();
     if (args.verify || args.e2e) && args.log_dir.is_none() {
         let Some(find_dir) = find_dir else {
-            eprintln!(
+            crate::cli::complain!(
                 "mailrace bench: --verify and --e2e need --log-dir DIR, the server's data directory"
             );
             return ExitCode::from(EXIT_USAGE);
@@ -55,7 +55,7 @@ pub(super) fn run(args: &RunArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
     let (mut options, mail) = match Options::check(args) {
         Ok(checked) => checked,
         Err(what) => {
-            eprintln!("mailrace bench: {what}");
+            crate::cli::complain!("mailrace bench: {what}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -87,7 +87,7 @@ fn done(what: &str, result: io::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mailrace bench: {what}: {error}");
+            crate::cli::complain!("mailrace bench: {what}: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -146,37 +146,37 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
 fn verdict(options: &Options, report: &Report, gave_up: Option<&str>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     if !report.generator.valid {
-        eprintln!(
+        crate::cli::complain!(
             "mailrace bench: the run is INVALID: {}",
             report.generator.invalid_because.join("; ")
         );
         code = ExitCode::from(EXIT_INVALID);
     }
     if let Some(why) = gave_up {
-        eprintln!("mailrace bench: {why}");
+        crate::cli::complain!("mailrace bench: {why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     if report.totals.acked == 0 {
         let why = report.commonest_refusal();
         let why =
             why.map_or(String::new(), |(code, text)| format!("; the server said: {code} {text}"));
-        eprintln!("mailrace bench: no message was acknowledged{why}");
+        crate::cli::complain!("mailrace bench: no message was acknowledged{why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     for condition in options.fail_if.iter().filter(|condition| condition.holds(report)) {
-        eprintln!("mailrace bench: failed: {condition}");
+        crate::cli::complain!("mailrace bench: failed: {condition}");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.verify.as_ref().is_some_and(|verify| !verify.holds()) {
-        eprintln!("mailrace bench: the log does not hold what was acknowledged");
+        crate::cli::complain!("mailrace bench: the log does not hold what was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.e2e.as_ref().is_some_and(|e2e| e2e.unseen > 0) {
-        eprintln!("mailrace bench: the consumer did not see all that was acknowledged");
+        crate::cli::complain!("mailrace bench: the consumer did not see all that was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
-        eprintln!("mailrace bench: no rate keeps the threshold");
+        crate::cli::complain!("mailrace bench: no rate keeps the threshold");
         code = ExitCode::from(EXIT_MISSED);
     }
     code

@@ -39,7 +39,7 @@ impl View {
     /// Wipes the line.
     pub(super) fn close(&mut self) {
         if self.is_dirty {
-            eprint!("\r\x1b[K");
+            crate::cli::complain_on!("\r\x1b[K");
             self.is_dirty = false;
         }
         self.last = (0.0, 0);
@@ -63,7 +63,7 @@ impl View {
                 show_seconds(snapshot.response.max() as f64 / 1e9),
             )
         };
-        eprint!("\r\x1b[K{line}");
+        crate::cli::complain_on!("\r\x1b[K{line}");
         // A terminal that is gone is no reason to stop.
         let _ = io::stderr().flush();
         self.is_dirty = true;
@@ -121,7 +121,7 @@ fn serve(address: SocketAddr) -> io::Result<Arc<Mutex<String>>> {
         io::Error::new(error.kind(), format!("--metrics-addr {address}: {error}"))
     })?;
     // The port may have been left to the system.
-    eprintln!("metrics: http://{}/metrics", listener.local_addr()?);
+    crate::cli::complain!("metrics: http://{}/metrics", listener.local_addr()?);
     let page = Arc::new(Mutex::new(render(&Snapshot::default())));
     let shown = Arc::clone(&page);
     thread::spawn(move || {

@@ -251,3 +251,28 @@ fn a_closed_stdout_is_no_error() {
         assert!(output.status.code().is_some(), "{arguments:?}: killed by a signal");
     }
 }
+
+/// Nor is a stderr that nobody reads: what is wrong still shows in the exit code.
+#[test]
+fn a_closed_stderr_is_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, code) in [
+        (&["check", "--set", "log.sync=x"][..], 78),
+        (&["serve", "-c", "missing.toml"], 78),
+        (&["log", "ls"], 1),
+        (&["group", "ls"], 1),
+        (&["reload"], 1),
+        (&["bench", "smtp://127.0.0.1:1", "-z", "1s"], 1),
+        (&["user", "rm", "nowhere", "tim"], 1),
+    ] {
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+        use std::os::fd::{FromRawFd, OwnedFd};
+        // SAFETY: the call made both, and nobody else has them.
+        let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+        drop(read);
+        let status = mailrace(dir.path(), arguments).stderr(write).stdout(Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(code), "{arguments:?}");
+    }
+}

@@ -33,7 +33,9 @@ pub(super) fn run(args: &BenchArgs) -> ExitCode {
     let find_dir = || {
         Config::data_dir(args.file.as_deref()).map_err(|errors| {
             print_errors(&errors);
-            eprintln!("mailrace: --log-dir DIR names the data directory without a configuration");
+            crate::cli::complain!(
+                "mailrace: --log-dir DIR names the data directory without a configuration"
+            );
             ExitCode::from(EXIT_CONFIG)
         })
     };

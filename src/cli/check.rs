@@ -41,7 +41,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 fn print_text(config: &Config, effective: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for warning in config.warnings() {
-        eprintln!("mailrace: warning: {warning}");
+        crate::cli::complain!("mailrace: warning: {warning}");
     }
     if !effective {
         let file = config.file().map_or("no file".into(), |file| file.display().to_string());

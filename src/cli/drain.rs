@@ -40,7 +40,7 @@ pub(super) fn run(args: &DrainArgs) -> ExitCode {
         }
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("mailrace: {line}");
+                crate::cli::complain!("mailrace: {line}");
             }
             ExitCode::from(EXIT_FAILED)
         }

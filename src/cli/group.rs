@@ -120,7 +120,7 @@ pub(super) fn run(args: &GroupArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("mailrace: {error}");
+            crate::cli::complain!("mailrace: {error}");
             let usage = match &error {
                 GroupError::BadName(_) => true,
                 GroupError::Io(error) => error.kind() == io::ErrorKind::InvalidInput,
@@ -304,7 +304,7 @@ fn dead_letters(
             let mut shown = 0;
             for shard in log.shards()? {
                 if let Some(fault) = group.dead_letters_fault(shard)? {
-                    eprintln!("mailrace: {fault}");
+                    crate::cli::complain!("mailrace: {fault}");
                 }
                 for letter in group.dead_letters(shard)?.pending() {
                     let id = id(shard, letter.offset);

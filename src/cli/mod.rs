@@ -1,7 +1,27 @@
 //! The command line: a file per subcommand.
 //!
 //! Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 corruption
-//! found (`log verify`) or a threshold missed (`bench`), 78 bad configuration.
+//! found (`log verify`) or a threshold missed (`bench`), 4 an INVALID run (`bench`), 78 bad configuration.
+
+/// Writes a line to stderr, for people. `eprintln!` panics where nobody reads it any more (a closed
+/// pipe), which is no failure of the command.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// As `complain`, without the end of the line.
+macro_rules! complain_on {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($text)*);
+    }};
+}
+
+pub(crate) use complain;
+pub(crate) use complain_on;
 
 mod bench;
 mod check;
@@ -101,7 +121,7 @@ impl ConfigArgs {
             ExitCode::from(EXIT_CONFIG)
         })?;
         let Some(address) = address else {
-            eprintln!(
+            crate::cli::complain!(
                 "mailrace: server.admin.listen is off, so the server cannot be asked; signals work: \
                  SIGHUP reloads, SIGTERM stops"
             );
@@ -134,7 +154,9 @@ impl DirArgs {
             Some(dir) => Ok(dir.clone()),
             None => Config::data_dir(self.file.as_deref()).map_err(|errors| {
                 print_errors(&errors);
-                eprintln!("mailrace: --dir DIR names the data directory without a configuration");
+                crate::cli::complain!(
+                    "mailrace: --dir DIR names the data directory without a configuration"
+                );
                 ExitCode::from(EXIT_CONFIG)
             }),
         }
@@ -151,7 +173,7 @@ fn print(text: &str) -> ExitCode {
 fn finish(printed: io::Result<()>, code: ExitCode) -> ExitCode {
     match printed {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("mailrace: cannot write to stdout: {error}");
+            crate::cli::complain!("mailrace: cannot write to stdout: {error}");
             ExitCode::from(EXIT_FAILED)
         }
         _ => code,
@@ -165,7 +187,7 @@ fn plural(count: u64, noun: &str) -> String {
 
 fn print_errors(errors: &ConfigErrors) {
     for error in &errors.0 {
-        eprintln!("mailrace: {error}");
+        crate::cli::complain!("mailrace: {error}");
     }
 }
 

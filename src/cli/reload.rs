@@ -35,7 +35,7 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
         }
         Err(error) => {
             for line in error.to_string().lines() {
-                eprintln!("mailrace: {line}");
+                crate::cli::complain!("mailrace: {line}");
             }
             ExitCode::from(EXIT_FAILED)
         }

@@ -33,7 +33,7 @@ pub(super) fn run(args: &ConfigArgs, serve: Serve) -> ExitCode {
                 super::print_errors(errors);
                 return ExitCode::from(EXIT_CONFIG);
             }
-            eprintln!("mailrace: {error}");
+            crate::cli::complain!("mailrace: {error}");
             let failure = error.downcast_ref::<StartFailure>();
             match failure.is_some_and(|failure| failure.permanent) {
                 true => ExitCode::from(EXIT_CONFIG),

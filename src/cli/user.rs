@@ -61,7 +61,7 @@ pub(super) fn run(args: &UserArgs) -> ExitCode {
     match done {
         Ok(text) => super::print(&text),
         Err(error) => {
-            eprintln!("mailrace: {error}");
+            crate::cli::complain!("mailrace: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn run(
     let agreed = evidence.node().or(written.filter(|node| evidence.nodes.contains_key(node)));
     let Some(node) = args.node.or(agreed) else {
         let (dir, list) = (dir.display(), evidence.list());
-        eprintln!(
+        crate::cli::complain!(
             "mailrace: the segments in {dir} do not agree on a node: {list}; choose one with --node"
         );
         return Ok(ExitCode::from(EXIT_FAILED));

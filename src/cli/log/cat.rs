@@ -52,7 +52,7 @@ pub(super) fn run(
         })?;
         for (segment, end) in damage {
             if let WalkEnd::Corrupt { offset, position } = end {
-                eprintln!(
+                crate::cli::complain!(
                     "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
                 );
                 code = ExitCode::from(EXIT_FAILED);

@@ -189,7 +189,7 @@ impl Export<'_> {
                     batch.push(Record::new(id, view, data.into()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    eprintln!("mailrace: damaged: {shard}:{offset} {error}");
+                    crate::cli::complain!("mailrace: damaged: {shard}:{offset} {error}");
                     self.told.damaged += 1;
                 }
                 Err(error) => return Err(error),
@@ -198,7 +198,7 @@ impl Export<'_> {
         })?;
         for (segment, end) in damage {
             if let WalkEnd::Corrupt { offset, position } = end {
-                eprintln!(
+                crate::cli::complain!(
                     "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
                 );
                 self.told.damaged += 1;

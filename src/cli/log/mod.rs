@@ -81,7 +81,7 @@ pub(super) fn run(args: &LogArgs) -> ExitCode {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mailrace: {error}");
+            crate::cli::complain!("mailrace: {error}");
             let usage = error.kind() == io::ErrorKind::InvalidInput;
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
         }

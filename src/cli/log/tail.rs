@@ -101,7 +101,9 @@ pub(super) fn run(
 fn tell(shard: u16, damage: &[crate::log::Damage]) {
     for at in damage {
         let (offset, segment, position) = (at.offset, at.segment, at.position);
-        eprintln!("mailrace: damaged: {shard}:{offset} segment {segment} position {position}");
+        crate::cli::complain!(
+            "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
+        );
     }
 }
 

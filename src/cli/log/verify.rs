@@ -33,7 +33,7 @@ pub(super) fn run(
     let mut printer = Printer { out, json, corrupt: false, due, begun };
     let checked = verify(log, &shards.of(log)?, &mut printer)?;
     if printer.due.is_some() {
-        eprint!("\r\x1b[K");
+        crate::cli::complain_on!("\r\x1b[K");
     }
     let Printer { out, corrupt, .. } = printer;
     if json {
@@ -79,7 +79,7 @@ impl Witness for Printer<'_> {
         if now >= *due {
             *due = now + PROGRESS;
             let rate = checked.bytes as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-            eprint!(
+            crate::cli::complain_on!(
                 "\r\x1b[K{} records, {} checked, {}/s",
                 checked.records,
                 human_size(checked.bytes),
