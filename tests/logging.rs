@@ -127,6 +127,24 @@ fn a_level_silences() {
     assert_eq!(server.errors(), "");
 }
 
+/// RUST_LOG wins over the key, both ways.
+#[test]
+fn the_variable_wins_over_the_key() {
+    for (key, variable, starts) in [("info", "error", false), ("error", "info", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let launch = launch(dir.path()).set(&format!("server.log_level={key}"));
+        let mut command = launch.command("serve");
+        command.env("RUST_LOG", variable).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The first-run text is complete once it says where to read on.
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(out.any(|line| line.unwrap().contains("tail -f")) || out.next().is_none());
+        common::signal(&child, libc::SIGTERM);
+        let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+        assert_eq!(said.contains("started"), starts, "{key} {variable}: {said}");
+    }
+}
+
 #[test]
 fn a_stderr_that_nobody_reads_stops_no_mail() {
     let dir = tempfile::tempdir().unwrap();

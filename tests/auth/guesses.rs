@@ -56,6 +56,19 @@ fn g9_guessing() {
         .server
         .metric("mailrace_smtp_connections_refused_total", &["reason=\"auth_failures\""]);
     assert_eq!(refused, 1.0);
+    // By these lines a filter such as fail2ban's acts.
+    let failed = regex::Regex::new(
+        r"(?m)^\S+ INFO  login failed client=(?P<host>[0-9a-fA-F.:]+) port=\d+ listener=\S+ ",
+    )
+    .unwrap();
+    let lines = || {
+        let errors = case.server.errors();
+        failed.captures_iter(&errors).filter(|found| &found["host"] == "127.0.0.1").count()
+    };
+    eventually("each has its line", Duration::from_secs(10), || lines() >= 5);
+    let errors = case.server.errors();
+    assert!(errors.contains(USER), "who it claimed to be: {errors}");
+    assert!(!errors.contains("guess") && !errors.contains(PASSWORD), "no secrets: {errors}");
 }
 
 /// Who is exempt may guess on, three times a session.
