@@ -120,7 +120,7 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
         let usage = watch.map(server::Watch::finish);
         let outcome = outcome?;
         let mut report = Report::new(options, &outcome);
-        report.server = usage.map(|usage| usage.within(&outcome));
+        report.server = usage.and_then(|usage| usage.within(&outcome));
         if let Some(consumer) = consumer {
             report.tell_seen(&consumer.finish(&outcome.measure)?);
         }

@@ -107,8 +107,8 @@ impl Watch {
 }
 
 impl Samples {
-    /// What was used in the measured window.
-    pub(super) fn within(&self, outcome: &Outcome) -> ServerUsage {
+    /// What was used in the measured window; `None` where it was too short for a sample.
+    pub(super) fn within(&self, outcome: &Outcome) -> Option<ServerUsage> {
         let mut samples = Vec::new();
         for pair in self.samples.windows(2) {
             let (&(from, before, _), &(to, after, resident)) = (&pair[0], &pair[1]);
@@ -119,14 +119,17 @@ impl Samples {
                 samples.push(ServerSample { seconds, cpu, resident_bytes: resident });
             }
         }
-        let count = samples.len().max(1) as f64;
-        ServerUsage {
+        if samples.is_empty() {
+            return None;
+        }
+        let count = samples.len() as f64;
+        Some(ServerUsage {
             pid: self.server.pid,
             name: self.server.name.clone(),
             cpu_mean: samples.iter().map(|sample| sample.cpu).sum::<f64>() / count,
             resident_bytes_max: samples.iter().map(|one| one.resident_bytes).max().unwrap_or(0),
             samples,
-        }
+        })
     }
 }
 

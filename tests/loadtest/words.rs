@@ -198,3 +198,18 @@ fn text_says_what_a_search_and_a_scenario_found_and_what_the_server_used() {
     let sum: u64 = cells.map(|cell| cell.as_u64().unwrap()).sum();
     assert_eq!(sum, count(&report, "/totals/acked"));
 }
+
+/// What was not measured is not shown as nothing.
+#[test]
+fn a_run_too_short_for_a_sample_says_nothing_of_the_server() {
+    let taking = |line: &str| match line.get(..4) {
+        Some("DATA") => "354 go\r\n",
+        Some("QUIT") => "221 bye\r\n",
+        Some("MAIL" | "RCPT" | "EHLO" | ".") => "250 ok\r\n",
+        _ if line == "." => "250 ok\r\n",
+        _ => "",
+    };
+    let (output, report) = outcome(answerer(taking), &["-n", "1", "-c", "1", "--size", "1k"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(report["server"].is_null(), "{}", report["server"]);
+}
