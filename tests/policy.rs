@@ -272,6 +272,10 @@ fn listed_clients_are_refused_at_rcpt_and_the_record_keeps_what_was_found() {
     );
     let found = recorded(&server, &mut listed, "postmaster");
     assert_eq!(found, ("listed.test".to_owned(), 5));
+    // The list's hit and the refusal, each with the client that the proxy named.
+    server.says("on a DNS list client=192.0.2.2 ");
+    server.says(" list=bl.test");
+    server.says("refused client=192.0.2.2 ");
     for (last, name) in [(3, "mx.test"), (4, "")] {
         let mut client = open_for(server.smtp, last);
         assert!(client.reply().starts_with("220 "));
