@@ -7,6 +7,7 @@ pub mod preflight;
 mod recipients;
 mod reload;
 mod room;
+mod signals;
 mod standing;
 mod users;
 
@@ -19,15 +20,15 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     panic,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use self::listeners::{Bound, Place, advise, bind_addresses, limits};
 pub use self::room::DiskRoom;
+use self::{
+    listeners::{Bound, Place, advise, bind_addresses, limits},
+    signals::Signals,
+};
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
     config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, format_duration},
@@ -62,6 +63,7 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     preflight::threads(needed)?;
     let logging = logging::start(&config.server, ready.clone())?;
     report_panics();
+    signals::flush_before_abort()?;
     let served = panic::catch_unwind(panic::AssertUnwindSafe(|| serve(config, ready)));
     drop(logging);
     // What it was is logged.
@@ -550,7 +552,9 @@ fn raise_limit(resource: libc::__rlimit_resource_t) -> u64 {
     }
 }
 
-/// A panic is a defect of ours: a line in the log, whichever thread it happens on.
+/// A panic is a defect of ours: a line in the log, whichever thread it happens on. It does not wait
+/// for that line: a session's panic is caught on its shard's thread, which has others to serve
+/// (D17). A panic that ends the process does so by SIGABRT, and that one waits.
 fn report_panics() {
     panic::set_hook(Box::new(|info| {
         let text = info.payload_as_str().unwrap_or("no text");
@@ -558,61 +562,8 @@ fn report_panics() {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         tracing::error!("internal error, please report it: {text} ({at}, thread {thread})");
-        // The process may end right after this: the line is to be out by then.
-        std::thread::sleep(3 * logging::LOOK_EVERY);
     }));
 }
 
-/// SIGTERM, SIGINT and SIGPWR (the power is failing), counted, and SIGHUP, counted by itself; other
-/// signals that would end the process by accident are ignored. SIGQUIT ends it at once, as
-/// SIGKILL does.
-struct Signals;
-
-static SIGNALS: AtomicUsize = AtomicUsize::new(0);
-static HANGUPS: AtomicUsize = AtomicUsize::new(0);
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        extern "C" fn count(signal: libc::c_int) {
-            let counter = if signal == libc::SIGHUP { &HANGUPS } else { &SIGNALS };
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-        let handler = count as *const () as libc::sighandler_t;
-        let counted = [libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP];
-        for (signal, action) in counted.map(|signal| (signal, handler)).into_iter().chain(
-            // The default of these ends a process. A file that may not grow further (SIGXFSZ) is a
-            // failed write then, which has an answer.
-            [
-                libc::SIGUSR1,
-                libc::SIGUSR2,
-                libc::SIGALRM,
-                libc::SIGVTALRM,
-                libc::SIGPROF,
-                libc::SIGIO,
-                libc::SIGXFSZ,
-                libc::SIGPIPE,
-            ]
-            .map(|signal| (signal, libc::SIG_IGN)),
-        ) {
-            // SAFETY: the handler does nothing but an atomic addition.
-            if unsafe { libc::signal(signal, action) } == libc::SIG_ERR {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(Self)
-    }
-
-    fn hangups(&self) -> usize {
-        HANGUPS.load(Ordering::Relaxed)
-    }
-
-    fn count(&self) -> usize {
-        SIGNALS.load(Ordering::Relaxed)
-    }
-
-    fn wait(&self, mut ended: impl FnMut() -> bool) {
-        while SIGNALS.load(Ordering::Relaxed) == 0 && !ended() {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,8 @@ use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal},
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -36,7 +36,7 @@ use crate::{
 const LINES_MAX: usize = 8_192;
 
 /// How often the thread looks for lines.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long the end of the process waits for the last lines to be taken.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -47,16 +47,48 @@ const VALUE_BYTES_MAX: usize = 2_048;
 /// Libraries that say of each connection and attempt what the exporters say with their names, once.
 const SILENT: &str = "async_nats=off,rskafka=off,object_store=off";
 
+/// How often a flush looks whether it is done.
+const FLUSH_LOOK: Duration = Duration::from_millis(1);
+
+/// How far the lines of this process are written.
+static LINES: OnceLock<Arc<Progress>> = OnceLock::new();
+
+/// Returns once the lines logged so far are on stderr, or the limit is over. For where the process is
+/// about to end: nobody else waits for the log. May be called in a signal handler.
+pub(super) fn flush(limit: Duration) {
+    if let Some(lines) = LINES.get() {
+        lines.flush(limit);
+    }
+}
+
+/// Lines on their way.
+#[derive(Default)]
+struct Progress {
+    queued: AtomicU64,
+    /// Those that could not be written are among them: nothing comes of waiting for them.
+    written: AtomicU64,
+}
+
+impl Progress {
+    fn flush(&self, limit: Duration) {
+        let target = self.queued.load(Ordering::Acquire);
+        let began = Instant::now();
+        while self.written.load(Ordering::Acquire) < target && began.elapsed() < limit {
+            thread::sleep(FLUSH_LOOK);
+        }
+    }
+}
+
 /// Lines are taken as long as it is held; when it is dropped the last ones are written.
 pub(super) struct Logging {
     stop: Arc<AtomicBool>,
-    ended: Receiver<()>,
+    progress: Arc<Progress>,
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
+        self.progress.flush(LAST_LINES);
         self.stop.store(true, Ordering::Release);
-        let _ = self.ended.recv_timeout(LAST_LINES);
     }
 }
 
@@ -71,12 +103,11 @@ pub(super) fn start(config: &ServerConfig, ready: Arc<Readiness>) -> io::Result<
         LogFormat::Json => true,
     };
     let (sender, lines) = bounded(LINES_MAX);
-    let (end, ended) = bounded(1);
     let stop = Arc::new(AtomicBool::new(false));
-    let (asked, counts) = (stop.clone(), ready.clone());
+    let progress = Arc::new(Progress::default());
+    let (asked, counts, written) = (stop.clone(), ready.clone(), progress.clone());
     thread::Builder::new().name("log".to_owned()).spawn(move || {
-        write_lines(&lines, &asked, &counts, &mut io::stderr());
-        let _ = end.send(());
+        write_lines(&lines, &asked, &counts, &written.written, &mut io::stderr());
     })?;
     let by_key = format!("{},{SILENT}", config.log_level);
     let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.is_empty());
@@ -85,12 +116,14 @@ pub(super) fn start(config: &ServerConfig, ready: Arc<Readiness>) -> io::Result<
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(by_key), Some(error.to_string())),
     };
-    let _ =
-        tracing_subscriber::registry().with(filter).with(Lines { json, sender, ready }).try_init();
+    let lines = Lines { json, sender, ready, progress: progress.clone() };
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let _ = LINES.set(progress.clone());
+    }
     if let Some(error) = bad {
         tracing::warn!("RUST_LOG is not used: {error}; server.log_level is");
     }
-    Ok(Logging { stop, ended })
+    Ok(Logging { stop, progress })
 }
 
 /// Writes what comes until it is asked to stop and nothing is left.
@@ -98,6 +131,7 @@ fn write_lines(
     lines: &Receiver<String>,
     stop: &AtomicBool,
     ready: &Readiness,
+    written: &AtomicU64,
     to: &mut dyn io::Write,
 ) {
     let mut together = String::new();
@@ -115,6 +149,7 @@ fn write_lines(
         if count > 0 && to.write_all(together.as_bytes()).is_err() {
             ready.count_dropped_lines(count);
         }
+        written.fetch_add(count, Ordering::Release);
         together.clear();
         if count > 0 {
             continue;
@@ -131,6 +166,7 @@ struct Lines {
     json: bool,
     sender: Sender<String>,
     ready: Arc<Readiness>,
+    progress: Arc<Progress>,
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
@@ -144,7 +180,11 @@ impl<S: Subscriber> Layer<S> for Lines {
         let now = format_time_micros(unix_micros());
         let mut line = Line { json: self.json, message: String::new(), fields: String::new() };
         event.record(&mut line);
-        if self.sender.try_send(line.whole(&now, level)).is_err() {
+        let line = line.whole(&now, level);
+        // Counted ahead of the queue, so that who flushes next waits for this line too.
+        self.progress.queued.fetch_add(1, Ordering::AcqRel);
+        if self.sender.try_send(line).is_err() {
+            self.progress.queued.fetch_sub(1, Ordering::AcqRel);
             self.ready.count_dropped_lines(1);
         }
     }
@@ -296,7 +336,27 @@ mod tests {
         sender.send("one\n".to_owned()).unwrap();
         sender.send("two\n".to_owned()).unwrap();
         let (mut written, ready) = (Vec::new(), Readiness::default());
-        write_lines(&lines, &AtomicBool::new(true), &ready, &mut written);
+        let count = AtomicU64::new(0);
+        write_lines(&lines, &AtomicBool::new(true), &ready, &count, &mut written);
         assert_eq!(written, b"one\ntwo\n");
+        assert_eq!(count.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_flush_ends_with_the_lines_before_it_or_at_its_limit() {
+        let progress = Progress::default();
+        progress.queued.store(2, Ordering::Relaxed);
+        thread::scope(|scope| {
+            let flushed = scope.spawn(|| progress.flush(Duration::from_secs(60)));
+            progress.written.store(1, Ordering::Relaxed);
+            thread::sleep(5 * FLUSH_LOOK);
+            assert!(!flushed.is_finished(), "a line is still on its way");
+            progress.written.store(2, Ordering::Relaxed);
+            flushed.join().unwrap();
+        });
+        progress.queued.store(3, Ordering::Relaxed);
+        let began = Instant::now();
+        progress.flush(Duration::from_millis(5));
+        assert!(began.elapsed() >= Duration::from_millis(5), "nobody writes the third");
     }
 }
