@@ -131,7 +131,7 @@ pub(super) struct RunArgs {
     /// Name in EHLO
     #[arg(long, default_value = "client.test", value_name = "NAME", help_heading = "SMTP")]
     pub(super) helo: String,
-    /// TLS by STARTTLS; smtps:// is TLS from the first octet on
+    /// TLS by STARTTLS; smtps:// is TLS from the first byte on
     #[arg(long, help_heading = "SMTP")]
     pub(super) starttls: bool,
     /// Accept any certificate

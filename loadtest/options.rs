@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::{
@@ -162,7 +163,7 @@ impl Options {
     pub(super) fn set_rate(&mut self, rate: f64, schedule: Schedule) {
         self.plan.schedule = Some(schedule);
         self.told["loop"] = json!("open");
-        self.told["arrivals"] = json!(format!("{:?}", self.arrivals).to_lowercase());
+        self.told["arrivals"] = json!(name_of(self.arrivals));
         self.told["rate_per_second"] = json!(rate);
     }
 }
@@ -303,13 +304,18 @@ fn tags(written: &[String]) -> Result<BTreeMap<String, String>, String> {
         .collect()
 }
 
+/// A value of an option, as it is written on the command line.
+fn name_of(value: impl ValueEnum) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
 fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Value {
     let is_open = plan.schedule.is_some();
     json!({
         "loop": if is_open { "open" } else { "closed" },
         "rate_per_second": args.rate,
         "stages": args.stages,
-        "arrivals": is_open.then(|| format!("{:?}", args.arrivals).to_lowercase()),
+        "arrivals": is_open.then(|| name_of(args.arrivals)),
         "connections": args.connections,
         "threads": args.threads,
         "duration_seconds": args.messages.is_none().then_some(length.as_secs_f64()),
@@ -335,7 +341,7 @@ fn tell(args: &RunArgs, plan: &Plan, warmup: Duration, length: Duration) -> Valu
         "resumption": plan.secure.is_some() && !args.no_resumption,
         "auth": args.auth_file.is_some(),
         "client_net": args.client_net,
-        "proxy_protocol": args.proxy_protocol.map(|version| format!("{version:?}").to_lowercase()),
+        "proxy_protocol": args.proxy_protocol.map(name_of),
         "scenario": args.scenario,
         "search": args.search,
     })

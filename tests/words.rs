@@ -49,6 +49,13 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("policy/accept.rs", "{line:?} is not", "a string"),
     ("policy/accept.rs", "{text:?} is not", "a string"),
     ("policy/users.rs", "{name:?} is no", "a string"),
+    ("loadtest/condition.rs", "{text:?}: {what}", "a string"),
+    ("loadtest/condition.rs", "{value:?} is not", "a string"),
+    ("loadtest/options.rs", "{weight:?} is not", "a string"),
+    ("loadtest/options.rs", "{item:?} ", "a string"),
+    ("loadtest/socket.rs", "{text:?} is not", "a string"),
+    ("loadtest/template.rs", "{text:?}", "a string"),
+    ("loadtest/units.rs", "{text:?} is not", "a string"),
     // Texts of a broken invariant or of `Debug` itself: nobody but a developer reads them.
     ("export/relay/dialogue.rs", "a transaction in {:?}", "an assertion"),
     ("header/word.rs", "{decoded:?}", "a debug assertion"),
@@ -60,22 +67,27 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("export/kafka/error.rs", "{error:?}", "the name of a code, spelled as Kafka does"),
 ];
 
+/// The Rust sources in a directory that are more than tests.
 fn sources(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "tests") {
-                found.extend(sources(&path));
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            if name != "tests" && !name.ends_with("_tests") {
-                found.push(path);
-            }
-        }
-    }
+    let is_test = |name: &str| name == "tests" || name.ends_with("_tests");
+    let mut found = files(dir);
+    found.retain(|path| {
+        let inner = path.strip_prefix(dir).unwrap().with_extension("");
+        let rust = path.extension().is_some_and(|extension| extension == "rs");
+        rust && !inner.iter().any(|part| is_test(part.to_str().unwrap()))
+    });
     found
+}
+
+/// All files in a directory; a file is its own.
+fn files(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_owned()];
+    }
+    let mut entries: Vec<_> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.iter().flat_map(|entry| files(entry)).collect()
 }
 
 /// The lines of a source that are neither comments nor tests.
@@ -91,14 +103,15 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 #[test]
 fn sources_format_nothing_for_developers() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // `{:?}` and `{name:?}` with whatever else a format may hold, and `?field` of tracing's macros.
     let formats = Regex::new(r"\{[\w.#]*:[^{}\x22]*\?\}").unwrap();
     let field = Regex::new(r"[(,=]\s*\?[a-z_]").unwrap();
     let (mut wrong, mut used) = (Vec::new(), vec![false; ALLOWED.len()]);
-    for path in sources(&root) {
+    for path in ["src", "loadtest"].iter().flat_map(|dir| sources(&root.join(dir))) {
         let text = fs::read_to_string(&path).unwrap();
-        let file = path.strip_prefix(&root).unwrap().display().to_string();
+        let file = path.strip_prefix(root).unwrap().display().to_string();
+        let file = file.strip_prefix("src/").unwrap_or(&file);
         for (at, line) in code(&text) {
             if !(formats.is_match(line) || field.is_match(line)) {
                 continue;
@@ -115,6 +128,36 @@ fn sources_format_nothing_for_developers() {
     let idle = ALLOWED.iter().zip(used).filter(|(_, used)| !used);
     let idle: Vec<_> = idle.map(|((file, snippet, _), _)| format!("{file}: {snippet}")).collect();
     assert!(idle.is_empty(), "allowed and not there:\n{}", idle.join("\n"));
+}
+
+/// A misspelled metric is always 0 in a test, and never there for a reader.
+#[test]
+fn metrics_that_are_named_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &PathBuf| fs::read(path).map(|octets| String::from_utf8(octets).ok());
+    let all = |dirs: &[&str]| -> Vec<(PathBuf, String)> {
+        let paths = dirs.iter().flat_map(|dir| files(&root.join(dir)));
+        paths.filter_map(|path| text(&path).unwrap().map(|text| (path, text))).collect()
+    };
+    let known: String = all(&["src", "loadtest"]).into_iter().map(|(_, text)| text).collect();
+    let known = known.replace("mailrace_", "").replace("bench_", "");
+    let name = Regex::new(r"[\x22`{ (]mailrace_(?:bench_)?([a-z][a-z0-9_]*[a-z0-9])[\x22`{ ,)\[]")
+        .unwrap();
+    let mut seen = 0;
+    for (path, text) in all(&["tests", "README.md", "CHANGELOG.md", "docs", "deploy", "config"]) {
+        for found in name.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()) {
+            let stem = ["_count", "_sum", "_bucket"].iter().find_map(|end| found.strip_suffix(end));
+            let quoted = |name: &str| {
+                [format!("\"{name}\""), format!("\"{name} "), format!("\"{name}{{")]
+                    .iter()
+                    .any(|quoted| known.contains(quoted))
+            };
+            let exists = quoted(found) || stem.is_some_and(quoted);
+            assert!(exists, "{}: there is no mailrace_{found}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen} names");
 }
 
 /// A line of these outputs that holds `Debug` text.
@@ -152,15 +195,21 @@ fn plain(what: &str, output: &Output) {
     }
 }
 
-/// Runs commands that fail, and looks at what they print.
+/// Runs commands that fail, each for the reason it is here for, and looks at what they print.
 #[track_caller]
-fn all_fail_plainly(dir: &Path, commands: &[&[&str]]) {
-    for arguments in commands {
+fn all_fail_plainly(dir: &Path, commands: &[(&[&str], &str)]) {
+    // Neither is a server to be disturbed nor a port to be taken by one that starts.
+    let nobody = machine::closed_port();
+    for (arguments, reason) in commands {
         let mut command = Command::new(MAILRACE);
-        command.current_dir(dir).args(*arguments).stdin(std::process::Stdio::null());
-        let output = command.output().unwrap();
+        command.current_dir(dir).args(*arguments);
+        common::without_settings(&mut command);
+        command.env("MAILRACE_SERVER__ADMIN__LISTEN", nobody.address.to_string());
+        let output = common::output_of(command);
+        let said = [&output.stdout[..], &output.stderr[..]].concat();
+        let said = String::from_utf8_lossy(&said);
         assert!(!output.status.success(), "{arguments:?} fails");
-        assert!(!output.stderr.is_empty() || !output.stdout.is_empty(), "{arguments:?} says why");
+        assert!(said.contains(reason), "{arguments:?}: {reason:?} is missing: {said}");
         plain(&format!("{arguments:?}"), &output);
     }
 }
@@ -168,43 +217,54 @@ fn all_fail_plainly(dir: &Path, commands: &[&[&str]]) {
 #[test]
 fn mistakes_in_settings_are_named_in_words() {
     let dir = tempfile::tempdir().unwrap();
-    for setting in [
-        "server.shards=none",
-        "server.shards=-1",
-        "server.shards=99999",
-        "server.hostname=a b",
-        "listener.0.listen=nowhere",
-        "listener.0.listen=127.0.0.1:99999",
-        "listener.0.mode=odd",
-        "log.segment_bytes=huge",
-        "log.sync=maybe",
-        "log.dir=",
-        "no.such.key=1",
-        "export.x.kind=odd",
-        "export.x.kind=kafka",
-        "export.x.timeout=soon",
-        "limits.connections_max=\"\u{1}\"",
-        "server.admin.listen=unix:",
+    for (setting, reason) in [
+        ("server.shards=none", "a number from 1 to"),
+        ("server.shards=-1", "a number from 1 to"),
+        ("server.shards=99999", "a number from 1 to"),
+        ("server.hostname=a b", "is not a host name"),
+        ("listener.0.listen=nowhere", "an address is needed"),
+        ("listener.0.listen=127.0.0.1:99999", "an address is needed"),
+        ("listener.0.protocol=odd", "one of smtp, lmtp"),
+        ("listener.0.tls_mode=odd", "one of "),
+        ("log.segment_size=huge", "is not a size"),
+        ("log.sync=maybe", "one of group, each, none"),
+        ("log.dir=", "a directory is needed"),
+        ("no.such.key=1", "unknown key"),
+        ("export.0.type=odd", "one of kafka, nats"),
+        ("export.0.type=kafka", "export.0.brokers (--set): is needed"),
+        ("log.retention.age=soon", "is not a duration"),
+        ("limits.connections.total=\"\u{1}\"", "is not a number from 1 to"),
+        ("server.admin.listen=unix:", "an address is needed"),
     ] {
         for command in ["check", "serve"] {
             let arguments =
                 [command, "--set", "log.dir=data", "--set", "listener.0.listen=127.0.0.1:0"];
             let arguments: Vec<_> = arguments.into_iter().chain(["--set", setting]).collect();
-            all_fail_plainly(dir.path(), &[&arguments]);
+            all_fail_plainly(dir.path(), &[(&arguments, reason)]);
         }
     }
-    for (name, text) in [
-        ("syntax.toml", "[server\nshards = 1\n"),
-        ("types.toml", "[server]\nshards = [1]\n[limits]\nconnections_max = true\n"),
-        ("tables.toml", "server = 3\nlistener = \"x\"\n"),
-        ("twice.toml", "[log]\ndir = \"a\"\ndir = \"b\"\n"),
-        ("control.toml", "[server]\nhostname = \"a\\u0001b\"\n"),
+    for (name, text, reason) in [
+        ("syntax.toml", "[server\nshards = 1\n", "syntax.toml:1: column"),
+        ("types.toml", "[server]\nshards = [1]\n", "types.toml:2): "),
+        ("number.toml", "[limits]\nconnections.total = true\n", "number.toml:2): "),
+        ("tables.toml", "server = 3\nlistener = \"x\"\n", "tables.toml:1): "),
+        ("twice.toml", "[log]\ndir = \"a\"\ndir = \"b\"\n", "twice.toml:3: column"),
+        ("control.toml", "[server]\nhostname = \"a\\u0001b\"\n", "is not a host name"),
     ] {
         fs::write(dir.path().join(name), text).unwrap();
-        all_fail_plainly(dir.path(), &[&["check", "-c", name], &["serve", "-c", name]]);
+        all_fail_plainly(
+            dir.path(),
+            &[(&["check", "-c", name], reason), (&["serve", "-c", name], reason)],
+        );
     }
     fs::write(dir.path().join("octets.toml"), b"\xff\xfe\x00").unwrap();
-    all_fail_plainly(dir.path(), &[&["check", "-c", "octets.toml"], &["check", "-c", "/"]]);
+    all_fail_plainly(
+        dir.path(),
+        &[
+            (&["check", "-c", "octets.toml"], "line 1 is not UTF-8"),
+            (&["check", "-c", "/"], "is a directory"),
+        ],
+    );
 }
 
 /// A certificate of version 1, which no library here makes: one of version 3 with another number.
@@ -247,14 +307,16 @@ fn unusable_certificates_and_keys_are_described_in_words() {
         ("good.pem", "missing.pem"),
     ] {
         let file = format!(
-            "[[listener]]\nlisten = [\"127.0.0.1:0\"]\ntls_mode = \"starttls\"\ntls.cert_file = \
-             \"{cert}\"\ntls.key_file = \"{key}\"\n[log]\ndir = \"data\"\n"
+            "server.admin.listen = \"127.0.0.1:0\"\nlog.dir = \"data\"\n[[listener]]\nlisten = \
+             [\"127.0.0.1:0\"]\ntls_mode = \"starttls\"\ntls.cert_file = \"{cert}\"\ntls.key_file = \
+             \"{key}\"\n"
         );
         fs::write(dir.path().join("mailrace.toml"), file).unwrap();
         for name in ["check", "serve", "doctor"] {
             let mut command = Command::new(MAILRACE);
             command.current_dir(dir.path()).args([name, "-c", "mailrace.toml"]);
-            let output = command.output().unwrap();
+            common::without_settings(&mut command);
+            let output = common::output_of(command);
             let text = String::from_utf8_lossy(&output.stderr).into_owned()
                 + &String::from_utf8_lossy(&output.stdout);
             assert!(!output.status.success() && text.contains(".pem: "), "{name}: {text}");
@@ -266,58 +328,84 @@ fn unusable_certificates_and_keys_are_described_in_words() {
 #[test]
 fn commands_without_what_they_need_fail_in_words() {
     let dir = tempfile::tempdir().unwrap();
-    let out = ["--dir", "missing"];
-    for words in [
-        "log get nonsense",
-        "log get 01J0000000000000000000000X",
-        "log get ",
-        "log ls",
-        "log cat @yesterday",
-        "log cat 5:4:3",
-        "log offsets @never",
-        "log stats",
-        "log verify",
-        "log adopt",
-        "log tail",
-        "group ls",
-        "group describe none",
-        "group seek none --to nonsense",
-        "group rm none",
-        "group dead ls none",
+    let (id, range) = ("not a record id", "is not a valid range");
+    let nothing = "missing is not a mailrace data directory";
+    for (words, reason) in [
+        ("log get nonsense", id),
+        ("log get 01J0000000000000000000000X", id),
+        ("log get ", id),
+        ("log get 724cac600504-000-0000000000000000", nothing),
+        ("log ls", nothing),
+        ("log cat", nothing),
+        ("log cat -o @yesterday", range),
+        ("log cat -o 5:4:3", range),
+        ("log offsets --at @never", range),
+        ("log prune --before @never", range),
+        ("log prune --before end", nothing),
+        ("log stats", nothing),
+        ("log verify", nothing),
+        ("log adopt", "No such file or directory"),
+        ("log tail", nothing),
+        ("group ls", nothing),
+        ("group describe none", nothing),
+        ("group seek none --to nonsense", range),
+        ("group seek none --to end", nothing),
+        ("group rm none", nothing),
+        ("group dead ls none", nothing),
     ] {
-        let arguments: Vec<_> = words.split(' ').chain(out).collect();
-        all_fail_plainly(dir.path(), &[&arguments]);
+        let arguments: Vec<_> = words.split(' ').chain(["--dir", "missing"]).collect();
+        all_fail_plainly(dir.path(), &[(&arguments, reason)]);
     }
+    let data = dir.path().join("data");
+    assert_eq!(common::Server::start(&data).stop(), Some(0));
+    for (words, reason) in [
+        ("log get 0:7", "no record "),
+        ("log cat -o 7:", "is beyond the end of the log"),
+        ("log cat --shard 9", "there is no shard 9"),
+        ("group describe none", "there is no group none"),
+        ("group seek none --to end", "there is no group none"),
+        ("group rm none", "there is no group none"),
+        ("group dead ls none", "there is no group none"),
+    ] {
+        let arguments: Vec<_> = words.split(' ').chain(["--dir", "data"]).collect();
+        all_fail_plainly(dir.path(), &[(&arguments, reason)]);
+    }
+    fs::write(dir.path().join("users"), "").unwrap();
     all_fail_plainly(
         dir.path(),
         &[
-            &["reload"],
-            &["drain"],
-            &["user", "add", "a b", "users"],
-            &["user", "rm", "nobody", "users"],
-            &["user", "ls", "missing"],
-            &["user", "ls", "/"],
-            &["no-such-command"],
+            (&["reload"], "no answer from http://127.0.0.1:"),
+            (&["drain"], "no answer from http://127.0.0.1:"),
+            (&["user", "add", "users", "tim"], "an empty password"),
+            (&["user", "rm", "users", "nobody"], "there is no such user"),
+            (&["user", "rm", "missing", "nobody"], "missing: No such file"),
+            (&["user", "ls", "missing"], "missing: No such file"),
+            (&["user", "ls", "/"], "Is a directory"),
+            (&["no-such-command"], "unrecognized subcommand"),
         ],
     );
 }
 
 #[test]
 fn limits_are_described_in_words() {
-    let dir = tempfile::tempdir().unwrap();
-    for (resource, value) in
-        [(libc::RLIMIT_MEMLOCK, 64 << 10), (libc::RLIMIT_MEMLOCK, 0), (libc::RLIMIT_NOFILE, 24)]
-    {
+    for (resource, value, reason) in [
+        (libc::RLIMIT_MEMLOCK, 64 << 10, "locked-memory limit is"),
+        (libc::RLIMIT_MEMLOCK, 0, "locked-memory limit is"),
+        (libc::RLIMIT_NOFILE, 24, "limit of open files is"),
+    ] {
         for command in ["serve", "doctor"] {
             let home = machine::ordinary_home();
-            let launch = Launch::new(dir.path()).user(home.user).limit(resource, value);
-            let output = launch.command(command).output().unwrap();
-            assert!(!output.status.success());
+            let launch = Launch::new(&home.data).program(&home.program).user(home.user);
+            let output = common::output_of(launch.limit(resource, value).command(command));
+            let said = [&output.stdout[..], &output.stderr[..]].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(!output.status.success() && said.contains(reason), "{reason}: {said}");
             plain(command, &output);
         }
     }
-    let output = Launch::new(&dir.path().join("none/data")).set("log.dir=/proc/none");
-    let output = output.command("serve").output().unwrap();
-    assert!(!output.status.success());
+    let launch = Launch::new(Path::new("/proc/none"));
+    let output = common::output_of(launch.command("serve"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("log.dir"), "{said}");
     plain("serve", &output);
 }

@@ -201,7 +201,7 @@ impl Tls {
             .to_owned(),
             // rustls puts TLS13_ before the names that have no TLS_ELLIPTIC_CURVE in them.
             cipher: suite.as_str().unwrap_or_default().replacen("TLS13_", "TLS_", 1),
-            group: group.map(|group| format!("{:?}", group.name())).unwrap_or_default(),
+            group: group.and_then(|group| group.name().as_str()).unwrap_or_default().to_owned(),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::CString,
     io,
+    net::SocketAddr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
@@ -102,6 +103,21 @@ pub fn skip(why: &str) -> bool {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}, and this is CI");
     eprintln!("skipped: {why}");
     false
+}
+
+/// An address of loopback that refuses connections as long as this lives: its socket does not
+/// listen, and no other program is given the port.
+pub struct ClosedPort {
+    _socket: socket2::Socket,
+    pub address: SocketAddr,
+}
+
+pub fn closed_port() -> ClosedPort {
+    let kind = (socket2::Domain::IPV4, socket2::Type::STREAM);
+    let socket = socket2::Socket::new(kind.0, kind.1, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().expect("of IPv4");
+    ClosedPort { _socket: socket, address }
 }
 
 /// A command of the system's, run to success.

@@ -14,13 +14,15 @@ mod server;
 pub use {
     client::{Client, stuffed},
     messages::{body, bulk, id_of, read_bulk},
-    server::{Failure, Launch, MAILRACE, Server, signal},
+    server::{Failure, Launch, MAILRACE, Server, ended, signal, without_settings},
 };
 
 use std::{
+    io::Read,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -71,13 +73,45 @@ pub fn succeeded(what: &str, output: Output) -> Output {
     output
 }
 
+/// Runs it to its end, which must come by itself: a server that starts against all expectation
+/// fails the test instead of stopping it.
+#[track_caller]
+pub fn output_of(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (out, err) = (thread::spawn(|| all_of(out)), thread::spawn(|| all_of(err)));
+    let began = Instant::now();
+    let mut status = child.try_wait().expect("a child of ours");
+    while status.is_none() && began.elapsed() < Duration::from_secs(40) {
+        thread::sleep(Duration::from_millis(10));
+        status = child.try_wait().expect("a child of ours");
+    }
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let [stdout, stderr] = [out, err].map(|reader| reader.join().expect("it only reads"));
+    let Some(status) = status else {
+        let said = [stdout, stderr].concat();
+        panic!("it does not end: {command:?}: {}", String::from_utf8_lossy(&said));
+    };
+    Output { status, stdout, stderr }
+}
+
+fn all_of(mut pipe: impl Read) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let _ = pipe.read_to_end(&mut octets);
+    octets
+}
+
 /// Waits until something holds; asks often, so it takes no longer than the thing itself.
 #[track_caller]
 pub fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -101,12 +101,7 @@ impl Launch {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
-        // Settings of whoever runs the tests are none of the test's.
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         if let Some(user) = self.user {
             // Changing the user as root clears the groups and drops every capability.
             command.uid(user).gid(user);
@@ -237,20 +232,16 @@ impl Server {
     }
 
     /// SIGTERM, and the exit code.
+    #[track_caller]
     pub fn stop(mut self) -> Option<i32> {
         signal(&self.child, libc::SIGTERM);
-        self.child.wait().expect("it ends").code()
+        self.ended(STOPPED)
     }
 
     /// The exit code of a server that was told to end.
     #[track_caller]
     pub fn ended(&mut self, limit: Duration) -> Option<i32> {
-        let mut status = None;
-        eventually("the server ends", limit, || {
-            status = self.child.try_wait().expect("a child of ours");
-            status.is_some()
-        });
-        status.expect("seen").code()
+        ended(&mut self.child, limit)
     }
 
     /// SIGKILL.
@@ -282,7 +273,10 @@ impl Server {
     }
 
     /// Sum of a metric's series, those with all of these labels.
+    #[track_caller]
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        // Of no such metric the sum would always be 0; `tests/words.rs` knows the names.
+        assert!(name.starts_with("mailrace_"), "{name} lacks the prefix");
         let (status, text) = self.page("/metrics");
         assert_eq!(status, 200);
         let series = text.lines().filter_map(|line| {
@@ -317,6 +311,30 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Longest that a server may take to end once it was told to: its clients are gone by then.
+const STOPPED: Duration = Duration::from_secs(60);
+
+/// The exit code of a program that ends by itself, `None` if a signal ended it.
+#[track_caller]
+pub fn ended(child: &mut Child, limit: Duration) -> Option<i32> {
+    let mut status = None;
+    eventually("the program ends", limit, || {
+        status = child.try_wait().expect("a child of ours");
+        status.is_some()
+    });
+    status.expect("seen").code()
+}
+
+/// The settings of whoever runs the tests are none of the test's.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG").env_remove("CREDENTIALS_DIRECTORY");
 }
 
 pub fn signal(child: &Child, signal: i32) {
