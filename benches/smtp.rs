@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mailrace::smtp::scan::{Backend, Stop, Stops, TextScan};
-use mailrace::smtp::{Admission, Config, Context, Event, Replies, Session, Stats};
+use mailrace::smtp::{Admission, Config, Context, Event, Notes, Replies, Session, Stats};
 
 fn text(line_bytes: usize, bytes: usize) -> Vec<u8> {
     let line = [&vec![b'x'; line_bytes - 2][..], b"\r\n"].concat();
@@ -83,6 +83,7 @@ fn sessions(c: &mut Criterion) {
         room_bytes: u64::MAX,
         handshakes_full: false,
         binds_channel: false,
+        notes: Notes::default(),
     };
     session.handle_open(&mut cx);
     drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);

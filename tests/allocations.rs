@@ -5,6 +5,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use std::{
 use mailrace::{
     config::{Config, Machine},
     log::{Appender, Identity, LogEvent, Mail, Offset, Op, Options, Spare},
-    smtp::{self, Admission, Context, Event, Replies, Session, Stats},
+    smtp::{self, Admission, Context, Event, Notes, Replies, Session, Stats},
 };
 
 struct Counting;
@@ -71,18 +72,21 @@ struct Core {
     stats: Stats,
     appender: Appender,
     sent: Vec<u8>,
+    notes: Notes,
 }
 
 impl Core {
     fn new() -> Self {
         let mut config = smtp::Config::default();
         config.limits.junk_max = u32::MAX;
+        config.limits.errors_hard = u32::MAX;
         let identity = Identity { node: [1; 6], shard: 0 };
         let mut appender = Appender::new(identity, Options::default(), Offset::new(0));
         appender.handle_segment(Spare { number: 1, nonce: [1; 16], bytes: 1 << 40 });
         let session = Session::new(Duration::ZERO, true, &config);
         let (replies, stats, sent) = (Replies::new(), Stats::default(), Vec::new());
-        let mut core = Self { config, session, replies, stats, appender, sent };
+        let notes = Notes::default();
+        let mut core = Self { config, session, replies, stats, appender, sent, notes };
         let open = core.call(|session, context| session.handle_open(context));
         assert_eq!(open, Event::NeedInput);
         core.turn(b"EHLO client.test\r\n");
@@ -99,8 +103,11 @@ impl Core {
             room_bytes: u64::MAX,
             handshakes_full: false,
             binds_channel: false,
+            notes: self.notes,
         };
-        work(&mut self.session, &mut context)
+        let result = work(&mut self.session, &mut context);
+        drop(self.session.take_refusals());
+        result
     }
 
     /// One receive: everything in it is answered, every message in it is committed.
@@ -185,17 +192,64 @@ fn core_allocates_nothing() {
     assert_eq!(core.appender.high_water_mark().get(), 20_000);
 }
 
+/// A refusal's line is bounded by a budget; those without a line cost nothing.
+fn refusals_without_a_line_allocate_nothing() {
+    let mut core = Core::new();
+    core.turn(b"MAIL FROM:<a@client.test>\r\n");
+    let mut count = |refusals| {
+        core.notes.refusals = refusals;
+        let before = COUNT.load(Ordering::Relaxed);
+        for _ in 0..1_000 {
+            core.turn(b"RCPT TO:<a b>\r\n");
+        }
+        COUNT.load(Ordering::Relaxed) - before
+    };
+    count(true);
+    let (kept, counted) = (count(true) as f64 / 1e3, count(false));
+    println!("a refusal that is kept: {kept} allocations; 1,000 that are counted: {counted}");
+    assert!(kept <= 4.0, "a list of refusals, the sender and the recipient: {kept}");
+    assert_eq!(counted, 0);
+}
+
+/// One session that asks for recipients who are not ours, 100 at a time.
+fn ask_for_foreign_recipients(port: u16, refusals: usize) {
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let window = "RCPT TO:<b@foreign.example>\r\n".repeat(100);
+    let mut read = [0; 64 << 10];
+    let mut exchange = |send: &[u8], replies: usize| {
+        client.write_all(send).unwrap();
+        let mut left = replies;
+        while left > 0 {
+            let got = client.read(&mut read).unwrap();
+            assert!(got > 0, "the server goes on");
+            let lines = read[..got].split_inclusive(|octet| *octet == b'\n');
+            left -= lines.filter(|line| line.ends_with(b"\n")).count();
+        }
+    };
+    exchange(b"", 1);
+    exchange(b"HELO client.test\r\n", 1);
+    exchange(b"MAIL FROM:<a@client.test>\r\n", 1);
+    for _ in 0..refusals / 100 {
+        exchange(window.as_bytes(), 100);
+    }
+}
+
 #[test]
 fn a_message_costs_no_allocation() {
     core_allocates_nothing();
+    refusals_without_a_line_allocate_nothing();
     // With sockets and files around it there are the shard's timers, by time, and the index, by
     // MiB: less than one a message even where a debug build takes its time.
     let dir = tempfile::tempdir().unwrap();
-    let port = free_port();
+    let (port, refusing) = (free_port(), free_port());
     let sets = [
         format!("log.dir={}", dir.path().display()),
         "log.segment_size=256MiB".to_owned(),
         format!("listener.0.listen=127.0.0.1:{port}"),
+        format!("listener.1.listen=127.0.0.1:{refusing}"),
+        "listener.1.accept.domains=ours.example".to_owned(),
+        "limits.errors.soft=1000000".to_owned(),
+        "limits.errors.hard=1000000".to_owned(),
         "server.admin.listen=".to_owned(),
         "server.shards=1".to_owned(),
     ];
@@ -220,6 +274,13 @@ fn a_message_costs_no_allocation() {
         println!("{options:?}: {each:.4} allocations a message");
         assert!(each < 1.0, "{options:?}: {each} allocations a message");
     }
+    // A flood of refusals: beyond the budget of lines (100 a second, and 200 at once) they are counted.
+    ask_for_foreign_recipients(refusing, 1_000);
+    let before = COUNT.load(Ordering::Relaxed);
+    ask_for_foreign_recipients(refusing, 9_000);
+    let each = (COUNT.load(Ordering::Relaxed) - before) as f64 / 9_000.0;
+    println!("{each:.4} allocations a refusal");
+    assert!(each < 1.0, "{each} allocations a refusal");
     // SAFETY: the server of this process takes the signal for the end.
     unsafe { libc::raise(libc::SIGTERM) };
     assert_eq!(server.join().unwrap(), Ok(()));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mailrace::smtp::{
-    Admission, AuthAnswer, AuthQuestion, Config, Context, Event, Nonce, Replies, ScramCredential,
-    Session, Stats,
+    Admission, AuthAnswer, AuthQuestion, Config, Context, Event, Nonce, Notes, Replies,
+    ScramCredential, Session, Stats,
 };
 
 /// What a dialogue left behind.
@@ -50,6 +50,7 @@ pub fn over<'a>(
         room_bytes: u64::MAX,
         handshakes_full: false,
         binds_channel: true,
+        notes: Notes::default(),
     };
     session.handle_open(&mut cx);
     let mut outcome = Outcome::default();

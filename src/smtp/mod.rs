@@ -47,7 +47,7 @@ pub use limits::{
     TlsPolicy,
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
-pub use refused::{Refusals, Refused};
+pub use refused::{Notes, Refusals, Refused};
 pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Event, Session, Step};

@@ -1,5 +1,8 @@
 //! What a session refused, kept for the log of events until the driver takes it. Nothing is made
-//! of it while nothing is refused: a session that is only served pays one empty pointer.
+//! of it while nothing is refused: a session that is only served pays one empty pointer. Nor where
+//! no line would come of it: in a flood of refusals most are only counted.
+
+use std::borrow::Cow;
 
 use super::path;
 
@@ -9,6 +12,40 @@ const KEPT_MAX: usize = 32;
 /// Octets kept of what the client sent.
 const TEXT_BYTES_MAX: usize = 320;
 
+/// Which refusals the driver wants to be kept, and how many the session did not keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notes {
+    /// Refusals are kept; otherwise they are only counted, which allocates nothing.
+    pub refusals: bool,
+    /// The same of failed logins.
+    pub logins: bool,
+    /// Refusals that were only counted.
+    pub refusals_left_out: u64,
+    /// Failed logins that were only counted.
+    pub logins_left_out: u64,
+}
+
+impl Default for Notes {
+    /// All are kept.
+    fn default() -> Self {
+        Self { refusals: true, logins: true, refusals_left_out: 0, logins_left_out: 0 }
+    }
+}
+
+impl Notes {
+    /// Whether a refusal is to be kept; counts it if not.
+    pub(super) fn keeps_refusal(&mut self) -> bool {
+        self.refusals_left_out += u64::from(!self.refusals);
+        self.refusals
+    }
+
+    /// Whether a failed login is to be kept; counts it if not.
+    pub(super) fn keeps_login(&mut self) -> bool {
+        self.logins_left_out += u64::from(!self.logins);
+        self.logins
+    }
+}
+
 /// A refusal, as its log line wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
@@ -17,9 +54,9 @@ pub struct Refused {
     /// Reply code.
     pub code: u16,
     /// Enhanced status code (RFC 3463); empty where the reply has none.
-    pub enhanced: Box<str>,
+    pub enhanced: Cow<'static, str>,
     /// The reply's words.
-    pub reason: Box<str>,
+    pub reason: Cow<'static, str>,
     /// What the reply does not say.
     pub detail: &'static str,
     /// Reverse-path of the transaction, once there is one. Empty: the null path.
@@ -32,7 +69,7 @@ pub struct Refused {
 
 impl Refused {
     /// Of a reply line without its CRLF.
-    pub(super) fn of(stage: &'static str, line: &str) -> Self {
+    pub(super) fn of(stage: &'static str, line: &'static str) -> Self {
         let (code, rest) = line.split_at_checked(3).unwrap_or_default();
         let rest = rest.trim_start();
         let is_enhanced = |word: &str| {
@@ -42,11 +79,21 @@ impl Refused {
             Some((word, reason)) if is_enhanced(word) => (word, reason),
             _ => ("", rest),
         };
+        Self::new(stage, code.parse().unwrap_or_default(), enhanced, reason.trim_end())
+    }
+
+    /// Of the parts of a reply.
+    pub(super) fn new(
+        stage: &'static str,
+        code: u16,
+        enhanced: &'static str,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             stage,
-            code: code.parse().unwrap_or_default(),
+            code,
             enhanced: enhanced.into(),
-            reason: reason.trim_end().into(),
+            reason: reason.into(),
             detail: "",
             mail_from: None,
             rcpt: None,

@@ -19,7 +19,7 @@ use crate::{
         ClientAdvice, Listener,
         connection::{Connection, UNIX_PEER},
     },
-    smtp::{Refusals, Refused},
+    smtp::{Notes, Refusals, Refused},
 };
 
 /// How often lines that were left out are counted up, where no later line says it.
@@ -71,32 +71,72 @@ struct Budget {
     used: u64,
     at: Duration,
     suppressed: u64,
+    /// No line more, as of the last look.
+    spent: bool,
 }
 
 impl Budget {
     /// Whether a line may be written; how many before it were not.
     fn take(&mut self, rate: u32, now: Duration) -> Option<u64> {
-        let passed = now.saturating_sub(self.at).as_micros();
-        let earned = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(u64::from(rate));
-        self.used = self.used.saturating_sub(earned);
-        self.at = now;
-        if self.used + 1_000_000 > u64::from(rate) * 2_000_000 {
+        self.earn(rate, now);
+        if self.spent {
             self.suppressed += 1;
             return None;
         }
         self.used += 1_000_000;
+        // A driver that asks ahead of a refusal sees this one, and looks at the time at its tick.
+        self.spent = self.is_spent(rate);
         Some(std::mem::take(&mut self.suppressed))
+    }
+
+    fn earn(&mut self, rate: u32, now: Duration) {
+        let passed = now.saturating_sub(self.at).as_micros();
+        let earned = u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(u64::from(rate));
+        self.used = self.used.saturating_sub(earned);
+        self.at = now;
+        self.spent = self.is_spent(rate);
+    }
+
+    fn is_spent(&self, rate: u32) -> bool {
+        self.used + 1_000_000 > u64::from(rate) * 2_000_000
     }
 }
 
 /// The budgets of a shard.
-#[derive(Default)]
 pub(super) struct Throttle {
     budgets: [Budget; Kind::ALL.len()],
     summed_up: Duration,
+    /// Whether lines of their level are written at all.
+    enabled: bool,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let enabled = tracing::enabled!(tracing::Level::INFO);
+        Self { budgets: Default::default(), summed_up: Duration::ZERO, enabled }
+    }
 }
 
 impl Throttle {
+    /// What sessions are to keep of what they refuse: nothing that no line would come of.
+    pub(super) fn notes(&self) -> Notes {
+        let wants = |kind: Kind| self.enabled && !self.budgets[kind as usize].spent;
+        Notes { refusals: wants(Kind::Refusal), logins: wants(Kind::Login), ..Notes::default() }
+    }
+
+    /// Counts what a session did not keep for [`Throttle::notes`].
+    pub(super) fn left_out(&mut self, notes: Notes) {
+        self.budgets[Kind::Refusal as usize].suppressed += notes.refusals_left_out;
+        self.budgets[Kind::Login as usize].suppressed += notes.logins_left_out;
+    }
+
+    /// With each tick: budgets grow with time.
+    fn renew(&mut self, now: Duration) {
+        for kind in [Kind::Refusal, Kind::Login] {
+            self.budgets[kind as usize].earn(kind.rate(), now);
+        }
+    }
+
     fn take(&mut self, kind: Kind, now: Duration) -> Option<Option<u64>> {
         let suppressed = self.budgets[kind as usize].take(kind.rate(), now)?;
         Some((suppressed > 0).then_some(suppressed))
@@ -183,7 +223,8 @@ impl Driver {
         let (client, port) = client(connection.peer);
         let listener = &self.listeners[usize::from(connection.listener)].name;
         let enhanced = (!refused.enhanced.is_empty()).then_some(&*refused.enhanced);
-        let Refused { stage, code, reason, .. } = refused;
+        let Refused { stage, code, .. } = refused;
+        let reason = &*refused.reason;
         let helo = connection.session.helo();
         match &refused.login {
             Some(user) => tracing::info!(
@@ -234,6 +275,7 @@ impl Driver {
 
     /// Lines that were left out and that no later line has counted.
     pub(super) fn tell_suppressed(&mut self) {
+        self.events.renew(self.now);
         if self.now.saturating_sub(self.events.summed_up) < SUM_UP {
             return;
         }
@@ -261,5 +303,32 @@ mod tests {
         assert_eq!(budget.suppressed, 9_900);
         assert_eq!(budget.take(50, now + Duration::from_secs(1)), Some(9_900));
         assert_eq!(budget.suppressed, 0, "said once");
+    }
+
+    /// A flood of refusals costs the sessions nothing once no line comes of them, and takes no failed
+    /// login's line.
+    #[test]
+    fn sessions_keep_what_there_are_lines_for() {
+        let mut events = Throttle { enabled: true, ..Throttle::default() };
+        let mut now = Duration::from_secs(100);
+        events.renew(now);
+        let mut lines = 0;
+        for _ in 0..10_000 {
+            let mut notes = events.notes();
+            assert!(notes.logins);
+            match notes.refusals {
+                true => lines += u64::from(events.take(Kind::Refusal, now).is_some()),
+                false => notes.refusals_left_out = 1,
+            }
+            events.left_out(notes);
+        }
+        assert_eq!(lines, 200);
+        now += Duration::from_secs(1);
+        assert!(!events.notes().refusals, "the tick looks at the time");
+        events.renew(now);
+        assert!(events.notes().refusals);
+        assert_eq!(events.take(Kind::Refusal, now), Some(Some(9_800)));
+        let silent = Throttle { enabled: false, ..events };
+        assert!(!silent.notes().refusals && !silent.notes().logins, "the level has none");
     }
 }

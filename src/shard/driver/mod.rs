@@ -255,14 +255,17 @@ impl Driver {
             room_bytes: self.segments.room(),
             handshakes_full: self.handshakes >= self.limits.handshakes_max,
             binds_channel: binds,
+            notes: self.events.notes(),
         };
         let result = call(session, &mut context);
+        let notes = context.notes;
         if let Some(octets) = replies.give_back() {
             self.spare_vecs.push(octets);
         }
         if let Some(refusals) = connection.session.take_refusals() {
             self.tell_refusals(connection, &refusals);
         }
+        self.events.left_out(notes);
         result
     }
 

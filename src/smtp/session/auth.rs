@@ -223,9 +223,11 @@ impl Session {
                 auth.failures += 1;
                 auth.failed = true;
                 let login = Some(std::mem::take(&mut auth.asked));
-                let line = reply::BAD_CREDENTIALS.line();
-                let refused = Refused { login, ..Refused::of(Verb::Auth.name(), line) };
-                self.refusals.get_or_insert_default().note(refused);
+                if cx.notes.keeps_login() {
+                    let line = reply::BAD_CREDENTIALS.line();
+                    let refused = Refused { login, ..Refused::of(Verb::Auth.name(), line) };
+                    self.refusals.get_or_insert_default().note(refused);
+                }
                 // Said above already.
                 self.stage = None;
                 self.give_up(cx, AuthResult::Failed, reply::BAD_CREDENTIALS)

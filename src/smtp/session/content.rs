@@ -249,7 +249,7 @@ impl Session {
             cx.stats.count_error(error);
         }
         self.errors += 1;
-        self.note_message(reply, self.sender());
+        self.note_message(cx, reply);
         cx.push_times(reply, self.final_replies(cx.config));
         // The patience check waits until the driver has dropped the octets: `Close` says so too.
         self.abort().or_else(|| self.check_patience(cx))

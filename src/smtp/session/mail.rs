@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::limits::{Admission, Recipient};
 use super::super::param::{self, Offer};
 use super::super::path::{self, Path};
+use super::super::refused::Refused;
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
 use super::{Context, Event, Session};
@@ -185,10 +186,10 @@ impl Session {
         cx.stats.count_rejected(554, RejectReason::Policy);
         cx.stats.count_reply(554);
         self.errors += 1;
-        let text = "554 5.7.1 Service unavailable; client listed by";
-        self.note(&format!("{text} {zone}"));
+        let text = "Service unavailable; client listed by";
+        self.note_of(cx, |stage| Refused::new(stage, 554, "5.7.1", format!("{text} {zone}")));
         // Writing into a Vec cannot fail.
-        let _ = write!(cx.replies.open(), "{text} {zone}\r\n");
+        let _ = write!(cx.replies.open(), "554 5.7.1 {text} {zone}\r\n");
         None
     }
 

@@ -33,7 +33,7 @@ use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
 use super::limits::{Admission, Config, Limits, TlsPolicy};
 use super::line::{self, Line};
-use super::refused::{self, Refusals, Refused};
+use super::refused::{self, Notes, Refusals, Refused};
 use super::reply::{self, Refusal, Replies, Reply};
 use super::stats::{ProtocolError, RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
@@ -62,6 +62,8 @@ pub struct Context<'a> {
     /// The connection is under TLS and can be bound to (RFC 9266): SCRAM-SHA-256-PLUS may be
     /// offered.
     pub binds_channel: bool,
+    /// Which refusals are kept for [`Session::take_refusals`].
+    pub notes: Notes,
 }
 
 impl Context<'_> {
@@ -471,12 +473,11 @@ impl Session {
     /// Answers `EndOfMail`: the message was not taken.
     pub fn resolve_refused(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
         let replies = self.final_replies(cx.config);
-        let from = self.sender();
-        if !self.leave_verdict(cx.now) {
-            return;
-        }
+        let State::Verdict { .. } = self.state else { return };
+        // Ahead of the end of the transaction, which forgets whose message it was.
+        self.note_message(cx, refusal.reply());
+        self.leave_verdict(cx.now);
         cx.stats.count_rejected(refusal.code(), refusal.reason());
-        self.note_message(refusal.reply(), from);
         cx.push_times(refusal.reply(), replies);
         self.settle(cx.config);
     }
@@ -530,16 +531,21 @@ impl Session {
 
     fn close_with(&mut self, cx: &mut Context<'_>, reply: Reply) -> Event {
         if reply.code() >= 400 {
-            self.note(reply.line());
+            self.note(cx, reply);
         }
         cx.push(reply);
         self.close()
     }
 
-    fn close_421(&mut self, cx: &mut Context<'_>, enhanced: &str, text: &str) -> Event {
+    fn close_421(
+        &mut self,
+        cx: &mut Context<'_>,
+        enhanced: &'static str,
+        text: &'static str,
+    ) -> Event {
         // The end of the session says that it took too long, or that we go.
         if enhanced != "4.4.2" && text != "Shutting down" {
-            self.note(&format!("421 {enhanced} {text}"));
+            self.note_of(cx, |stage| Refused::new(stage, 421, enhanced, text));
         }
         cx.push_421(enhanced, text);
         self.close()
@@ -558,24 +564,28 @@ impl Session {
             self.stage,
             Some(Verb::Mail | Verb::Rcpt | Verb::Auth | Verb::Data | Verb::Bdat | Verb::Starttls)
         ) {
-            self.note(reply.line());
+            self.note(cx, reply);
         }
         cx.push(reply);
         None
     }
 
     /// Keeps a refusal for the log. Call before the transaction is cleared.
-    fn note(&mut self, line: &str) {
-        let refused = Refused {
-            mail_from: self.sender(),
-            ..Refused::of(self.stage.map_or("connect", Verb::name), line)
-        };
-        self.refusals.get_or_insert_default().note(refused);
+    fn note(&mut self, cx: &mut Context<'_>, reply: Reply) {
+        self.note_of(cx, |stage| Refused::of(stage, reply.line()));
     }
 
-    fn note_message(&mut self, reply: Reply, mail_from: Option<Box<str>>) {
-        let refused = Refused { mail_from, ..Refused::of("message", reply.line()) };
-        self.refusals.get_or_insert_default().note(refused);
+    fn note_message(&mut self, cx: &mut Context<'_>, reply: Reply) {
+        self.note_of(cx, |_| Refused::of("message", reply.line()));
+    }
+
+    /// As [`Session::note`], of what is made for the present stage; nothing is where nobody wants it.
+    fn note_of(&mut self, cx: &mut Context<'_>, make: impl FnOnce(&'static str) -> Refused) {
+        if cx.notes.keeps_refusal() {
+            let stage = self.stage.map_or("connect", Verb::name);
+            let refused = Refused { mail_from: self.sender(), ..make(stage) };
+            self.refusals.get_or_insert_default().note(refused);
+        }
     }
 
     /// Says of the refusal just kept which path it was about.

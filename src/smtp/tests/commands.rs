@@ -105,6 +105,7 @@ fn a21_talks_before_greeting() {
             room_bytes: u64::MAX,
             handshakes_full: false,
             binds_channel: false,
+            notes: Notes::default(),
         };
         let step = session.handle_input(&mut cx, b"EHLO a\r\n");
         if check {

@@ -12,6 +12,7 @@ mod lmtp;
 mod parameters;
 mod paths;
 mod properties;
+mod refusals;
 mod rfc;
 mod sequence;
 mod starttls;
@@ -30,6 +31,8 @@ pub(super) struct Peer {
     pub(super) admission: Admission,
     pub(super) handshakes_full: bool,
     pub(super) binds_channel: bool,
+    /// Which refusals are kept, and how many so far were not.
+    pub(super) notes: Notes,
     pub(super) now: Duration,
     pub(super) sent: Vec<u8>,
     pub(super) bodies: Vec<Vec<u8>>,
@@ -68,6 +71,7 @@ impl Peer {
             admission: Admission::Open,
             handshakes_full: false,
             binds_channel: true,
+            notes: Notes::default(),
             now: Duration::ZERO,
             sent: Vec::new(),
             bodies: Vec::new(),
@@ -100,8 +104,11 @@ impl Peer {
             room_bytes: u64::MAX,
             handshakes_full: self.handshakes_full,
             binds_channel: self.binds_channel,
+            notes: self.notes,
         };
-        call(&mut self.session, &mut cx)
+        let result = call(&mut self.session, &mut cx);
+        self.notes = cx.notes;
+        result
     }
 
     /// Feeds one receive.

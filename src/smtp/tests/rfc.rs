@@ -80,6 +80,7 @@ fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
             room_bytes: u64::MAX,
             handshakes_full: false,
             binds_channel: false,
+            notes: Notes::default(),
         };
         assert_eq!(session.handle_open(&mut cx), Event::Close);
         let mut out = Vec::new();
