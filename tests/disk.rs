@@ -148,6 +148,11 @@ fn t8_a_disk_filled_by_a_foreign_file_under_load() {
         machine::allocate(&foreign, disk.free() - free).unwrap();
     };
     small(72 << 20);
+    // Refused on for want of 80 MiB, and not of 64.
+    let (status, ready) = server.page("/readyz");
+    assert_eq!(status, 503);
+    assert!(ready.starts_with("disk full: 7"), "{ready}");
+    assert!(ready.ends_with(" MiB free; mail is taken again above 80 MiB\n"), "{ready}");
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
         assert!(mail(&mut client).starts_with("452 4.3.1 "), "{} free", disk.free());
@@ -160,6 +165,26 @@ fn t8_a_disk_filled_by_a_foreign_file_under_load() {
     sent.push((id_of(&client.bdat(&bulk(9, 10))), 9));
     assert_eq!(verified(&server.dir), sent.len() as u64);
     assert_eq!(server.stop(), Some(0));
+}
+
+/// Room enough, and no more files: `/readyz` says so, and not that some MiB are too few.
+#[test]
+fn a_disk_without_inodes_is_told_as_such() {
+    if !(root() && has("mkfs.ext4") && has("mount")) {
+        return;
+    }
+    let disk = SmallDisk::ext4_of_files(256, 1024);
+    let server = on_small_disk(&disk);
+    assert_eq!(server.page("/readyz").0, 200);
+    let full = (0..).find(|number| fs::write(disk.path.join(format!("f{number}")), "").is_err());
+    assert!(full > Some(900), "{full:?}");
+    eventually("MAIL is refused", Duration::from_secs(10), || {
+        let mut client = server.client();
+        client.ehlo();
+        mail(&mut client).starts_with("452 4.3.1 ")
+    });
+    let (status, ready) = server.page("/readyz");
+    assert_eq!((status, &*ready), (503, "disk full: fewer than 1 % of the inodes are free\n"));
 }
 
 /// Takes the disk to its last block.
@@ -198,7 +223,10 @@ fn a_disk_too_small_for_mail_is_told_at_once() {
     let server = launch.start();
     let (status, ready) = server.page("/readyz");
     assert_eq!(status, 503, "{ready}");
-    assert!(ready.contains("disk full: ") && ready.contains("below 128 MiB"), "{ready}");
+    assert!(
+        ready.contains("disk full: ") && ready.contains("128 MiB needed: two segments of 64 MiB"),
+        "{ready}"
+    );
     assert_eq!(server.metric("mailrace_log_disk_state", &[]), 2.0);
     server.says("MAIL gets 452 4.3.1");
     let said = server.errors();

@@ -96,9 +96,7 @@ impl Pages {
             obstacles.push("draining".to_owned());
         }
         if let Some(disk) = (self.state.disk)().filter(|disk| disk.state == DiskState::Full) {
-            let (free, below) = (disk.free_bytes >> 20, disk.full_below_bytes >> 20);
-            obstacles
-                .push(format!("disk full: {free} MiB free, mail is refused below {below} MiB"));
+            obstacles.push(format!("disk full: {}", disk.reason));
         }
         obstacles.extend(self.state.ready.standing());
         obstacles

@@ -49,8 +49,8 @@ impl Server {
                 Some(DiskFacts {
                     free_bytes: 1 << 20,
                     size_bytes: 9 << 20,
-                    full_below_bytes: 3 << 20,
                     state,
+                    reason: "1 MiB free, 3 MiB needed".to_owned(),
                 })
             }),
             export: ExportMetrics::new(),
@@ -137,7 +137,7 @@ fn readiness_names_the_obstacle() {
     server.ready.set_listening();
     check(&server.get("/readyz"), &["HTTP/1.1 200 OK\r\n", "ready\n"]);
     server.disk_full.store(true, Ordering::Relaxed);
-    check(&server.get("/readyz"), &["503", "disk full: 1 MiB free, mail is refused below 3 MiB"]);
+    check(&server.get("/readyz"), &["503", "disk full: 1 MiB free, 3 MiB needed"]);
     server.disk_full.store(false, Ordering::Relaxed);
     server.ready.set_standing(vec!["listener mx: nobody".to_owned()]);
     check(&server.get("/readyz"), &["503", "listener mx: nobody"]);

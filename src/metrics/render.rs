@@ -47,16 +47,16 @@ pub enum DiskState {
 }
 
 /// The log's disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskFacts {
     /// Bytes free for this process.
     pub free_bytes: u64,
     /// Bytes of the whole file system.
     pub size_bytes: u64,
-    /// Free bytes below which mail is refused.
-    pub full_below_bytes: u64,
     /// Judged by the log's thresholds.
     pub state: DiskState,
+    /// Why mail is refused; empty where it is not.
+    pub reason: String,
 }
 
 /// What belongs to the process, not to one shard.
@@ -218,7 +218,7 @@ impl<'a> Families<'a> {
             let name = "mailrace_log_recovery_duration_seconds";
             self.plain_gauge(name, "Recovery at the last start.", recovery.as_secs_f64());
         }
-        if let Some(disk) = extra.disk {
+        if let Some(disk) = &extra.disk {
             let free = disk.free_bytes as f64;
             self.plain_gauge("mailrace_log_disk_free_bytes", "Free on the log's disk.", free);
             let size = disk.size_bytes as f64;
@@ -856,8 +856,8 @@ mod tests {
             disk: Some(DiskFacts {
                 free_bytes: 5,
                 size_bytes: 9,
-                full_below_bytes: 6,
                 state: DiskState::Full,
+                reason: String::new(),
             }),
             process: ProcessFacts::read(),
             ..Extra::default()

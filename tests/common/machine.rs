@@ -138,11 +138,16 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// An ext4 of so many MiB on a loop device.
     pub fn ext4(mib: u64) -> Self {
+        Self::ext4_of_files(mib, mib << 8)
+    }
+
+    /// As [`SmallDisk::ext4`], with room for so many files.
+    pub fn ext4_of_files(mib: u64, files: u64) -> Self {
         let disk = Self::namespace();
         let image = disk._dir.path().join("image");
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         let (image, path) = (image.display().to_string(), disk.path.display().to_string());
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", &image]);
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", "-N", &files.to_string(), &image]);
         run("mount", &["-o", "loop", &image, &path]);
         disk
     }
