@@ -250,6 +250,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let mut reloader = reload::Reloader {
         started: config.clone(),
         current: config.clone(),
+        in_force: config.clone(),
         listeners: addresses.listeners,
         shards: shared.clone(),
         plane: exporters,

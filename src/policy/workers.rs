@@ -101,6 +101,11 @@ impl Workers {
         outcomes
     }
 
+    /// Whether a listener's users, as they are in force, are any; `None`: it has no users file.
+    pub fn has_users(&self, listener: &str) -> Option<bool> {
+        Some(!self.users.get(listener)?.current().is_empty())
+    }
+
     fn password(&self, listener: &str, user: String, password: String, ticket: Ticket) {
         let Some(users) = self.users.get(listener) else {
             ticket.answer(Answer::Password(None));
@@ -244,6 +249,7 @@ mod tests {
         assert!(workers.reload().is_empty());
         assert!(workers.credential("mx", "tim").is_some());
         assert!(workers.credential("other", "tim").is_none());
+        assert_eq!((workers.has_users("mx"), workers.has_users("other")), (Some(true), None));
     }
 
     /// What was found out before the file changed is not remembered behind it.

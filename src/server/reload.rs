@@ -47,6 +47,8 @@ pub(super) struct Reloader {
     pub(super) started: Config,
     /// What was last taken up.
     pub(super) current: Config,
+    /// The same, where it needs a restart as at the start: what the server goes by.
+    pub(super) in_force: Config,
     pub(super) listeners: Vec<Bound>,
     pub(super) shards: Vec<Arc<SharedState>>,
     pub(super) plane: export::Plane,
@@ -109,11 +111,10 @@ impl Reloader {
         if !self.accept_files.have_changed(&self.current) {
             return;
         }
-        let taken = self.current.as_taken_by(&self.started);
-        match self.listener_settings(&taken) {
+        match self.listener_settings(&self.in_force) {
             Ok((listeners, accept)) => {
                 self.metrics.files_unusable(WatchedFiles::Recipients, 0);
-                self.give(listeners, &taken);
+                self.give(listeners, &self.in_force);
                 self.accept = accept;
                 self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
@@ -191,8 +192,7 @@ impl Reloader {
         let exporters = match self.plane.replace(exports(&taken, self.admin)) {
             Ok(exporters) => exporters,
             Err(error) => {
-                let before = self.current.as_taken_by(&self.started);
-                advise(&self.advisors, &before, &self.dns)
+                advise(&self.advisors, &self.in_force, &self.dns)
                     .unwrap_or_else(|error| tracing::error!("dns: {error}"));
                 return Err(error.to_string());
             }
@@ -211,6 +211,7 @@ impl Reloader {
         self.metrics.files_unusable(WatchedFiles::Recipients, 0);
         let told = self.tell(&new, &exporters);
         self.current = new;
+        self.in_force = taken;
         self.accept = accept;
         self.look_at_standing();
         Ok(told)
@@ -227,8 +228,7 @@ impl Reloader {
 
     /// Looks for what makes all mail refused.
     pub(super) fn look_at_standing(&mut self) {
-        let taken = self.current.as_taken_by(&self.started);
-        self.standing.look(&taken, &self.accept);
+        self.standing.look(&self.in_force, &self.accept, self.advisors.users().as_deref());
     }
 
     /// What differs, a line for each key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     admin::Readiness,
     config::{AuthMechanism, Config, ListenerConfig, Protocol, format_size},
-    policy::{Accept, UsersFile},
+    policy::{Accept, Workers},
 };
 
 /// Memory of a shard below which a message of some size is never read to its end: two buffers in
@@ -25,8 +25,13 @@ impl Standing {
     }
 
     /// Looks at what is in force; `accept` is parallel to the configuration's listeners. What is
-    /// new is logged.
-    pub(super) fn look(&mut self, config: &Config, accept: &[Option<Arc<Accept>>]) {
+    /// new is logged. Reads no file: one that changed and cannot be used is not in force.
+    pub(super) fn look(
+        &mut self,
+        config: &Config,
+        accept: &[Option<Arc<Accept>>],
+        users: Option<&Workers>,
+    ) {
         let mut found = Vec::new();
         let share = config.limits.inflight_bytes / config.server.shards as u64;
         if share < INFLIGHT_MIN {
@@ -45,7 +50,7 @@ impl Standing {
             .iter()
             .zip(accept)
             .filter(|(listener, _)| taking(listener))
-            .filter_map(|(listener, accept)| refuses_all(listener, accept.as_deref()))
+            .filter_map(|(listener, accept)| refuses_all(listener, accept.as_deref(), users))
             .collect();
         let all = listeners > 0 && refusing.len() == listeners;
         let obstacles: Vec<_> =
@@ -60,7 +65,11 @@ impl Standing {
 }
 
 /// Why a listener takes nobody's mail.
-fn refuses_all(listener: &ListenerConfig, accept: Option<&Accept>) -> Option<String> {
+fn refuses_all(
+    listener: &ListenerConfig,
+    accept: Option<&Accept>,
+    users: Option<&Workers>,
+) -> Option<String> {
     let name = &listener.name;
     let empty = |count: Option<usize>| count == Some(0);
     if accept.is_some_and(|accept| empty(accept.domains()) || empty(accept.recipients())) {
@@ -70,13 +79,55 @@ fn refuses_all(listener: &ListenerConfig, accept: Option<&Accept>) -> Option<Str
         ));
     }
     let external = listener.auth.mechanisms.contains(&AuthMechanism::External);
-    let users = listener.auth.users_file.as_deref().filter(|_| listener.auth.required && !external);
-    let file = users.and_then(|path| UsersFile::open(path).ok())?;
-    file.current().is_empty().then(|| {
-        let path = file.path().display();
-        format!(
-            "listener {name}: auth.required, and {path} holds no user; `mailrace user add {path} \
-             NAME` adds one"
-        )
-    })
+    if !listener.auth.required || external || users?.has_users(name)? {
+        return None;
+    }
+    let path = listener.auth.users_file.as_deref()?.display();
+    Some(format!(
+        "listener {name}: auth.required, and {path} holds no user; `mailrace user add {path} NAME` \
+         adds one"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Machine,
+        policy::{Edit, edit_users},
+        server::users,
+    };
+
+    /// A users file that breaks, or is taken away, changes nothing: neither who may log in, nor what
+    /// is said of it.
+    #[test]
+    fn it_goes_by_the_users_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        std::fs::write(&path, "# nobody yet\n").unwrap();
+        let sets = [
+            "listener.0.auth.mechanisms=SCRAM-SHA-256".to_owned(),
+            "listener.0.auth.required=true".to_owned(),
+            "server.tls.cert_file=/cert.pem".to_owned(),
+            "server.tls.key_file=/key.pem".to_owned(),
+            format!("listener.0.auth.users_file={}", path.display()),
+        ];
+        let config = Config::from_sources([], &sets, &Machine::detect()).unwrap();
+        let workers = users::load(&config).unwrap().unwrap();
+        let mut standing = Standing::new(Arc::default());
+        let look = |standing: &mut Standing| {
+            standing.look(&config, &[None], Some(&workers));
+            standing.told.join("; ")
+        };
+        assert!(look(&mut standing).contains("holds no user"), "{}", standing.told.join("; "));
+        std::fs::write(&path, "no colon\n").unwrap();
+        assert!(workers.reload()[0].1.is_err());
+        assert!(look(&mut standing).contains("holds no user"), "the broken file is not in force");
+        std::fs::write(&path, "").unwrap();
+        edit_users(&path, &Edit::Set { name: "tim", password: "tanstaaf" }).unwrap();
+        assert!(workers.reload()[0].1.is_ok());
+        assert_eq!(look(&mut standing), "");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(look(&mut standing), "", "what is in the file counts once it is loaded");
+    }
 }
