@@ -10,7 +10,7 @@ use std::{
 
 use mailrace::log::{
     Appender, DataDir, Identity, LogEvent, Mail, Manifest, Op, Options, append_index,
-    prepare_segment, recover, segment_path,
+    prepare_segment, recover, segment_path, unix_micros,
 };
 
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -45,6 +45,7 @@ impl Shard {
     }
 
     fn feed(&mut self) -> io::Result<()> {
+        self.appender.set_unix_micros(unix_micros());
         if !self.appender.wants_segment() {
             return Ok(());
         }
@@ -61,13 +62,12 @@ impl Shard {
     fn run(&mut self) -> io::Result<()> {
         while let Some(op) = self.appender.poll_op() {
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
+                Op::Write { op, segment, position, buffer, then_sync } => {
                     let file = self.files.get(&segment).ok_or_else(|| io::Error::other("file"))?;
-                    file.write_all_at(octets, position)?;
+                    file.write_all_at(buffer.octets(), position)?;
+                    let len = buffer.len();
                     self.written += len as u64;
-                    self.appender.handle_write(op, Ok(len), Duration::ZERO);
+                    self.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                     if let Some(sync) = then_sync {
                         self.appender.handle_sync(sync, Ok(()), Duration::ZERO);
                     }

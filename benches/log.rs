@@ -85,8 +85,9 @@ fn drain(appender: &mut Appender) -> u64 {
     let number = appender.log_end_offset().get() + 2;
     while let Some(op) = appender.poll_op() {
         match op {
-            Op::Write { op, len, then_sync, .. } => {
-                appender.handle_write(op, Ok(len), Duration::ZERO);
+            Op::Write { op, buffer, then_sync, .. } => {
+                let len = buffer.len();
+                appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                 if let Some(sync) = then_sync {
                     appender.handle_sync(sync, Ok(()), Duration::ZERO);
                 }
@@ -140,11 +141,9 @@ fn run(appender: &mut Appender, file: &File) -> u64 {
     let mut acknowledged = 0;
     while let Some(op) = appender.poll_op() {
         match op {
-            Op::Write { op, position, ptr, len, then_sync, .. } => {
-                // SAFETY: the appender keeps the buffer until `handle_write`.
-                let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
-                let written = file.write_at(octets, position);
-                appender.handle_write(op, written, Duration::ZERO);
+            Op::Write { op, position, buffer, then_sync, .. } => {
+                let written = file.write_at(buffer.octets(), position);
+                appender.handle_write(op, buffer, written, Duration::ZERO);
                 if let Some(sync) = then_sync {
                     appender.handle_sync(sync, file.sync_data(), Duration::ZERO);
                 }

@@ -187,11 +187,10 @@ mod tests {
         }
         while let Some(op) = appender.poll_op() {
             match op {
-                Op::Write { op, position, ptr, len, then_sync, .. } => {
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
-                    file.write_all_at(octets, position).unwrap();
-                    appender.handle_write(op, Ok(len), Duration::ZERO);
+                Op::Write { op, position, buffer, then_sync, .. } => {
+                    file.write_all_at(buffer.octets(), position).unwrap();
+                    let len = buffer.len();
+                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                     if let Some(sync) = then_sync {
                         appender.handle_sync(sync, Ok(()), Duration::ZERO);
                     }

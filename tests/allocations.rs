@@ -153,8 +153,9 @@ impl Core {
     fn commit(&mut self) {
         while let Some(op) = self.appender.poll_op() {
             match op {
-                Op::Write { op, len, then_sync, .. } => {
-                    self.appender.handle_write(op, Ok(len), Duration::ZERO);
+                Op::Write { op, buffer, then_sync, .. } => {
+                    let len = buffer.len();
+                    self.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                     if let Some(sync) = then_sync {
                         self.appender.handle_sync(sync, Ok(()), Duration::ZERO);
                     }

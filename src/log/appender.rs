@@ -14,13 +14,12 @@ use std::{collections::VecDeque, io, time::Duration};
 use super::{
     FragmentAt, Identity, Mail, Offset, Seal,
     buffer::AlignedBuffer,
-    files::unix_micros,
     frame::{
         BLOCK, ENTRY_FRAME, EntryFrame, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader, crc,
     },
     operation::{
-        AppendError, FRAGMENT_BUFFER_BYTES, FragmentBuffer, IndexEntry, LogEvent, Op, Options,
-        Spare, SyncPolicy,
+        AppendError, FRAGMENT_BUFFER_BYTES, FragmentBuffer, GroupBuffer, IndexEntry, LogEvent, Op,
+        Options, Spare, SyncPolicy,
     },
     record,
 };
@@ -53,12 +52,14 @@ struct Active {
     reach: u64,
 }
 
+/// A write, queued or under way.
 #[derive(Debug)]
 struct Flight {
     op: u64,
     segment: u64,
     position: u64,
-    buffer: AlignedBuffer,
+    /// Octets of its buffer, which is the driver's while the write is under way.
+    len: usize,
     /// First offset and end of the group; equal where it holds no record.
     offsets: (u64, u64),
     orphan: bool,
@@ -98,7 +99,7 @@ pub struct Appender {
     gather_first: u64,
     /// First segment that holds mail data of the records that gather.
     gather_reach: u64,
-    outgoing: VecDeque<Flight>,
+    outgoing: VecDeque<(Flight, AlignedBuffer)>,
     writing: Vec<Flight>,
     syncing: Option<Syncing>,
     events: VecDeque<LogEvent>,
@@ -109,7 +110,8 @@ pub struct Appender {
     poisoned: Vec<u64>,
     poisonings: Vec<Duration>,
     read_only: bool,
-    clock: fn() -> i64,
+    /// Microseconds since 1970, as last told: for people (D14).
+    unix_micros: i64,
 }
 
 impl Appender {
@@ -139,8 +141,13 @@ impl Appender {
             poisoned: Vec::new(),
             poisonings: Vec::new(),
             read_only: false,
-            clock: unix_micros,
+            unix_micros: 0,
         }
+    }
+
+    /// The wall clock's time, microseconds since 1970: written down with each group, for people.
+    pub fn set_unix_micros(&mut self, unix_micros: i64) {
+        self.unix_micros = unix_micros;
     }
 
     /// Whose log it is.
@@ -344,7 +351,7 @@ impl Appender {
             self.roll(first_offset)?;
         }
         let high_water_mark = self.high_water_mark;
-        let written_at = (self.clock)();
+        let written_at = self.unix_micros;
         let active = self.active.as_mut().ok_or(AppendError::NoSegment)?;
         let frame = GroupFrame {
             nonce: active.nonce,
@@ -376,7 +383,8 @@ impl Appender {
     fn queue(&mut self, segment: u64, position: u64, buffer: AlignedBuffer, offsets: (u64, u64)) {
         self.waiting_bytes += buffer.len();
         let op = self.op();
-        self.outgoing.push_back(Flight { op, segment, position, buffer, offsets, orphan: false });
+        let flight = Flight { op, segment, position, len: buffer.len(), offsets, orphan: false };
+        self.outgoing.push_back((flight, buffer));
     }
 
     fn op(&mut self) -> u64 {
@@ -450,9 +458,9 @@ impl Appender {
         // Where records wait for a sync that cannot start before all writes are through, no
         // further write is started: a stream of fragments must not hold the sync off.
         let holds_off = self.syncing.is_none()
-            && self.outgoing.front().is_some_and(|f| !f.has_records())
+            && self.outgoing.front().is_some_and(|(f, _)| !f.has_records())
             && self.closed > self.high_water_mark
-            && !self.outgoing.iter().any(Flight::has_records)
+            && !self.outgoing.iter().any(|(f, _)| f.has_records())
             && self.closing.is_empty();
         if !self.outgoing.is_empty() && !holds_off {
             return self.start_write(false);
@@ -462,7 +470,7 @@ impl Appender {
 
     /// `log.sync = "each"`: one record is written and synced before the next is written.
     fn poll_each(&mut self) -> Option<Op> {
-        match self.outgoing.front() {
+        match self.outgoing.front().map(|(flight, _)| flight) {
             Some(flight) if !flight.has_records() => self.start_write(false),
             Some(_) if self.syncing.is_some() || !self.writing.is_empty() => None,
             Some(flight)
@@ -475,14 +483,14 @@ impl Appender {
     }
 
     fn start_write(&mut self, linked: bool) -> Option<Op> {
-        let flight = self.outgoing.pop_front()?;
+        let (flight, buffer) = self.outgoing.pop_front()?;
         let then_sync = linked.then(|| {
             let op = self.op();
             self.syncing = Some(Syncing {
                 op,
                 segment: flight.segment,
                 covers: flight.offsets.1,
-                position: flight.position + flight.buffer.len() as u64,
+                position: flight.position + flight.len as u64,
                 orphan: false,
             });
             op
@@ -491,12 +499,16 @@ impl Appender {
             op: flight.op,
             segment: flight.segment,
             position: flight.position,
-            ptr: flight.buffer.as_ptr(),
-            len: flight.buffer.len(),
+            buffer: GroupBuffer(buffer),
             then_sync,
         };
         self.writing.push(flight);
         Some(op)
+    }
+
+    /// Every write that has not completed.
+    fn flights(&self) -> impl Iterator<Item = &Flight> {
+        self.writing.iter().chain(self.outgoing.iter().map(|(flight, _)| flight))
     }
 
     fn start_sync(&mut self) -> Option<Op> {
@@ -506,7 +518,7 @@ impl Appender {
         if let Some(full) = self.closing.front() {
             let number = full.number;
             let covers = full.end_offset;
-            let busy = self.writing.iter().chain(&self.outgoing).any(|f| f.segment == number);
+            let busy = self.flights().any(|f| f.segment == number);
             if busy {
                 return None;
             }
@@ -517,10 +529,11 @@ impl Appender {
         let number = active.number;
         let covers = self.closed;
         // A record group that is still to be written is not covered.
-        if !waits || self.outgoing.iter().any(Flight::has_records) {
+        if !waits || self.outgoing.iter().any(|(f, _)| f.has_records()) {
             return None;
         }
-        let unwritten = self.outgoing.iter().filter(|f| f.segment == number).map(|f| f.position);
+        let outgoing = self.outgoing.iter().map(|(flight, _)| flight);
+        let unwritten = outgoing.filter(|f| f.segment == number).map(|f| f.position);
         let position = unwritten.min().unwrap_or(active.position);
         self.sync_op(number, covers, position)
     }
@@ -536,14 +549,20 @@ impl Appender {
         self.poll_op()
     }
 
-    /// A write completed.
-    pub fn handle_write(&mut self, op: u64, result: io::Result<usize>, now: Duration) {
+    /// A write completed; its buffer comes back.
+    pub fn handle_write(
+        &mut self,
+        op: u64,
+        buffer: GroupBuffer,
+        result: io::Result<usize>,
+        now: Duration,
+    ) {
         let Some(at) = self.writing.iter().position(|flight| flight.op == op) else { return };
         let flight = self.writing.swap_remove(at);
-        let len = flight.buffer.len();
+        let Flight { segment, len, orphan, .. } = flight;
+        assert!(buffer.len() == len, "the buffer of this write");
         self.waiting_bytes -= len;
-        let (segment, orphan) = (flight.segment, flight.orphan);
-        self.reuse(flight.buffer);
+        self.reuse(buffer.0);
         if orphan {
             return;
         }
@@ -567,11 +586,7 @@ impl Appender {
         // D1: whatever this sync covers was written in full before it started, and lies in its
         // segment or in one that was synced to its end.
         assert!(
-            !self
-                .writing
-                .iter()
-                .chain(&self.outgoing)
-                .any(|flight| { flight.has_records() && flight.offsets.0 < syncing.covers }),
+            !self.flights().any(|flight| flight.has_records() && flight.offsets.0 < syncing.covers),
             "a sync covers completed writes only"
         );
         assert!(
@@ -627,8 +642,8 @@ impl Appender {
         }
         self.gather.set_len(0);
         self.gather_reach = u64::MAX;
-        for flight in self.outgoing.drain(..) {
-            self.waiting_bytes -= flight.buffer.len();
+        for (flight, _) in self.outgoing.drain(..) {
+            self.waiting_bytes -= flight.len;
         }
         for flight in &mut self.writing {
             flight.orphan = true;

@@ -61,12 +61,6 @@ impl AlignedBuffer {
         self.capacity
     }
 
-    /// Where it lies; valid until it is grown or dropped.
-    #[must_use]
-    pub fn as_ptr(&self) -> *const u8 {
-        self.at
-    }
-
     /// The octets in use.
     #[must_use]
     pub fn octets(&self) -> &[u8] {

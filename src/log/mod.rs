@@ -57,7 +57,7 @@ pub use manifest::{Manifest, Seal, Seals};
 pub use marks::{HighWaterMarks, Listener as MarkListener};
 pub use offset::{BadRecordId, Identity, Offset, RecordId, parse_node};
 pub use operation::{
-    AppendError, FragmentBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
+    AppendError, FragmentBuffer, GroupBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,
 };
 pub use private::{make_private_dir, private_file};
 pub use range::{BadRange, Bound, Range, format_time, format_time_micros};

@@ -78,9 +78,9 @@ impl fmt::Display for AppendError {
 impl std::error::Error for AppendError {}
 
 /// An operation for the driver.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Op {
-    /// Write `len` octets at `ptr`, which stay where they are until `handle_write(op)`.
+    /// Write a buffer, which comes back with `handle_write(op)`.
     Write {
         /// Names the operation.
         op: u64,
@@ -88,10 +88,8 @@ pub enum Op {
         segment: u64,
         /// In the file; a multiple of 4,096.
         position: u64,
-        /// Block-aligned.
-        ptr: *const u8,
-        /// A multiple of 4,096.
-        len: usize,
+        /// A multiple of 4,096 octets, block-aligned.
+        buffer: GroupBuffer,
         /// An fdatasync with this name follows, started only after the whole write.
         then_sync: Option<u64>,
     },
@@ -138,6 +136,38 @@ pub struct IndexEntry {
     pub offset: u64,
     /// Position of the group.
     pub position: u64,
+}
+
+/// Framed groups on their way to the disk: whoever writes them owns them meanwhile.
+#[derive(Debug)]
+pub struct GroupBuffer(pub(super) AlignedBuffer);
+
+impl GroupBuffer {
+    /// Zeros, for tests of those who write groups.
+    #[cfg(test)]
+    pub(crate) fn zeroed(octets: usize) -> Self {
+        let mut buffer = AlignedBuffer::new(octets);
+        buffer.extend_zeroed(octets);
+        Self(buffer)
+    }
+
+    /// What is to be written.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        self.0.octets()
+    }
+
+    /// How many octets that are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never: there is a block at least.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Mail data of a large message on its way into the log.

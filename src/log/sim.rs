@@ -27,7 +27,7 @@ impl Random {
 
 /// An operation under way. A linked sync starts once its write is through.
 enum Under {
-    Write { op: u64, segment: u64, position: u64, octets: Vec<u8>, then_sync: Option<u64> },
+    Write { op: u64, segment: u64, position: u64, buffer: GroupBuffer, then_sync: Option<u64> },
     Sync { op: u64, segment: u64, covers: Vec<u8> },
 }
 
@@ -142,10 +142,8 @@ impl Disk {
 
     fn start(&mut self, op: Op) {
         self.under.push(match op {
-            Op::Write { op, segment, position, ptr, len, then_sync } => {
-                // SAFETY: the appender keeps the buffer until `handle_write`.
-                let octets = unsafe { std::slice::from_raw_parts(ptr, len) }.to_vec();
-                Under::Write { op, segment, position, octets, then_sync }
+            Op::Write { op, segment, position, buffer, then_sync } => {
+                Under::Write { op, segment, position, buffer, then_sync }
             }
             Op::Sync { op, segment } => {
                 Under::Sync { op, segment, covers: self.written[&segment].clone() }
@@ -161,16 +159,17 @@ impl Disk {
         self.now += Duration::from_secs(100);
         let broken = || io::Error::from_raw_os_error(libc::EIO);
         match under {
-            Under::Write { op, segment, position, octets, then_sync } => {
+            Under::Write { op, segment, position, buffer, then_sync } => {
+                let octets = buffer.octets();
                 let failed = self.fails();
                 let at = position as usize;
                 if !failed {
                     let file = self.written.get_mut(&segment).unwrap();
                     assert!(file[at..at + octets.len()].iter().all(|&octet| octet == 0));
-                    file[at..at + octets.len()].copy_from_slice(&octets);
+                    file[at..at + octets.len()].copy_from_slice(octets);
                 }
                 let result = if failed { Err(broken()) } else { Ok(octets.len()) };
-                self.appender.handle_write(op, result, self.now);
+                self.appender.handle_write(op, buffer, result, self.now);
                 match then_sync {
                     Some(sync) if failed => {
                         self.appender.handle_sync(sync, Err(broken()), self.now);

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Appender, DataDir, Identity, LogEvent, Mail, Manifest, Offset, Op, Options, append_index,
-    prepare_segment, recover, segment_path,
+    prepare_segment, recover, segment_path, unix_micros,
 };
 
 /// See the module's page. What is appended is durable once [`Writer::commit`] returns.
@@ -74,6 +74,7 @@ impl Writer {
     /// # Errors
     /// What the appender or the file system says.
     pub fn append(&mut self, mail: &Mail<'_>, data: &[u8]) -> io::Result<Offset> {
+        self.appender.set_unix_micros(unix_micros());
         // As the shard does it.
         const INLINE_MAX: usize = 64 << 10;
         let mut rest = data;
@@ -112,18 +113,18 @@ impl Writer {
 
     fn run(&mut self) -> io::Result<()> {
         self.feed()?;
+        self.appender.set_unix_micros(unix_micros());
         while let Some(op) = self.appender.poll_op() {
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
+                Op::Write { op, segment, position, buffer, then_sync } => {
                     let file = self.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
-                    let written = file.write_all_at(octets, position).map(|()| len);
+                    let written = file.write_all_at(buffer.octets(), position);
+                    let written = written.map(|()| buffer.len());
                     let synced = match written {
                         Ok(_) => self.sync_file(segment),
                         Err(_) => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
                     };
-                    self.appender.handle_write(op, written, Duration::ZERO);
+                    self.appender.handle_write(op, buffer, written, Duration::ZERO);
                     if let Some(sync) = then_sync {
                         self.appender.handle_sync(sync, synced, Duration::ZERO);
                     }

@@ -12,12 +12,13 @@ fn a_sync_from_before_the_roll_does_not_seal_the_segment() {
     bench.run();
     // A record's write with its sync behind it: the sync is still under way...
     bench.appender.append(&mail("a@x.test"), &[b"second"], &[]).unwrap();
-    let Some(Op::Write { op, segment: 1, len, then_sync: Some(sync), .. }) =
+    let Some(Op::Write { op, segment: 1, buffer, then_sync: Some(sync), .. }) =
         bench.appender.poll_op()
     else {
         panic!("a lone group is written with its sync")
     };
-    bench.appender.handle_write(op, Ok(len), Duration::ZERO);
+    let len = buffer.len();
+    bench.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
     // ...while fragments fill the segment and roll it.
     loop {
         bench.feed();
@@ -130,7 +131,7 @@ struct Written {
 }
 
 /// Operation, segment, position, octets, the sync linked behind the write.
-type Writing = (u64, u64, u64, Vec<u8>, Option<u64>);
+type Writing = (u64, u64, u64, GroupBuffer, Option<u64>);
 
 /// A disk whose N-th write or sync fails; completions arrive in any order.
 struct FaultyDisk {
@@ -208,10 +209,8 @@ impl FaultyDisk {
         self.feed();
         while let Some(op) = self.bench.appender.poll_op() {
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) }.to_vec();
-                    self.writing.push((op, segment, position, octets, then_sync));
+                Op::Write { op, segment, position, buffer, then_sync } => {
+                    self.writing.push((op, segment, position, buffer, then_sync));
                 }
                 Op::Sync { op, segment } => self.begin_sync(op, segment),
             }
@@ -242,7 +241,8 @@ impl FaultyDisk {
     }
 
     fn complete_write(&mut self, chosen: usize) {
-        let (op, segment, position, mut octets, then_sync) = self.writing.swap_remove(chosen);
+        let (op, segment, position, buffer, then_sync) = self.writing.swap_remove(chosen);
+        let mut octets = buffer.octets().to_vec();
         self.writes += 1;
         let len = octets.len();
         let result = match self.fault {
@@ -264,7 +264,7 @@ impl FaultyDisk {
         if !whole {
             self.broken.push(segment);
         }
-        self.bench.appender.handle_write(op, result, Duration::ZERO);
+        self.bench.appender.handle_write(op, buffer, result, Duration::ZERO);
         if let Some(sync) = then_sync {
             if whole {
                 self.begin_sync(sync, segment);

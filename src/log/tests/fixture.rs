@@ -58,11 +58,10 @@ fn written(version: u8) -> Vec<u8> {
     let mut run = |appender: &mut Appender| {
         while let Some(op) = appender.poll_op() {
             match op {
-                Op::Write { op, position, ptr, len, then_sync, .. } => {
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let from = unsafe { std::slice::from_raw_parts(ptr, len) };
-                    octets[position as usize..][..len].copy_from_slice(from);
-                    appender.handle_write(op, Ok(len), Duration::ZERO);
+                Op::Write { op, position, buffer, then_sync, .. } => {
+                    let len = buffer.len();
+                    octets[position as usize..][..len].copy_from_slice(buffer.octets());
+                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                     if let Some(sync) = then_sync {
                         appender.handle_sync(sync, Ok(()), Duration::ZERO);
                     }

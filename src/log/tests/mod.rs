@@ -81,19 +81,19 @@ impl Bench {
             self.feed();
             let Some(op) = self.appender.poll_op() else { break };
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
+                Op::Write { op, segment, position, buffer, then_sync } => {
+                    let len = buffer.len();
                     assert_eq!((position % 4096, len % 4096), (0, 0));
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
                     let written = self.result();
                     let failed = written.is_err();
                     if !failed {
                         let file = self.segments.get_mut(&segment).unwrap();
                         let at = position as usize;
                         assert!(file[at..at + len].iter().all(|&o| o == 0), "written once only");
-                        file[at..at + len].copy_from_slice(octets);
+                        file[at..at + len].copy_from_slice(buffer.octets());
                     }
-                    self.appender.handle_write(op, written.map(|()| len), Duration::ZERO);
+                    let written = written.map(|()| len);
+                    self.appender.handle_write(op, buffer, written, Duration::ZERO);
                     if let Some(sync) = then_sync {
                         let result = if failed {
                             Err(io::Error::from_raw_os_error(libc::ECANCELED))
@@ -163,13 +163,13 @@ pub(super) fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> 
         written.push((identity.record_id(offset), whole));
         while let Some(op) = appender.poll_op() {
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
+                Op::Write { op, segment, position, buffer, then_sync } => {
                     let path = segment_path(&shard, segment);
                     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    let octets = unsafe { std::slice::from_raw_parts(ptr, len) };
+                    let octets = buffer.octets();
                     std::os::unix::fs::FileExt::write_all_at(&file, octets, position).unwrap();
-                    appender.handle_write(op, Ok(len), Duration::ZERO);
+                    let len = buffer.len();
+                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
                     if let Some(sync) = then_sync {
                         appender.handle_sync(sync, Ok(()), Duration::ZERO);
                     }
