@@ -46,10 +46,39 @@ fn only_in(word: &str, rooms: &[&str]) {
 
 #[test]
 fn each_runtime_has_its_rooms() {
-    only_in("glommio::", &["shard/"]);
-    only_in("io_uring::", &["shard/"]);
+    only_in("glommio::", &["shard/io/"]);
+    only_in("io_uring::", &["shard/io/"]);
     only_in("tokio::", &["admin/", "export/", "policy/", "server.rs"]);
     only_in("axum::", &["admin/"]);
+}
+
+/// The shard is sans-IO: whatever it knows of the world comes over its seam.
+#[test]
+fn the_core_of_a_shard_has_no_kernel() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/shard/core");
+    for path in sources(&root) {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for word in [
+                "libc::",
+                "Instant",
+                "SystemTime",
+                "std::fs",
+                "os::fd",
+                "TcpStream",
+                "TcpListener",
+                "std::thread",
+                "std::process",
+                "unsafe ",
+                "shard::io",
+                "unix_micros()",
+                "random()",
+            ] {
+                assert!(!line.contains(word), "{} names {word}: {line}", path.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use crossbeam::queue::SegQueue;
 
-use super::connection::Key;
+use super::core::Key;
 use crate::smtp::ScramCredential;
 
 /// What is asked.

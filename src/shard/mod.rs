@@ -2,25 +2,14 @@
 //!
 //! A shard is an executor pinned to a core with its own listeners, connections, timers, buffers,
 //! ring and log. Shards share nothing on the path of a message; what other threads may know of a
-//! shard is in [`SharedState`], written by its tick. This room alone names glommio and io_uring.
+//! shard is in [`SharedState`], written by its tick. `core` is all of it
+//! without a kernel, `io` runs it on glommio and io_uring.
 
-mod addresses;
 mod advisor;
-mod connection;
-mod counters;
-mod driver;
-mod executor;
-mod listener;
-mod overload;
-mod probe;
-pub mod proxy;
-mod random;
-mod ring;
-mod segments;
+pub mod core;
+mod io;
 #[cfg(test)]
 mod tests;
-mod timer;
-mod watch;
 
 use std::{
     net::IpAddr,
@@ -35,14 +24,16 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+pub use self::{
+    advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket},
+    core::proxy,
+    io::{
+        Handle, RingError, StartError, UnixSocket, Watch, listen, listen_unix, probe_address,
+        probe_rings, random, retry_in_use, spawn,
+    },
+};
 #[cfg(test)]
 pub(crate) use advisor::test_ticket;
-pub use advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket};
-pub use executor::{Handle, StartError, spawn};
-pub use listener::{UnixSocket, listen, listen_unix, probe_address, retry_in_use};
-pub use probe::{RingError, probe_rings};
-pub use random::random;
-pub use watch::Watch;
 
 use crate::{
     log::{HighWaterMarks, SyncPolicy},
@@ -133,6 +124,14 @@ pub struct Listener {
     pub tls: Option<Arc<tls::Config>>,
     /// What comes before the greeting.
     pub gate: Arc<Gate>,
+}
+
+impl Listener {
+    /// What the shard knows of it, and its socket.
+    fn split(self) -> (core::Listener, OwnedFd) {
+        let Self { name, socket, smtp, tls, gate } = self;
+        (core::Listener { name, smtp, tls, gate }, socket)
+    }
 }
 
 /// What a listener asks of a connection before its session.

@@ -125,6 +125,6 @@ fn a_shard_without_its_directory_does_not_start() {
 /// stays under 1 KiB.
 #[test]
 fn an_idle_connection_is_small() {
-    let bytes = size_of::<connection::Connection>();
+    let bytes = size_of::<core::connection::Connection>();
     assert!(bytes <= 640, "{bytes}");
 }

@@ -1,16 +1,15 @@
 //! Questions of sessions, and the answers: some are known here, the others are the advisor's.
 
-use super::Driver;
+use super::{
+    Key, Shard, Submission,
+    connection::{Connection, Phase},
+};
 use crate::{
-    shard::{
-        Answer, Question, Ticket,
-        connection::{Connection, Key, Phase},
-        random,
-    },
+    shard::{Answer, Question, Ticket},
     smtp::{AuthAnswer, AuthQuestion, Nonce},
 };
 
-impl Driver {
+impl Shard {
     /// Takes what sessions want to know to whoever knows it.
     pub(super) fn ask_pending(&mut self) {
         while let Some(key) = self.asking.pop() {
@@ -41,7 +40,7 @@ impl Driver {
                     let facts = connection.tls_facts.as_ref().filter(|_| binding);
                     let binding = facts.and_then(|facts| facts.channel_binding());
                     let credential = self.options.advisor.credential(listener, &user);
-                    match credential.zip(random().ok()) {
+                    match credential.zip((self.entropy)()) {
                         Some((credential, random)) => AuthAnswer::Credential {
                             credential,
                             nonce: Nonce::new(random),
@@ -69,10 +68,10 @@ impl Driver {
         }
     }
 
-    /// Asks for a connection; [`Driver::take_answers`] sees the answer.
-    pub(super) fn ask(&self, key: Key, question: Question) {
+    /// Asks for a connection; [`Shard::take_answers`] sees the answer.
+    pub(super) fn ask(&mut self, key: Key, question: Question) {
         let ticket = Ticket { key, answers: self.shared.answers.clone() };
-        self.options.advisor.ask(question, ticket);
+        self.submit(Submission::Ask { question, ticket });
     }
 
     /// Hands the answers that have come to their connections.

@@ -1,21 +1,19 @@
 //! Who the client is, where a proxy stands between: its PROXY header, and XCLIENT.
 //!
 //! On a listener with the PROXY protocol a connection is nothing but a wait for its header; then it
-//! is [opened](Driver::open) as the client's. Whoever is not trusted, or sends something else, is
+//! is [opened](Shard::open) as the client's. Whoever is not trusted, or sends something else, is
 //! closed without a word.
 
 use std::{mem, net::SocketAddr, time::Duration};
 
-use super::Driver;
-use crate::{
-    metrics::{CloseReason, RefuseReason},
-    shard::{
-        connection::{Connection, Key, Phase, Proxied},
-        proxy::{HEADER_BYTES_MAX, parse},
-    },
+use super::{
+    Key, Shard,
+    connection::{Connection, Phase, Proxied},
+    proxy::{HEADER_BYTES_MAX, parse},
 };
+use crate::metrics::{CloseReason, RefuseReason};
 
-impl Driver {
+impl Shard {
     /// Whether a connection from this peer begins with a header. `None`: the peer may not connect.
     pub(super) fn judge_proxy(
         &mut self,
@@ -56,8 +54,9 @@ impl Driver {
                     }
                     None => connection.proxy = None,
                 }
-                self.open(key, connection);
                 let rest = &mut octets[bytes - before..];
+                connection.talks = !rest.is_empty();
+                self.open(key, connection);
                 if !rest.is_empty() {
                     self.take_in(key, connection, rest);
                 }
@@ -84,7 +83,7 @@ impl Driver {
                 // The client of SMTP waits for the greeting, and such a proxy for the client.
                 false => {
                     "nothing came in limits.timeout.proxy; the proxy must send the header at once, \
-                     and not with the client's first octets"
+                     and not with the client's first bytes"
                 }
             };
             self.no_header(connection, CloseReason::Timeout, &error);

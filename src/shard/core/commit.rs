@@ -1,20 +1,25 @@
 //! The log: operations under way, marks, failures.
 
-use super::{Driver, LOG_SYNC, LOG_WRITE, log_token};
+use std::{io, time::Duration};
+
+use super::{Shard, Submission, connection::Phase};
 use crate::{
-    log::{LogEvent, Offset, Op},
+    log::{GroupBuffer, LogEvent, Offset, Op, Spare},
     metrics::ShardState,
-    shard::connection::Phase,
     smtp::Refusal,
 };
 
-impl Driver {
+impl Shard {
     pub(super) fn serve_log(&mut self) {
-        while let Some(spare) = self.segments.poll_spare() {
-            self.appender.handle_segment(spare);
-        }
-        if self.appender.wants_segment() && self.segments.want(self.now) {
-            self.counters.no_segment();
+        if self.appender.wants_segment() {
+            let (number, failed) = self.supply.want(self.now);
+            if failed {
+                self.counters.no_segment();
+            }
+            if let Some(number) = number {
+                let bytes = self.supply.bytes();
+                self.submit(Submission::Prepare { number, bytes });
+            }
         }
         let end = self.appender.log_end_offset().get();
         let released = self.log_events();
@@ -28,36 +33,47 @@ impl Driver {
         }
         while let Some(op) = self.appender.poll_op() {
             match op {
-                Op::Write { op, segment, position, ptr, len, then_sync } => {
-                    let file = self.segments.file(segment);
-                    let at = self.started.elapsed();
-                    self.counters.began(op, at, len as u64);
-                    if let Some(sync) = then_sync {
-                        self.counters.began(sync, at, 0);
+                Op::Write { op, segment, position, buffer, then_sync } => {
+                    if self.supply.hurries(position + buffer.len() as u64) {
+                        self.submit(Submission::Hurry);
                     }
-                    self.segments.written_to(position + len as u64);
-                    let len = u32::try_from(len).expect("a group is smaller than 4 GiB");
-                    let then_sync = then_sync.map(|sync| log_token(LOG_SYNC, sync));
-                    // SAFETY: the appender keeps the buffer until `handle_write`.
-                    unsafe {
-                        self.ring.write(
-                            file,
-                            position,
-                            ptr,
-                            len,
-                            log_token(LOG_WRITE, op),
-                            then_sync,
-                        );
-                    }
+                    self.submit(Submission::Write { op, segment, position, buffer, then_sync });
                 }
-                Op::Sync { op, segment } => {
-                    let file = self.segments.file(segment);
-                    self.counters.began(op, self.started.elapsed(), 0);
-                    self.ring.sync(file, log_token(LOG_SYNC, op));
-                }
+                Op::Sync { op, segment } => self.submit(Submission::Sync { op, segment }),
             }
         }
         self.log_events();
+    }
+
+    pub(super) fn written(
+        &mut self,
+        op: u64,
+        buffer: GroupBuffer,
+        result: io::Result<usize>,
+        took: Duration,
+    ) {
+        self.counters.written(buffer.len() as u64, took, result.is_ok());
+        self.appender.handle_write(op, buffer, result, self.now);
+    }
+
+    pub(super) fn synced(&mut self, op: u64, result: io::Result<()>, took: Duration) {
+        self.counters.synced(took, result.is_ok());
+        self.appender.handle_sync(op, result, self.now);
+    }
+
+    /// A segment was made, or could not be.
+    pub(super) fn segment_made(&mut self, made: io::Result<Spare>) {
+        match self.supply.made(made) {
+            Some(spare) => self.appender.handle_segment(spare),
+            None => self.shared.disk(self.supply.disk_full),
+        }
+    }
+
+    /// The free space was looked at.
+    pub(super) fn space(&mut self, full: bool, room: u64) {
+        self.supply.disk_full = full;
+        self.supply.room = room;
+        self.shared.disk(full);
     }
 
     /// Does what the log's events ask for; returns how many replies were let go.
@@ -67,8 +83,8 @@ impl Driver {
             match event {
                 LogEvent::Advanced(mark) => released += self.advanced(mark),
                 LogEvent::Failed { from, to } => self.failed(from, to, Refusal::LogFailed),
-                LogEvent::Sealed(seal) => self.segments.sealed(seal),
-                LogEvent::Indexed(entry) => self.segments.index(entry),
+                LogEvent::Sealed(seal) => self.submit(Submission::Seal(seal)),
+                LogEvent::Indexed(entry) => self.submit(Submission::Index(entry)),
                 LogEvent::Poisoned { segment, error } => {
                     self.poisoned(segment, &error);
                 }
@@ -102,7 +118,7 @@ impl Driver {
             connection.released = true;
             let taken = connection.taken.get_or_insert_default();
             taken.messages += 1;
-            taken.recipients += waiting.recipients as u32;
+            taken.recipients = taken.recipients.saturating_add(waiting.recipients as u32);
             taken.bytes += waiting.bytes;
             self.counters.received(
                 usize::from(connection.listener),
@@ -142,13 +158,11 @@ impl Driver {
     }
 
     /// D5: the segment is left for good.
-    fn poisoned(&mut self, segment: u64, error: &std::io::Error) {
+    fn poisoned(&mut self, segment: u64, error: &io::Error) {
         tracing::error!(segment, %error, "log segment poisoned, a new one is opened");
         if self.options.abort_on_io_error {
-            tracing::error!("log.on_io_error = \"abort\": the process ends");
-            // The thread that writes the log takes these lines within this time.
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            std::process::abort();
+            self.submit(Submission::Abort);
+            return;
         }
         if self.appender.read_only() {
             tracing::error!("three failures within ten minutes: no more mail is taken");

@@ -3,29 +3,22 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
     rc::Rc,
     time::Duration,
 };
 
-use super::ClientAdvice;
+use super::{ReceiveBuffer, SocketId};
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
+    shard::ClientAdvice,
     smtp::{Replies, Session},
     tls::{self, Tls},
 };
 
-/// Names a connection over its whole life: an index may be used again, the pair never is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
-
 /// What stands for the peer of a unix socket, which has no address: this machine. It is spared the
 /// limits against strangers always, as whoever may open the socket was let in by its mode.
-pub(crate) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How far a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +47,14 @@ pub(crate) enum Waits {
 
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
 pub(crate) struct Connection {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: SocketId,
     /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or who a proxy told
     /// of.
     pub(crate) peer: SocketAddr,
     pub(crate) generation: u32,
     pub(crate) listener: u16,
+    /// It had sent something before it was to be greeted; looked at once.
+    pub(crate) talks: bool,
     pub(crate) phase: Phase,
     pub(crate) reason: CloseReason,
     /// A reset is watched for, while nothing is received.
@@ -82,12 +77,12 @@ pub(crate) struct Connection {
     pub(crate) released: bool,
     pub(crate) session: Session,
     pub(crate) replies: Replies,
-    /// Octets handed to the kernel; not touched while `send_under_way`.
+    /// Octets about to be sent; they are away while `send_under_way`.
     pub(crate) sending: Vec<u8>,
     pub(crate) send_under_way: bool,
-    /// Receive buffers that came while the log had no room, with their lengths: not given back to
-    /// the kernel, which stops by itself when it has none left.
-    pub(crate) kept: Vec<(u16, usize)>,
+    /// Receive buffers that came while the log had no room: not given back to the kernel, which
+    /// stops by itself when it has none left.
+    pub(crate) kept: Vec<ReceiveBuffer>,
     /// Received but not yet taken by the session: an incomplete command line, or what had arrived
     /// when reading was stopped.
     pub(crate) unread: Vec<u8>,

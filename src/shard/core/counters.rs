@@ -19,8 +19,6 @@ pub(super) struct Counters {
     /// Of each place that is listened at, its listener's entry in `stats`: a listener has one set
     /// of series, however many addresses and sockets it has.
     entries: Vec<usize>,
-    /// Operations of the log under way: name, start, octets.
-    under_way: Vec<(u64, Duration, u64)>,
 }
 
 fn names() -> Names {
@@ -59,7 +57,6 @@ impl Counters {
             smtp: places.iter().map(|_| Stats::default()).collect(),
             stats: ShardStats::new(u32::from(shard), &listeners, names()),
             entries,
-            under_way: Vec::new(),
         }
     }
 
@@ -140,30 +137,16 @@ impl Counters {
         self.of(listener).replies_undelivered += 1;
     }
 
-    pub(super) fn began(&mut self, op: u64, at: Duration, bytes: u64) {
-        self.under_way.push((op, at, bytes));
-    }
-
-    fn ended(&mut self, op: u64) -> Option<(Duration, u64)> {
-        let at = self.under_way.iter().position(|(name, ..)| *name == op)?;
-        let (_, began, bytes) = self.under_way.swap_remove(at);
-        Some((began, bytes))
-    }
-
-    pub(super) fn written(&mut self, op: u64, at: Duration, good: bool) {
-        if let Some((began, bytes)) = self.ended(op) {
-            self.stats.log_append_duration.record_duration(at.saturating_sub(began));
-            self.stats.log_appended_bytes += bytes;
-        }
+    pub(super) fn written(&mut self, bytes: u64, took: Duration, good: bool) {
+        self.stats.log_append_duration.record_duration(took);
+        self.stats.log_appended_bytes += bytes;
         if !good {
             self.stats.log_errors.increment(LogOp::Write);
         }
     }
 
-    pub(super) fn synced(&mut self, op: u64, at: Duration, good: bool) {
-        if let Some((began, _)) = self.ended(op) {
-            self.stats.log_sync_duration.record_duration(at.saturating_sub(began));
-        }
+    pub(super) fn synced(&mut self, took: Duration, good: bool) {
+        self.stats.log_sync_duration.record_duration(took);
         if !good {
             self.stats.log_errors.increment(LogOp::Sync);
         }

@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use super::Driver;
+use super::{
+    Listener, Shard,
+    connection::{Connection, UNIX_PEER},
+};
 use crate::{
     metrics::Label,
-    shard::{
-        ClientAdvice, Listener,
-        connection::{Connection, UNIX_PEER},
-    },
+    shard::ClientAdvice,
     smtp::{Notes, Refusals, Refused},
 };
 
@@ -174,7 +174,7 @@ fn client(peer: SocketAddr) -> (String, Option<u16>) {
     (address.to_string(), Some(peer.port()))
 }
 
-impl Driver {
+impl Shard {
     /// The line of a session, at its end.
     pub(super) fn tell_session(&mut self, connection: &Connection) {
         let taken = connection.taken.as_deref().copied().unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::Driver;
-use crate::shard::{
+use super::{
+    Shard,
     addresses::{Network, share},
     connection::Connection,
 };
@@ -68,7 +68,7 @@ impl AuthFailures {
     }
 }
 
-impl Driver {
+impl Shard {
     /// Counts a failure of this connection's, if there was one.
     pub(super) fn note_auth_failure(&mut self, connection: &mut Connection) {
         if !connection.session.take_auth_failure() || connection.session.is_exempt() {

@@ -7,15 +7,15 @@
 //! With implicit TLS the wait runs beside the handshake, from the accept on: neither makes the
 //! other longer, and the greeting goes once both are over. Exempt peers wait for nothing.
 
-use std::{os::fd::AsRawFd, sync::Arc, time::Duration};
+use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::Driver;
+use super::{
+    Key, Listener, Shard,
+    connection::{Connection, Greeting, Phase, UNIX_PEER},
+};
 use crate::{
     metrics::CloseReason,
-    shard::{
-        ClientAdvice, Question,
-        connection::{Connection, Greeting, Key, Phase},
-    },
+    shard::{ClientAdvice, Question},
     smtp::{Admission, Event, TlsPolicy},
 };
 
@@ -25,7 +25,20 @@ const UNREAD_BYTES_MAX: usize = 64 << 10;
 /// What is in the socket already is received within this time.
 const RECEIVED: Duration = Duration::from_secs(1);
 
-impl Driver {
+impl Shard {
+    /// Whether it matters for a connection of this peer that it has sent something before it is
+    /// greeted: [`super::Arrival::talks`].
+    pub fn wants_first_look(&self, listener: u32, peer: SocketAddr) -> bool {
+        self.listeners.get(listener as usize).is_some_and(|Listener { smtp, gate, .. }| {
+            gate.proxies.is_none()
+                && gate.greet_delay.is_zero()
+                && smtp.greet_check
+                && smtp.tls != TlsPolicy::Implicit
+                && peer != UNIX_PEER
+                && !self.limits.exempt.contains(peer.ip())
+        })
+    }
+
     /// Greets a new connection, or begins its wait.
     pub(super) fn greet_or_wait(
         &mut self,
@@ -50,7 +63,7 @@ impl Driver {
             && gate.greet_delay.is_zero()
             && listener.smtp.greet_check
             && listener.smtp.tls != TlsPolicy::Implicit
-            && has_octets(connection);
+            && mem::take(&mut connection.talks);
         if guarded && (talks || gate.asks || !gate.greet_delay.is_zero()) {
             let delay = if talks { RECEIVED } else { gate.greet_delay };
             let asks = gate.asks && !talks;
@@ -113,15 +126,4 @@ impl Driver {
             self.pause(key, connection);
         }
     }
-}
-
-/// Whether the peer has talked already.
-fn has_octets(connection: &Connection) -> bool {
-    let mut octet = [0_u8; 1];
-    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    // SAFETY: a descriptor of ours, and room for one octet.
-    let len = unsafe {
-        libc::recv(connection.socket.as_raw_fd(), octet.as_mut_ptr().cast(), octet.len(), flags)
-    };
-    len > 0
 }

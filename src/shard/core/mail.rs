@@ -2,10 +2,12 @@
 
 use std::mem;
 
-use super::{Driver, Waiting, proxy};
+use super::{
+    Key, Shard, Waiting, client,
+    connection::{Collected, Connection, Large},
+};
 use crate::{
-    log::{AppendError, Facts, Mail, MailFlag, UNDER_TLS, unix_micros},
-    shard::connection::{Collected, Connection, Key, Large},
+    log::{AppendError, Facts, Mail, MailFlag, UNDER_TLS},
     smtp::{Admission, MailFlags, Parameters, Protocol, Refusal, Session},
     tls,
 };
@@ -18,7 +20,7 @@ const HEAP_MAIL_BYTES: usize = 16 * 1024;
 /// record: the copy costs less than a write of its own.
 const INLINE_MAIL_BYTES: usize = 64 * 1024;
 
-impl Driver {
+impl Shard {
     /// Copies what must outlive the receive buffer.
     pub(super) fn keep(&mut self, connection: &mut Connection, input: &[u8], spans: &mut Spans) {
         for &(start, end) in spans.list() {
@@ -124,13 +126,13 @@ impl Driver {
             self.packed.push_str(path);
         }
         let listener = &self.listeners[usize::from(connection.listener)];
-        let told = proxy::told(connection);
+        let told = client::told(connection);
         let mail = Mail {
             mail_from: envelope.mail_from,
             rcpts: &self.packed,
             helo: envelope.helo,
             client: connection.peer,
-            received_at: unix_micros(),
+            received_at: self.unix_micros,
             listener: &listener.name,
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
@@ -180,7 +182,7 @@ impl Driver {
             Err(error) => {
                 let refusal = match error {
                     AppendError::Full => Refusal::MemoryFull,
-                    AppendError::NoSegment if self.segments.disk_full() => Refusal::DiskFull,
+                    AppendError::NoSegment if self.supply.disk_full => Refusal::DiskFull,
                     _ => Refusal::LogFailed,
                 };
                 self.with_admission(connection, Admission::Open, |session, context| {

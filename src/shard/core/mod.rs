@@ -1,52 +1,66 @@
-//! The driver of a shard: one task that submits, reaps and serves every connection of its core.
+//! A shard without a kernel: every connection of a core and its log, sans-IO.
 //!
-//! A turn: wait on the ring (5 ms at most), serve every completion, put gathered groups under way
-//! (unless the commit [rests](rest)), send every reply that may go, tick. Then other tasks of the executor run (heartbeat, segment
-//! preparation). All state lives here, on one thread: no locks, no atomics on the path of a
-//! message.
+//! Completions and the time come in, submissions go out (`seam`). A turn: every completion is served,
+//! then [`Shard::handle_tick`] puts gathered groups under way (unless the commit [rests](rest)), looks
+//! at the deadlines and sends every reply that may go. All state lives here, on one thread: no locks,
+//! no atomics on the path of a message. Names no runtime, no clock, no system call.
 
+mod addresses;
 mod advice;
+mod buffer;
+mod client;
 mod commit;
+pub(super) mod connection;
+mod counters;
 mod events;
 mod failures;
 mod greeting;
 mod mail;
-mod proxy;
+mod overload;
+pub mod proxy;
 mod rest;
+mod seam;
 mod send;
 mod serve;
 mod settings;
 mod sockets;
+mod supply;
 mod time;
+mod timer;
 mod tls;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io, mem,
-    os::fd::AsRawFd,
+    io,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use self::{events::Throttle, failures::AuthFailures, rest::Rest};
-use super::{
-    Limits, Listener, SharedState,
+use self::{
     addresses::{Addresses, Bounds},
-    connection::{Connection, Key},
+    connection::Connection,
     counters::Counters,
+    events::Throttle,
+    failures::AuthFailures,
     overload::{Ladder, Step},
-    ring::{Completion, Ring},
-    segments::Segments,
+    rest::Rest,
+    supply::Supply,
     timer::Wheel,
 };
+pub use self::{
+    buffer::{ReceiveBuffer, Returns},
+    connection::UNIX_PEER,
+    seam::{AcceptError, Arrival, Completion, Key, Now, ReceiveError, Side, SocketId, Submission},
+};
+use super::{Gate, Limits, Options, SharedState};
 use crate::{
-    log::{Appender, Offset},
+    log::{Appender, Offset, Seal},
     metrics::ShardState,
     smtp::{self, Admission, Context, Session},
 };
 
 /// Longest sleep of an idle shard, and the width of its tick.
-pub(super) const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(5);
 
 /// Octets waiting for a sync at which reading stops, well below the 64 MiB that the log takes: what
 /// is being received still finds room. A disk of 1 GB/s writes as much within a sync of 16 ms.
@@ -62,36 +76,52 @@ const SEND_WAIT: Duration = Duration::from_secs(60);
 /// How long a connection that was closed on our side may keep sending.
 const LINGER: Duration = Duration::from_secs(2);
 
-const ACCEPT: u64 = 1;
-const RECEIVE: u64 = 2;
-const SEND: u64 = 3;
-const CANCEL: u64 = 4;
-const LOG_WRITE: u64 = 5;
-const LOG_SYNC: u64 = 6;
-const HANG_UP: u64 = 7;
-const KIND_SHIFT: u32 = 56;
+/// Generations go round at this many.
 const GENERATION_MASK: u32 = 0x00ff_ffff;
 
-fn token(kind: u64, key: Key) -> u64 {
-    kind << KIND_SHIFT | u64::from(key.generation) << 32 | u64::from(key.index)
-}
-
-fn log_token(kind: u64, op: u64) -> u64 {
-    assert!(op >> KIND_SHIFT == 0, "operation numbers stay below 2^56");
-    kind << KIND_SHIFT | op
-}
-
 /// What a shard is made with.
-pub(super) struct Parts {
-    pub(super) ring: Ring,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) appender: Appender,
-    pub(super) segments: Segments,
-    pub(super) shared: Arc<SharedState>,
-    pub(super) options: super::Options,
-    pub(super) started: Instant,
-    pub(super) truncated_bytes: u64,
-    pub(super) lost_records: u64,
+pub struct Parts {
+    /// Places that are listened at, by their numbers in the seam.
+    pub listeners: Vec<Listener>,
+    /// Its log.
+    pub appender: Appender,
+    /// Number of the first segment to be made.
+    pub next_segment: u64,
+    /// What others may know of it, and ask.
+    pub shared: Arc<SharedState>,
+    /// See [`Options`].
+    pub options: Options,
+    /// Random octets for secrets; `None`: there are none.
+    pub entropy: Entropy,
+    /// Octets that recovery cut off.
+    pub truncated_bytes: u64,
+    /// Records that recovery found to be lost.
+    pub lost_records: u64,
+}
+
+/// Random octets for secrets.
+pub type Entropy = Box<dyn FnMut() -> Option<[u8; 18]>>;
+
+/// A place that is listened at.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The `listener` label of the metrics.
+    pub name: String,
+    /// Options of its sessions.
+    pub smtp: Arc<smtp::Config>,
+    /// Its TLS; `None` if [`smtp::Config::tls`] is off.
+    pub tls: Option<Arc<crate::tls::Config>>,
+    /// What comes before the greeting.
+    pub gate: Arc<Gate>,
+}
+
+/// How long whoever runs a shard may sleep before its next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// At most this long.
+    pub at_most: Duration,
+    /// Until so many operations have ended, beside those that are submitted with it.
+    pub answers: usize,
 }
 
 /// A message in the log whose 250 is held until its offset lies below the high-water mark.
@@ -107,14 +137,14 @@ struct Waiting {
 }
 
 /// See the module's page.
-pub(super) struct Driver {
-    ring: Ring,
+pub struct Shard {
+    submissions: VecDeque<Submission>,
     listeners: Vec<Listener>,
     appender: Appender,
-    segments: Segments,
+    supply: Supply,
     shared: Arc<SharedState>,
-    options: super::Options,
-    started: Instant,
+    options: Options,
+    entropy: Entropy,
 
     /// `options.limits`, or what is left of them under stress.
     limits: Limits,
@@ -124,6 +154,7 @@ pub(super) struct Driver {
     ladder: Ladder,
     addresses: Addresses,
     now: Duration,
+    unix_micros: i64,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
     open: usize,
@@ -147,7 +178,6 @@ pub(super) struct Driver {
     collected_bytes: u64,
     /// Messages in progress that have mail data in the log, by the segment of its first.
     unfinished: BTreeMap<u64, u32>,
-    completions: Vec<Completion>,
     due: Vec<Key>,
     packed: String,
     spare_vecs: Vec<Vec<u8>>,
@@ -157,30 +187,34 @@ pub(super) struct Driver {
     counters: Counters,
     last_tick: Duration,
     draining: Option<Duration>,
+    is_drained: bool,
 }
 
-impl Driver {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { ring, listeners, appender, segments, shared, options, started, .. } = parts;
+impl Shard {
+    /// A shard that takes no connections yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { listeners, appender, shared, options, entropy, .. } = parts;
         let mut counters = Counters::new(
             options.shard,
             &listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(),
         );
         counters.recovered(parts.truncated_bytes, parts.lost_records);
-        let mut driver = Self {
-            ring,
+        let mut shard = Self {
+            submissions: VecDeque::new(),
             listeners,
             appender,
-            segments,
+            supply: Supply::new(options.segment_bytes, parts.next_segment),
             shared,
+            entropy,
             limits: options.limits.clone(),
             bounds: Bounds::default(),
             calm: Vec::new(),
             ladder: Ladder::default(),
             addresses: Addresses::default(),
             options,
-            started,
-            now: started.elapsed(),
+            now: Duration::ZERO,
+            unix_micros: 0,
             connections: Vec::new(),
             free: Vec::new(),
             open: 0,
@@ -200,7 +234,6 @@ impl Driver {
             held_up: false,
             collected_bytes: 0,
             unfinished: BTreeMap::new(),
-            completions: Vec::new(),
             due: Vec::new(),
             packed: String::new(),
             spare_vecs: Vec::new(),
@@ -210,16 +243,24 @@ impl Driver {
             counters,
             last_tick: Duration::ZERO,
             draining: None,
+            is_drained: false,
         };
-        driver.calm = driver.listeners.iter().map(|listener| listener.smtp.clone()).collect();
-        driver.apply_limits();
-        driver
+        shard.calm = shard.listeners.iter().map(|listener| listener.smtp.clone()).collect();
+        shard.apply_limits();
+        shard
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        self.submissions.push_back(submission);
+    }
+
+    /// The next operation that is to be done. Ask until there is none.
+    pub fn poll_submission(&mut self) -> Option<Submission> {
+        self.submissions.pop_front()
     }
 
     fn accept(&mut self, listener: u32) {
-        let Some(at) = self.listeners.get(listener as usize) else { return };
-        let key = Key { index: listener, generation: 0 };
-        self.ring.accept(at.socket.as_raw_fd(), token(ACCEPT, key));
+        self.submit(Submission::Accept { listener });
     }
 
     /// Lends a session what it needs for one call.
@@ -252,7 +293,7 @@ impl Driver {
             replies,
             stats: &mut self.counters.smtp[listener],
             admission,
-            room_bytes: self.segments.room(),
+            room_bytes: self.supply.room,
             handshakes_full: self.handshakes >= self.limits.handshakes_max,
             binds_channel: binds,
             notes: self.events.notes(),
@@ -275,7 +316,7 @@ impl Driver {
             Admission::Draining
         } else if self.appender.read_only() {
             Admission::LogFailed
-        } else if self.segments.disk_full() {
+        } else if self.supply.disk_full {
             Admission::DiskFull
         } else if self.memory_full() {
             Admission::MemoryFull
@@ -298,37 +339,53 @@ impl Driver {
     fn log_full(&self) -> bool {
         let turn = TURN_BYTES.min(self.options.segment_bytes / 4);
         self.appender.unsynced_bytes() > BACKLOG_BYTES
-            || !self.appender.has_room(turn)
-                && !self.appender.read_only()
-                && !self.segments.disk_full()
+            || !self.appender.has_room(turn) && !self.appender.read_only() && !self.supply.disk_full
     }
 
-    /// One turn. Returns whether there was anything to do.
-    ///
-    /// # Errors
-    /// The ring's own failure, which ends the process.
-    pub(super) fn turn(&mut self) -> io::Result<bool> {
+    fn set_time(&mut self, now: Now) {
+        self.now = now.elapsed;
+        self.unix_micros = now.unix_micros;
+        self.appender.set_unix_micros(now.unix_micros);
+    }
+
+    /// How long to sleep before the next turn, once all submissions are taken.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
         let idle = self.dirty.is_empty();
-        let wait = if !idle {
-            Duration::ZERO
-        } else if self.deferred.is_empty() && !self.segments.busy() {
-            TICK
-        } else {
-            Duration::from_millis(1)
+        if let Some((at_most, answers)) = self.rest.wait().filter(|_| idle) {
+            return Patience { at_most, answers };
+        }
+        let at_most = match (idle, self.deferred.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, true) => TICK,
+            (true, false) => Duration::from_millis(1),
         };
-        match self.rest.wait().filter(|_| idle) {
-            Some((wait, answers)) => self.ring.wait_for(answers, wait)?,
-            None => self.ring.wait(wait)?,
+        Patience { at_most, answers: 0 }
+    }
+
+    /// An operation ended. [`Shard::handle_tick`] comes behind all that have.
+    pub fn handle_completion(&mut self, now: Now, completion: Completion) {
+        self.set_time(now);
+        match completion {
+            Completion::Accepted { listener, more, result } => {
+                self.accepted(listener, more, result);
+            }
+            Completion::Received { key, more, result } => self.received(key, more, result),
+            Completion::Sent { key, octets, result } => self.sent(key, octets, result),
+            Completion::HungUp { key, gone } => self.hung_up(key, gone),
+            Completion::Written { op, buffer, result, took } => {
+                self.written(op, buffer, result, took);
+            }
+            Completion::Synced { op, result, took } => self.synced(op, result, took),
+            Completion::Segment(made) => self.segment_made(made),
+            Completion::Space { full, room } => self.space(full, room),
         }
-        let woke = self.started.elapsed();
-        self.now = woke;
-        let mut completions = mem::take(&mut self.completions);
-        self.ring.reap(&mut completions);
-        let worked = !completions.is_empty();
-        for completion in completions.drain(..) {
-            self.complete(completion);
-        }
-        self.completions = completions;
+    }
+
+    /// The end of a turn: the log's operations, deadlines, replies that may go. At least once each
+    /// [`TICK`].
+    pub fn handle_tick(&mut self, now: Now) {
+        self.set_time(now);
         self.take_answers();
         self.serve_log();
         if self.held_up && !self.log_full() && !self.memory_full() {
@@ -340,61 +397,39 @@ impl Driver {
         self.ask_pending();
         self.flush_waiting();
         self.flush_dirty();
-        if worked {
-            let end = self.started.elapsed();
-            self.counters.turn(end.saturating_sub(woke));
-        }
-        Ok(worked)
+        self.is_drained = self.drained();
     }
 
-    fn complete(&mut self, completion: Completion) {
-        let kind = completion.user_data >> KIND_SHIFT;
-        let key = Key {
-            index: completion.user_data as u32,
-            generation: (completion.user_data >> 32) as u32 & GENERATION_MASK,
-        };
-        let op = completion.user_data & ((1 << KIND_SHIFT) - 1);
-        match kind {
-            ACCEPT => self.accepted(key.index, completion),
-            RECEIVE => self.received(key, completion),
-            SEND => self.sent(key, completion),
-            HANG_UP => self.hung_up(key, completion),
-            CANCEL => {}
-            LOG_WRITE => {
-                let result = completion.outcome();
-                self.counters.written(op, self.started.elapsed(), result.is_ok());
-                self.appender.handle_write(op, result, self.now);
-            }
-            LOG_SYNC => {
-                let result = completion.outcome().map(|_| ());
-                self.counters.synced(op, self.started.elapsed(), result.is_ok());
-                self.appender.handle_sync(op, result, self.now);
-            }
-            other => unreachable!("no operation is submitted with kind {other}"),
-        }
+    /// A turn with something to do took so long.
+    pub fn note_turn(&mut self, took: Duration) {
+        self.counters.turn(took);
     }
 
-    /// Closes the log behind the last record; the shard's last act.
-    pub(super) fn finish(mut self) {
-        if self.appender.is_idle() {
-            self.segments.finish(self.appender.seal());
-        }
-        self.shared.published.set_state(ShardState::Stopped);
-        self.shared.finished();
+    /// Whether a drain has come to its end: [`Shard::finish`] is next.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Closes the log behind the last record; the shard's last act. What goes into the manifest
+    /// then: `Some(None)` where there is no segment to seal, `None` where the log is not at rest.
+    pub fn finish(mut self) -> Option<Option<Seal>> {
+        self.appender.is_idle().then(|| self.appender.seal())
     }
 
     /// Whether the first segment is at hand.
-    pub(super) fn ready(&self) -> bool {
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.appender.has_segment()
     }
 
-    /// Why the first segment could not be made.
-    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
-        self.segments.take_failure()
+    /// Why the last segment could not be made.
+    pub fn take_failure(&mut self) -> Option<io::Error> {
+        self.supply.take_failure()
     }
 
     /// Begins to take connections.
-    pub(super) fn serve_listeners(&mut self) {
+    pub fn serve_listeners(&mut self) {
         for index in 0..self.listeners.len() {
             self.accept(index as u32);
         }

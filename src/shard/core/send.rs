@@ -1,22 +1,20 @@
 //! Replies on their way out.
 
-use std::{mem, os::fd::AsRawFd, time::Duration};
+use std::{io, mem, time::Duration};
 
-use super::{Driver, LINGER, SEND, settings::SLOW, token};
-use crate::{
-    metrics::CloseReason,
-    shard::{
-        connection::{Connection, Key, Phase, Waits},
-        ring::Completion,
-    },
+use super::{
+    Key, LINGER, Shard, Side, Submission,
+    connection::{Connection, Phase, Waits},
+    settings::SLOW,
 };
+use crate::metrics::CloseReason;
 
 /// Longest that replies to commands ahead of a message's end wait for its commit, so that one send
 /// carries them all. RFC 2920 §3.2 wants the replies to a group sent when its last command has been
 /// handled; we own this deviation, bounded.
 const DEFERRED: Duration = Duration::from_millis(5);
 
-impl Driver {
+impl Shard {
     pub(super) fn flush_dirty(&mut self) {
         let mut dirty = mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
@@ -74,15 +72,8 @@ impl Driver {
         if self.fill(connection) {
             connection.send_under_way = true;
             connection.sent_at = self.now;
-            // SAFETY: `sending` is not touched until the completion clears `send_under_way`, and
-            // the connection stays in the slab until then.
-            unsafe {
-                self.ring.send(
-                    connection.socket.as_raw_fd(),
-                    &connection.sending,
-                    token(SEND, key),
-                );
-            }
+            let octets = mem::take(&mut connection.sending);
+            self.submit(Submission::Send { key, socket: connection.socket, octets });
             return;
         }
         if connection.phase == Phase::Closing && connection.replies.is_empty() {
@@ -92,8 +83,7 @@ impl Driver {
             } else {
                 connection.phase = Phase::Lingering;
                 connection.sent_at = self.now;
-                // SAFETY: a descriptor of ours.
-                unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_WR) };
+                self.submit(Submission::Shut { socket: connection.socket, side: Side::Sending });
                 self.enter(key, connection, self.now + LINGER);
             }
         }
@@ -122,12 +112,11 @@ impl Driver {
         true
     }
 
-    pub(super) fn sent(&mut self, key: Key, completion: Completion) {
+    pub(super) fn sent(&mut self, key: Key, mut octets: Vec<u8>, result: io::Result<usize>) {
         let Some(mut connection) = self.take(key) else { return };
         connection.send_under_way = false;
-        match completion.outcome() {
-            Ok(len) if len == connection.sending.len() => {
-                let mut octets = mem::take(&mut connection.sending);
+        match result {
+            Ok(len) if len == octets.len() => {
                 octets.clear();
                 if octets.capacity() <= 4096 && self.spare_vecs.len() < 1024 {
                     self.spare_vecs.push(octets);

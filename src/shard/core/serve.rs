@@ -2,10 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Driver, mail::Spans};
+use super::{
+    Key, Shard,
+    connection::{Connection, Phase},
+    mail::Spans,
+};
 use crate::{
     metrics::CloseReason,
-    shard::connection::{Connection, Key, Phase},
     smtp::{Event, Verb},
 };
 
@@ -16,7 +19,7 @@ enum Stepped {
     Over(CloseReason),
 }
 
-impl Driver {
+impl Shard {
     /// Lets the session take what it can of `input`; returns how much that was.
     pub(super) fn serve(&mut self, key: Key, connection: &mut Connection, input: &[u8]) -> usize {
         let mut head = 0;

@@ -2,21 +2,18 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use super::{Driver, Key, TICK};
-use crate::{
-    metrics::OverloadStep,
-    shard::{
-        Settings,
-        addresses::Bounds,
-        connection::Connection,
-        overload::{Load, Step},
-    },
+use super::{
+    Key, Shard, Submission, TICK,
+    addresses::Bounds,
+    connection::Connection,
+    overload::{Load, Step},
 };
+use crate::{metrics::OverloadStep, shard::Settings};
 
 /// How long replies wait once the ladder says so.
 pub(super) const SLOW: Duration = Duration::from_millis(100);
 
-impl Driver {
+impl Shard {
     /// Takes what was given, once a tick.
     pub(super) fn take_settings(&mut self) {
         let Some(settings) = self.shared.take_settings() else { return };
@@ -30,7 +27,7 @@ impl Driver {
             }
         }
         self.options.limits = limits.clone();
-        self.segments.set_disk_low(limits.disk_low);
+        self.submit(Submission::DiskLow(limits.disk_low));
         self.apply_limits();
         self.refresh_sessions();
     }
@@ -101,9 +98,8 @@ impl Driver {
     }
 
     fn stop_accepting(&mut self) {
-        for index in 0..self.listeners.len() {
-            let key = Key { index: index as u32, generation: 0 };
-            self.ring.cancel(super::token(super::ACCEPT, key), super::token(super::CANCEL, key));
+        for listener in 0..self.listeners.len() as u32 {
+            self.submit(Submission::StopAccepting { listener });
         }
         mem::take(&mut self.accept_again);
     }

@@ -1,22 +1,16 @@
 //! Connections: accepted, read, paused, shut.
 
-use std::{
-    io, mem,
-    net::SocketAddr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, mem, net::SocketAddr, time::Duration};
 
-use super::{CANCEL, Driver, GENERATION_MASK, HANG_UP, RECEIVE, token};
+use super::{
+    AcceptError, Arrival, GENERATION_MASK, Key, Listener, ReceiveBuffer, ReceiveError, Shard, Side,
+    Submission,
+    addresses::{Network, Refused},
+    connection::{Collected, Connection, Phase, UNIX_PEER, Waits},
+    overload::Step,
+};
 use crate::{
     metrics::{CloseReason, RefuseReason},
-    shard::{
-        Listener,
-        addresses::{Network, Refused},
-        connection::{Collected, Connection, Key, Phase, UNIX_PEER, Waits},
-        overload::Step,
-        ring::{Completion, RECV_BUFFER_BYTES},
-    },
     smtp::{Admission, Event, Replies, Session, TlsPolicy},
 };
 
@@ -26,23 +20,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a failing accept is told.
 const ACCEPT_TELL: Duration = Duration::from_secs(10);
 
-impl Driver {
-    pub(super) fn accepted(&mut self, listener: u32, completion: Completion) {
+/// Of what piled up while reading was stopped so much is taken at a time, each with a look at the
+/// room: as much as a receive brings.
+const STEP_BYTES: usize = 16 * 1024;
+
+impl Shard {
+    pub(super) fn accepted(
+        &mut self,
+        listener: u32,
+        more: bool,
+        result: Result<Arrival, AcceptError>,
+    ) {
         // What overload stopped it takes up again itself.
-        if !completion.more() && self.ladder.step() != Step::StopAccepting {
+        if !more && self.ladder.step() != Step::StopAccepting {
             self.accept_again.push(listener);
         }
-        let socket = match completion.outcome() {
-            // SAFETY: a fresh descriptor of the kernel's, owned by nobody else.
-            Ok(_) => unsafe { OwnedFd::from_raw_fd(completion.result) },
-            Err(error) => {
-                self.accept_failed(&error);
-                return;
-            }
+        let Arrival { socket, peer, talks } = match result {
+            Ok(arrival) => arrival,
+            Err(AcceptError::Failed(error)) => return self.accept_failed(&error),
+            Err(AcceptError::Gone | AcceptError::Cancelled) => return,
         };
-        let Ok(peer) = peer_of(&socket) else { return };
         self.counters.connection(usize::from(listener as u16));
-        let Some(proxy) = self.judge_proxy(usize::from(listener as u16), peer) else { return };
+        let Some(proxy) = self.judge_proxy(usize::from(listener as u16), peer) else {
+            self.submit(Submission::Close { socket });
+            return;
+        };
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
@@ -54,6 +56,7 @@ impl Driver {
             peer,
             generation: self.generation,
             listener: listener as u16,
+            talks,
             phase: Phase::Open,
             reason: CloseReason::ClientGone,
             watching: false,
@@ -82,7 +85,7 @@ impl Driver {
             due: Duration::MAX,
         });
         self.open += 1;
-        self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
+        self.submit(Submission::Receive { key, socket });
         if !connection.awaits_header() {
             self.open(key, &mut connection);
         }
@@ -139,7 +142,7 @@ impl Driver {
 
     /// Descriptors or memory are short: the tick arms the listener again, a little later.
     fn accept_failed(&mut self, error: &io::Error) {
-        if error.raw_os_error() == Some(libc::ECANCELED) || self.draining.is_some() {
+        if self.draining.is_some() {
             return;
         }
         if self.accept_failed.is_none_or(|told| self.now >= told + ACCEPT_TELL) {
@@ -163,9 +166,7 @@ impl Driver {
             self.discard(&mut connection);
             self.end_tls(&mut connection);
             self.collected_bytes -= connection.mail.accounted;
-            for (buffer, _) in connection.kept.drain(..) {
-                self.ring.recycle(buffer);
-            }
+            connection.kept.clear();
             self.tell_session(&connection);
             self.counters.closed(
                 usize::from(connection.listener),
@@ -176,6 +177,7 @@ impl Driver {
             self.open -= 1;
             assert!(self.open > 0 || self.collected_bytes == 0, "what is counted is given back");
             self.free.push(key.index);
+            self.submit(Submission::Close { socket: connection.socket });
             return;
         }
         self.connections[key.index as usize] = Some(connection);
@@ -224,30 +226,23 @@ impl Driver {
         }
     }
 
-    pub(super) fn received(&mut self, key: Key, completion: Completion) {
-        let Some(mut connection) = self.take(key) else {
-            if let Some(buffer) = completion.buffer() {
-                self.ring.recycle(buffer);
-            }
-            return;
-        };
-        connection.receiving = completion.more();
-        match (completion.outcome(), completion.buffer()) {
-            (Ok(len), Some(buffer)) if len > 0 && self.keeps(&connection) => {
-                connection.kept.push((buffer, len));
+    pub(super) fn received(
+        &mut self,
+        key: Key,
+        more: bool,
+        result: Result<Option<ReceiveBuffer>, ReceiveError>,
+    ) {
+        let Some(mut connection) = self.take(key) else { return };
+        connection.receiving = more;
+        match result {
+            Ok(Some(buffer)) if self.keeps(&connection) => {
+                connection.kept.push(buffer);
                 self.held_up = true;
                 self.pause(key, &mut connection);
             }
-            (Ok(len), Some(buffer)) if len > 0 => {
-                let octets = self.ring.octets(buffer, len);
-                self.take_in(key, &mut connection, octets);
-                // The slice is not used behind this line: what outlives it was copied.
-                self.ring.recycle(buffer);
-            }
-            (Ok(_), buffer) => {
-                if let Some(buffer) = buffer {
-                    self.ring.recycle(buffer);
-                }
+            // What outlives the buffer is copied.
+            Ok(Some(mut buffer)) => self.take_in(key, &mut connection, &mut buffer),
+            Ok(None) => {
                 self.note_truncation(&connection);
                 connection.ended = true;
                 // What came before it may still wait.
@@ -255,13 +250,11 @@ impl Driver {
                     self.end_of_stream(&mut connection);
                 }
             }
-            (Err(error), _) => match error.raw_os_error() {
-                // Every buffer is kept: `resume` arms it again.
-                Some(libc::ENOBUFS) if self.log_full() => self.pause(key, &mut connection),
-                // Out of buffers for a moment, or stopped on purpose.
-                Some(libc::ENOBUFS | libc::ECANCELED) => {}
-                _ => self.broken(&mut connection, CloseReason::ClientGone),
-            },
+            // Every buffer is kept: `resume` arms it again.
+            Err(ReceiveError::NoBuffer) if self.log_full() => self.pause(key, &mut connection),
+            // Out of buffers for a moment, or stopped on purpose.
+            Err(ReceiveError::NoBuffer | ReceiveError::Cancelled) => {}
+            Err(ReceiveError::Broken) => self.broken(&mut connection, CloseReason::ClientGone),
         }
         self.receive_again(key, &mut connection);
         self.arm(key, &mut connection);
@@ -274,10 +267,10 @@ impl Driver {
             connection.paused.is_none() && !connection.ended && connection.phase != Phase::Dead;
         if reads && !connection.receiving {
             if connection.watching {
-                self.ring.cancel(token(HANG_UP, key), token(CANCEL, key));
+                self.submit(Submission::StopWatching { key });
             }
             connection.receiving = true;
-            self.ring.receive(connection.socket.as_raw_fd(), token(RECEIVE, key));
+            self.submit(Submission::Receive { key, socket: connection.socket });
         }
     }
 
@@ -313,7 +306,7 @@ impl Driver {
         let mut at = 0;
         // What piled up while reading was stopped is taken in steps, each with a look at the room.
         loop {
-            let step = &unread[at..unread.len().min(at + RECV_BUFFER_BYTES)];
+            let step = &unread[at..unread.len().min(at + STEP_BYTES)];
             let taken = self.serve(key, connection, step);
             at += taken;
             if connection.tls.is_some() && !had_tls {
@@ -351,8 +344,8 @@ impl Driver {
 
     pub(super) fn shut(&mut self, connection: &mut Connection) {
         connection.phase = Phase::Dead;
-        // SAFETY: a descriptor of ours; makes the pending receive complete.
-        unsafe { libc::shutdown(connection.socket.as_raw_fd(), libc::SHUT_RDWR) };
+        // Makes the pending receive complete.
+        self.submit(Submission::Shut { socket: connection.socket, side: Side::Both });
     }
 
     /// Stops reading from a connection; `resume` looks at it again with each tick.
@@ -368,12 +361,12 @@ impl Driver {
 
     fn stop_receiving(&mut self, key: Key, connection: &mut Connection) {
         if connection.receiving {
-            self.ring.cancel(token(RECEIVE, key), token(CANCEL, key));
+            self.submit(Submission::StopReceiving { key });
         }
         // A peer that is gone must not hold memory as long as we are patient.
         if !connection.watching && connection.phase != Phase::Dead {
             connection.watching = true;
-            self.ring.hang_up(connection.socket.as_raw_fd(), token(HANG_UP, key));
+            self.submit(Submission::Watch { key, socket: connection.socket });
         }
     }
 
@@ -389,11 +382,9 @@ impl Driver {
         self.octets(key, connection, &[]);
         let mut kept = mem::take(&mut connection.kept).into_iter();
         while connection.paused.is_none()
-            && let Some((buffer, len)) = kept.next()
+            && let Some(mut buffer) = kept.next()
         {
-            let octets = self.ring.octets(buffer, len);
-            self.take_in(key, connection, octets);
-            self.ring.recycle(buffer);
+            self.take_in(key, connection, &mut buffer);
         }
         connection.kept = kept.collect();
         if connection.ended && !connection.reads_later() {
@@ -401,10 +392,10 @@ impl Driver {
         }
     }
 
-    pub(super) fn hung_up(&mut self, key: Key, completion: Completion) {
+    pub(super) fn hung_up(&mut self, key: Key, gone: bool) {
         let Some(mut connection) = self.take(key) else { return };
         connection.watching = false;
-        if completion.outcome().is_ok() {
+        if gone {
             self.broken(&mut connection, CloseReason::ClientGone);
         }
         self.put(key, connection);
@@ -463,12 +454,4 @@ impl Driver {
         }
         self.held_up = held_up;
     }
-}
-
-fn peer_of(socket: &OwnedFd) -> io::Result<SocketAddr> {
-    let address = socket2::SockRef::from(socket).peer_addr()?;
-    if address.is_unix() {
-        return Ok(UNIX_PEER);
-    }
-    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
 }

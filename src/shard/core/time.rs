@@ -1,15 +1,17 @@
 //! Deadlines, drain, the tick.
 
-use std::{mem, os::fd::AsRawFd, time::Duration};
+use std::{mem, time::Duration};
 
-use super::{ACCEPT, CANCEL, Driver, LINGER, SEND_WAIT, Waiting, token};
+use super::{
+    Key, LINGER, SEND_WAIT, Shard, Submission, Waiting,
+    connection::{Connection, Phase},
+};
 use crate::{
     metrics::{CloseReason, RefuseReason, ShardState},
-    shard::connection::{Connection, Key, Phase},
     smtp::{Event, Refusal},
 };
 
-impl Driver {
+impl Shard {
     pub(super) fn tick(&mut self) {
         let passed = self.now.saturating_sub(self.last_tick);
         if self.held_up {
@@ -131,21 +133,14 @@ impl Driver {
     }
 
     pub(super) fn listeners_close(&mut self) {
-        for index in 0..self.listeners.len() {
-            // The socket itself stops listening: a connection that nobody will accept would wait
-            // for its greeting as long as the drain takes.
-            // SAFETY: a descriptor of ours.
-            unsafe {
-                libc::shutdown(self.listeners[index].socket.as_raw_fd(), libc::SHUT_RDWR);
-            }
-            let key = Key { index: index as u32, generation: 0 };
-            self.ring.cancel(token(ACCEPT, key), token(CANCEL, key));
+        for listener in 0..self.listeners.len() as u32 {
+            self.submit(Submission::CloseListener { listener });
         }
     }
 
     /// Whether a drain has come to its end: every session is over and every record synced, or the
     /// time allowed is used up.
-    pub(in crate::shard) fn drained(&mut self) -> bool {
+    pub(super) fn drained(&mut self) -> bool {
         let Some(since) = self.draining else { return false };
         let waited = self.now.saturating_sub(since);
         let over = waited >= self.options.drain || self.shared.hurry_wanted();

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::Driver;
+use super::{
+    Key, Shard,
+    connection::{Connection, Phase, TlsState},
+};
 use crate::{
     metrics::{CloseReason, HandshakeResult, RefuseReason},
-    shard::connection::{Connection, Key, Phase, TlsState},
     smtp::Replies,
     tls::Tls,
 };
@@ -14,7 +16,7 @@ use crate::{
 /// updates) that it does not take.
 const PENDING_BYTES_MAX: usize = 64 << 10;
 
-impl Driver {
+impl Shard {
     /// TLS from the first octet, unless too many do so at once.
     pub(super) fn accept_tls(&mut self, connection: &mut Connection) {
         if self.handshakes < self.limits.handshakes_max {
@@ -207,7 +209,7 @@ impl Driver {
             if state.tls.has_malformed_name() {
                 self.counters.malformed_name(usize::from(connection.listener));
             }
-            let took = self.started.elapsed().saturating_sub(since);
+            let took = self.now.saturating_sub(since);
             self.counters.handshake(usize::from(connection.listener), result, took);
         }
     }

@@ -1,4 +1,4 @@
-//! Starting a shard: a pinned glommio executor around the driver's loop.
+//! Starting a shard: a pinned glommio executor around the pump's loop.
 
 use std::{
     fmt, io,
@@ -13,13 +13,19 @@ use glommio::{
 };
 
 use super::{
-    Listener, Options, SharedState,
-    driver::{Driver, Parts, TICK},
+    pump::{self, Pump},
+    random::random,
     ring::Ring,
     segments::{Segments, background, settle_glommio},
     watch::{Watch, be_woken},
 };
-use crate::log::{self, Appender, Recovery};
+use crate::{
+    log::{self, Appender, Recovery},
+    shard::{
+        Listener, Options, SharedState,
+        core::{self, Shard, TICK},
+    },
+};
 
 /// Why a shard did not start.
 #[derive(Debug)]
@@ -205,28 +211,30 @@ async fn serve(start: Start) -> io::Result<()> {
     let appender = Appender::new(identity, log_options, recovery.next_offset);
     let segments = Segments::new(
         &dir,
-        options.segment_bytes,
         recovery.next_segment,
         recovery.manifest,
         options.limits.disk_low,
         state.clone(),
     );
-    let mut driver = Driver::new(Parts {
-        ring,
-        listeners,
+    let (places, sockets) = listeners.into_iter().map(Listener::split).unzip();
+    let advisor = options.advisor.clone();
+    let shard = Shard::new(core::Parts {
+        listeners: places,
         appender,
-        segments,
-        shared: state,
+        next_segment: recovery.next_segment,
+        shared: state.clone(),
         options,
-        started: Instant::now(),
+        entropy: Box::new(|| random().ok()),
         truncated_bytes: recovery.truncated_bytes,
         lost_records: recovery.lost_records,
     });
+    let parts = pump::Parts { shard, ring, listeners: sockets, segments, shared: state, advisor };
+    let mut pump = Pump::new(parts);
     // One step of filling, not a whole segment.
     let began = Instant::now();
-    while !driver.ready() && began.elapsed() < Duration::from_secs(30) {
-        driver.turn()?;
-        if let Some(source) = driver.take_failure() {
+    while !pump.shard().is_ready() && began.elapsed() < Duration::from_secs(30) {
+        pump.turn()?;
+        if let Some(source) = pump.shard().take_failure() {
             let told = format!("{}: {source}", dir.display());
             let source = io::Error::new(source.kind(), told);
             let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
@@ -234,14 +242,15 @@ async fn serve(start: Start) -> io::Result<()> {
         }
         glommio::executor().yield_task_queue_now().await;
     }
-    if !driver.ready() {
+    if !pump.shard().is_ready() {
         let source = io::Error::from(io::ErrorKind::TimedOut);
         let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
         return Ok(());
     }
-    driver.serve_listeners();
+    pump.shard().serve_listeners();
+    pump.begin_all();
     let _ = tell.send(Ok(()));
-    run(driver).await
+    run(pump).await
 }
 
 /// Keeps the calling thread on a CPU. A machine that does not let it is slower, and serves.
@@ -272,7 +281,7 @@ fn wait_for<T>(told: &channel::Receiver<T>, shared: &SharedState) -> Result<T, R
 
 /// glommio can park while tasks are runnable if its preemption timer fires before the first queue
 /// runs. A timer that is always pending bounds such a nap to one tick; where it has fired already,
-/// [`super::Watch`] helps.
+/// [`Watch`] helps.
 fn heartbeat(shared: Arc<SharedState>) {
     background(async move {
         while !shared.is_finished() {
@@ -281,9 +290,9 @@ fn heartbeat(shared: Arc<SharedState>) {
     });
 }
 
-/// The driver's loop. A panic in it aborts the process: it must not unwind into the commit path
+/// The pump's loop. A panic in it aborts the process: it must not unwind into the commit path
 /// (D17).
-async fn run(mut driver: Driver) -> io::Result<()> {
+async fn run(mut pump: Pump) -> io::Result<()> {
     struct Abort;
     impl Drop for Abort {
         fn drop(&mut self) {
@@ -295,9 +304,9 @@ async fn run(mut driver: Driver) -> io::Result<()> {
     let _abort = Abort;
     let mut yielded = Instant::now();
     loop {
-        let worked = driver.turn()?;
-        if driver.drained() {
-            driver.finish();
+        let worked = pump.turn()?;
+        if pump.shard().is_drained() {
+            pump.finish();
             return Ok(());
         }
         // Other tasks of the executor get their turn when there is nothing to do here, and each

@@ -5,18 +5,27 @@
 //! busy shard is never interrupted). Needs Linux 6.1.
 //!
 //! Receive buffers are *provided* to the kernel through a shared buffer ring: the kernel picks one
-//! when octets are at hand, so an idle connection holds none. A buffer is lent from the completion
-//! until [`Ring::recycle`].
+//! when octets are at hand, so an idle connection holds none. A filled buffer is moved out of the
+//! ring as a [`ReceiveBuffer`], which gives itself back when it is dropped.
+//!
+//! Memory that the kernel reads is the ring's for as long: what is sent or written is given to it by
+//! value, and taken back with the completion.
 
 use std::{
     io,
     os::fd::RawFd,
     ptr,
+    rc::Rc,
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use crate::{
+    log::GroupBuffer,
+    shard::core::{ReceiveBuffer, Returns},
+};
 
 /// Octets of one receive buffer.
 ///
@@ -65,9 +74,13 @@ impl Completion {
 
 /// See the module's page.
 pub(crate) struct Ring {
-    // Declared first, dropped first: the kernel lets go of the buffers before they are unmapped.
+    // Declared first, dropped first: the kernel lets go of the memory before it is freed.
     ring: IoUring,
     buffers: Buffers,
+    /// What is being sent, by the place that the caller names.
+    sending: Vec<Vec<u8>>,
+    /// What is being written, by its token.
+    writing: Vec<(u64, GroupBuffer)>,
     queued: usize,
 }
 
@@ -111,30 +124,17 @@ impl Ring {
         for id in 0..RECV_BUFFERS {
             buffers.provide(id);
         }
-        Ok(Self { ring, buffers, queued: 0 })
+        Ok(Self { ring, buffers, sending: Vec::new(), writing: Vec::new(), queued: 0 })
     }
 
-    /// The octets of a filled receive buffer.
+    /// Takes a filled receive buffer out of the ring.
     ///
-    /// The slice must not be used after [`Ring::recycle`] of the same buffer, nor asked for while
-    /// another of it is in use: the lifetime is detached from `self` so that the ring can be
-    /// submitted to while the octets are parsed. TLS decrypts them where they lie.
-    pub(crate) fn octets(&mut self, buffer: u16, len: usize) -> &'static mut [u8] {
-        assert!(buffer < RECV_BUFFERS && len <= RECV_BUFFER_BYTES, "a buffer of this ring");
-        // SAFETY: within the mapping; the kernel does not write to a buffer that was not provided
-        // again, and the driver asks once for each buffer it was lent and calls `recycle` only
-        // after the last use of the slice.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.buffers.data.add(usize::from(buffer) * RECV_BUFFER_BYTES),
-                len,
-            )
-        }
-    }
-
-    /// Gives a receive buffer back to the kernel.
-    pub(crate) fn recycle(&mut self, buffer: u16) {
-        self.buffers.provide(buffer);
+    /// # Panics
+    /// Where the kernel did not fill it: no completion names it, or it is lent already.
+    pub(crate) fn lend(&mut self, buffer: u16, len: usize) -> ReceiveBuffer {
+        let memory = self.buffers.memory[usize::from(buffer)].take();
+        let memory = memory.expect("the kernel fills buffers that it was given");
+        ReceiveBuffer::new(memory, len, buffer, self.buffers.returns.clone())
     }
 
     /// Multishot accept on a listener.
@@ -155,48 +155,66 @@ impl Ring {
         unsafe { self.push(&entry) }
     }
 
-    /// Sends all of `octets`; the kernel goes on after a short send.
+    /// Sends all of `octets`; the kernel goes on after a short send. [`Ring::sent`] of the same
+    /// `place` is to be called with the completion, before the next send of that place.
     ///
-    /// # Safety
-    /// `octets` stay alive and unmoved until the completion with `user_data`.
-    pub(crate) unsafe fn send(&mut self, socket: RawFd, octets: &[u8], user_data: u64) {
-        let len = u32::try_from(octets.len()).expect("unsent replies are bounded");
-        let entry = opcode::Send::new(types::Fd(socket), octets.as_ptr(), len)
+    /// # Panics
+    /// Where a send of this place is under way.
+    pub(crate) fn send(&mut self, socket: RawFd, octets: Vec<u8>, place: u32, user_data: u64) {
+        let place = place as usize;
+        if self.sending.len() <= place {
+            self.sending.resize_with(place + 1, Vec::new);
+        }
+        let sending = &mut self.sending[place];
+        assert!(sending.is_empty() && !octets.is_empty(), "one send of a place at a time");
+        *sending = octets;
+        let len = u32::try_from(sending.len()).expect("unsent replies are bounded");
+        let entry = opcode::Send::new(types::Fd(socket), sending.as_ptr(), len)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build()
             .user_data(user_data);
-        // SAFETY: the caller's promise.
+        // SAFETY: the octets lie on the heap, and the ring keeps them until the completion.
         unsafe { self.push(&entry) }
+    }
+
+    /// The octets of a send that has completed.
+    pub(crate) fn sent(&mut self, place: u32) -> Vec<u8> {
+        self.sending.get_mut(place as usize).map(std::mem::take).unwrap_or_default()
     }
 
     /// Writes a group at a position of a segment; with `then_sync` an fdatasync is linked behind
     /// the write, which starts only after a complete write and is cancelled by a short one.
-    ///
-    /// # Safety
-    /// The `len` octets at `ptr` stay alive and unmoved until the completion of the write.
-    pub(crate) unsafe fn write(
+    /// [`Ring::written`] is to be called with the completion.
+    pub(crate) fn write(
         &mut self,
         file: RawFd,
         position: u64,
-        ptr: *const u8,
-        len: u32,
+        buffer: GroupBuffer,
         user_data: u64,
         then_sync: Option<u64>,
     ) {
-        let mut entry = opcode::Write::new(types::Fd(file), ptr, len)
+        let len = u32::try_from(buffer.len()).expect("a group is smaller than 4 GiB");
+        let mut entry = opcode::Write::new(types::Fd(file), buffer.octets().as_ptr(), len)
             .offset(position)
             .build()
             .user_data(user_data);
+        self.writing.push((user_data, buffer));
         if then_sync.is_some() {
             // Both must go into one submission, or the link is cut.
             self.room_for(2);
             entry = entry.flags(squeue::Flags::IO_LINK);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the octets lie on the heap, and the ring keeps them until the completion.
         unsafe { self.push(&entry) }
         if let Some(user_data) = then_sync {
             self.sync(file, user_data);
         }
+    }
+
+    /// The buffer of a write that has completed.
+    pub(crate) fn written(&mut self, user_data: u64) -> Option<GroupBuffer> {
+        let at = self.writing.iter().position(|(token, _)| *token == user_data)?;
+        Some(self.writing.swap_remove(at).1)
     }
 
     /// An fdatasync.
@@ -242,6 +260,7 @@ impl Ring {
     }
 
     fn enter(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
+        self.buffers.take_back();
         let timespec = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let args = types::SubmitArgs::new().timespec(&timespec);
         match self.ring.submitter().submit_with_args(completions, &args) {
@@ -289,31 +308,42 @@ impl Ring {
     }
 }
 
-/// The buffer ring's two mappings: its entries, shared with the kernel, and the octets.
+/// The buffer ring: its entries, a mapping shared with the kernel, and the buffers.
 struct Buffers {
     entries: *mut types::BufRingEntry,
-    data: *mut u8,
+    /// Those the kernel may fill; `None` while one is lent. Nobody looks into them here.
+    memory: Vec<Option<Box<[u8]>>>,
+    returns: Rc<Returns>,
     tail: u16,
 }
 
 const ENTRIES_BYTES: usize = RECV_BUFFERS as usize * size_of::<types::BufRingEntry>();
-const DATA_BYTES: usize = RECV_BUFFERS as usize * RECV_BUFFER_BYTES;
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 
 impl Buffers {
     fn new() -> io::Result<Self> {
         let entries = map(ENTRIES_BYTES)?.cast();
-        let data = map(DATA_BYTES)?;
-        Ok(Self { entries, data, tail: 0 })
+        let memory = (0..RECV_BUFFERS).map(|_| Some(vec![0; RECV_BUFFER_BYTES].into())).collect();
+        Ok(Self { entries, memory, returns: Rc::default(), tail: 0 })
+    }
+
+    /// Gives the kernel the buffers that are used no longer.
+    fn take_back(&mut self) {
+        let returns = self.returns.clone();
+        returns.take(|number, memory| {
+            self.memory[usize::from(number)] = Some(memory);
+            self.provide(number);
+        });
     }
 
     fn provide(&mut self, id: u16) {
+        let Some(memory) = &mut self.memory[usize::from(id)] else { return };
         let slot = self.tail & (RECV_BUFFERS - 1);
         // SAFETY: `slot` is within the mapping; the kernel reads an entry only behind the tail,
         // which is published after it with release order.
         unsafe {
             let entry = &mut *self.entries.add(usize::from(slot));
-            entry.set_addr(self.data.add(usize::from(id) * RECV_BUFFER_BYTES) as u64);
+            entry.set_addr(memory.as_mut_ptr() as u64);
             entry.set_len(RECV_BUFFER_BYTES as u32);
             entry.set_bid(id);
             self.tail = self.tail.wrapping_add(1);
@@ -325,11 +355,10 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        // SAFETY: both were mapped by `map` with these lengths and nobody refers to them: the ring
-        // was dropped before (field order of `Ring`).
+        // SAFETY: mapped by `map` with this length, and nobody refers to it: the ring was dropped
+        // before (field order of `Ring`).
         unsafe {
             libc::munmap(self.entries.cast(), ENTRIES_BYTES);
-            libc::munmap(self.data.cast(), DATA_BYTES);
         }
     }
 }
@@ -386,13 +415,12 @@ mod tests {
             let received = next(&mut ring);
             assert_eq!(received.user_data, 2);
             let buffer = received.buffer().unwrap();
-            let octets = ring.octets(buffer, received.outcome().unwrap());
-            assert_eq!(octets, line.as_bytes());
-            ring.recycle(buffer);
+            let octets = ring.lend(buffer, received.outcome().unwrap());
+            assert_eq!(*octets, *line.as_bytes());
         }
-        // SAFETY: a literal lives for ever.
-        unsafe { ring.send(socket, b"250 ok\r\n", 3) };
+        ring.send(socket, b"250 ok\r\n".to_vec(), 7, 3);
         assert_eq!(next(&mut ring).result, 8);
+        assert_eq!(ring.sent(7), b"250 ok\r\n");
         let mut reply = [0; 8];
         client.read_exact(&mut reply).unwrap();
         assert_eq!(&reply, b"250 ok\r\n");
@@ -402,9 +430,7 @@ mod tests {
     fn a_short_write_cancels_the_linked_sync() {
         let mut ring = Ring::new().unwrap();
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let block = [0_u8; 512];
-        // SAFETY: the block outlives both completions.
-        unsafe { ring.write(full.as_raw_fd(), 0, block.as_ptr(), 512, 1, Some(2)) };
+        ring.write(full.as_raw_fd(), 0, GroupBuffer::zeroed(4096), 1, Some(2));
         let mut got = Vec::new();
         while got.len() < 2 {
             ring.wait(Duration::from_millis(100)).unwrap();
@@ -413,5 +439,7 @@ mod tests {
         let result = |user_data| got.iter().find(|c| c.user_data == user_data).unwrap().result;
         assert_eq!(result(1), -libc::ENOSPC);
         assert_eq!(result(2), -libc::ECANCELED);
+        assert_eq!(ring.written(1).map(|buffer| buffer.len()), Some(4096));
+        assert!(ring.written(1).is_none());
     }
 }

@@ -34,9 +34,11 @@ use std::{
 use futures_util::FutureExt;
 use glommio::io::DmaFile;
 
-use super::SharedState;
 use super::executor::source_of;
-use crate::log::{self, FreeSpace, IndexEntry, Manifest, Seal, Spare};
+use crate::{
+    log::{self, FreeSpace, IndexEntry, Manifest, Seal, Spare},
+    shard::{SharedState, core::Completion},
+};
 
 /// One step of zero-filling on the blocking pool: after each it is asked whether the segment is
 /// wanted as it is.
@@ -50,26 +52,23 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// See the module's page.
 pub(super) struct Segments {
     dir: PathBuf,
-    bytes: u64,
     space: Rc<Space>,
+    /// Behind the last that was handed over.
     next_number: u64,
-    preparing: bool,
-    again_at: Duration,
-    failure: Option<io::Error>,
     files: Vec<(u64, File)>,
     inbox: Rc<RefCell<Inbox>>,
 }
 
+/// What tasks of the executor leave for the shard.
 #[derive(Default)]
 struct Inbox {
-    ready: Option<(Spare, File)>,
-    failed: Option<io::Error>,
+    made: Option<io::Result<(Spare, File)>>,
     /// The appender is near its end: hand over what is filled.
     urgent: bool,
     busy: usize,
     disk_full: bool,
-    /// Octets free beyond the threshold; `u64::MAX` until it was looked at.
-    room: u64,
+    /// What the last look at the free space found.
+    space: Option<(bool, u64)>,
     manifest: Option<Manifest>,
     /// Seals in the order they came; the task that holds the manifest writes them.
     seals: VecDeque<Seal>,
@@ -79,23 +78,17 @@ impl Segments {
     /// `next_number` comes from recovery.
     pub(super) fn new(
         dir: &Path,
-        bytes: u64,
         next_number: u64,
         manifest: Manifest,
         disk_low: u64,
         shared: Arc<SharedState>,
     ) -> Self {
-        let inbox =
-            Inbox { urgent: true, room: u64::MAX, manifest: Some(manifest), ..Inbox::default() };
+        let inbox = Inbox { urgent: true, manifest: Some(manifest), ..Inbox::default() };
         let space = Rc::new(Space { dir: dir.to_owned(), low: Cell::new(disk_low), shared });
         let segments = Self {
             dir: dir.to_owned(),
-            bytes,
             space: space.clone(),
             next_number,
-            preparing: false,
-            again_at: Duration::ZERO,
-            failure: None,
             files: Vec::new(),
             inbox: Rc::new(RefCell::new(inbox)),
         };
@@ -114,64 +107,51 @@ impl Segments {
         self.space.low.set(disk_low);
     }
 
-    /// Asks for a spare; one is prepared at a time, and after a failure not at once again. Says
-    /// whether the one asked for before could not be made.
-    pub(super) fn want(&mut self, now: Duration) -> bool {
-        let failed = self.inbox.borrow().failed.is_some();
-        if failed {
-            self.again_at = now + CHECK_EVERY;
-        }
-        self.report_failure();
-        if self.preparing || now < self.again_at {
-            return failed;
-        }
-        self.preparing = true;
-        let number = self.next_number;
-        self.next_number += 1;
-        let (dir, bytes, inbox) = (self.dir.clone(), self.bytes, self.inbox.clone());
-        let space = self.space.clone();
+    /// Makes a segment in the background; [`Segments::poll`] has it once it is ready.
+    pub(super) fn prepare(&self, number: u64, bytes: u64) {
+        let (dir, inbox, space) = (self.dir.clone(), self.inbox.clone(), self.space.clone());
         background(async move {
             inbox.borrow_mut().busy += 1;
             // A fast sender fills a disk within less than a second: each segment is a look, and what
             // it is about to take counts as taken.
             space.look(&inbox, bytes).await;
-            let prepared = prepare(&dir, number, bytes, &inbox).await;
+            let made = prepare(&dir, number, bytes, &inbox).await;
+            let made = match made {
+                Ok(made) => Ok(made),
+                Err(error) => {
+                    tracing::error!(%error, dir = %dir.display(), "no new log segment");
+                    clear(&dir, number).await.and(Err(error))
+                }
+            };
             let mut inbox = inbox.borrow_mut();
             inbox.busy -= 1;
-            match prepared {
-                Ok(ready) => inbox.ready = Some(ready),
-                Err(error) => inbox.failed = Some(error),
+            if let Err(error) = &made {
+                let raw = error.raw_os_error();
+                inbox.disk_full |= matches!(raw, Some(libc::ENOSPC | libc::EDQUOT));
             }
+            inbox.made = Some(made);
         });
-        failed
     }
 
-    /// Why the last try to make a segment failed.
-    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
-        self.failure.take()
+    /// Hands over the segment that is being made as it is.
+    pub(super) fn hurry(&self) {
+        self.inbox.borrow_mut().urgent = true;
     }
 
-    fn report_failure(&mut self) {
+    /// What the background has for the shard.
+    pub(super) fn poll(&mut self) -> Option<Completion> {
         let mut inbox = self.inbox.borrow_mut();
-        if let Some(error) = inbox.failed.take() {
-            tracing::error!(%error, dir = %self.dir.display(), "no new log segment");
-            if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
-                inbox.disk_full = true;
-                self.space.shared.disk(true);
-            }
-            self.preparing = false;
-            self.failure = Some(error);
+        if let Some((full, room)) = inbox.space.take() {
+            return Some(Completion::Space { full, room });
         }
-    }
-
-    /// A spare that became ready.
-    pub(super) fn poll_spare(&mut self) -> Option<Spare> {
-        let mut inbox = self.inbox.borrow_mut();
-        let (spare, file) = inbox.ready.take()?;
-        inbox.urgent = false;
-        self.preparing = false;
-        self.files.push((spare.number, file));
-        Some(spare)
+        let made = inbox.made.take()?;
+        let spare = made.map(|(spare, file)| {
+            inbox.urgent = false;
+            self.next_number = spare.number + 1;
+            self.files.push((spare.number, file));
+            spare
+        });
+        Some(Completion::Segment(spare))
     }
 
     /// The descriptor of a segment that was handed over.
@@ -180,28 +160,9 @@ impl Segments {
         found.expect("the appender writes to segments it was given").1.as_raw_fd()
     }
 
-    /// Tells how far the appender has come. From the middle of its segment on the next is wanted as
-    /// it is: to finish the step of filling and the sync behind it takes some tens of milliseconds,
-    /// in which a fast sender fills the other half.
-    pub(super) fn written_to(&self, position: u64) {
-        if self.preparing && position > self.bytes / 2 {
-            self.inbox.borrow_mut().urgent = true;
-        }
-    }
-
-    /// Work of the executor's is under way: the driver sleeps shorter.
+    /// Work of the executor's is under way: the shard sleeps shorter.
     pub(super) fn busy(&self) -> bool {
         self.inbox.borrow().busy > 0
-    }
-
-    /// New mail is refused for want of space (D9).
-    pub(super) fn disk_full(&self) -> bool {
-        self.inbox.borrow().disk_full
-    }
-
-    /// Octets that a message may have before the disk counts as full.
-    pub(super) fn room(&self) -> u64 {
-        self.inbox.borrow().room
     }
 
     /// A segment will not be written again: its seal is made durable in the background.
@@ -223,18 +184,21 @@ impl Segments {
                     inbox.busy += 1;
                     (manifest, seal)
                 };
-                let (manifest, done) = blocking(move || {
+                let (manifest, seal, done) = blocking(move || {
                     let (mut manifest, seal) = taken;
                     let done = manifest.append(&seal);
-                    (manifest, done)
+                    (manifest, seal, done)
                 })
                 .await;
                 let mut inbox = inbox.borrow_mut();
                 inbox.busy -= 1;
                 inbox.manifest = Some(manifest);
                 if let Err(error) = done {
-                    // Recovery walks a segment without a seal: slower, nothing lost.
-                    tracing::warn!(%error, "seal not written");
+                    // Tried again with the next one. Recovery walks a segment without a seal: slower,
+                    // nothing lost; but nobody must take its number for one that was never used.
+                    tracing::warn!(%error, "a segment's seal cannot be written");
+                    inbox.seals.push_front(seal);
+                    return;
                 }
             }
         });
@@ -264,6 +228,15 @@ impl Segments {
                 tracing::debug!(%error, "index entry not written");
             }
         });
+    }
+}
+
+/// Removes whatever was made of a segment: the next try makes the file afresh.
+async fn clear(dir: &Path, number: u64) -> io::Result<()> {
+    let path = log::segment_path(dir, number);
+    match blocking(move || std::fs::remove_file(path)).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -312,8 +285,7 @@ impl Space {
             tracing::warn!(free, low, full, "disk space");
         }
         inbox.disk_full = full;
-        inbox.room = free.saturating_sub(low);
-        self.shared.disk(full);
+        inbox.space = Some((full, free.saturating_sub(low)));
     }
 }
 
@@ -387,32 +359,27 @@ mod tests {
         on_executor(async move || {
             let manifest = Manifest::open(&shard.join("manifest")).unwrap();
             let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
-            let mut segments = Segments::new(&shard, 1 << 20, 1, manifest, 0, shared.clone());
-            segments.want(Duration::ZERO);
-            segments.want(Duration::ZERO);
-            let began = Instant::now();
-            let spare = loop {
-                assert!(began.elapsed() < Duration::from_secs(20), "a spare comes");
-                match segments.poll_spare() {
-                    Some(spare) => break spare,
-                    None => glommio::timer::sleep(Duration::from_millis(1)).await,
+            let mut segments = Segments::new(&shard, 1, manifest, 0, shared.clone());
+            segments.prepare(1, 1 << 20);
+            let made = async |segments: &mut Segments| {
+                let began = Instant::now();
+                loop {
+                    assert!(began.elapsed() < Duration::from_secs(20), "an answer comes");
+                    match segments.poll() {
+                        Some(Completion::Segment(made)) => break made,
+                        _ => glommio::timer::sleep(Duration::from_millis(1)).await,
+                    }
                 }
             };
+            let spare = made(&mut segments).await.unwrap();
             assert_eq!((spare.number, spare.bytes), (1, 1 << 20));
             let octets = std::fs::read(log::segment_path(&shard, 1)).unwrap();
             assert!(octets.len() == 1 << 20 && octets.iter().all(|&octet| octet == 0));
-            assert!(segments.poll_spare().is_none());
-            // The directory goes: the failure is told once a second and not in a loop.
+            assert!(!matches!(segments.poll(), Some(Completion::Segment(_))), "once");
+            // The directory goes: the failure comes as an answer.
             std::fs::remove_dir_all(&shard).unwrap();
-            segments.want(Duration::from_secs(1));
-            while segments.inbox.borrow().failed.is_none() {
-                assert!(began.elapsed() < Duration::from_secs(20), "a failure comes");
-                glommio::timer::sleep(Duration::from_millis(1)).await;
-            }
-            segments.want(Duration::from_secs(1));
-            assert!(!segments.preparing, "not at once again");
-            segments.want(Duration::from_secs(3));
-            assert!(segments.preparing);
+            segments.prepare(2, 1 << 20);
+            made(&mut segments).await.unwrap_err();
             shared.finished();
         });
     }

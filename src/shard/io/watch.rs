@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-use super::{SharedState, segments::background};
+use super::segments::background;
+use crate::shard::SharedState;
 
 /// The watching thread; ends when dropped.
 #[derive(Debug)]

@@ -1,0 +1,18 @@
+//! What runs a shard: its executor, its ring, its sockets and files. This room alone names glommio and
+//! io_uring, and has the system calls.
+
+mod executor;
+mod listener;
+mod probe;
+mod pump;
+mod random;
+mod ring;
+mod segments;
+mod sockets;
+mod watch;
+
+pub use executor::{Handle, StartError, spawn};
+pub use listener::{UnixSocket, listen, listen_unix, probe_address, retry_in_use};
+pub use probe::{RingError, probe_rings};
+pub use random::random;
+pub use watch::Watch;
