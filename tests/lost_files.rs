@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Launch, MAILRACE, Server, body, eventually, id_of};
+use common::{Launch, MAILRACE, Server, body, eventually, id_of, segments};
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(MAILRACE).args(arguments).arg("--dir").arg(dir).output().expect("it runs")
@@ -43,14 +43,6 @@ fn sealed(dir: &Path) -> Vec<PathBuf> {
     // What was made ready and not used is still there.
     segments.truncate(segments.len() - 1);
     segments
-}
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir.join("shard-000")).unwrap();
-    let mut found: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
-    found.sort();
-    found
 }
 
 /// The issue's own example: the first segment is gone, and the server says so wherever one looks.

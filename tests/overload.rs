@@ -310,6 +310,22 @@ fn i8_the_memory_budget_refuses_and_recovers() {
     assert_eq!(server.get(&id_of(&bystander.bdat(&message))), message);
     assert!(server.metric("mailrace_shard_backpressure_seconds_total", &["memory"]) > 0.0);
     assert_eq!(common::verified(dir.path()), 9);
+    let rejected = ["class=\"4xx\"", "reason=\"backpressure\""];
+    assert!(server.metric("mailrace_smtp_messages_rejected_total", &rejected) > 0.0);
+    let overload = ["reason=\"overload\""];
+    assert!(server.metric("mailrace_smtp_connections_refused_total", &overload) > 0.0);
+    // Down it goes step by step.
+    let spent = |step: &str| {
+        let step = format!("step=\"{step}\"");
+        server.metric("mailrace_shard_overload_seconds_total", &[&step])
+    };
+    eventually("it is calm", Duration::from_secs(30), || {
+        server.errors().contains("less overload: calm")
+    });
+    for step in ["close_new", "refuse", "refuse_low", "slow", "stress"] {
+        assert!(spent(step) > 0.0, "{step}");
+    }
+    assert!(server.metric("mailrace_smtp_replies_total", &["code=\"451\""]) > 0.0);
 }
 
 /// I8, I9: senders that fill the budget with messages none of which can be finished within it are

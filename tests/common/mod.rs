@@ -18,8 +18,9 @@ pub use {
 };
 
 use std::{
+    fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -50,6 +51,15 @@ pub fn log_command(dir: &Path, arguments: &[&str]) -> Vec<u8> {
 
 pub fn log_get(dir: &Path, id: &str) -> Vec<u8> {
     log_command(dir, &["get", id])
+}
+
+/// The segment files of the first shard, in their order.
+pub fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("shard-000")).expect("a shard");
+    let mut found: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
+    found.sort();
+    found
 }
 
 /// The envelope of a record: `log get --envelope --json`.

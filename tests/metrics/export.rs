@@ -11,11 +11,25 @@ use std::{
 };
 
 use super::{Move, Moves, Scrape, moved};
-use crate::common::{Launch, Server, body, eventually, id_of, signal};
+use crate::common::{Launch, Server, body, eventually, id_of, machine, segments, signal};
 
 pub const MOVES: Moves = &[
     ("export_records_total", "result", &["delivered", "retried", "dead_lettered", "filtered"]),
-    ("export_errors_total", "class", &["connect", "refused"]),
+    (
+        "export_errors_total",
+        "class",
+        &[
+            "connect",
+            "auth",
+            "missing",
+            "timeout",
+            "throttled",
+            "too_large",
+            "refused",
+            "gone",
+            "other",
+        ],
+    ),
     ("export_bytes_total", "", &[]),
     ("export_request_duration_seconds", "", &[]),
     ("export_up", "", &[]),
@@ -147,8 +161,8 @@ fn exporters_count_what_becomes_of_records() {
 fn a_sink_that_is_not_there_is_down() {
     let dir = tempfile::tempdir().unwrap();
     let hook = Webhook::start();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server = launch(dir.path(), &format!("http://{nobody}/")).start();
+    let nobody = machine::closed_port();
+    let server = launch(dir.path(), &format!("http://{}/", nobody.address)).start();
     let before = Scrape::of(&server);
     send(&server, 1, 500);
     let down: &[Move] =
@@ -161,13 +175,39 @@ fn a_sink_that_is_not_there_is_down() {
     drop(hook);
 }
 
+/// What each answer of a webhook that is no success counts as.
+const ANSWERS: [(u16, &[&str]); 8] = [
+    (401, &["auth"]),
+    (404, &["missing"]),
+    (408, &["timeout"]),
+    (410, &["gone"]),
+    (413, &["too_large"]),
+    (422, &["refused"]),
+    (429, &["throttled"]),
+    (500, &["other"]),
+];
+
+#[test]
+fn trouble_is_counted_by_its_class() {
+    for (code, class) in ANSWERS {
+        let dir = tempfile::tempdir().unwrap();
+        let hook = Webhook::start();
+        // A refusal is asked for again before it is believed.
+        hook.say(&[code; 5]);
+        let server = launch(dir.path(), &format!("http://{}/", hook.address)).start();
+        let before = Scrape::of(&server);
+        send(&server, 1, 500);
+        moved(&server, &before, &[("export_errors_total", "class", class)]);
+    }
+}
+
 /// A batch may gather for hours: its sink is asked meanwhile.
 #[test]
 fn a_sink_that_is_not_there_is_down_before_a_batch_is_full() {
     let dir = tempfile::tempdir().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let server =
-        launch(dir.path(), &format!("http://{nobody}/")).set("export.0.batch.delay=10m").start();
+    let nobody = machine::closed_port();
+    let launch = launch(dir.path(), &format!("http://{}/", nobody.address));
+    let server = launch.set("export.0.batch.delay=10m").start();
     send(&server, 1, 500);
     eventually("the trouble is counted", super::WAIT, || {
         server.metric("mailrace_export_errors_total", &["hook", "connect"]) > 0.0
@@ -191,8 +231,7 @@ fn damage_that_an_exporter_meets_is_counted() {
         .start();
     send(&server, 60, 50_000);
     let before = Scrape::of(&server);
-    let first = data.join("shard-000").join("0000000001.seg");
-    let first = if first.is_file() { first } else { first_segment(&data) };
+    let first = segments(&data).remove(0);
     let mut octets = fs::read(&first).unwrap();
     let at = octets.len() / 2;
     octets[at] ^= 0x40;
@@ -200,10 +239,4 @@ fn damage_that_an_exporter_meets_is_counted() {
     fs::write(&config, "[[export]]\nname = \"late\"\ntype = \"blackhole\"\n").unwrap();
     signal(&server.child, libc::SIGHUP);
     moved(&server, &before, TROUBLE_MOVES);
-}
-
-fn first_segment(data: &Path) -> std::path::PathBuf {
-    let entries = fs::read_dir(data.join("shard-000")).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.extension().is_some_and(|ext| ext == "seg")).min().unwrap()
 }

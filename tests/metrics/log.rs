@@ -3,11 +3,11 @@
 use std::{
     fs::{self, OpenOptions},
     io::{Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{Move, Moves, Scrape, moved};
-use crate::common::{Client, Launch, Server, body, eventually, id_of, log_command};
+use crate::common::{Client, Launch, Server, body, eventually, id_of, log_command, segments};
 
 pub const MOVES: Moves = &[
     ("log_appended_records_total", "", &[]),
@@ -21,7 +21,7 @@ pub const MOVES: Moves = &[
     ("log_segments", "", &[]),
     ("log_size_bytes", "", &[]),
     ("log_oldest_record_timestamp_seconds", "", &[]),
-    ("log_segments_deleted_total", "reason", &["size", "disk", "manual"]),
+    ("log_segments_deleted_total", "reason", &["size", "disk", "manual", "age"]),
     ("log_truncated_bytes_total", "", &[]),
     ("log_durable", "", &[]),
 ];
@@ -86,12 +86,7 @@ fn the_log_counts_what_comes_and_shows_what_is_kept() {
     assert!(server.metric("mailrace_log_start_offset", &[]) > 0.0);
     kept_is_what_is_there(&server);
     // What somebody else deletes is seen as well.
-    let first = fs::read_dir(dir.path().join("shard-000"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
-        .min()
-        .unwrap();
+    let first = segments(dir.path()).remove(0);
     assert_eq!(deleted(&server, "manual"), 0.0);
     fs::remove_file(first).unwrap();
     eventually("it is counted", super::WAIT, || deleted(&server, "manual") == 1.0);
@@ -116,16 +111,8 @@ fn a_low_disk_and_a_torn_tail_are_counted() {
     eventually("consumed segments go", super::WAIT * 2, || deleted(&server, "disk") > 0.0);
     server.kill();
     // A group that was cut off in the middle of its write: bytes behind the last.
-    let newest = fs::read_dir(dir.path().join("shard-000"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
-        .max_by_key(|path| {
-            let octets = fs::read(path).unwrap();
-            let used = octets.iter().any(|octet| *octet != 0);
-            (used, path.clone())
-        })
-        .unwrap();
+    let is_used = |path: &PathBuf| fs::read(path).unwrap().iter().any(|octet| *octet != 0);
+    let newest = segments(dir.path()).into_iter().rfind(is_used).unwrap();
     let octets = fs::read(&newest).unwrap();
     let used = octets.iter().rposition(|octet| *octet != 0).unwrap() / 4096 + 1;
     let mut file = OpenOptions::new().write(true).open(&newest).unwrap();
@@ -138,7 +125,19 @@ fn a_low_disk_and_a_torn_tail_are_counted() {
     assert_eq!(server.metric("mailrace_log_durable", &[]), 0.0);
 }
 
-pub const TROUBLE_MOVES: Moves = &[("log_errors_total", "op", &["allocate", "read"])];
+pub const TROUBLE_MOVES: Moves = &[
+    ("log_errors_total", "op", &["allocate", "read"]),
+    ("shard_backpressure_seconds_total", "cause", &["log"]),
+];
+
+/// Segments go by their age: the age of their newest record, once they are full.
+#[test]
+fn old_segments_are_counted_as_they_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = launch(dir.path()).set("log.retention.age=1s").start();
+    send(&server, 6, 400_000);
+    eventually("the first go", super::WAIT, || deleted(&server, "age") > 0.0);
+}
 
 /// The directory of a shard goes away under the server: no segment can be made, none can be read.
 #[test]

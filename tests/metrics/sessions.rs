@@ -253,6 +253,24 @@ fn tls_and_auth_count_how_they_end() {
     external(&users);
 }
 
+pub const BUSY_MOVES: Moves =
+    &[("smtp_auth_total", "result", &["unavailable"]), ("smtp_replies_total", "code", &["454"])];
+
+/// More guesses at once than wait for a hash: 128, and one for each of the few threads.
+#[test]
+fn guesses_that_cannot_be_looked_at_now_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users").display().to_string();
+    user_add(&users);
+    let case = auth_case(&users, "PLAIN");
+    let before = Scrape::of(&case.server);
+    let mut clients: Vec<_> = (0..200).map(|_| case.client("starttls")).collect();
+    for client in &mut clients {
+        client.send(b"AUTH PLAIN AHRpbQB3cm9uZw==\r\n");
+    }
+    moved(&case.server, &before, BUSY_MOVES);
+}
+
 fn auth_case(users: &str, mechanisms: &str) -> Case {
     Case::with(
         "starttls",
