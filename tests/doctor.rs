@@ -11,7 +11,7 @@ mod common;
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use certificates::Authority;
-use common::{Launch, MAILRACE, Server};
+use common::{Launch, MAILRACE, Server, machine, output_of, without_settings};
 use serde_json::Value;
 
 /// The findings of a probe: verdict and what was seen.
@@ -27,7 +27,8 @@ fn findings(report: &Value, probe: &str) -> Vec<(String, String)> {
 fn doctor(arguments: &[String]) -> (i32, Value) {
     let mut command = Command::new(MAILRACE);
     command.args(["doctor", "--json"]).args(arguments);
-    let output = command.output().unwrap();
+    without_settings(&mut command);
+    let output = output_of(command);
     let text = String::from_utf8(output.stdout).unwrap();
     let report = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
@@ -120,13 +121,13 @@ fn certificates_users_and_recipients_are_looked_into() {
 #[test]
 fn sinks_are_asked() {
     let dir = tempfile::tempdir().unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = machine::closed_port();
     let out = dir.path().join("out");
     let mut settings = settings(&dir.path().join("data"));
     settings.extend([
         "export.0.name=broker".to_owned(),
         "export.0.type=nats".to_owned(),
-        format!("export.0.servers=[\"nats://{closed}\"]"),
+        format!("export.0.servers=[\"nats://{}\"]", closed.address),
         "export.0.stream=MAIL".to_owned(),
         "export.1.name=disk".to_owned(),
         "export.1.type=files".to_owned(),
@@ -144,6 +145,7 @@ fn sinks_are_asked() {
 #[test]
 fn a_disk_in_memory_is_a_failure_and_a_warning_where_loss_is_allowed() {
     if !Path::new("/dev/shm").is_dir() {
+        machine::skip("there is no /dev/shm");
         return;
     }
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -165,7 +165,7 @@ fn a_group_is_served_again_by_recipient() {
     );
 
     // What was asked for survives the server, and an exporter that is not there.
-    assert_eq!(server.metric("export_dead_letters", &["exporter=\"boxes\""]), 0.0);
+    assert_eq!(server.metric("mailrace_export_dead_letters", &["exporter=\"boxes\""]), 0.0);
     assert_eq!(server.stop(), Some(0));
     let done = group(&data, &["replay", "boxes", "--rcpt", "bob@d.test", "-o", "start:end"]);
     assert_eq!(sum(&done, "redelivered"), 2);

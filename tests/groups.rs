@@ -7,7 +7,7 @@ mod common;
 
 use std::{path::Path, process::Command, time::Duration};
 
-use common::{Launch, MAILRACE, Server, body, eventually, id_of, succeeded};
+use common::{Launch, MAILRACE, Server, eventually, send, succeeded};
 use serde_json::Value;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -18,12 +18,6 @@ fn exporting(dir: &Path) -> Launch {
         .set("log.segment_size=1MiB")
         .set("export.0.name=hole")
         .set("export.0.type=blackhole")
-}
-
-fn send(server: &Server, count: u64, bytes: usize) -> Vec<String> {
-    let mut client = server.client();
-    client.ehlo();
-    (0..count).map(|seed| id_of(&client.bdat(&body(seed, bytes)))).collect()
 }
 
 fn mailrace(dir: &Path, arguments: &[&str]) -> std::process::Output {

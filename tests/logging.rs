@@ -72,12 +72,12 @@ fn sessions_and_refusals_are_lines_of_text() {
     for word in ["started ", "recovered "] {
         line(&server, &format!("^\\S+ INFO  {word}"));
     }
-    assert!(!server.errors().contains("body"), "no content");
     let mut server = server;
     common::signal(&server.child, libc::SIGTERM);
     assert_eq!(server.ended(LIMIT), Some(0));
     line(&server, "INFO  draining");
     line(&server, r"INFO  stopped seconds=\d");
+    assert!(!server.errors().contains("body"), "no content");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_same_as_json() {
     let session: serde_json::Value = serde_json::from_str(&session).unwrap();
     assert_eq!(session["messages"], 1);
     assert_eq!(session["closed"], "quit");
-    for line in server.errors().lines() {
+    for line in server.stop_and_read().lines() {
         serde_json::from_str::<serde_json::Value>(line).unwrap();
     }
 }
@@ -120,11 +120,9 @@ fn other_protocols_on_the_port_are_a_line_each() {
 #[test]
 fn a_level_silences() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = launch(dir.path()).set("server.log_level=error").start();
+    let server = launch(dir.path()).set("server.log_level=error").start();
     visit(&server);
-    common::signal(&server.child, libc::SIGTERM);
-    assert_eq!(server.ended(LIMIT), Some(0));
-    assert_eq!(server.errors(), "");
+    assert_eq!(server.stop_and_read(), "");
 }
 
 /// RUST_LOG wins over the key, both ways.
@@ -133,15 +131,8 @@ fn the_variable_wins_over_the_key() {
     for (key, variable, starts) in [("info", "error", false), ("error", "info", true)] {
         let dir = tempfile::tempdir().unwrap();
         let launch = launch(dir.path()).set(&format!("server.log_level={key}"));
-        let mut command = launch.command("serve");
-        command.env("RUST_LOG", variable).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // The first-run text is complete once it says where to read on.
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(out.any(|line| line.unwrap().contains("tail -f")) || out.next().is_none());
-        common::signal(&child, libc::SIGTERM);
-        let said = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
-        assert_eq!(said.contains("started"), starts, "{key} {variable}: {said}");
+        let said = launch.variable("RUST_LOG", variable).start().stop_and_read();
+        assert_eq!(said.contains("INFO  started"), starts, "{key} {variable}: {said}");
     }
 }
 
@@ -191,5 +182,5 @@ fn a_stderr_that_nobody_reads_stops_no_mail() {
     });
     assert!(sent > 0);
     common::signal(&child, libc::SIGTERM);
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(common::ended(&mut child, LIMIT), Some(0));
 }

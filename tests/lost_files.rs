@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Launch, MAILRACE, Server, body, eventually, id_of, segments};
+use common::{Launch, MAILRACE, Server, body, eventually, segments};
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(MAILRACE).args(arguments).arg("--dir").arg(dir).output().expect("it runs")
@@ -25,9 +25,16 @@ fn out(output: &Output) -> String {
 }
 
 fn send(server: &Server, count: u64) -> Vec<String> {
-    let mut client = server.client();
-    client.ehlo();
-    (0..count).map(|seed| id_of(&client.bdat(&body(seed, 2_000)))).collect()
+    common::send(server, count, 2_000)
+}
+
+/// With an exporter that takes all.
+fn exporting(dir: &Path) -> Launch {
+    Launch::new(dir)
+        .set("server.shards=1")
+        .set("log.segment_size=16MiB")
+        .set("export.0.name=hole")
+        .set("export.0.type=blackhole")
 }
 
 /// Two sealed segments of 5 records each: one left by a kill, one by a stop.
@@ -36,9 +43,9 @@ fn sealed(dir: &Path) -> Vec<PathBuf> {
     send(&server, 5);
     server.kill();
     let server = Server::start(dir);
-    assert!(!server.errors().contains("ERROR"), "a kill is no loss: {}", server.errors());
     send(&server, 5);
-    assert_eq!(server.stop(), Some(0));
+    let said = server.stop_and_read();
+    assert!(!said.contains("ERROR"), "a kill is no loss: {said}");
     let mut segments = segments(dir);
     // What was made ready and not used is still there.
     segments.truncate(segments.len() - 1);
@@ -55,20 +62,17 @@ fn a_lost_front_segment_is_reported_everywhere() {
     let verified = run(dir.path(), &["log", "verify"]);
     assert_eq!(verified.status.code(), Some(3), "{}", out(&verified));
     assert!(out(&verified).contains("is missing, and with it records 0..5"), "{}", out(&verified));
-    let server = Launch::new(dir.path())
-        .set("server.shards=1")
-        .set("log.segment_size=16MiB")
-        .set("export.0.name=hole")
-        .set("export.0.type=blackhole")
-        .start();
+    let server = exporting(dir.path()).start();
     let lost = "is missing, and with it records 0..5";
-    assert!(server.errors().contains(lost), "{}", server.errors());
+    server.says(lost);
     let (status, text) = server.page("/readyz");
     assert_eq!(status, 200, "new mail is safe: {text}");
     assert!(text.starts_with("ready, degraded\n") && text.contains(lost), "{text}");
     assert!(server.page("/v1/status").1.contains(lost));
     assert_eq!(server.metric("mailrace_log_faulty_segments", &["missing"]), 1.0);
     assert_eq!(server.metric("mailrace_log_faulty_segments", &["truncated"]), 0.0);
+    let lost = ["stage=\"recovery\""];
+    assert_eq!(server.metric("mailrace_log_corrupt_records_total", &lost), 5.0);
     // It serves, and the exporter goes on.
     let ids = send(&server, 3);
     assert_eq!(server.get(&ids[2]), body(2, 2_000));
@@ -90,18 +94,15 @@ fn a_lost_front_segment_is_reported_everywhere() {
     assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
     let server = Server::start(dir.path());
     assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
-    assert!(!server.errors().contains("ERROR"), "{}", server.errors());
+    let said = server.stop_and_read();
+    assert!(!said.contains("ERROR"), "{said}");
 }
 
 /// Everything of a shard is lost but where the exporter was: no offset is given out twice.
 #[test]
 fn an_offset_that_was_exported_is_never_given_out_again() {
     let dir = tempfile::tempdir().unwrap();
-    let launch = Launch::new(dir.path())
-        .set("server.shards=1")
-        .set("log.segment_size=16MiB")
-        .set("export.0.name=hole")
-        .set("export.0.type=blackhole");
+    let launch = exporting(dir.path());
     let server = launch.start();
     send(&server, 5);
     let delivered = ["exporter=\"hole\"", "result=\"delivered\""];
@@ -111,7 +112,7 @@ fn an_offset_that_was_exported_is_never_given_out_again() {
     assert_eq!(server.stop(), Some(0), "the offset is committed");
     fs::remove_dir_all(dir.path().join("shard-000")).unwrap();
     let server = launch.start();
-    assert!(server.errors().contains("records 0..5 are missing"), "{}", server.errors());
+    server.says("records 0..5 are missing");
     assert!(server.page("/readyz").1.contains("records 0..5 are missing"));
     let id: mailrace::log::RecordId = send(&server, 1)[0].parse().unwrap();
     assert_eq!(id.offset.get(), 5, "the next offset");
@@ -122,9 +123,7 @@ fn an_offset_that_was_exported_is_never_given_out_again() {
     assert_eq!(server.stop(), Some(0));
     fs::remove_file(dir.path().join("groups/hole/shard-000.offset")).unwrap();
     let server = launch.set("export.0.start=end").start();
-    eventually("it is said", Duration::from_secs(20), || {
-        server.errors().contains("the offset file is missing or damaged")
-    });
+    server.says("the offset file is missing or damaged");
     eventually("it is delivered again", Duration::from_secs(20), || {
         server.metric("mailrace_export_records_total", &delivered) == 1.0
     });
@@ -143,7 +142,8 @@ fn what_was_pruned_is_not_missed() {
     assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
     let server = Server::start(dir.path());
     assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
-    assert!(!server.errors().contains("ERROR"), "{}", server.errors());
+    let said = server.heard();
+    assert!(!said.contains("ERROR"), "{said}");
     // Beside a running server what is recent stays, unless the server says that nothing of mail that
     // is being received is in it.
     let told = out(&run(dir.path(), &["log", "prune", "--before", "end"]));
@@ -216,14 +216,10 @@ fn a_lost_node_file_is_written_again_by_adopt() {
 fn files_of_a_directory_that_others_may_enter_are_private() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let launch = Launch::new(dir.path())
-        .set("server.shards=1")
-        .set("log.segment_size=16MiB")
-        .set("export.0.name=hole")
-        .set("export.0.type=blackhole");
+    let launch = exporting(dir.path());
     let server = launch.start();
     send(&server, 3);
-    assert!(server.errors().contains("chmod 700"), "{}", server.errors());
+    server.says("chmod 700");
     let mut open = Vec::new();
     let mut seen = 0;
     let mut dirs = vec![dir.path().to_owned()];

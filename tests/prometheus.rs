@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use common::{Server, body, eventually, id_of, machine::has, succeeded};
+use common::{
+    Server, body, eventually, id_of,
+    machine::{has, promtool},
+};
 
 /// What exists of the documented metrics: those of TLS, policy, retention, consumer groups, exporters
 /// and reload come with them.
@@ -149,25 +152,10 @@ fn readiness_ends_with_the_drain() {
 
 #[test]
 fn promtool_has_nothing_to_say() {
-    if !has("promtool") {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_with(dir.path(), &["server.shards=2"]);
     send(&server, 5);
-    let (_, text) = server.page("/metrics");
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let told = [&output.stdout[..], &output.stderr[..]].concat();
-    assert_eq!(String::from_utf8_lossy(&told), "");
-    succeeded("promtool check metrics", output);
+    promtool(&server.page("/metrics").1);
 }
 
 #[test]
@@ -216,6 +204,7 @@ fn prometheus_scrapes_what_was_sent() {
     eventually("it is down", Duration::from_secs(20), || prometheus.value("up") == Some(0.0));
 }
 
+/// Over four sessions.
 fn send(server: &Server, count: u64) {
     for session in 0..4 {
         let mut client = server.client();

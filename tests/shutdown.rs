@@ -171,14 +171,13 @@ fn mail_is_taken_in_the_lead(server: &Server, before: &mut Client) -> Vec<String
 #[test]
 fn the_ports_stay_open_for_the_lead() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut server, mut client) = leading(dir.path(), "3s");
+    let (mut server, mut client) = leading(dir.path(), "6s");
     let began = Instant::now();
     signal(&server.child, libc::SIGTERM);
     let ids = mail_is_taken_in_the_lead(&server, &mut client);
-    assert!(began.elapsed() < Duration::from_millis(2_500), "slow machine: {:?}", began.elapsed());
     let reply = client.reply();
     assert!(reply.starts_with("421 4.3.2 "), "{reply}");
-    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
     assert_eq!(server.ended(SOON), Some(0));
     for (id, seed) in ids.iter().zip([1, 2]) {
         assert_eq!(server.get(id), body(seed, 500));

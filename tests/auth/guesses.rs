@@ -66,7 +66,8 @@ fn g9_guessing() {
         failed.captures_iter(&errors).filter(|found| &found["host"] == "127.0.0.1").count()
     };
     eventually("each has its line", Duration::from_secs(10), || lines() >= 5);
-    let errors = case.server.errors();
+    let Case { server, dir: _dir } = case;
+    let errors = server.stop_and_read();
     assert!(errors.contains(USER), "who it claimed to be: {errors}");
     assert!(!errors.contains("guess") && !errors.contains(PASSWORD), "no secrets: {errors}");
 }

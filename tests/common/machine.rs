@@ -2,11 +2,11 @@
 
 use std::{
     ffi::CString,
-    io,
+    io::{self, Write as _},
     net::SocketAddr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -128,6 +128,37 @@ pub fn run(program: &str, arguments: &[&str]) {
     super::succeeded(program, output);
 }
 
+/// Has promtool look at a page of metrics; it must have nothing to say.
+#[track_caller]
+pub fn promtool(page: &str) {
+    if !has("promtool") {
+        return;
+    }
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().expect("piped").write_all(page.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    assert_eq!(String::from_utf8_lossy(&said), "");
+    super::succeeded("promtool check metrics", output);
+}
+
+/// Gives this thread, and the processes that it starts, a file in the place of `/etc/hosts`.
+pub fn own_hosts(lines: &str) {
+    private_mounts();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), lines).unwrap();
+    run("mount", &["--bind", &file.path().display().to_string(), "/etc/hosts"]);
+}
+
+/// A mount namespace of this thread's own.
+fn private_mounts() {
+    // SAFETY: this thread alone leaves the namespace of the others.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "a mount namespace");
+    run("mount", &["--make-rprivate", "/"]);
+}
+
 /// A small file system of this thread's own, and of the processes and threads it starts: in a
 /// mount namespace that goes away with them, so nothing is left behind however a test ends.
 pub struct SmallDisk {
@@ -161,9 +192,7 @@ impl SmallDisk {
     }
 
     fn namespace() -> Self {
-        // SAFETY: this thread alone leaves the namespace of the others.
-        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "a mount namespace");
-        run("mount", &["--make-rprivate", "/"]);
+        private_mounts();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         std::fs::create_dir(&path).unwrap();

@@ -14,7 +14,7 @@ mod server;
 pub use {
     client::{Client, stuffed},
     messages::{body, bulk, id_of, read_bulk},
-    server::{Failure, Launch, MAILRACE, Server, ended, signal, without_settings},
+    server::{Failure, Launch, MAILRACE, Server, ended, signal, troubles, without_settings},
 };
 
 use std::{
@@ -35,6 +35,13 @@ impl Drop for Raise<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Sends so many messages of about so many bytes over one session; their ids.
+pub fn send(server: &Server, count: u64, bytes: usize) -> Vec<String> {
+    let mut client = server.client();
+    client.ehlo();
+    (0..count).map(|seed| id_of(&client.bdat(&body(seed, bytes)))).collect()
 }
 
 /// Runs `mailrace log ...` over a data directory and returns what it printed.

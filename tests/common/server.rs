@@ -7,7 +7,11 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -23,6 +27,7 @@ pub struct Launch {
     dir: PathBuf,
     file: Option<PathBuf>,
     settings: Vec<String>,
+    variables: Vec<(String, String)>,
     limits: Vec<(machine::Resource, u64)>,
     user: Option<u32>,
 }
@@ -50,6 +55,7 @@ impl Launch {
             dir: dir.to_owned(),
             file: None,
             settings: Vec::new(),
+            variables: Vec::new(),
             limits: Vec::new(),
             user: None,
         }
@@ -63,6 +69,12 @@ impl Launch {
 
     pub fn set(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// With a variable in its environment.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -102,6 +114,7 @@ impl Launch {
             command.args(["--set", setting]);
         }
         without_settings(&mut command);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             // Changing the user as root clears the groups and drops every capability.
             command.uid(user).gid(user);
@@ -177,7 +190,8 @@ impl Launch {
             greeting.push('\n');
         }
         let (smtp, admin) = (smtp.expect("seen"), admin.expect("seen"));
-        Ok(Server { child, smtp, lmtp, admin, dir: self.dir.clone(), greeting, errors })
+        let (dir, hearing) = (self.dir.clone(), Some(hearing));
+        Ok(Server { child, smtp, lmtp, admin, dir, greeting, errors, hearing })
     }
 
     /// Starts it without waiting for anything.
@@ -199,6 +213,7 @@ pub struct Server {
     /// The first-run text as far as the addresses.
     pub greeting: String,
     errors: Arc<Mutex<String>>,
+    hearing: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -219,14 +234,8 @@ impl Server {
         eventually(text, Duration::from_secs(10), || self.errors().contains(text));
     }
 
-    /// Warnings and errors in the log so far.
-    pub fn troubles(&self) -> String {
-        let errors = self.errors();
-        let trouble = |line: &&str| [" WARN ", " ERROR "].iter().any(|level| line.contains(level));
-        errors.lines().filter(trouble).collect()
-    }
-
-    /// What it has said on stderr so far.
+    /// What it has said on stderr so far. Its lines come a moment after what they report: what is
+    /// not there may still come, unless the server has ended or [`Server::heard`] waited for it.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap().clone()
     }
@@ -238,10 +247,34 @@ impl Server {
         self.ended(STOPPED)
     }
 
-    /// The exit code of a server that was told to end.
+    /// SIGTERM, and all that it said on stderr.
+    #[track_caller]
+    pub fn stop_and_read(mut self) -> String {
+        signal(&self.child, libc::SIGTERM);
+        assert_eq!(self.ended(STOPPED), Some(0));
+        self.errors()
+    }
+
+    /// The exit code of a server that was told to end; what it said is complete then.
     #[track_caller]
     pub fn ended(&mut self, limit: Duration) -> Option<i32> {
-        ended(&mut self.child, limit)
+        let code = ended(&mut self.child, limit);
+        if let Some(hearing) = self.hearing.take() {
+            hearing.join().expect("it only reads");
+        }
+        code
+    }
+
+    /// What it has said on stderr, all up to this moment: a session of its own was logged meanwhile.
+    #[track_caller]
+    pub fn heard(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("mark-{}.test", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut client = self.client();
+        client.say(&format!("EHLO {name}"));
+        client.say("QUIT");
+        self.says(&format!(" helo={name} "));
+        self.errors()
     }
 
     /// SIGKILL.
@@ -311,6 +344,12 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Warnings and errors among the lines of a log.
+pub fn troubles(log: &str) -> String {
+    let trouble = |line: &&str| [" WARN ", " ERROR "].iter().any(|level| line.contains(level));
+    log.lines().filter(trouble).collect()
 }
 
 /// Longest that a server may take to end once it was told to: its clients are gone by then.

@@ -518,9 +518,9 @@ fn nonsense_is_a_usage_error() {
 
 #[test]
 fn a_server_that_is_not_there_is_told() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = common::machine::closed_port();
     let started = Instant::now();
-    let (output, _) = outcome(address, &["-z", "1s"]);
+    let (output, _) = outcome(nobody.address, &["-z", "1s"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("refused"));
     assert!(started.elapsed() < Duration::from_secs(5));

@@ -58,9 +58,9 @@ fn threads_share_the_rate_and_measure_together() {
 
 #[test]
 fn threads_give_up_together() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = common::machine::closed_port();
     let started = Instant::now();
-    let (output, _) = outcome(address, &["-z", "1s", "--threads", "4"]);
+    let (output, _) = outcome(nobody.address, &["-z", "1s", "--threads", "4"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("refused"));
     assert!(started.elapsed() < Duration::from_secs(5));

@@ -6,7 +6,7 @@ use std::{
     os::fd::{FromRawFd, OwnedFd},
 };
 
-use super::{common::machine::has, *};
+use super::{common::machine::promtool, *};
 
 /// Both ends of a pseudo terminal: the user's, the program's.
 fn terminal() -> (OwnedFd, OwnedFd) {
@@ -160,18 +160,5 @@ fn metrics_are_served_while_it_runs() {
     assert_eq!(value(&page, "mailrace_bench_messages_failed_total"), 0.0);
     assert!(value(&page, "mailrace_bench_connections_total") >= 4.0);
     assert!(value(&page, "mailrace_bench_acked_bytes_total") >= 10_240.0);
-    if has("promtool") {
-        let mut promtool = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
-        let output = promtool.wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
-        assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
-    }
+    promtool(&page);
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{Move, Moves, Scrape, moved};
-use crate::common::{Launch, Server, body, eventually, id_of, machine, segments, signal};
+use crate::common::{Launch, eventually, machine, segments, send, signal};
 
 pub const MOVES: Moves = &[
     ("export_records_total", "result", &["delivered", "retried", "dead_lettered", "filtered"]),
@@ -95,14 +95,6 @@ fn answer(stream: TcpStream, script: &Mutex<VecDeque<u16>>) -> Option<()> {
             _ => 200,
         };
         write!(reader.get_mut(), "HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n").ok()?;
-    }
-}
-
-fn send(server: &Server, count: u64, bytes: usize) {
-    let mut client = server.client();
-    client.ehlo();
-    for seed in 0..count {
-        id_of(&client.bdat(&body(seed, bytes)));
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Moves;
-use crate::common::{Launch, Server, body, id_of, machine, segments};
+use crate::common::{Launch, Server, machine, segments, send};
 
 pub const MOVES: Moves = &[
     (
@@ -34,14 +34,6 @@ fn start(dir: &Path) -> Server {
     Launch::new(dir).set("server.shards=1").set("log.segment_size=1MiB").start()
 }
 
-fn send(server: &Server, count: u64) {
-    let mut client = server.client();
-    client.ehlo();
-    for seed in 0..count {
-        id_of(&client.bdat(&body(seed, 2_000)));
-    }
-}
-
 /// A log of so many sealed segments with so many records each, of this node or one of its own.
 fn log(dir: &Path, node: Option<&Path>, count: u32, records: u64) -> Vec<PathBuf> {
     fs::create_dir_all(dir).unwrap();
@@ -50,7 +42,7 @@ fn log(dir: &Path, node: Option<&Path>, count: u32, records: u64) -> Vec<PathBuf
     }
     for _ in 0..count {
         let server = start(dir);
-        send(&server, records);
+        send(&server, records, 2_000);
         assert_eq!(server.stop(), Some(0));
     }
     let mut found = segments(dir);
@@ -128,7 +120,7 @@ fn each_kind_of_fault_is_counted_at_the_start() {
 fn records_that_recovery_finds_damaged_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path());
-    send(&server, 5);
+    send(&server, 5, 2_000);
     server.kill();
     let mut there = segments(dir.path());
     there.retain(|path| has_records(path));

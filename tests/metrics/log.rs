@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Move, Moves, Scrape, moved};
-use crate::common::{Client, Launch, Server, body, eventually, id_of, log_command, segments};
+use crate::common::{Client, Launch, Server, body, eventually, log_command, segments, send};
 
 pub const MOVES: Moves = &[
     ("log_appended_records_total", "", &[]),
@@ -31,14 +31,6 @@ fn launch(dir: &Path) -> Launch {
         .set("server.shards=1")
         .set("log.segment_size=1MiB")
         .set("log.retention.retain_after_export=0s")
-}
-
-fn send(server: &Server, count: u64, bytes: usize) {
-    let mut client = server.client();
-    client.ehlo();
-    for seed in 0..count {
-        id_of(&client.bdat(&body(seed, bytes)));
-    }
 }
 
 fn deleted(server: &Server, reason: &str) -> f64 {

@@ -3,12 +3,11 @@
 use std::{
     fs,
     io::Write,
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use super::{Move, Moves, Scrape, moved};
-use crate::common::{Client, Launch, body, id_of, signal, succeeded};
+use crate::common::{Client, Launch, body, id_of, signal};
 
 /// Under load.
 pub const LIVE: Moves = &[
@@ -42,21 +41,6 @@ pub const LATE: Moves = &[
     ("process_virtual_memory_bytes", "", &[]),
     ("server_diagnostics_total", "level", &["warning"]),
 ];
-
-pub fn promtool(text: &str) {
-    let mut child = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [&output.stdout[..], &output.stderr[..]].concat();
-    assert_eq!(String::from_utf8_lossy(&said), "");
-    succeeded("promtool check metrics", output);
-}
 
 /// Beats of each 5 ms, whether anybody scrapes or not.
 #[test]
