@@ -41,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the end of the process waits for the last lines to be taken.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Octets of a value of one field; the rest is cut off.
+/// Octets of a message, and of a value of one field; the rest is cut off.
 const VALUE_BYTES_MAX: usize = 2_048;
 
 /// Libraries that say of each connection and attempt what the exporters say with their names, once.
@@ -178,9 +178,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             _ => {}
         }
         let now = format_time_micros(unix_micros());
-        let mut line = Line { json: self.json, message: String::new(), fields: String::new() };
-        event.record(&mut line);
-        let line = line.whole(&now, level);
+        let line = Line::of(event, self.json).whole(&now, level);
         // Counted ahead of the queue, so that who flushes next waits for this line too.
         self.progress.queued.fetch_add(1, Ordering::AcqRel);
         if self.sender.try_send(line).is_err() {
@@ -198,6 +196,12 @@ struct Line {
 }
 
 impl Line {
+    fn of(event: &Event<'_>, json: bool) -> Self {
+        let mut line = Self { json, message: String::new(), fields: String::new() };
+        event.record(&mut line);
+        line
+    }
+
     fn whole(self, now: &str, level: Level) -> String {
         let Self { json, message, fields } = self;
         let mut line = String::with_capacity(64 + message.len() + fields.len());
@@ -211,7 +215,7 @@ impl Line {
             }
             false => {
                 let _ = write!(line, "{now} {level:<5} ");
-                escape(&mut line, &message);
+                message.chars().for_each(|char| shown(&mut line, char));
                 writeln!(line, "{fields}")
             }
         };
@@ -226,15 +230,11 @@ impl Line {
     }
 
     fn text(&mut self, field: &Field, text: &str) {
+        let text = &text[..text.floor_char_boundary(VALUE_BYTES_MAX)];
         if field.name() == "message" {
             text.clone_into(&mut self.message);
             return;
         }
-        let mut end = text.len().min(VALUE_BYTES_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let text = &text[..end];
         self.name(field);
         let bare = |octet: u8| octet.is_ascii_graphic() && !matches!(octet, b'"' | b'\\' | b'=');
         match !self.json && !text.is_empty() && text.bytes().all(bare) {
@@ -279,27 +279,29 @@ impl Visit for Line {
     }
 }
 
+/// A JSON string.
 fn quote(line: &mut String, text: &str) {
     line.push('"');
-    escape(line, text);
+    for char in text.chars() {
+        if matches!(char, '"' | '\\') {
+            line.push('\\');
+        }
+        shown(line, char);
+    }
     line.push('"');
 }
 
-/// As in a JSON string. So is everything that could end a line, move the cursor of a terminal or
-/// turn the direction of what follows.
-fn escape(line: &mut String, text: &str) {
-    for char in text.chars() {
-        match char {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            _ if char.is_control() || moves(char) => {
-                let _ = write!(line, "\\u{:04x}", u32::from(char));
-            }
-            _ => line.push(char),
+/// As in a JSON string where it could end the line, move the cursor of a terminal or turn the
+/// direction of what follows; else as it is.
+fn shown(line: &mut String, char: char) {
+    match char {
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        _ if char.is_control() || moves(char) => {
+            let _ = write!(line, "\\u{:04x}", u32::from(char));
         }
+        _ => line.push(char),
     }
 }
 
@@ -311,9 +313,11 @@ fn moves(char: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
-    fn shown(text: &str) -> String {
+    fn quoted(text: &str) -> String {
         let mut line = String::new();
         quote(&mut line, text);
         line
@@ -323,11 +327,45 @@ mod tests {
     #[test]
     fn what_could_end_a_line_or_move_a_cursor_is_escaped() {
         assert_eq!(
-            shown("a\r\nb\t\u{1b}[2J\u{2028}\u{85}\u{202e}\"\\é"),
+            quoted("a\r\nb\t\u{1b}[2J\u{2028}\u{85}\u{202e}\"\\é"),
             r#""a\r\nb\t\u001b[2J\u2028\u0085\u202e\"\\é""#
         );
-        let read: String = serde_json::from_str(&shown("\u{7f}\0\n\u{feff}")).unwrap();
+        let read: String = serde_json::from_str(&quoted("\u{7f}\0\n\u{feff}")).unwrap();
         assert_eq!(read, "\u{7f}\0\n\u{feff}");
+    }
+
+    /// A line of text is for people: what quotes a name or a path stays as it was said.
+    #[test]
+    fn quotes_and_backslashes_are_escaped_in_values_only() {
+        let (message, value) = ("log.sync = \"none\" in C:\\x\n", "\"a\\b\"@c d");
+        let line = |json| {
+            let lines = Arc::new(Mutex::new(Vec::new()));
+            let subscriber =
+                tracing_subscriber::registry().with(Kept { json, lines: lines.clone() });
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(value, bare = "x", "{message}");
+                tracing::warn!("{}", "é".repeat(5_000));
+            });
+            let lines = lines.lock().unwrap();
+            // Cut where a character begins.
+            assert_eq!(lines[1].matches('é').count(), VALUE_BYTES_MAX / 2, "{}", lines[1]);
+            lines[0].clone()
+        };
+        let said = r#"NOW WARN  log.sync = "none" in C:\x\n value="\"a\\b\"@c d" bare=x"#;
+        assert_eq!(line(false), format!("{said}\n"));
+        let read: serde_json::Value = serde_json::from_str(&line(true)).unwrap();
+        assert_eq!((&read["message"], &read["value"]), (&message.into(), &value.into()));
+    }
+
+    struct Kept {
+        json: bool,
+        lines: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl<S: Subscriber> Layer<S> for Kept {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.lines.lock().unwrap().push(Line::of(event, self.json).whole("NOW", Level::WARN));
+        }
     }
 
     #[test]
