@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
-    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, format_duration},
+    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode},
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskState, DnsMetrics, ExportMetrics, Published},
@@ -300,15 +300,11 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     });
     ready.set_draining();
     let stopping = Instant::now();
-    tracing::info!(lead_seconds = lead.as_secs(), "draining");
-    if !lead.is_zero() {
-        let lead = format_duration(lead);
-        tracing::info!("draining: not ready from now on; the ports close in {lead}");
-    }
-    out.lead(lead, || {
+    tracing::info!(lead_seconds = lead.as_secs_f64(), "draining");
+    let enough = out.lead(lead, || {
         housekeeping();
     });
-    out.finish();
+    out.finish(enough);
     let mut failed = None;
     for shard in shards {
         if let Err(error) = shard.join() {

@@ -184,6 +184,68 @@ fn the_ports_stay_open_for_the_lead() {
     }
 }
 
+/// Two signals that come together are as good as one after the other.
+#[test]
+fn two_signals_at_once_end_the_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let mut client = server.client();
+    client.ehlo();
+    client.begin_data();
+    client.send(b"Subject: never ends\r\n");
+    eventually("the octets arrive", SOON, || {
+        server.metric("mailrace_shard_inflight_bytes", &[]) > 0.0
+    });
+    let began = Instant::now();
+    // Two of a kind might be delivered as one.
+    signal(&server.child, libc::SIGTERM);
+    signal(&server.child, libc::SIGINT);
+    let reply = client.reply();
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert_eq!(server.ended(SOON), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// `serve --help`: each further signal ends the wait under way, first the lead, then that for
+/// transactions.
+#[test]
+fn each_further_signal_ends_a_wait() {
+    let help = std::process::Command::new(common::MAILRACE).args(["serve", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words =
+        "Each further one ends the wait under way: first the lead, then that for transactions";
+    assert!(help.contains(words), "{help}");
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, mut client) = leading(dir.path(), "1h");
+    client.begin_data();
+    client.send(b"Subject: never ends\r\n");
+    let began = Instant::now();
+    signal(&server.child, libc::SIGTERM);
+    eventually("it is no longer ready", SOON, || server.page("/readyz").0 == 503);
+    assert!(!refused(&server), "the ports are open");
+    signal(&server.child, libc::SIGTERM);
+    eventually("new connections are refused", SOON, || refused(&server));
+    assert_eq!(server.child.try_wait().unwrap(), None, "it waits for the message");
+    signal(&server.child, libc::SIGTERM);
+    let reply = client.reply();
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert_eq!(server.ended(SOON), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// A lead of less than a second is none that is left out; one line says it.
+#[test]
+fn the_lead_is_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, client) = leading(dir.path(), "500ms");
+    drop(client);
+    signal(&server.child, libc::SIGTERM);
+    assert_eq!(server.ended(SOON), Some(0));
+    server.says("draining lead_seconds=0.5\n");
+    assert_eq!(server.errors().matches(" INFO  draining").count(), 1, "{}", server.errors());
+}
+
 /// A second signal ends the lead, not the message in progress.
 #[test]
 fn a_second_signal_ends_the_lead() {

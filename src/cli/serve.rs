@@ -8,7 +8,9 @@ use std::process::ExitCode;
 /// What signals do, for `serve --help`.
 pub(super) const SIGNALS: &str = "\
 Signals:
-  TERM, INT, PWR  Stop: finish transactions in progress, then end; a second one does not wait
+  TERM, INT, PWR  Stop: close the ports after server.drain.lead, finish transactions in progress
+                  within 30 s, then end. Each further one ends the wait under way: first the
+                  lead, then that for transactions
   HUP             Reload the configuration
   QUIT, KILL      End at once; no acknowledged message is lost
   USR1, USR2, ALRM, VTALRM, PROF, IO, XFSZ, PIPE are ignored

@@ -4,6 +4,9 @@
 //!   SIGTERM, POST /v1/drain --> lead: mail is taken, balancers look elsewhere
 //!        --> drain (D16): no new session; messages in progress have 30 s --> end of the process
 //! ```
+//!
+//! Each signal after the first ends the wait under way: the lead, then that for messages in
+//! progress.
 
 use std::{
     sync::Arc,
@@ -37,28 +40,29 @@ impl Drain<'_> {
     }
 
     /// Waits while the ports are still open. A second signal ends the wait, and so does the end of
-    /// a shard.
-    pub(super) fn lead(&self, lead: Duration, mut meanwhile: impl FnMut()) {
+    /// a shard. Returns after how many signals messages in progress are not waited for.
+    pub(super) fn lead(&self, lead: Duration, mut meanwhile: impl FnMut()) -> usize {
         let until = Instant::now() + lead;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             self.asked(left);
             let failed = self.shards.iter().any(|shard| shard.is_finished());
-            if left.is_zero() || failed || self.stop.count() >= 2 {
-                return;
+            if left.is_zero() || failed {
+                return 2;
+            }
+            if self.stop.count() >= 2 {
+                return 3;
             }
             meanwhile();
             std::thread::sleep(LOOK_EVERY.min(left));
         }
     }
 
-    /// Has every shard drain, and waits for it. A signal more than it took to come here ends the
-    /// wait for messages in progress: whoever gave it does not want to wait.
-    pub(super) fn finish(&self) {
+    /// Has every shard drain, and waits for it; for messages in progress until there were `enough`
+    /// signals. A drain that the API began had none yet: the SIGTERM of a service manager may
+    /// follow, and counts as the first.
+    pub(super) fn finish(&self, enough: usize) {
         self.shards.iter().for_each(|shard| shard.ask_to_drain());
-        // One that asked by the API gave no signal yet: the usual SIGTERM of whoever manages the
-        // service may follow, and is no second wish.
-        let enough = self.stop.count().max(1) + 1;
         while !self.shards.iter().all(|shard| shard.is_finished()) {
             self.asked(Duration::ZERO);
             if self.stop.count() >= enough {
