@@ -120,7 +120,7 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
         let usage = watch.map(server::Watch::finish);
         let outcome = outcome?;
         let mut report = Report::new(options, &outcome);
-        report.server = usage.and_then(|usage| usage.within(&outcome));
+        report.server = usage.and_then(|usage| usage.within(outcome.started, outcome.seconds));
         if let Some(consumer) = consumer {
             report.tell_seen(&consumer.finish(&outcome.measure)?);
         }
@@ -130,6 +130,9 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
     if let (Some(dir), Some(ledger)) = (&args.log_dir, &outcome.measure.ledger) {
         report.verify = Some(verify(dir, &mail, ledger)?);
     }
+    let passed = options.fail_if.iter().filter(|condition| condition.holds(&report));
+    let passed: Vec<String> = passed.map(|condition| format!("--fail-if {condition}")).collect();
+    report.failed.extend(passed);
     if let Some(path) = &args.save {
         write_file(path, &json(&report)?)?;
     }

@@ -3,8 +3,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
@@ -12,7 +11,6 @@ use std::{
 };
 
 use super::{
-    engine::Outcome,
     mail::Mail,
     options::Options,
     report::{ServerSample, ServerUsage},
@@ -55,9 +53,7 @@ impl Server {
     /// somebody whose descriptors we may not see.
     pub(super) fn find(address: &Address) -> Option<Self> {
         let inodes = match address {
-            Address::Tcp(address) => {
-                is_local(address.ip()).then(|| listening_tcp(address.port()))?
-            }
+            Address::Tcp(address) => is_local(address.ip()).then(|| listening_tcp(*address))?,
             Address::Unix(path) => listening_unix(path),
         };
         let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
@@ -107,26 +103,30 @@ impl Watch {
 }
 
 impl Samples {
-    /// What was used in the measured window; `None` where it was too short for a sample.
-    pub(super) fn within(&self, outcome: &Outcome) -> Option<ServerUsage> {
+    /// What was used in a window that starts at so many seconds; `None` where it was too short for a
+    /// sample.
+    pub(super) fn within(&self, started: f64, length: f64) -> Option<ServerUsage> {
         let mut samples = Vec::new();
+        // The window begins and ends between two looks: each counts for its part within.
+        let (mut used, mut covered) = (0.0, 0.0);
         for pair in self.samples.windows(2) {
             let (&(from, before, _), &(to, after, resident)) = (&pair[0], &pair[1]);
-            let seconds = to - outcome.started;
-            if to > from && seconds > 0.0 && seconds <= outcome.seconds + SAMPLE_EVERY.as_secs_f64()
-            {
+            let within = to.min(started + length) - from.max(started);
+            if within > 0.0 {
                 let cpu = (after - before) / (to - from);
+                used += cpu * within;
+                covered += within;
+                let seconds = to - started;
                 samples.push(ServerSample { seconds, cpu, resident_bytes: resident });
             }
         }
         if samples.is_empty() {
             return None;
         }
-        let count = samples.len() as f64;
         Some(ServerUsage {
             pid: self.server.pid,
             name: self.server.name.clone(),
-            cpu_mean: samples.iter().map(|sample| sample.cpu).sum::<f64>() / count,
+            cpu_mean: used / covered,
             resident_bytes_max: samples.iter().map(|one| one.resident_bytes).max().unwrap_or(0),
             samples,
         })
@@ -152,23 +152,46 @@ fn is_local(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Inodes of listening sockets with that port. /proc/net/tcp: `sl local remote st ... inode`.
-fn listening_tcp(port: u16) -> Vec<String> {
-    let mut inodes = Vec::new();
+/// Inodes of the sockets that connections to this address come to: those that listen on it, else
+/// those that listen on every address. /proc/net/tcp: `sl local remote st ... inode`.
+fn listening_tcp(target: SocketAddr) -> Vec<String> {
+    let (mut on_it, mut on_all) = (Vec::new(), Vec::new());
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let table = fs::read_to_string(path).unwrap_or_default();
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let [_, local, _, state, ..] = fields[..] else { continue };
-            let is_ours = local
-                .rsplit_once(':')
-                .is_some_and(|(_, found)| u16::from_str_radix(found, 16) == Ok(port));
-            if let (true, "0A", Some(inode)) = (is_ours, state, fields.get(9)) {
-                inodes.push((*inode).to_owned());
+            let (Some(local), "0A", Some(inode)) = (address(local), state, fields.get(9)) else {
+                continue;
+            };
+            // A socket of IPv6 may take connections of IPv4, never the other way.
+            let all = local.ip().is_unspecified() && (local.is_ipv6() || target.is_ipv4());
+            if local.port() != target.port() {
+                continue;
+            }
+            if local.ip().to_canonical() == target.ip().to_canonical() {
+                on_it.push((*inode).to_owned());
+            } else if all {
+                on_all.push((*inode).to_owned());
             }
         }
     }
-    inodes
+    if on_it.is_empty() { on_all } else { on_it }
+}
+
+/// As the kernel writes it: words of 32 bits in this machine's order, then the port.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let mut octets = Vec::new();
+    for at in (0..ip.len()).step_by(8) {
+        let word = u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?;
+        octets.extend(word.to_ne_bytes());
+    }
+    let ip = match octets.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),
+        _ => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?)),
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// The same of a path. /proc/net/unix: `Num RefCount Protocol Flags Type St Inode Path`.
@@ -183,8 +206,7 @@ fn listening_unix(path: &Path) -> Vec<String> {
 /// Says on stderr, before the load, how much the log of a server on this machine may grow.
 pub(super) fn announce(options: &Options, mail: &Mail, dir: Option<&Path>) {
     if let Some(words) = forecast(options, mail, dir) {
-        // Whoever started it may read no stderr; that is no reason to stop.
-        let _ = writeln!(io::stderr(), "mailrace bench: {words}");
+        crate::cli::complain!("mailrace bench: {words}");
     }
 }
 
@@ -245,5 +267,70 @@ mod tests {
         assert_eq!(Server::find(&Address::Unix(path)).unwrap().pid, std::process::id());
         // RFC 5737: not ours.
         assert!(Server::find(&Address::Tcp("192.0.2.1:25".parse().unwrap())).is_none());
+    }
+
+    /// Of two programs on one port of two addresses each is found by its own.
+    #[test]
+    fn sockets_are_found_by_their_whole_address() {
+        let inodes = |text: &str| listening_tcp(text.parse().unwrap());
+        let (one, two) = std::iter::repeat_with(|| TcpListener::bind("127.0.0.1:0").unwrap())
+            .find_map(|one| {
+                let port = one.local_addr().unwrap().port();
+                Some((one, TcpListener::bind(("127.0.0.2", port)).ok()?))
+            })
+            .unwrap();
+        let port = one.local_addr().unwrap().port();
+        let [first, second] = ["127.0.0.1", "127.0.0.2"].map(|ip| inodes(&format!("{ip}:{port}")));
+        assert!(first.len() == 1 && second.len() == 1 && first != second, "{first:?} {second:?}");
+        assert_eq!(inodes(&format!("127.0.0.3:{port}")), [""; 0]);
+        assert_eq!(inodes(&format!("[::1]:{port}")), [""; 0]);
+        drop((one, two));
+        let all = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = all.local_addr().unwrap().port();
+        assert_eq!(inodes(&format!("127.0.0.3:{port}")).len(), 1);
+        assert_eq!(inodes(&format!("[::1]:{port}")), [""; 0]);
+    }
+
+    #[test]
+    fn addresses_are_read_as_the_kernel_writes_them() {
+        let written = |octets: &[u8]| -> String {
+            let words = octets.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+            words.map(|word| format!("{word:08X}")).collect()
+        };
+        for text in ["127.0.0.1:25", "[::1]:2525", "[2001:db8::7]:65535", "0.0.0.0:1"] {
+            let wanted: SocketAddr = text.parse().unwrap();
+            let octets = match wanted.ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let line = format!("{}:{:04X}", written(&octets), wanted.port());
+            assert_eq!(address(&line), Some(wanted), "{line}");
+        }
+        for bad in ["", ":", "0100007F", "0100007F:", "01007F:0019", "\u{e9}100007:0019"] {
+            assert_eq!(address(bad), None, "{bad}");
+        }
+    }
+
+    /// Looks that lie partly outside of the window count for their part.
+    #[test]
+    fn the_mean_is_that_of_the_window() {
+        let server = Server { pid: 1, name: "x".to_owned() };
+        // Busy before the window, half busy in it, idle behind it.
+        let samples = vec![
+            (0.0, 0.0, 1 << 20),
+            (1.0, 1.0, 2 << 20),
+            (2.0, 1.5, 3 << 20),
+            (3.0, 2.0, 4 << 20),
+            (4.0, 2.0, 5 << 20),
+        ];
+        let samples = Samples { server, samples };
+        let usage = |started, seconds| samples.within(started, seconds);
+        // A tenth of the first second, and all of two.
+        let used = usage(0.9, 2.1).unwrap();
+        assert!((used.cpu_mean - 1.1 / 2.1).abs() < 1e-9, "{}", used.cpu_mean);
+        assert_eq!((used.samples.len(), used.resident_bytes_max), (3, 4 << 20));
+        let used = usage(1.0, 2.0).unwrap();
+        assert!((used.cpu_mean - 0.5).abs() < 1e-9 && used.samples.len() == 2, "{used:?}");
+        assert!(usage(4.5, 1.0).is_none());
     }
 }

@@ -70,6 +70,9 @@ pub(super) struct Report {
     pub(super) replies: BTreeMap<u16, u64>,
     pub(super) errors: Errors,
     pub(super) generator: Generator,
+    /// Thresholds of `--fail-if` that were passed, and why the run ended before its time.
+    #[serde(default)]
+    pub(super) failed: Vec<String>,
     /// `null` where it was not asked for.
     pub(super) verify: Option<Verify>,
     /// From the 250 to a consumer; `null` where it was not asked for.
@@ -345,6 +348,7 @@ impl Report {
                 samples: measure.samples.iter().cloned().collect(),
             },
             generator: generator(options, outcome),
+            failed: outcome.gave_up.iter().cloned().collect(),
             verify: None,
             e2e: None,
             scenario: outcome.tallies.clone(),
@@ -542,6 +546,7 @@ pub(super) mod tests {
                 valid: true,
                 invalid_because: Vec::new(),
             },
+            failed: Vec::new(),
             verify: None,
             e2e: None,
             scenario: None,
@@ -575,10 +580,12 @@ pub(super) mod tests {
     fn the_text_says_what_is_wrong() {
         let mut report = sample();
         report.generator.invalid_because = vec!["it was busy".to_owned()];
+        report.failed = vec!["--fail-if p99>1ms".to_owned()];
         report.verify = Some(Verify { found: 1_999, lost: 1, ..Verify::default() });
         assert!(!report.verify.as_ref().unwrap().holds());
         let text = text(&report);
         assert!(text.contains("INVALID    it was busy"), "{text}");
+        assert!(text.contains("FAILED     --fail-if p99>1ms\n"), "{text}");
         assert!(text.contains("verify: 1,999 found, 1 lost, 0 duplicated, 0 corrupt"), "{text}");
         assert!(text.contains("messages rejected 2"), "{text}");
         assert!(text.contains("3.6 M/h"), "{text}");

@@ -138,6 +138,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
             None => writeln!(out, " result     no rate that was tried keeps the threshold")?,
         }
     }
+    for reason in &report.failed {
+        writeln!(out, " FAILED     {reason}")?;
+    }
     for reason in &generator.invalid_because {
         writeln!(out, " INVALID    {reason}: the figures are the generator's, not the server's")?;
     }

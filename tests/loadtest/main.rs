@@ -351,9 +351,16 @@ fn messages_too_late_are_skipped_and_counted() {
 fn thresholds_decide_the_exit_code() {
     let sink = Sink::start();
     let run = ["-n", "50", "-c", "2"];
-    let (output, _) = outcome(sink.1, &[&run[..], &["--fail-if", "p99>1us"]].concat());
+    let (output, report) = outcome(sink.1, &[&run[..], &["--fail-if", "p99>1us"]].concat());
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("p99>1us"));
+    assert_eq!(report["failed"], serde_json::json!(["--fail-if p99>1us"]));
+    let dir = tempfile::tempdir().unwrap();
+    let saved = dir.path().join("failed.json");
+    fs::write(&saved, &output.stdout).unwrap();
+    let page = bench(&["report", saved.to_str().unwrap(), "--format", "html"]);
+    let page = String::from_utf8_lossy(&page.stdout);
+    assert!(page.contains("--fail-if p99&gt;1us") && !page.contains("Valid run"), "{page}");
     let (output, _) = outcome(sink.1, &[&run[..], &["--fail-if", "errors>0"]].concat());
     assert!(is_made(&output));
 }

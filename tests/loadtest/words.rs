@@ -104,7 +104,10 @@ fn every_address_of_a_name_is_tried() {
     let output = bench(&[&target, "-n", "1"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains(&format!("{target}: Connection refused")), "{stderr}");
+    for ip in ["127.0.0.1", "127.0.0.2"] {
+        let refused = format!("{ip}:{}: Connection refused", nobody.address.port());
+        assert!(stderr.contains(&refused), "{refused}: {stderr}");
+    }
 }
 
 #[test]

@@ -170,6 +170,15 @@ fn e2e(out: &mut String, report: &Report) -> std::fmt::Result {
     quantile_lines(out, report, "e2e", "From the 250 to a consumer", &lines)
 }
 
+/// Least and greatest of the values that a logarithmic scale can show.
+fn extent<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Option<(f64, f64)> {
+    let values = points.map(|point| point.1).filter(|value| *value > 0.0);
+    values.fold(None, |extent, value| {
+        let (least, most) = extent.unwrap_or((value, value));
+        Some((least.min(value), most.max(value)))
+    })
+}
+
 fn quantile_lines(
     out: &mut String,
     report: &Report,
@@ -177,11 +186,7 @@ fn quantile_lines(
     title: &str,
     lines: &[Vec<(f64, f64)>; 3],
 ) -> std::fmt::Result {
-    let values = || lines.iter().flatten().map(|point| point.1).filter(|value| *value > 0.0);
-    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-    if most <= 0.0 {
-        return Ok(());
-    }
+    let Some((least, most)) = extent(lines.iter().flatten()) else { return Ok(()) };
     let chart = Chart {
         id,
         title,
@@ -219,12 +224,8 @@ fn percentiles(out: &mut String, report: &Report) -> std::fmt::Result {
         });
         curves.push((class, name, points.collect::<Vec<_>>()));
     }
-    let values = || curves.iter().flat_map(|curve| &curve.2).map(|point| point.1);
-    let values = || values().filter(|value| *value > 0.0);
-    let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-    if most <= 0.0 {
-        return Ok(());
-    }
+    let points = curves.iter().flat_map(|curve| &curve.2);
+    let Some((least, most)) = extent(points) else { return Ok(()) };
     let names = [
         (0.0, "min"),
         (0.301, "p50"),

@@ -54,6 +54,7 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
             "the log does not hold what was acknowledged: {lost} lost, {corrupt} corrupt"
         ));
     }
+    wrong.extend(report.failed.iter().cloned());
     if report.totals.acked == 0 {
         wrong.push("no message was acknowledged".to_owned());
     }

@@ -176,6 +176,11 @@ fn the_page_fetches_nothing_is_dark_where_asked_and_escapes() {
     assert_eq!(page.matches("</desc>").count(), charts);
     assert_eq!(page.matches("role=\"img\" aria-labelledby=").count(), charts);
     assert_eq!(page.matches("<title").count(), charts + 1);
+    assert!(page.contains("<b>Valid run.</b>"), "{page}");
+    // A threshold that was passed is no valid run.
+    report.failed = vec!["--fail-if p99>1ms".to_owned()];
+    let page = html(&report);
+    assert!(page.contains("<b>Failed.</b> --fail-if p99&gt;1ms<") && !page.contains("Valid run"));
     // The verdict comes first.
     report.generator.valid = false;
     report.generator.invalid_because = vec!["it was busy".to_owned()];
@@ -187,7 +192,7 @@ fn the_page_fetches_nothing_is_dark_where_asked_and_escapes() {
 #[test]
 fn a_report_without_its_newer_parts_is_still_shown() {
     let mut json = serde_json::to_value(sample()).unwrap();
-    for newer in ["heat", "server", "address", "e2e", "tls"] {
+    for newer in ["heat", "server", "address", "e2e", "tls", "failed"] {
         json.as_object_mut().unwrap().remove(newer);
     }
     let page = html(&serde_json::from_value(json).unwrap());
