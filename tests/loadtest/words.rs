@@ -122,6 +122,7 @@ fn verify_finds_the_data_directory_as_serve_does() {
         let mut command = Command::new(common::MAILRACE);
         command.args(["bench", &target, "-n", "20", "-c", "2", "--verify", "--format", "json"]);
         command.args(arguments).current_dir(dir.path());
+        common::without_settings(&mut command);
         if let Some(dir) = environment {
             command.env("MAILRACE_LOG__DIR", dir);
         }
