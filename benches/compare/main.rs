@@ -218,7 +218,8 @@ fn site(options: &Options) -> Result<Site, String> {
     fs::create_dir_all(&scratch).map_err(|error| told(&scratch, error))?;
     let scratch = fs::canonicalize(&scratch).map_err(|error| told(&scratch, error))?;
     let (server_core, loader_core) = options.cores;
-    Ok(Site { scratch, installed, server_core, loader_core })
+    let before = options.before.clone();
+    Ok(Site { scratch, before, installed, server_core, loader_core })
 }
 
 fn is_left_over(name: &str) -> bool {

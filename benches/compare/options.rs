@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Get aiosmtpd (pip), Haraka and smtp-server (npm) into a private directory under target
     #[arg(long)]
     pub(crate) install: bool,
+    /// Another build of Mailrace to compare with, as server "before"
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) before: Option<PathBuf>,
     /// Keep all figures
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -103,7 +106,8 @@ impl Options {
         let names: Vec<&str> = all.iter().map(|peer| peer.name()).collect();
         known("server", &self.peers, &names)?;
         let wanted = |peer: &Peer| {
-            self.peers.is_empty() || self.peers.iter().any(|name| name == peer.name())
+            let all = self.peers.is_empty() && (*peer != Peer::Before || self.before.is_some());
+            all || self.peers.iter().any(|name| name == peer.name())
         };
         Ok(all.into_iter().filter(wanted).collect())
     }

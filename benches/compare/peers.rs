@@ -17,6 +17,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
     Mailrace,
+    /// Another build of Mailrace, of `--before`.
+    Before,
     /// Mailrace with two shards on both cores; in one case only.
     MailraceTwo,
     SmtpSink,
@@ -32,8 +34,9 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Those that can be asked for.
-    pub(crate) const SERVERS: [Peer; 6] = [
+    pub(crate) const SERVERS: [Peer; 7] = [
         Peer::Mailrace,
+        Peer::Before,
         Peer::SmtpSink,
         Peer::Postfix,
         Peer::Haraka,
@@ -44,6 +47,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Peer::Mailrace => "mailrace",
+            Peer::Before => "before",
             Peer::MailraceTwo => "mailrace, 2 shards",
             Peer::SmtpSink => "smtp-sink",
             Peer::Postfix => "postfix",
@@ -58,7 +62,7 @@ impl Peer {
     /// What it had on disk before it answered 250.
     pub(crate) fn synced(self) -> &'static str {
         match self {
-            Peer::Mailrace | Peer::MailraceTwo => {
+            Peer::Mailrace | Peer::Before | Peer::MailraceTwo => {
                 "record written and synced (fdatasync, in groups)"
             }
             Peer::SmtpSink => "nothing: discards",
@@ -77,6 +81,8 @@ impl Peer {
 pub(crate) struct Site {
     /// Data of servers, on a real disk.
     pub(crate) scratch: PathBuf,
+    /// The program of [`Peer::Before`].
+    pub(crate) before: Option<PathBuf>,
     /// What `--install` put there.
     pub(crate) installed: PathBuf,
     pub(crate) server_core: usize,
@@ -99,6 +105,10 @@ pub(crate) struct Server {
 pub(crate) fn missing(peer: Peer, site: &Site) -> Option<String> {
     match peer {
         Peer::Mailrace | Peer::MailraceTwo | Peer::Echo | Peer::EchoClose => None,
+        Peer::Before => match &site.before {
+            Some(_) => None,
+            None => Some("--before names no other build".to_owned()),
+        },
         Peer::SmtpSink => match find("smtp-sink") {
             Some(_) => None,
             None => Some("smtp-sink is not in PATH (Debian: package postfix)".to_owned()),
@@ -123,10 +133,12 @@ pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
     let port = process::free_port().map_err(|e| told("a port", &e))?;
     let mut admin = None;
     let mut command = match peer {
-        Peer::Mailrace | Peer::MailraceTwo => {
+        Peer::Mailrace | Peer::Before | Peer::MailraceTwo => {
             let at = process::free_port().map_err(|e| told("a port", &e))?;
             admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, at)));
-            mailrace(peer, &dir, port, at)
+            let before = site.before.as_deref().filter(|_| peer == Peer::Before);
+            let program = before.unwrap_or(Path::new(env!("CARGO_BIN_EXE_mailrace")));
+            mailrace(program, peer, &dir, port, at)
         }
         Peer::SmtpSink => smtp_sink(port),
         Peer::Postfix => postfix::command(&dir, port).map_err(|e| told("its files", &e))?,
@@ -184,9 +196,9 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-fn mailrace(peer: Peer, dir: &Path, port: u16, admin: u16) -> Command {
+fn mailrace(program: &Path, peer: Peer, dir: &Path, port: u16, admin: u16) -> Command {
     let shards = if peer == Peer::MailraceTwo { 2 } else { 1 };
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace"));
+    let mut command = Command::new(program);
     command.arg("serve");
     for setting in [
         format!("server.shards={shards}"),

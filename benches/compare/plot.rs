@@ -93,6 +93,7 @@ pub(crate) fn svg(report: &Report) -> String {
 fn colour(peer: Peer) -> &'static str {
     match peer {
         Peer::Mailrace | Peer::MailraceTwo => "#d1495b",
+        Peer::Before => "#e9a3ad",
         Peer::Echo => "#9aa0a6",
         _ => "#30638e",
     }
