@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mailrace::smtp::scan::{Backend, Stop, Stops, TextScan};
-use mailrace::smtp::{Admission, Config, Context, Event, Notes, Replies, Session, Stats};
+use mailrace::smtp::{Admission, Config, Context, Entry, Event, Notes, Replies, Session, Stats};
 
 fn text(line_bytes: usize, bytes: usize) -> Vec<u8> {
     let line = [&vec![b'x'; line_bytes - 2][..], b"\r\n"].concat();
@@ -85,7 +85,7 @@ fn sessions(c: &mut Criterion) {
         binds_channel: false,
         notes: Notes::default(),
     };
-    session.handle_open(&mut cx);
+    session.handle_open(&mut cx, Entry::Open);
     drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);
 
     let body = text(64, 4096);

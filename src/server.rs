@@ -12,6 +12,7 @@ mod standing;
 mod users;
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     fs::OpenOptions,
     io::{self, Write},
@@ -76,7 +77,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     // First: what threads have allocated stays where it is.
     refuse_huge_pages();
     check_machine(&config)?;
-    let users = config.open_users()?;
+    config.check_users()?;
     let admin_token = config.admin_token()?;
     let data = DataDir::open(&config.log.dir)
         .map_err(|error| preflight::data_dir(&config.log.dir, &error))?;
@@ -106,7 +107,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let dns = DnsMetrics::new();
     let advisors = Arc::new(Advisors::default());
     advise(&advisors, &config, &dns)?;
-    advisors.set_users(users::serve(users)?);
+    advisors.set_users(users::load(&config)?);
     let foretold = DiskRoom::after_start(&config, &data.path)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
@@ -260,7 +261,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         advisors: advisors.clone(),
         dns: dns.clone(),
         accept_files,
-        unusable: reload::Unusable::default(),
+        unusable_users: BTreeSet::new(),
         accept: Vec::new(),
         standing: standing::Standing::new(ready.clone()),
     };

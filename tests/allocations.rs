@@ -15,7 +15,7 @@ use std::{
 use mailrace::{
     config::{Config, Machine},
     log::{Appender, Identity, LogEvent, Mail, Offset, Op, Options, Spare},
-    smtp::{self, Admission, Context, Event, Notes, Replies, Session, Stats},
+    smtp::{self, Admission, Context, Entry, Event, Notes, Replies, Session, Stats},
 };
 
 struct Counting;
@@ -60,8 +60,7 @@ fn load(port: u16, messages: u64, options: &[&str]) -> u64 {
         .stdout(std::process::Stdio::null())
         .status()
         .unwrap();
-    // 4: this machine was too busy for figures worth anything, which is not the question.
-    assert!(matches!(status.code(), Some(0 | 4)), "{status}");
+    assert!(status.success());
     COUNT.load(Ordering::Relaxed) - before
 }
 
@@ -88,7 +87,7 @@ impl Core {
         let (replies, stats, sent) = (Replies::new(), Stats::default(), Vec::new());
         let notes = Notes::default();
         let mut core = Self { config, session, replies, stats, appender, sent, notes };
-        let open = core.call(|session, context| session.handle_open(context));
+        let open = core.call(|session, context| session.handle_open(context, Entry::Open));
         assert_eq!(open, Event::NeedInput);
         core.turn(b"EHLO client.test\r\n");
         core

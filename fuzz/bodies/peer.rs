@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mailrace::smtp::{
-    Admission, AuthAnswer, AuthQuestion, Config, Context, Event, Nonce, Notes, Replies,
+    Admission, AuthAnswer, AuthQuestion, Config, Context, Entry, Event, Nonce, Notes, Replies,
     ScramCredential, Session, Stats,
 };
 
@@ -52,7 +52,7 @@ pub fn over<'a>(
         binds_channel: true,
         notes: Notes::default(),
     };
-    session.handle_open(&mut cx);
+    session.handle_open(&mut cx, Entry::Open);
     let mut outcome = Outcome::default();
     let (mut body, mut input) = (Vec::new(), Vec::new());
     for turn in turns {
@@ -83,7 +83,7 @@ pub fn over<'a>(
                     }
                     Event::Discard | Event::StartTls => body.clear(),
                     Event::NewClient => {
-                        assert_eq!(session.handle_open(&mut cx), Event::NeedInput);
+                        assert_eq!(session.handle_open(&mut cx, Entry::Open), Event::NeedInput);
                     }
                     Event::Authenticate => {
                         let question = session.auth_question().expect("something is asked");
@@ -99,7 +99,7 @@ pub fn over<'a>(
                         }
                         continue;
                     }
-                    Event::Close => {
+                    Event::Close(_) => {
                         outcome.closed = true;
                         break;
                     }

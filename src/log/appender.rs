@@ -150,6 +150,12 @@ impl Appender {
         self.unix_micros = unix_micros;
     }
 
+    /// The wall clock's time, as last given.
+    #[must_use]
+    pub fn unix_micros(&self) -> i64 {
+        self.unix_micros
+    }
+
     /// Whose log it is.
     #[must_use]
     pub fn identity(&self) -> Identity {

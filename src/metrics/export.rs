@@ -11,7 +11,7 @@ use prometheus::{
 const RESULTS: [&str; 5] = ["delivered", "retried", "dead_lettered", "dropped", "filtered"];
 
 /// Kinds of files that a running server reads again when they change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchedFiles {
     /// Certificates and their keys.
     Certificates,
@@ -22,8 +22,7 @@ pub enum WatchedFiles {
 }
 
 impl WatchedFiles {
-    /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Certificates, Self::Users, Self::Recipients];
+    const ALL: [Self; 3] = [Self::Certificates, Self::Users, Self::Recipients];
 
     fn name(self) -> &'static str {
         match self {

@@ -120,11 +120,3 @@ fn a_shard_without_its_directory_does_not_start() {
     assert!(error.to_string().contains("shard.meta"), "{error}");
     assert!(shared.is_finished());
 }
-
-/// 640 octets are a size class of the allocator; with what a session has on the heap an idle one
-/// stays under 1 KiB.
-#[test]
-fn an_idle_connection_is_small() {
-    let bytes = size_of::<core::connection::Connection>();
-    assert!(bytes <= 640, "{bytes}");
-}

@@ -180,35 +180,48 @@ pub enum LineEnds {
     Allow,
 }
 
-/// What the driver allows a session at this moment; asked at the greeting and at MAIL.
+/// Whether the driver takes new mail at this moment; asked at MAIL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Admission {
     /// New messages are welcome.
     #[default]
     Open,
-    /// Too little free space: 452 4.3.1 at MAIL.
+    /// Too little free space: 452 4.3.1.
     DiskFull,
-    /// Memory budget spent: 421 4.3.2 in place of the greeting, 452 4.3.1 at MAIL.
+    /// Memory budget spent: 452 4.3.1.
     MemoryFull,
-    /// The log takes no records: 421 4.3.0 in place of the greeting, 451 4.3.0 at MAIL.
+    /// The log takes no records: 451 4.3.0.
     LogFailed,
-    /// Too many sessions: 421 4.3.2 in place of the greeting.
-    Crowded,
-    /// Too many sessions of the client's address: 421 4.7.0 in place of the greeting.
-    AddressFull,
-    /// The client's address opens sessions too fast: 421 4.7.0 in place of the greeting.
-    AddressFast,
-    /// Overload: 452 4.3.2 at MAIL to mail of low priority.
+    /// Overload: 452 4.3.2 to mail of low priority.
     OverloadedLow,
-    /// Overload: 451 4.3.2 at MAIL.
+    /// Overload: 451 4.3.2.
     Overloaded,
-    /// Overload: 421 4.3.2 in place of the greeting, 451 4.3.2 at MAIL.
-    OverloadedNew,
-    /// The server shuts down: 421 4.3.2 in place of the greeting and at MAIL.
+    /// The server shuts down: 421 4.3.2.
     Draining,
-    /// Too many failed AUTH commands came from the client's address: 421 4.7.0 in place of the
-    /// greeting.
+}
+
+/// Whether the driver lets a client in; asked at the greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Entry {
+    /// The client is greeted; what follows gets 421 in place of the greeting.
+    #[default]
+    Open,
+    /// Memory budget spent: 4.3.2.
+    MemoryFull,
+    /// The log takes no records: 4.3.0.
+    LogFailed,
+    /// Too many sessions: 4.3.2.
+    Crowded,
+    /// Too many sessions of the client's address: 4.7.0.
+    AddressFull,
+    /// The client's address opens sessions too fast: 4.7.0.
+    AddressFast,
+    /// Too many failed AUTH commands came from the client's address: 4.7.0.
     Blocked,
+    /// Overload: 4.3.2.
+    Overloaded,
+    /// The server shuts down: 4.3.2.
+    Draining,
 }
 
 /// Limits of a session and of a message.

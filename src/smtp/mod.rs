@@ -43,14 +43,14 @@ mod tests;
 
 pub use command::Verb;
 pub use limits::{
-    Admission, Auth, Config, Limits, LineEnds, Protocol, Recipient, RecipientPolicy, Recipients,
-    TlsPolicy,
+    Admission, Auth, Config, Entry, Limits, LineEnds, Protocol, Recipient, RecipientPolicy,
+    Recipients, TlsPolicy,
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
 pub use refused::{Notes, Refusals, Refused};
 pub use reply::{Refusal, Replies};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
-pub use session::{Context, Event, Session, Step};
+pub use session::{Context, Ending, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
 pub use told::push_told;
 pub use trace::{ReceivedFacts, received_field};

@@ -1,94 +1,91 @@
 //! Questions of sessions, and the answers: some are known here, the others are the advisor's.
 
 use super::{
-    Key, Shard, Submission,
-    connection::{Connection, Phase},
+    Key, Services, Submission,
+    connection::{Connection, Dialogue, Phase},
 };
 use crate::{
     shard::{Answer, Question, Ticket},
     smtp::{AuthAnswer, AuthQuestion, Nonce},
 };
 
-impl Shard {
-    /// Takes what sessions want to know to whoever knows it.
-    pub(super) fn ask_pending(&mut self) {
-        while let Some(key) = self.asking.pop() {
-            let Some(mut connection) = self.take(key) else { continue };
-            if connection.phase == Phase::Open
-                && let Some(question) = connection.session.auth_question()
-            {
-                self.authenticate(key, &mut connection, question);
-            }
-            self.arm(key, &mut connection);
-            self.put(key, connection);
-            self.touch(key);
+impl Services {
+    /// Takes what a session wants to know to whoever knows it.
+    pub(super) fn ask_for(&mut self, key: Key, connection: &mut Connection) {
+        if connection.link.phase == Phase::Open
+            && let Some(question) = connection.dialogue.session.auth_question()
+            && let Some(answer) = self.authenticate(key, &connection.dialogue, question)
+        {
+            self.resolve_auth(key, connection, answer);
         }
+        self.arm(key, connection);
+        self.outgoing.touch(key, &mut connection.link);
     }
 
-    fn authenticate(&mut self, key: Key, connection: &mut Connection, question: AuthQuestion) {
-        let listener = &self.listeners[usize::from(connection.listener)].name;
-        let answer = if self.is_blocked(connection.peer.ip()) {
-            AuthAnswer::Blocked
-        } else {
-            match question {
-                AuthQuestion::Password { user, password } => {
-                    let listener = listener.as_str().into();
-                    self.ask(key, Question::Password { listener, user, password });
-                    return;
-                }
-                AuthQuestion::Credential { user, binding } => {
-                    let facts = connection.tls_facts.as_ref().filter(|_| binding);
-                    let binding = facts.and_then(|facts| facts.channel_binding());
-                    let credential = self.options.advisor.credential(listener, &user);
-                    match credential.zip((self.entropy)()) {
-                        Some((credential, random)) => AuthAnswer::Credential {
-                            credential,
-                            nonce: Nonce::new(random),
-                            binding: binding.map(Vec::from).unwrap_or_default(),
-                        },
-                        None => AuthAnswer::Unavailable,
-                    }
-                }
-                AuthQuestion::Subject => {
-                    let facts = connection.tls_facts.as_ref();
-                    let subject = facts.and_then(|facts| facts.client_subject());
-                    AuthAnswer::Subject(subject.map(String::from))
+    /// The answer to a question, where it is known here; else the advisor is asked.
+    fn authenticate(
+        &mut self,
+        key: Key,
+        dialogue: &Dialogue,
+        question: AuthQuestion,
+    ) -> Option<AuthAnswer> {
+        if self.is_blocked(dialogue) {
+            return Some(AuthAnswer::Blocked);
+        }
+        let listener = &self.listeners[dialogue.place()].name;
+        Some(match question {
+            AuthQuestion::Password { user, password } => {
+                let listener = listener.as_str().into();
+                self.ask(key, Question::Password { listener, user, password });
+                return None;
+            }
+            AuthQuestion::Credential { user, binding } => {
+                let facts = dialogue.tls.as_ref().filter(|_| binding);
+                let binding = facts.and_then(|facts| facts.channel_binding());
+                let credential = self.advisor.credential(listener, &user);
+                match credential.zip((self.entropy)()) {
+                    Some((credential, random)) => AuthAnswer::Credential {
+                        credential,
+                        nonce: Nonce::new(random),
+                        binding: binding.map(Vec::from).unwrap_or_default(),
+                    },
+                    None => AuthAnswer::Unavailable,
                 }
             }
-        };
-        self.resolve_auth(key, connection, answer);
+            AuthQuestion::Subject => {
+                let subject = dialogue.tls.as_ref().and_then(|facts| facts.client_subject());
+                AuthAnswer::Subject(subject.map(String::from))
+            }
+        })
     }
 
     fn resolve_auth(&mut self, key: Key, connection: &mut Connection, answer: AuthAnswer) {
-        self.with_session(connection, |session, context| session.resolve_auth(context, answer));
-        self.note_auth_failure(connection);
+        let dialogue = &mut connection.dialogue;
+        self.with_session(dialogue, |session, context| session.resolve_auth(context, answer));
+        self.note_auth_failure(dialogue);
         // Who did not wait for the reply waits for the next tick.
-        if connection.paused.is_none() {
-            self.octets(key, connection, &[]);
+        if !connection.link.intake.is_paused() {
+            self.take_plain(key, connection, &[]);
         }
     }
 
-    /// Asks for a connection; [`Shard::take_answers`] sees the answer.
+    /// Asks for a connection; [`Services::answered`] sees the answer.
     pub(super) fn ask(&mut self, key: Key, question: Question) {
         let ticket = Ticket { key, answers: self.shared.answers.clone() };
         self.submit(Submission::Ask { question, ticket });
     }
 
-    /// Hands the answers that have come to their connections.
-    pub(super) fn take_answers(&mut self) {
-        while let Some((key, answer)) = self.shared.answers.pop() {
-            let Some(mut connection) = self.take(key) else { continue };
-            match answer {
-                Answer::Password(known) if connection.phase == Phase::Open => {
-                    let answer = known.map_or(AuthAnswer::Unavailable, AuthAnswer::Password);
-                    self.resolve_auth(key, &mut connection, answer);
-                    self.arm(key, &mut connection);
-                }
-                Answer::Password(_) => {}
-                Answer::Client(advice) => self.advised(key, &mut connection, advice),
+    /// An answer has come.
+    pub(super) fn answered(&mut self, key: Key, connection: &mut Connection, answer: Answer) {
+        match answer {
+            Answer::Password(known) if connection.link.phase == Phase::Open => {
+                let answer = known.map_or(AuthAnswer::Unavailable, AuthAnswer::Password);
+                self.resolve_auth(key, connection, answer);
+                self.arm(key, connection);
             }
-            self.put(key, connection);
-            self.touch(key);
+            Answer::Password(_) => {}
+            Answer::Client(advice) => self.advised(key, connection, advice),
         }
+        self.outgoing.touch(key, &mut connection.link);
     }
 }

@@ -1,40 +1,221 @@
-//! The log: operations under way, marks, failures.
+//! The log: records in, operations out, what waits for them, failures.
 
-use std::{io, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    time::Duration,
+};
 
-use super::{Shard, Submission, connection::Phase};
+use super::{
+    Key, Services, Submission,
+    connection::{Connection, Phase},
+    rest::Rest,
+    supply::Supply,
+};
 use crate::{
-    log::{GroupBuffer, LogEvent, Offset, Op, Spare},
+    log::{Appender, GroupBuffer, LogEvent, Offset, Op, Seal, Spare},
     metrics::ShardState,
     smtp::Refusal,
 };
 
-impl Shard {
-    pub(super) fn serve_log(&mut self) {
-        if self.appender.wants_segment() {
-            let (number, failed) = self.supply.want(self.now);
-            if failed {
-                self.counters.no_segment();
-            }
-            if let Some(number) = number {
-                let bytes = self.supply.bytes();
-                self.submit(Submission::Prepare { number, bytes });
-            }
+/// Octets waiting for a sync at which reading stops, well below the 64 MiB that the log takes: what
+/// is being received still finds room. A disk of 1 GB/s writes as much within a sync of 16 ms.
+const BACKLOG_BYTES: usize = 16 << 20;
+
+/// A message in the log whose 250 is held until its offset lies below the high-water mark.
+#[derive(Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) offset: Offset,
+    pub(super) key: Key,
+    pub(super) listener: u16,
+    pub(super) ended: Duration,
+    pub(super) began: Duration,
+    pub(super) bytes: u64,
+    pub(super) recipients: u64,
+    pub(super) failed: bool,
+}
+
+/// The shard's log, and every message that is not durable yet: collected, or held.
+pub(super) struct Commit {
+    pub(super) appender: Appender,
+    /// In the order of their offsets.
+    waiting: VecDeque<Waiting>,
+    rest: Rest,
+    supply: Supply,
+    /// Messages in progress that have mail data in the log, by the segment of its first.
+    pub(super) unfinished: BTreeMap<u64, u32>,
+    /// Octets of memory that messages in progress hold.
+    pub(super) collected_bytes: u64,
+    /// Forward-paths of the message at hand, as the record has them.
+    pub(super) packed: String,
+}
+
+impl Commit {
+    /// Nothing is under way.
+    pub(super) fn new(appender: Appender, supply: Supply) -> Self {
+        Self {
+            appender,
+            waiting: VecDeque::new(),
+            rest: Rest::default(),
+            supply,
+            unfinished: BTreeMap::new(),
+            collected_bytes: 0,
+            packed: String::new(),
         }
+    }
+
+    /// Octets received and not yet durable.
+    pub(super) fn memory(&self) -> u64 {
+        self.collected_bytes + self.appender.unsynced_bytes() as u64
+    }
+
+    /// No message in progress holds memory.
+    pub(super) fn collects_nothing(&self) -> bool {
+        self.collected_bytes == 0
+    }
+
+    /// The log gave up after repeated failures.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.appender.read_only()
+    }
+
+    /// New mail is refused for want of space (D9).
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.supply.disk_full
+    }
+
+    /// Octets that a message may have before the disk counts as full.
+    pub(super) fn room(&self) -> u64 {
+        self.supply.room
+    }
+
+    /// Whether the disk does not keep up: `turn` octets more may find no room. `false` where there
+    /// will be no room: mail is read and refused then.
+    pub(super) fn is_behind(&self, turn: u64) -> bool {
+        let turn = turn.min(self.supply.bytes() / 4);
+        self.appender.unsynced_bytes() > BACKLOG_BYTES
+            || !self.appender.has_room(turn) && !self.is_read_only() && !self.is_disk_full()
+    }
+
+    /// Whether every record is synced, and nothing is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.appender.is_idle()
+    }
+
+    /// Holds the 250 of a message. Only [`super::Shard`] lets it go, as the mark moves.
+    pub(super) fn hold(&mut self, waiting: Waiting) {
+        self.waiting.push_back(waiting);
+    }
+
+    /// How long the next turn waits for answers, and for how many.
+    pub(super) fn rests(&self) -> Option<(Duration, usize)> {
+        self.rest.wait()
+    }
+
+    /// How long the older half of what waits for its sync has waited, at least.
+    pub(super) fn wait_of_half(&self, now: Duration) -> Duration {
+        let half = self.waiting.get(self.waiting.len() / 2);
+        half.map_or(Duration::ZERO, |waiting| now.saturating_sub(waiting.ended))
+    }
+
+    /// The offsets whose messages have waited too long, `late` says for which. In order of arrival:
+    /// the first that is in time ends the search.
+    pub(super) fn overdue(&self, late: impl Fn(&Waiting) -> bool) -> Option<(Offset, Offset)> {
+        let from = self.waiting.front()?.offset;
+        let to = self.waiting.iter().take_while(|waiting| late(waiting)).last()?;
+        Some((from, to.offset.next()))
+    }
+
+    /// The next message below the mark.
+    pub(super) fn pop_below(&mut self, mark: Offset) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front_if(|waiting| waiting.offset < mark)?;
+        // The promise (D1), at the end where the reply is let go.
+        assert!(waiting.offset < self.appender.high_water_mark(), "a 250 is a synced record");
+        Some(waiting)
+    }
+
+    /// Marks one of these offsets as failed that was not; whose it is.
+    pub(super) fn fail_next(&mut self, from: Offset, to: Offset) -> Option<Key> {
+        let range = from..to;
+        let mut waiting = self.waiting.iter_mut();
+        let next = waiting.find(|waiting| !waiting.failed && range.contains(&waiting.offset))?;
+        next.failed = true;
+        Some(next.key)
+    }
+
+    /// Nobody waits for what failed at the front of the queue.
+    pub(super) fn drop_failed(&mut self, to: Offset) {
+        while self.waiting.pop_front_if(|w| w.failed && w.offset < to).is_some() {}
+    }
+
+    /// Whether groups may be written in this turn; `released` replies were let go in it.
+    pub(super) fn may_write(&mut self, released: u64) -> bool {
         let end = self.appender.log_end_offset().get();
-        let released = self.log_events();
         if self.rest.is_under_way() {
             self.rest.after_turn(end);
         } else if released > 0 {
             self.rest.after_commit(released, end);
         }
-        if self.rest.is_under_way() {
+        !self.rest.is_under_way()
+    }
+
+    /// Whether the first segment is at hand.
+    pub(super) fn has_segment(&self) -> bool {
+        self.appender.has_segment()
+    }
+
+    /// Why the last segment could not be made.
+    pub(super) fn take_failure(&mut self) -> Option<io::Error> {
+        self.supply.take_failure()
+    }
+
+    /// The first segment that messages in progress, and those not in a sealed segment, need.
+    pub(super) fn needs_from(&self) -> u64 {
+        let unfinished = self.unfinished.first_key_value();
+        let unfinished = unfinished.map_or(u64::MAX, |(segment, _)| *segment);
+        unfinished.min(self.appender.reach())
+    }
+
+    /// Closes the log, where it is at rest.
+    pub(super) fn finish(mut self) -> Finished {
+        match self.appender.is_idle() {
+            true => Finished::AtRest(self.appender.seal()),
+            false => Finished::InTheMiddle,
+        }
+    }
+}
+
+/// How a shard leaves its log.
+#[derive(Debug)]
+pub enum Finished {
+    /// Every record is synced; this seal is the last, where a segment was begun.
+    AtRest(Option<Seal>),
+    /// Operations are under way: recovery looks at the next start.
+    InTheMiddle,
+}
+
+impl Services {
+    /// Asks for a segment where one is wanted.
+    pub(super) fn order_segment(&mut self) {
+        if !self.commit.appender.wants_segment() {
             return;
         }
-        while let Some(op) = self.appender.poll_op() {
+        let (number, failed) = self.commit.supply.want(self.now);
+        if failed {
+            self.counters.no_segment();
+        }
+        if let Some(number) = number {
+            let bytes = self.commit.supply.bytes();
+            self.submit(Submission::Prepare { number, bytes });
+        }
+    }
+
+    /// Begins the log's operations.
+    pub(super) fn write_groups(&mut self) {
+        while let Some(op) = self.commit.appender.poll_op() {
             match op {
                 Op::Write { op, segment, position, buffer, then_sync } => {
-                    if self.supply.hurries(position + buffer.len() as u64) {
+                    if self.commit.supply.hurries(position + buffer.len() as u64) {
                         self.submit(Submission::Hurry);
                     }
                     self.submit(Submission::Write { op, segment, position, buffer, then_sync });
@@ -42,7 +223,6 @@ impl Shard {
                 Op::Sync { op, segment } => self.submit(Submission::Sync { op, segment }),
             }
         }
-        self.log_events();
     }
 
     pub(super) fn written(
@@ -53,120 +233,110 @@ impl Shard {
         took: Duration,
     ) {
         self.counters.written(buffer.len() as u64, took, result.is_ok());
-        self.appender.handle_write(op, buffer, result, self.now);
+        self.commit.appender.handle_write(op, buffer, result, self.now);
     }
 
     pub(super) fn synced(&mut self, op: u64, result: io::Result<()>, took: Duration) {
         self.counters.synced(took, result.is_ok());
-        self.appender.handle_sync(op, result, self.now);
+        self.commit.appender.handle_sync(op, result, self.now);
     }
 
     /// A segment was made, or could not be.
     pub(super) fn segment_made(&mut self, made: io::Result<Spare>) {
-        match self.supply.made(made) {
-            Some(spare) => self.appender.handle_segment(spare),
-            None => self.shared.disk(self.supply.disk_full),
+        match self.commit.supply.made(made) {
+            Some(spare) => self.commit.appender.handle_segment(spare),
+            None => self.shared.disk(self.commit.supply.disk_full),
         }
     }
 
     /// The free space was looked at.
     pub(super) fn space(&mut self, full: bool, room: u64) {
-        self.supply.disk_full = full;
-        self.supply.room = room;
+        self.commit.supply.disk_full = full;
+        self.commit.supply.room = room;
         self.shared.disk(full);
     }
 
-    /// Does what the log's events ask for; returns how many replies were let go.
-    fn log_events(&mut self) -> u64 {
-        let mut released = 0;
-        while let Some(event) = self.appender.poll_event() {
-            match event {
-                LogEvent::Advanced(mark) => released += self.advanced(mark),
-                LogEvent::Failed { from, to } => self.failed(from, to, Refusal::LogFailed),
-                LogEvent::Sealed(seal) => self.submit(Submission::Seal(seal)),
-                LogEvent::Indexed(entry) => self.submit(Submission::Index(entry)),
-                LogEvent::Poisoned { segment, error } => {
-                    self.poisoned(segment, &error);
-                }
+    /// What the log's events ask for, those aside that concern held replies.
+    pub(super) fn log_event(&mut self, event: LogEvent) -> Option<Moved> {
+        match event {
+            LogEvent::Advanced(mark) => {
+                let end = self.commit.appender.log_end_offset();
+                assert!(mark <= end, "high-water mark <= log end offset");
+                return Some(Moved::Advanced(mark));
             }
+            LogEvent::Failed { from, to } => return Some(Moved::Failed { from, to }),
+            LogEvent::Sealed(seal) => self.submit(Submission::Seal(seal)),
+            LogEvent::Indexed(entry) => self.submit(Submission::Index(entry)),
+            LogEvent::Poisoned { segment, error } => self.poisoned(segment, &error),
         }
-        released
+        None
     }
 
-    /// The high-water mark moved: every 250 below it may go. Returns how many.
-    fn advanced(&mut self, mark: Offset) -> u64 {
-        assert!(mark <= self.appender.log_end_offset(), "high-water mark <= log end offset");
-        let mut records = 0;
-        while let Some(waiting) = self.waiting.pop_front_if(|w| w.offset < mark) {
-            // The promise (D1), at the end where the reply is let go.
-            assert!(waiting.offset < self.appender.high_water_mark(), "a 250 is a synced record");
-            records += 1;
-            if waiting.failed {
-                continue;
-            }
-            let Some(mut connection) = self.take(waiting.key) else {
-                // The peer is gone: the record stays (RFC 1047 tells of the duplicate it makes).
-                self.counters.undelivered(usize::from(waiting.listener));
-                continue;
-            };
-            if connection.phase == Phase::Dead {
-                self.counters.undelivered(usize::from(waiting.listener));
-                self.put(waiting.key, connection);
-                continue;
-            }
-            connection.replies.release(mark.get());
-            connection.released = true;
-            let taken = connection.taken.get_or_insert_default();
-            taken.messages += 1;
-            taken.recipients = taken.recipients.saturating_add(waiting.recipients as u32);
-            taken.bytes += waiting.bytes;
-            self.counters.received(
-                usize::from(connection.listener),
-                waiting.bytes,
-                waiting.recipients,
-                self.now.saturating_sub(waiting.ended),
-                self.now.saturating_sub(waiting.began),
-            );
-            self.put(waiting.key, connection);
-            self.touch(waiting.key);
+    /// The 250 of a message is let go; `false`: its peer is gone. The record stays (RFC 1047 tells of
+    /// the duplicate it makes).
+    pub(super) fn release(
+        &mut self,
+        connection: &mut Connection,
+        waiting: Waiting,
+        mark: Offset,
+    ) -> bool {
+        let Connection { link, dialogue, .. } = connection;
+        if link.phase == Phase::Dead {
+            return false;
         }
-        self.counters.batch(records);
-        self.shared.advanced(mark.get());
-        records
+        dialogue.replies.release(mark.get());
+        link.released = true;
+        let taken = &mut dialogue.taken;
+        taken.messages = taken.messages.saturating_add(1);
+        let recipients = u32::try_from(waiting.recipients).unwrap_or(u32::MAX);
+        taken.recipients = taken.recipients.saturating_add(recipients);
+        taken.bytes += waiting.bytes;
+        self.counters.received(
+            dialogue.place(),
+            waiting.bytes,
+            waiting.recipients,
+            self.now.saturating_sub(waiting.ended),
+            self.now.saturating_sub(waiting.began),
+        );
+        self.outgoing.touch(waiting.key, link);
+        true
     }
 
-    /// Offsets `from..to` will never be acknowledged.
-    pub(super) fn failed(&mut self, from: Offset, to: Offset, refusal: Refusal) {
-        for at in 0..self.waiting.len() {
-            let waiting = &mut self.waiting[at];
-            if waiting.offset < from || waiting.offset >= to || waiting.failed {
-                continue;
-            }
-            waiting.failed = true;
-            let key = waiting.key;
-            if let Some(mut connection) = self.take(key) {
-                let listener = usize::from(connection.listener);
-                for _ in 0..connection.replies.fail(from.get()..to.get(), refusal) {
-                    self.counters.smtp[listener].count_rejected(refusal.code(), refusal.reason());
-                }
-                connection.released = true;
-                self.put(key, connection);
-                self.touch(key);
-            }
+    /// The held replies of these offsets turn into a refusal.
+    pub(super) fn fail_replies(
+        &mut self,
+        key: Key,
+        connection: &mut Connection,
+        (from, to): (Offset, Offset),
+        refusal: Refusal,
+    ) {
+        let Connection { link, dialogue, .. } = connection;
+        let place = dialogue.place();
+        for _ in 0..dialogue.replies.fail(from.get()..to.get(), refusal) {
+            self.counters.smtp[place].count_rejected(refusal.code(), refusal.reason());
         }
-        while self.waiting.pop_front_if(|w| w.failed && w.offset < to).is_some() {}
+        link.released = true;
+        self.outgoing.touch(key, link);
     }
 
     /// D5: the segment is left for good.
     fn poisoned(&mut self, segment: u64, error: &io::Error) {
         tracing::error!(segment, %error, "log segment poisoned, a new one is opened");
-        if self.options.abort_on_io_error {
+        if self.tuning.aborts_on_io_error() {
             self.submit(Submission::Abort);
             return;
         }
-        if self.appender.read_only() {
+        if self.commit.is_read_only() {
             tracing::error!("three failures within ten minutes: no more mail is taken");
             self.shared.published.set_state(ShardState::Failed);
         }
     }
+}
+
+/// What moved in the log.
+pub(super) enum Moved {
+    /// Every 250 below may go.
+    Advanced(Offset),
+    /// These will never be acknowledged.
+    Failed { from: Offset, to: Offset },
 }

@@ -1,5 +1,7 @@
-//! One connection as its shard sees it: the session, what has been received of a message, what
-//! waits to be sent.
+//! One connection as its shard sees it: the link to the peer, and the dialogue over it.
+//!
+//! They are two so that both can be borrowed: TLS of the link decrypts octets while the dialogue is
+//! served with them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -7,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ReceiveBuffer, SocketId};
+use super::{SocketId, intake::Intake};
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
@@ -22,7 +24,7 @@ pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 
 /// How far a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     /// In service.
     Open,
     /// The session is over; its replies still go out.
@@ -36,7 +38,7 @@ pub(crate) enum Phase {
 
 /// What ready replies wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
+pub(super) enum Waits {
     /// They go at the end of the turn.
     Nothing,
     /// A moment, for the commit behind them.
@@ -46,166 +48,223 @@ pub(crate) enum Waits {
 }
 
 /// See the module's page. Lives in its shard's slab; an idle one holds no receive buffer.
-pub(crate) struct Connection {
-    pub(crate) socket: SocketId,
-    /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or who a proxy told
-    /// of.
-    pub(crate) peer: SocketAddr,
-    pub(crate) generation: u32,
-    pub(crate) listener: u16,
-    /// It had sent something before it was to be greeted; looked at once.
-    pub(crate) talks: bool,
-    pub(crate) phase: Phase,
-    pub(crate) reason: CloseReason,
-    /// A reset is watched for, while nothing is received.
-    pub(crate) watching: bool,
-    /// Its address counts it.
-    pub(crate) counted: bool,
-    /// The multishot receive is armed.
-    pub(crate) receiving: bool,
-    /// Reading was stopped then: too many unsent replies, too little memory or a slow log.
-    pub(crate) paused: Option<Duration>,
-    /// The peer's FIN was seen.
-    pub(crate) ended: bool,
-    /// In the list of connections to be flushed at the end of this turn.
-    pub(crate) dirty: bool,
-    /// It was turned away at its greeting: that line of the log is enough.
-    pub(crate) turned_away: bool,
-    /// What its replies wait for.
-    pub(crate) waits: Waits,
-    /// A commit let replies go: they are sent at once.
-    pub(crate) released: bool,
-    pub(crate) session: Session,
-    pub(crate) replies: Replies,
-    /// Octets about to be sent; they are away while `send_under_way`.
-    pub(crate) sending: Vec<u8>,
-    pub(crate) send_under_way: bool,
-    /// Receive buffers that came while the log had no room: not given back to the kernel, which
-    /// stops by itself when it has none left.
-    pub(crate) kept: Vec<ReceiveBuffer>,
-    /// Received but not yet taken by the session: an incomplete command line, or what had arrived
-    /// when reading was stopped.
-    pub(crate) unread: Vec<u8>,
-    pub(crate) mail: Collected,
+pub(super) struct Connection {
+    pub(super) link: Link,
     /// Its TLS, from the accept or the 220 to STARTTLS on; a connection in the clear pays a word.
-    pub(crate) tls: Option<Box<TlsState>>,
-    /// What a proxy has to do with it; a connection without one pays a word.
-    pub(crate) proxy: Option<Box<Proxied>>,
-    /// What its handshake agreed on, from the first octet of plaintext on; while the session is
-    /// served, `tls` is not at hand.
-    pub(crate) tls_facts: Option<Rc<tls::Facts>>,
-    /// What its greeting waits for.
-    pub(crate) greeting: Option<Box<Greeting>>,
-    /// What the advisor said of the client, if that was anything.
-    pub(crate) advice: Option<Box<ClientAdvice>>,
-    /// What it brought, for the line at its end.
-    pub(crate) taken: Option<Box<Taken>>,
-    /// When the peer last took octets from us, or was owed none.
-    pub(crate) sent_at: Duration,
-    /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
-    pub(crate) due: Duration,
+    pub(super) tls: Option<Box<TlsState>>,
+    pub(super) dialogue: Dialogue,
 }
 
 impl Connection {
-    /// Operations the kernel still holds for this connection.
-    pub(crate) fn operations(&self) -> bool {
+    /// Whether nothing holds it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.link.phase == Phase::Dead && !self.link.has_operations()
+    }
+}
+
+/// The socket of a connection, and what is under way at it.
+pub(super) struct Link {
+    pub(super) socket: SocketId,
+    pub(super) phase: Phase,
+    pub(super) reason: CloseReason,
+    /// A reset is watched for, while nothing is received.
+    pub(super) watching: bool,
+    /// The multishot receive is armed.
+    pub(super) receiving: bool,
+    pub(super) send_under_way: bool,
+    /// In the list of connections to be flushed at the end of this turn.
+    pub(super) dirty: bool,
+    /// What its replies wait for.
+    pub(super) waits: Waits,
+    /// A commit let replies go: they are sent at once.
+    pub(super) released: bool,
+    /// The end of the peer's stream was seen, behind all that the intake holds.
+    pub(super) ended: bool,
+    /// Octets that came in and are not processed.
+    pub(super) intake: Intake,
+    /// Octets about to be sent; they are away while `send_under_way`.
+    pub(super) sending: Vec<u8>,
+    /// When the peer last took octets from us, or was owed none.
+    pub(super) sent_at: Duration,
+    /// When its timer is to come up; an entry of the wheel that comes up earlier is stale.
+    pub(super) due: Duration,
+}
+
+impl Link {
+    /// Of a socket that was just accepted, and that is being received from.
+    pub(super) fn new(socket: SocketId, now: Duration) -> Self {
+        Self {
+            socket,
+            phase: Phase::Open,
+            reason: CloseReason::ClientGone,
+            watching: false,
+            receiving: true,
+            send_under_way: false,
+            dirty: false,
+            waits: Waits::Nothing,
+            released: false,
+            ended: false,
+            intake: Intake::default(),
+            sending: Vec::new(),
+            sent_at: now,
+            due: Duration::MAX,
+        }
+    }
+
+    /// Whether operations are under way for this connection.
+    pub(super) fn has_operations(&self) -> bool {
         self.receiving || self.send_under_way || self.watching
     }
 
+    /// The session is over: its replies still go out.
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.phase = Phase::Closing;
+        self.reason = reason;
+    }
+}
+
+/// What is said over a connection: the session, its replies, the mail it brings, who the client is.
+pub(super) struct Dialogue {
+    pub(super) session: Session,
+    pub(super) replies: Replies,
+    pub(super) mail: Collected,
+    /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or who a proxy told
+    /// of.
+    pub(super) peer: SocketAddr,
+    pub(super) listener: u16,
+    /// Its address counts it.
+    pub(super) counted: bool,
+    /// It had sent something before it was to be greeted; looked at once.
+    pub(super) talks: bool,
+    /// It was turned away at its greeting, or before: that line of the log is enough.
+    pub(super) turned_away: bool,
+    /// What its greeting waits for.
+    pub(super) wait: Option<Box<Wait>>,
+    /// What a proxy has to do with it; a connection without one pays a word.
+    pub(super) proxy: Option<Box<Proxied>>,
+    /// What its TLS agreed on, from the first octet of plaintext on.
+    pub(super) tls: Option<Rc<tls::Facts>>,
+    /// What the advisor said of the client, if that was anything.
+    pub(super) advice: Option<Box<ClientAdvice>>,
+    /// What it brought, for the line at its end.
+    pub(super) taken: Taken,
+}
+
+impl Dialogue {
+    /// The place that is listened at.
+    pub(super) fn place(&self) -> usize {
+        usize::from(self.listener)
+    }
+
+    /// Whether its PROXY header is still to come.
+    pub(super) fn awaits_header(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|proxied| proxied.awaits_header)
+    }
+
     /// Whether octets that came wait to be read: the end of the stream is behind them.
-    pub(crate) fn reads_later(&self) -> bool {
-        self.paused.is_some() || self.greeting.is_some() && !self.unread.is_empty()
+    pub(super) fn reads_later(&self, intake: &Intake) -> bool {
+        intake.is_paused() || self.wait.is_some() && !intake.unread.is_empty()
     }
 }
 
 /// Mail that a connection brought and that was acknowledged.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Taken {
-    pub(crate) messages: u32,
-    pub(crate) recipients: u32,
-    pub(crate) bytes: u64,
+pub(super) struct Taken {
+    pub(super) messages: u32,
+    pub(super) recipients: u32,
+    pub(super) bytes: u64,
 }
 
 /// The wait before a greeting.
-pub(crate) struct Greeting {
+pub(super) struct Wait {
     /// The delay is over then.
-    pub(crate) not_before: Duration,
+    pub(super) not_before: Duration,
     /// The advisor owes an answer, which is waited for until then.
-    pub(crate) answer_by: Option<Duration>,
+    pub(super) answer_by: Option<Duration>,
 }
 
-impl Greeting {
+impl Wait {
     /// When the wait is over, if the advisor says nothing.
-    pub(crate) fn at(&self) -> Duration {
+    pub(super) fn at(&self) -> Duration {
         self.answer_by.map_or(self.not_before, |by| by.max(self.not_before))
     }
 }
 
 /// The TLS of a connection.
-pub(crate) struct TlsState {
-    pub(crate) tls: Tls,
+pub(super) struct TlsState {
+    pub(super) tls: Tls,
     /// Replies in the clear are still to go: the 220 to STARTTLS, and what is held before it.
-    pub(crate) in_clear: bool,
+    pub(super) in_clear: bool,
     /// Since when the handshake is under way; `None` once it is over and counted.
-    pub(crate) handshake: Option<Duration>,
+    pub(super) handshake: Option<Duration>,
     /// Our close_notify is on its way.
-    pub(crate) closed: bool,
+    pub(super) closed: bool,
 }
 
 /// A connection's proxy: by a PROXY header, or by XCLIENT.
-pub(crate) struct Proxied {
+pub(super) struct Proxied {
     /// The peer of the socket.
-    pub(crate) peer: SocketAddr,
-    /// What has come of the header that is waited for. Nothing is said before it is complete, and
-    /// the session does not begin.
-    pub(crate) header: Option<Vec<u8>>,
+    pub(super) peer: SocketAddr,
+    /// The header is still to come, or to be completed: what came of it waits in the intake. Nothing
+    /// is said before it is complete, and the session does not begin.
+    pub(super) awaits_header: bool,
     /// When the wait began.
-    pub(crate) since: Duration,
+    pub(super) since: Duration,
     /// What the header told besides an address.
-    pub(crate) told: String,
-}
-
-impl Connection {
-    /// Whether its PROXY header is still to come.
-    pub(crate) fn awaits_header(&self) -> bool {
-        self.proxy.as_ref().is_some_and(|proxied| proxied.header.is_some())
-    }
+    pub(super) told: String,
 }
 
 /// Mail data of the present transaction that outlived its receive buffer.
 #[derive(Default)]
-pub(crate) struct Collected {
+pub(super) struct Collected {
     /// The first octets, until they are many.
-    pub(crate) heap: Vec<u8>,
+    pub(super) heap: Vec<u8>,
     /// Then what became of the rest.
-    pub(crate) large: Option<Box<Large>>,
-    /// Octets of memory that the shard counts for it.
-    pub(crate) accounted: u64,
+    pub(super) large: Option<Box<Large>>,
 }
 
 /// Mail data that is too long for the heap.
 #[derive(Default)]
-pub(crate) struct Large {
+pub(super) struct Large {
     /// Fragments, already on their way to the log...
-    pub(crate) fragments: Vec<FragmentAt>,
+    pub(super) fragments: Vec<FragmentAt>,
     /// ...and the one being filled.
-    pub(crate) filling: Option<FragmentBuffer>,
+    pub(super) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
-    pub(crate) failed: Option<AppendError>,
+    pub(super) failed: Option<AppendError>,
 }
 
 impl Collected {
     /// The fragment being filled.
-    pub(crate) fn filling(&self) -> Option<&FragmentBuffer> {
+    pub(super) fn filling(&self) -> Option<&FragmentBuffer> {
         self.large.as_ref()?.filling.as_ref()
     }
 
+    /// Octets of memory that it holds.
+    pub(super) fn memory(&self) -> u64 {
+        let filling = self.filling().map_or(0, |buffer| buffer.capacity());
+        (self.heap.capacity() + filling) as u64
+    }
+
     /// Forgets the message; small buffers are kept for the next.
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         if self.heap.capacity() > 1024 {
             self.heap = Vec::new();
         }
         self.heap.clear();
         self.large = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 640 octets are a size class of the allocator; with what a session has on the heap an idle one
+    /// stays under 1 KiB.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let bytes = size_of::<Connection>();
+        assert!(bytes <= 640, "{bytes}");
     }
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    Listener, Shard,
-    connection::{Connection, UNIX_PEER},
+    Services,
+    connection::{Connection, Dialogue, UNIX_PEER},
 };
 use crate::{
     metrics::Label,
@@ -137,32 +137,25 @@ impl Throttle {
         }
     }
 
-    fn take(&mut self, kind: Kind, now: Duration) -> Option<Option<u64>> {
-        let suppressed = self.budgets[kind as usize].take(kind.rate(), now)?;
-        Some((suppressed > 0).then_some(suppressed))
+    fn take(&mut self, kind: Kind, now: Duration) -> Line {
+        if !self.enabled {
+            return Line::No;
+        }
+        match self.budgets[kind as usize].take(kind.rate(), now) {
+            Some(0) => Line::Yes(None),
+            Some(suppressed) => Line::Yes(Some(suppressed)),
+            None => Line::No,
+        }
     }
+}
 
-    /// The advisor found the client on lists.
-    pub(super) fn tell_listed(
-        &mut self,
-        now: Duration,
-        listeners: &[Listener],
-        connection: &Connection,
-        advice: &ClientAdvice,
-    ) {
-        let Some(suppressed) = self.take(Kind::Listed, now) else { return };
-        let (client, port) = client(connection.peer);
-        tracing::info!(
-            client,
-            port,
-            listener = listeners[usize::from(connection.listener)].name,
-            score = advice.score,
-            list = advice.refused_by.as_deref(),
-            rdns = (!advice.name.is_empty()).then_some(advice.name.as_str()),
-            suppressed,
-            "on a DNS list"
-        );
-    }
+/// Whether a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Its level is not wanted, or its budget is spent.
+    No,
+    /// It says how many before it were not written, where there were some.
+    Yes(Option<u64>),
 }
 
 /// Address and port as logged.
@@ -174,25 +167,27 @@ fn client(peer: SocketAddr) -> (String, Option<u16>) {
     (address.to_string(), Some(peer.port()))
 }
 
-impl Shard {
+impl Services {
     /// The line of a session, at its end.
     pub(super) fn tell_session(&mut self, connection: &Connection) {
-        let taken = connection.taken.as_deref().copied().unwrap_or_default();
-        if connection.turned_away || !tracing::enabled!(tracing::Level::INFO) {
+        let Connection { link, dialogue, .. } = connection;
+        // Who came and went ahead of a session: a load balancer that looks whether we are there.
+        if dialogue.turned_away || dialogue.awaits_header() {
             return;
         }
+        let taken = dialogue.taken;
         let kind = if taken.messages > 0 { Kind::Session } else { Kind::Empty };
-        let Some(suppressed) = self.events.take(kind, self.now) else { return };
-        let (client, port) = client(connection.peer);
-        let session = &connection.session;
-        let tls = connection.tls_facts.as_ref();
+        let Line::Yes(suppressed) = self.events.take(kind, self.now) else { return };
+        let (client, port) = client(dialogue.peer);
+        let session = &dialogue.session;
+        let tls = dialogue.tls.as_ref();
         let took = self.now.saturating_sub(session.opened());
         tracing::info!(
             client,
             port,
-            listener = self.listeners[usize::from(connection.listener)].name,
+            listener = self.listeners[dialogue.place()].name,
             helo = session.helo(),
-            proxy = connection.proxy.as_ref().map(|proxied| proxied.peer.to_string()),
+            proxy = dialogue.proxy.as_ref().map(|proxied| proxied.peer.to_string()),
             tls = tls.map(|tls| tls.version),
             cipher = tls.map(|tls| tls.cipher),
             user = session.auth_user(),
@@ -200,32 +195,29 @@ impl Shard {
             recipients = taken.recipients,
             bytes = taken.bytes,
             seconds = took.as_millis() as f64 / 1e3,
-            closed = connection.reason.name(),
+            closed = link.reason.name(),
             suppressed,
             "session ended"
         );
     }
 
     /// A line for each refusal of one step of a session.
-    pub(super) fn tell_refusals(&mut self, connection: &Connection, refusals: &Refusals) {
-        if !tracing::enabled!(tracing::Level::INFO) {
-            return;
-        }
+    pub(super) fn tell_refusals(&mut self, dialogue: &Dialogue, refusals: &Refusals) {
         for refused in &refusals.list {
-            self.tell_refused(connection, refused);
+            self.tell_refused(dialogue, refused);
         }
         self.events.budgets[Kind::Refusal as usize].suppressed += refusals.more;
     }
 
-    fn tell_refused(&mut self, connection: &Connection, refused: &Refused) {
+    fn tell_refused(&mut self, dialogue: &Dialogue, refused: &Refused) {
         let kind = if refused.login.is_some() { Kind::Login } else { Kind::Refusal };
-        let Some(suppressed) = self.events.take(kind, self.now) else { return };
-        let (client, port) = client(connection.peer);
-        let listener = &self.listeners[usize::from(connection.listener)].name;
+        let Line::Yes(suppressed) = self.events.take(kind, self.now) else { return };
+        let (client, port) = client(dialogue.peer);
+        let listener = &self.listeners[dialogue.place()].name;
         let enhanced = (!refused.enhanced.is_empty()).then_some(&*refused.enhanced);
         let Refused { stage, code, .. } = refused;
         let reason = &*refused.reason;
-        let helo = connection.session.helo();
+        let helo = dialogue.session.helo();
         match &refused.login {
             Some(user) => tracing::info!(
                 client,
@@ -258,6 +250,22 @@ impl Shard {
         }
     }
 
+    /// The advisor found the client on lists.
+    pub(super) fn tell_listed(&mut self, dialogue: &Dialogue, advice: &ClientAdvice) {
+        let Line::Yes(suppressed) = self.events.take(Kind::Listed, self.now) else { return };
+        let (client, port) = client(dialogue.peer);
+        tracing::info!(
+            client,
+            port,
+            listener = self.listeners[dialogue.place()].name,
+            score = advice.score,
+            list = advice.refused_by.as_deref(),
+            rdns = (!advice.name.is_empty()).then_some(advice.name.as_str()),
+            suppressed,
+            "on a DNS list"
+        );
+    }
+
     /// A connection that failed ahead of its session or below it: its PROXY header, its TLS.
     pub(super) fn tell_trouble(
         &mut self,
@@ -266,7 +274,7 @@ impl Shard {
         stage: &'static str,
         reason: &dyn Display,
     ) {
-        let Some(suppressed) = self.events.take(Kind::Trouble, self.now) else { return };
+        let Line::Yes(suppressed) = self.events.take(Kind::Trouble, self.now) else { return };
         let (client, port) = client(peer);
         let listener = &self.listeners[usize::from(listener)].name;
         let reason = reason.to_string();
@@ -280,7 +288,7 @@ impl Shard {
             return;
         }
         self.events.summed_up = self.now;
-        let shard = self.options.shard;
+        let shard = self.tuning.shard();
         for (kind, budget) in Kind::ALL.into_iter().zip(&mut self.events.budgets) {
             let suppressed = std::mem::take(&mut budget.suppressed);
             if suppressed > 0 {
@@ -317,7 +325,7 @@ mod tests {
             let mut notes = events.notes();
             assert!(notes.logins);
             match notes.refusals {
-                true => lines += u64::from(events.take(Kind::Refusal, now).is_some()),
+                true => lines += u64::from(events.take(Kind::Refusal, now) != Line::No),
                 false => notes.refusals_left_out = 1,
             }
             events.left_out(notes);
@@ -327,7 +335,7 @@ mod tests {
         assert!(!events.notes().refusals, "the tick looks at the time");
         events.renew(now);
         assert!(events.notes().refusals);
-        assert_eq!(events.take(Kind::Refusal, now), Some(Some(9_800)));
+        assert_eq!(events.take(Kind::Refusal, now), Line::Yes(Some(9_800)));
         let silent = Throttle { enabled: false, ..events };
         assert!(!silent.notes().refusals && !silent.notes().logins, "the level has none");
     }

@@ -2,11 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{
-    Shard,
-    addresses::{Network, share},
-    connection::Connection,
-};
+use super::addresses::Network;
 
 /// Failures are counted over this time.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -50,6 +46,11 @@ impl AuthFailures {
         }
     }
 
+    /// Whether nobody has failed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Whether an address is shut out.
     pub(super) fn is_blocked(&self, network: Network, now: Duration) -> bool {
         let failures = self.found.get(&network);
@@ -65,28 +66,6 @@ impl AuthFailures {
                 self.found.remove(&network);
             }
         }
-    }
-}
-
-impl Shard {
-    /// Counts a failure of this connection's, if there was one.
-    pub(super) fn note_auth_failure(&mut self, connection: &mut Connection) {
-        if !connection.session.take_auth_failure() || connection.session.is_exempt() {
-            return;
-        }
-        if let Some(limit) = self.limits.auth_failures_per_address {
-            let limit = share(limit, self.limits.shards);
-            self.failures.note(Network::of(connection.peer.ip()), limit, self.now);
-        }
-    }
-
-    /// Whether too many AUTH commands from there have failed.
-    pub(super) fn is_blocked(&self, address: std::net::IpAddr) -> bool {
-        // Where nobody fails nothing is looked up.
-        !self.failures.found.is_empty()
-            && self.limits.auth_failures_per_address.is_some()
-            && !self.limits.exempt.contains(address)
-            && self.failures.is_blocked(Network::of(address), self.now)
     }
 }
 

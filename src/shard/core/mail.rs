@@ -3,8 +3,9 @@
 use std::mem;
 
 use super::{
-    Key, Shard, Waiting, client,
-    connection::{Collected, Connection, Large},
+    Key, Services, client,
+    commit::{Commit, Waiting},
+    connection::{Collected, Dialogue, Large},
 };
 use crate::{
     log::{AppendError, Facts, Mail, MailFlag, UNDER_TLS},
@@ -20,17 +21,18 @@ const HEAP_MAIL_BYTES: usize = 16 * 1024;
 /// record: the copy costs less than a write of its own.
 const INLINE_MAIL_BYTES: usize = 64 * 1024;
 
-impl Shard {
+impl Commit {
     /// Copies what must outlive the receive buffer.
-    pub(super) fn keep(&mut self, connection: &mut Connection, input: &[u8], spans: &mut Spans) {
+    pub(super) fn keep(&mut self, mail: &mut Collected, input: &[u8], spans: &mut Spans) {
         for &(start, end) in spans.list() {
-            self.keep_octets(connection, &input[start..end]);
+            self.keep_octets(mail, &input[start..end]);
         }
         spans.clear();
     }
 
-    pub(super) fn keep_octets(&mut self, connection: &mut Connection, mut octets: &[u8]) {
-        let mail = &mut connection.mail;
+    /// Copies mail data.
+    pub(super) fn keep_octets(&mut self, mail: &mut Collected, mut octets: &[u8]) {
+        let before = mail.memory();
         if mail.filling().is_none() && mail.heap.len() + octets.len() <= HEAP_MAIL_BYTES {
             mail.heap.extend_from_slice(octets);
             octets = &[];
@@ -49,7 +51,7 @@ impl Shard {
                 }
             }
         }
-        self.account(&mut connection.mail);
+        self.account(before, mail);
     }
 
     fn flush_fragment(&mut self, mail: &mut Large) {
@@ -66,8 +68,10 @@ impl Shard {
         }
     }
 
-    pub(super) fn discard(&mut self, connection: &mut Connection) {
-        if let Some(large) = connection.mail.large.take() {
+    /// Forgets the message at hand.
+    pub(super) fn discard(&mut self, mail: &mut Collected) {
+        let before = mail.memory();
+        if let Some(large) = mail.large.take() {
             if let Some(fragment) = large.filling {
                 self.appender.recycle(fragment);
             }
@@ -80,100 +84,110 @@ impl Shard {
                 }
             }
         }
-        connection.mail.clear();
-        self.account(&mut connection.mail);
+        mail.clear();
+        self.account(before, mail);
     }
 
-    /// Brings the shard's sum up to date with what a message holds now.
-    fn account(&mut self, mail: &mut Collected) {
-        let filling = mail.filling().map_or(0, |buffer| buffer.capacity());
-        let now = (mail.heap.capacity() + filling) as u64;
-        self.collected_bytes = self.collected_bytes - mail.accounted + now;
-        mail.accounted = now;
+    /// Forgets the message at hand and the memory kept for the next.
+    pub(super) fn forget(&mut self, mail: &mut Collected) {
+        self.discard(mail);
+        let before = mail.memory();
+        mail.heap = Vec::new();
+        self.account(before, mail);
     }
 
+    /// Brings the shard's sum up to date: a message held `before`, and holds something else now.
+    fn account(&mut self, before: u64, mail: &Collected) {
+        self.collected_bytes = self.collected_bytes - before + mail.memory();
+    }
+}
+
+impl Services {
     /// The message is complete: it becomes a record, its 250 is held.
     pub(super) fn end_of_mail(
         &mut self,
         key: Key,
-        connection: &mut Connection,
+        dialogue: &mut Dialogue,
         input: &[u8],
         spans: &mut Spans,
     ) {
-        if connection.mail.large.as_ref().is_some_and(|large| large.outgrows_record()) {
-            self.keep(connection, input, spans);
-            if let Some(large) = &mut connection.mail.large {
-                self.flush_fragment(large);
+        if dialogue.mail.large.as_ref().is_some_and(|large| large.outgrows_record()) {
+            self.commit.keep(&mut dialogue.mail, input, spans);
+            let before = dialogue.mail.memory();
+            if let Some(large) = &mut dialogue.mail.large {
+                self.commit.flush_fragment(large);
             }
+            self.commit.account(before, &dialogue.mail);
         }
         let mut chunks: [&[u8]; Spans::MAX + 1] = [&[]; Spans::MAX + 1];
         // What a fragment buffer holds was on the heap first, so it is one or the other.
-        chunks[0] = match connection.mail.filling() {
+        chunks[0] = match dialogue.mail.filling() {
             Some(buffer) => buffer.data(),
-            None => &connection.mail.heap,
+            None => &dialogue.mail.heap,
         };
         for (chunk, &(start, end)) in chunks[1..].iter_mut().zip(spans.list()) {
             *chunk = &input[start..end];
         }
         let chunks = &chunks[..=spans.list().len()];
 
-        let envelope = connection.session.envelope();
-        self.packed.clear();
+        let envelope = dialogue.session.envelope();
+        let Commit { appender, packed, .. } = &mut self.commit;
+        packed.clear();
         for path in envelope.forward_paths() {
-            if !self.packed.is_empty() {
-                self.packed.push('\n');
+            if !packed.is_empty() {
+                packed.push('\n');
             }
-            self.packed.push_str(path);
+            packed.push_str(path);
         }
-        let listener = &self.listeners[usize::from(connection.listener)];
-        let told = client::told(connection);
+        let listener = &self.listeners[dialogue.place()];
+        let told = client::told(dialogue);
         let mail = Mail {
             mail_from: envelope.mail_from,
-            rcpts: &self.packed,
+            rcpts: packed,
             helo: envelope.helo,
-            client: connection.peer,
-            received_at: self.unix_micros,
+            client: dialogue.peer,
+            received_at: appender.unix_micros(),
             listener: &listener.name,
             esmtp: envelope.esmtp,
             smtputf8: envelope.smtputf8,
             body_type: envelope.body as u8,
             flags: flags_of(&envelope.flags)
-                | if connection.session.is_under_tls() { UNDER_TLS } else { 0 },
+                | if dialogue.session.is_under_tls() { UNDER_TLS } else { 0 },
             size_declared: envelope.size_declared,
             facts: Facts {
                 lmtp: listener.smtp.protocol == Protocol::Lmtp,
-                auth_mechanism: auth_mechanism(&connection.session),
-                auth_user: connection.session.auth_user().unwrap_or_default(),
-                proxy: connection.proxy.as_ref().map(|proxied| proxied.peer),
+                auth_mechanism: auth_mechanism(&dialogue.session),
+                auth_user: dialogue.session.auth_user().unwrap_or_default(),
+                proxy: dialogue.proxy.as_ref().map(|proxied| proxied.peer),
                 proxy_facts: &told,
-                rdns: connection.advice.as_ref().map_or("", |advice| &advice.name),
-                list_score: connection.advice.as_ref().map_or(0, |advice| advice.score),
+                rdns: dialogue.advice.as_ref().map_or("", |advice| &advice.name),
+                list_score: dialogue.advice.as_ref().map_or(0, |advice| advice.score),
                 ..with_tls(
                     envelope.parameters.map(asked_for).unwrap_or_default(),
-                    connection.tls_facts.as_deref(),
+                    dialogue.tls.as_deref(),
                 )
             },
         };
         let recipients = envelope.forward_path_count as u64;
         let bytes = envelope.bytes;
-        let large = connection.mail.large.as_deref();
+        let large = dialogue.mail.large.as_deref();
         let fragments = large.map_or(&[][..], |large| &large.fragments);
         let appended = match large.and_then(|large| large.failed) {
             Some(error) => Err(error),
-            None => self.appender.append(&mail, chunks, fragments),
+            None => appender.append(&mail, chunks, fragments),
         };
         match appended {
             Ok(offset) => {
-                let id = self.appender.identity().record_id(offset);
-                self.with_admission(connection, Admission::Open, |session, context| {
+                let id = appender.identity().record_id(offset);
+                self.with_admission(dialogue, Admission::Open, |session, context| {
                     session.resolve_accepted(context, offset.get(), &id);
                 });
-                self.waiting.push_back(Waiting {
+                self.commit.hold(Waiting {
                     offset,
                     key,
-                    listener: connection.listener,
+                    listener: dialogue.listener,
                     ended: self.now,
-                    began: connection.session.transaction_began(),
+                    began: dialogue.session.transaction_began(),
                     bytes,
                     recipients,
                     failed: false,
@@ -182,16 +196,16 @@ impl Shard {
             Err(error) => {
                 let refusal = match error {
                     AppendError::Full => Refusal::MemoryFull,
-                    AppendError::NoSegment if self.supply.disk_full => Refusal::DiskFull,
+                    AppendError::NoSegment if self.commit.is_disk_full() => Refusal::DiskFull,
                     _ => Refusal::LogFailed,
                 };
-                self.with_admission(connection, Admission::Open, |session, context| {
+                self.with_admission(dialogue, Admission::Open, |session, context| {
                     session.resolve_refused(context, refusal);
                 });
             }
         }
         spans.clear();
-        self.discard(connection);
+        self.commit.discard(&mut dialogue.mail);
     }
 }
 

@@ -5,79 +5,70 @@
 //! at the deadlines and sends every reply that may go. All state lives here, on one thread: no locks,
 //! no atomics on the path of a message. Names no runtime, no clock, no system call.
 
+mod acceptor;
 mod addresses;
 mod advice;
 mod buffer;
 mod client;
 mod commit;
-pub(super) mod connection;
+mod connection;
 mod counters;
+mod deadlines;
+mod drain;
 mod events;
 mod failures;
+mod gatekeeper;
 mod greeting;
+mod intake;
 mod mail;
+mod outgoing;
 mod overload;
 pub mod proxy;
 mod rest;
 mod seam;
-mod send;
 mod serve;
-mod settings;
-mod sockets;
+mod services;
+mod slab;
 mod supply;
-mod time;
-mod timer;
 mod tls;
+mod tuning;
+mod wheel;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use self::{
-    addresses::{Addresses, Bounds},
+    acceptor::Acceptor,
+    commit::{Commit, Moved},
     connection::Connection,
     counters::Counters,
+    deadlines::Deadlines,
     events::Throttle,
-    failures::AuthFailures,
-    overload::{Ladder, Step},
-    rest::Rest,
+    gatekeeper::Gatekeeper,
+    outgoing::Outgoing,
+    services::Services,
+    slab::Slab,
     supply::Supply,
-    timer::Wheel,
+    tls::Handshakes,
+    tuning::{Retuned, Tuning},
 };
 pub use self::{
     buffer::{ReceiveBuffer, Returns},
+    commit::Finished,
     connection::UNIX_PEER,
     seam::{AcceptError, Arrival, Completion, Key, Now, ReceiveError, Side, SocketId, Submission},
 };
-use super::{Gate, Limits, Options, SharedState};
+use super::{Gate, Options, SharedState};
 use crate::{
-    log::{Appender, Offset, Seal},
+    log::{Appender, Offset},
     metrics::ShardState,
-    smtp::{self, Admission, Context, Session},
+    smtp::{self, Refusal},
 };
 
 /// Longest sleep of an idle shard, and the width of its tick.
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// Octets waiting for a sync at which reading stops, well below the 64 MiB that the log takes: what
-/// is being received still finds room. A disk of 1 GB/s writes as much within a sync of 16 ms.
-const BACKLOG_BYTES: usize = 16 << 20;
-
-/// Octets that one receive can add to the log: a fragment of a large message that was collected
-/// before, and 64 KiB of the smallest messages, which grow sixfold by their envelopes.
-const TURN_BYTES: u64 = 1 << 20;
-
-/// A peer that takes nothing of what it is owed for this long is gone.
-const SEND_WAIT: Duration = Duration::from_secs(60);
-
 /// How long a connection that was closed on our side may keep sending.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Generations go round at this many.
-const GENERATION_MASK: u32 = 0x00ff_ffff;
 
 /// What a shard is made with.
 pub struct Parts {
@@ -124,70 +115,11 @@ pub struct Patience {
     pub answers: usize,
 }
 
-/// A message in the log whose 250 is held until its offset lies below the high-water mark.
-struct Waiting {
-    offset: Offset,
-    key: Key,
-    listener: u16,
-    ended: Duration,
-    began: Duration,
-    bytes: u64,
-    recipients: u64,
-    failed: bool,
-}
-
 /// See the module's page.
 pub struct Shard {
-    submissions: VecDeque<Submission>,
-    listeners: Vec<Listener>,
-    appender: Appender,
-    supply: Supply,
-    shared: Arc<SharedState>,
-    options: Options,
-    entropy: Entropy,
-
-    /// `options.limits`, or what is left of them under stress.
-    limits: Limits,
-    bounds: Bounds,
-    /// What sessions of each listener go by when there is no stress.
-    calm: Vec<Arc<smtp::Config>>,
-    ladder: Ladder,
-    addresses: Addresses,
-    now: Duration,
-    unix_micros: i64,
-    connections: Vec<Option<Box<Connection>>>,
-    free: Vec<u32>,
-    open: usize,
-    generation: u32,
-    waiting: VecDeque<Waiting>,
-    rest: Rest,
-    wheel: Wheel<Key>,
-    dirty: Vec<Key>,
-    deferred: VecDeque<(Duration, Key)>,
-    penalties: VecDeque<(Duration, Key)>,
-    slowed: VecDeque<(Duration, Key)>,
-    /// TLS handshakes under way.
-    handshakes: usize,
-    /// Sessions that want to know something.
-    asking: Vec<Key>,
-    failures: AuthFailures,
-    events: Throttle,
-    paused: Vec<Key>,
-    /// Some are paused because memory is full or the log is behind.
-    held_up: bool,
-    collected_bytes: u64,
-    /// Messages in progress that have mail data in the log, by the segment of its first.
-    unfinished: BTreeMap<u64, u32>,
-    due: Vec<Key>,
-    packed: String,
-    spare_vecs: Vec<Vec<u8>>,
-    accept_again: Vec<u32>,
-    accept_failed: Option<Duration>,
-    accept_at: Duration,
-    counters: Counters,
+    connections: Slab,
+    services: Services,
     last_tick: Duration,
-    draining: Option<Duration>,
-    is_drained: bool,
 }
 
 impl Shard {
@@ -195,190 +127,100 @@ impl Shard {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { listeners, appender, shared, options, entropy, .. } = parts;
-        let mut counters = Counters::new(
-            options.shard,
-            &listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>(),
-        );
+        let names: Vec<_> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+        let mut counters = Counters::new(options.shard, &names);
         counters.recovered(parts.truncated_bytes, parts.lost_records);
-        let mut shard = Self {
+        let supply = Supply::new(options.segment_bytes, parts.next_segment);
+        let tuning = Tuning::new(&options, &listeners);
+        let mut services = Services {
+            now: Duration::ZERO,
             submissions: VecDeque::new(),
             listeners,
-            appender,
-            supply: Supply::new(options.segment_bytes, parts.next_segment),
             shared,
+            advisor: options.advisor,
             entropy,
-            limits: options.limits.clone(),
-            bounds: Bounds::default(),
-            calm: Vec::new(),
-            ladder: Ladder::default(),
-            addresses: Addresses::default(),
-            options,
-            now: Duration::ZERO,
-            unix_micros: 0,
-            connections: Vec::new(),
-            free: Vec::new(),
-            open: 0,
-            generation: 0,
-            waiting: VecDeque::new(),
-            rest: Rest::default(),
-            wheel: Wheel::new(),
-            dirty: Vec::new(),
-            deferred: VecDeque::new(),
-            penalties: VecDeque::new(),
-            slowed: VecDeque::new(),
-            handshakes: 0,
-            asking: Vec::new(),
-            failures: AuthFailures::default(),
-            events: Throttle::default(),
-            paused: Vec::new(),
-            held_up: false,
-            collected_bytes: 0,
-            unfinished: BTreeMap::new(),
-            due: Vec::new(),
-            packed: String::new(),
-            spare_vecs: Vec::new(),
-            accept_again: Vec::new(),
-            accept_failed: None,
-            accept_at: Duration::ZERO,
+            acceptor: Acceptor::default(),
+            gatekeeper: Gatekeeper::default(),
+            outgoing: Outgoing::default(),
+            commit: Commit::new(appender, supply),
+            deadlines: Deadlines::new(),
+            tuning,
+            handshakes: Handshakes::default(),
             counters,
-            last_tick: Duration::ZERO,
+            events: Throttle::default(),
+            asking: Vec::new(),
             draining: None,
-            is_drained: false,
         };
-        shard.calm = shard.listeners.iter().map(|listener| listener.smtp.clone()).collect();
-        shard.apply_limits();
-        shard
+        services.apply_limits();
+        Self { connections: Slab::default(), services, last_tick: Duration::ZERO }
     }
 
-    fn submit(&mut self, submission: Submission) {
-        self.submissions.push_back(submission);
+    /// Begins to take connections.
+    pub fn serve_listeners(&mut self) {
+        for listener in 0..self.services.listeners.len() as u32 {
+            self.services.accept(listener);
+        }
+        self.services.shared.published.set_state(ShardState::Serving);
     }
 
     /// The next operation that is to be done. Ask until there is none.
     pub fn poll_submission(&mut self) -> Option<Submission> {
-        self.submissions.pop_front()
-    }
-
-    fn accept(&mut self, listener: u32) {
-        self.submit(Submission::Accept { listener });
-    }
-
-    /// Lends a session what it needs for one call.
-    fn with_session<T>(
-        &mut self,
-        connection: &mut Connection,
-        call: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> T {
-        let admission = self.admission();
-        self.with_admission(connection, admission, call)
-    }
-
-    fn with_admission<T>(
-        &mut self,
-        connection: &mut Connection,
-        admission: Admission,
-        call: impl FnOnce(&mut Session, &mut Context<'_>) -> T,
-    ) -> T {
-        let listener = usize::from(connection.listener);
-        let Connection { replies, .. } = connection;
-        if !replies.has_memory() {
-            replies.lend(self.spare_vecs.pop().unwrap_or_default());
-        }
-        let binds =
-            connection.tls_facts.as_ref().is_some_and(|tls| tls.channel_binding().is_some());
-        let Connection { session, replies, .. } = connection;
-        let mut context = Context {
-            now: self.now,
-            config: &self.listeners[listener].smtp,
-            replies,
-            stats: &mut self.counters.smtp[listener],
-            admission,
-            room_bytes: self.supply.room,
-            handshakes_full: self.handshakes >= self.limits.handshakes_max,
-            binds_channel: binds,
-            notes: self.events.notes(),
-        };
-        let result = call(session, &mut context);
-        let notes = context.notes;
-        if let Some(octets) = replies.give_back() {
-            self.spare_vecs.push(octets);
-        }
-        if let Some(refusals) = connection.session.take_refusals() {
-            self.tell_refusals(connection, &refusals);
-        }
-        self.events.left_out(notes);
-        result
-    }
-
-    /// What new work is allowed at this moment.
-    fn admission(&self) -> Admission {
-        if self.draining.is_some() {
-            Admission::Draining
-        } else if self.appender.read_only() {
-            Admission::LogFailed
-        } else if self.supply.disk_full {
-            Admission::DiskFull
-        } else if self.memory_full() {
-            Admission::MemoryFull
-        } else {
-            match self.ladder.step() {
-                Step::Calm | Step::Stress | Step::Slow => Admission::Open,
-                Step::RefuseLow => Admission::OverloadedLow,
-                Step::Refuse => Admission::Overloaded,
-                Step::CloseNew | Step::StopAccepting => Admission::OverloadedNew,
-            }
-        }
-    }
-
-    fn memory_full(&self) -> bool {
-        self.collected_bytes + self.appender.unsynced_bytes() as u64 > self.limits.inflight_bytes
-    }
-
-    /// The disk does not keep up: nothing more is read until it has. What was read before still
-    /// finds room. Where there will be no room, mail is read and refused.
-    fn log_full(&self) -> bool {
-        let turn = TURN_BYTES.min(self.options.segment_bytes / 4);
-        self.appender.unsynced_bytes() > BACKLOG_BYTES
-            || !self.appender.has_room(turn) && !self.appender.read_only() && !self.supply.disk_full
-    }
-
-    fn set_time(&mut self, now: Now) {
-        self.now = now.elapsed;
-        self.unix_micros = now.unix_micros;
-        self.appender.set_unix_micros(now.unix_micros);
+        self.services.submissions.pop_front()
     }
 
     /// How long to sleep before the next turn, once all submissions are taken.
     #[must_use]
     pub fn patience(&self) -> Patience {
-        let idle = self.dirty.is_empty();
-        if let Some((at_most, answers)) = self.rest.wait().filter(|_| idle) {
+        let Services { outgoing, commit, .. } = &self.services;
+        let idle = !outgoing.is_dirty();
+        if let Some((at_most, answers)) = commit.rests().filter(|_| idle) {
             return Patience { at_most, answers };
         }
-        let at_most = match (idle, self.deferred.is_empty()) {
+        let at_most = match (idle, outgoing.defers()) {
             (false, _) => Duration::ZERO,
-            (true, true) => TICK,
-            (true, false) => Duration::from_millis(1),
+            (true, false) => TICK,
+            (true, true) => Duration::from_millis(1),
         };
         Patience { at_most, answers: 0 }
+    }
+
+    /// Whether it matters for a connection of this peer that it has sent something before it is
+    /// greeted: [`Arrival::talks`].
+    #[must_use]
+    pub fn wants_first_look(&self, listener: u32, peer: SocketAddr) -> bool {
+        self.services.wants_first_look(listener, peer)
     }
 
     /// An operation ended. [`Shard::handle_tick`] comes behind all that have.
     pub fn handle_completion(&mut self, now: Now, completion: Completion) {
         self.set_time(now);
+        let services = &mut self.services;
         match completion {
             Completion::Accepted { listener, more, result } => {
-                self.accepted(listener, more, result);
+                if let Some(connection) = services.accepted(listener, more, result) {
+                    let key = self.connections.insert(connection);
+                    self.with(key, |services, connection| services.begin(key, connection));
+                }
             }
-            Completion::Received { key, more, result } => self.received(key, more, result),
-            Completion::Sent { key, octets, result } => self.sent(key, octets, result),
-            Completion::HungUp { key, gone } => self.hung_up(key, gone),
+            Completion::Received { key, more, result } => {
+                self.with(key, |services, connection| {
+                    services.received(key, connection, more, result);
+                });
+            }
+            Completion::Sent { key, octets, result } => {
+                self.with(key, |services, connection| {
+                    services.sent(key, connection, octets, result);
+                });
+            }
+            Completion::HungUp { key, gone } => {
+                self.with(key, |services, connection| services.hung_up(connection, gone));
+            }
             Completion::Written { op, buffer, result, took } => {
-                self.written(op, buffer, result, took);
+                services.written(op, buffer, result, took);
             }
-            Completion::Synced { op, result, took } => self.synced(op, result, took),
-            Completion::Segment(made) => self.segment_made(made),
-            Completion::Space { full, room } => self.space(full, room),
+            Completion::Synced { op, result, took } => services.synced(op, result, took),
+            Completion::Segment(made) => services.segment_made(made),
+            Completion::Space { full, room } => services.space(full, room),
         }
     }
 
@@ -386,53 +228,218 @@ impl Shard {
     /// [`TICK`].
     pub fn handle_tick(&mut self, now: Now) {
         self.set_time(now);
-        self.take_answers();
+        while let Some((key, answer)) = self.services.shared.answers.pop() {
+            self.with(key, |services, connection| services.answered(key, connection, answer));
+        }
         self.serve_log();
-        if self.held_up && !self.log_full() && !self.memory_full() {
+        let services = &self.services;
+        if services.tuning.held_up && !services.log_full() && !services.memory_full() {
             self.resume();
         }
-        if self.now.saturating_sub(self.last_tick) >= TICK {
+        if self.services.now.saturating_sub(self.last_tick) >= TICK {
             self.tick();
         }
-        self.ask_pending();
-        self.flush_waiting();
-        self.flush_dirty();
-        self.is_drained = self.drained();
+        while let Some(key) = self.services.asking.pop() {
+            self.with(key, |services, connection| services.ask_for(key, connection));
+        }
+        self.flush();
+        if self.services.draining.is_some() {
+            let over = self.services.drain_is_over();
+            self.each(|services, key, connection| services.drain_one(key, connection, over));
+        }
     }
 
     /// A turn with something to do took so long.
     pub fn note_turn(&mut self, took: Duration) {
-        self.counters.turn(took);
+        self.services.counters.turn(took);
     }
 
     /// Whether a drain has come to its end: [`Shard::finish`] is next.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.is_drained
+        self.services.is_drained()
     }
 
-    /// Closes the log behind the last record; the shard's last act. What goes into the manifest
-    /// then: `Some(None)` where there is no segment to seal, `None` where the log is not at rest.
-    pub fn finish(mut self) -> Option<Option<Seal>> {
-        self.appender.is_idle().then(|| self.appender.seal())
+    /// Closes the log behind the last record; the shard's last act.
+    #[must_use]
+    pub fn finish(self) -> Finished {
+        self.services.commit.finish()
     }
 
     /// Whether the first segment is at hand.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.appender.has_segment()
+        self.services.commit.has_segment()
     }
 
     /// Why the last segment could not be made.
     pub fn take_failure(&mut self) -> Option<io::Error> {
-        self.supply.take_failure()
+        self.services.commit.take_failure()
     }
 
-    /// Begins to take connections.
-    pub fn serve_listeners(&mut self) {
-        for index in 0..self.listeners.len() {
-            self.accept(index as u32);
+    fn set_time(&mut self, now: Now) {
+        self.services.now = now.elapsed;
+        self.services.commit.appender.set_unix_micros(now.unix_micros);
+    }
+
+    /// Serves one connection, and lets it go where nothing holds it any more. `None`: it was gone.
+    fn with<T>(
+        &mut self,
+        key: Key,
+        serve: impl FnOnce(&mut Services, &mut Connection) -> T,
+    ) -> Option<T> {
+        let connection = self.connections.get(key)?;
+        let served = serve(&mut self.services, connection);
+        if connection.is_over()
+            && let Some(connection) = self.connections.remove(key)
+        {
+            self.services.bury(connection);
         }
-        self.shared.published.set_state(ShardState::Serving);
+        Some(served)
+    }
+
+    /// Serves every connection.
+    fn each(&mut self, mut serve: impl FnMut(&mut Services, Key, &mut Connection)) {
+        for place in 0..self.connections.places() {
+            if let Some(key) = self.connections.key_at(place) {
+                self.with(key, |services, connection| serve(services, key, connection));
+            }
+        }
+    }
+
+    fn serve_log(&mut self) {
+        self.services.order_segment();
+        let released = self.log_events();
+        if self.services.commit.may_write(released) {
+            self.services.write_groups();
+            self.log_events();
+        }
+    }
+
+    /// Does what the log's events ask for; returns how many replies were let go.
+    fn log_events(&mut self) -> u64 {
+        let mut released = 0;
+        while let Some(event) = self.services.commit.appender.poll_event() {
+            match self.services.log_event(event) {
+                Some(Moved::Advanced(mark)) => released += self.advanced(mark),
+                Some(Moved::Failed { from, to }) => self.failed(from, to, Refusal::LogFailed),
+                None => {}
+            }
+        }
+        released
+    }
+
+    /// The high-water mark moved: every 250 below it may go. Returns how many.
+    fn advanced(&mut self, mark: Offset) -> u64 {
+        let mut records = 0;
+        while let Some(waiting) = self.services.commit.pop_below(mark) {
+            records += 1;
+            if waiting.failed {
+                continue;
+            }
+            let released = self.with(waiting.key, |services, connection| {
+                services.release(connection, waiting, mark)
+            });
+            if released != Some(true) {
+                self.services.counters.undelivered(usize::from(waiting.listener));
+            }
+        }
+        self.services.counters.batch(records);
+        self.services.shared.advanced(mark.get());
+        records
+    }
+
+    /// Offsets `from..to` will never be acknowledged.
+    fn failed(&mut self, from: Offset, to: Offset, refusal: Refusal) {
+        while let Some(key) = self.services.commit.fail_next(from, to) {
+            self.with(key, |services, connection| {
+                services.fail_replies(key, connection, (from, to), refusal);
+            });
+        }
+        self.services.commit.drop_failed(to);
+    }
+
+    /// What is looked at each [`TICK`].
+    fn tick(&mut self) {
+        let services = &mut self.services;
+        let now = services.now;
+        let passed = now.saturating_sub(self.last_tick);
+        self.last_tick = now;
+        if services.tuning.held_up {
+            let log = services.log_full();
+            services.counters.paused(passed, log);
+        }
+        for listener in services.acceptor.take_due(now) {
+            if services.draining.is_none() {
+                services.accept(listener);
+            }
+        }
+        let due = services.deadlines.take_due(now);
+        for &key in &due {
+            self.with(key, |services, connection| services.deadline(key, connection));
+        }
+        let services = &mut self.services;
+        services.deadlines.seen(due);
+        services.tell_suppressed();
+        let retuned = [services.take_settings(), services.weigh(passed)];
+        if retuned.contains(&Retuned::Yes) {
+            self.each(|services, key, connection| services.refresh(key, connection));
+        }
+        // Commit wait: the sender is told to try again long before it gives up by itself.
+        if let Some((from, to)) = self.services.overdue() {
+            self.failed(from, to, Refusal::Timeout);
+        }
+        if !self.services.tuning.paused.is_empty() {
+            self.resume();
+        }
+        self.services.drain_if_wanted();
+        self.services.publish();
+    }
+
+    /// Reads on where the reason to stop is gone.
+    fn resume(&mut self) {
+        self.services.tuning.held_up = false;
+        for key in std::mem::take(&mut self.services.tuning.paused) {
+            self.with(key, |services, connection| services.resume(key, connection));
+        }
+    }
+
+    /// Sends what may go.
+    fn flush(&mut self) {
+        let now = self.services.now;
+        while let Some(key) = self.services.outgoing.pop_due(now) {
+            self.with(key, |services, connection| services.flush_due(key, connection));
+        }
+        let dirty = self.services.outgoing.take_dirty();
+        for &key in &dirty {
+            self.with(key, |services, connection| services.flush_touched(key, connection));
+        }
+        self.services.outgoing.flushed(dirty);
+    }
+}
+
+impl Services {
+    /// The offsets whose messages have waited too long for their commit.
+    fn overdue(&self) -> Option<(Offset, Offset)> {
+        self.commit.overdue(|waiting| {
+            let limits = &self.listeners[usize::from(waiting.listener)].smtp.limits;
+            waiting.ended + limits.commit_wait <= self.now
+        })
+    }
+
+    /// Shows other threads how far the shard is.
+    fn publish(&mut self) {
+        let Self { commit, counters, shared, tuning, .. } = self;
+        // Recovery's mark, before the first commit.
+        shared.advanced(commit.appender.high_water_mark().get());
+        shared.needs_segments_from(commit.needs_from());
+        let certificates = self.listeners.iter().map(|listener| listener.tls.as_ref());
+        for (at, config) in certificates.enumerate().filter_map(|(at, tls)| Some((at, tls?))) {
+            counters.certificate(at, config.not_after());
+        }
+        let limit = tuning.limits().inflight_bytes;
+        shared.published.beat(|heartbeats| {
+            counters.snapshot(&commit.appender, commit.collected_bytes, limit, heartbeats)
+        });
     }
 }

@@ -3,69 +3,80 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{
-    Key, Shard,
-    connection::{Connection, Phase},
+    Key,
+    connection::{Dialogue, Link},
+    intake::Upgrade,
     mail::Spans,
+    services::{Services, reason_of},
 };
-use crate::{
-    metrics::CloseReason,
-    smtp::{Event, Verb},
-};
+use crate::{metrics::CloseReason, smtp::Event};
+
+/// What became of octets that a session was served.
+pub(super) struct Served {
+    /// How many it took.
+    pub(super) taken: usize,
+    pub(super) upgrade: Upgrade,
+}
 
 /// What became of one step of a session.
 enum Stepped {
     More,
     Wait,
+    Upgrade,
     Over(CloseReason),
 }
 
-impl Shard {
-    /// Lets the session take what it can of `input`; returns how much that was.
-    pub(super) fn serve(&mut self, key: Key, connection: &mut Connection, input: &[u8]) -> usize {
+impl Services {
+    /// Lets the session take what it can of `input`.
+    pub(super) fn serve(
+        &mut self,
+        key: Key,
+        link: &mut Link,
+        dialogue: &mut Dialogue,
+        input: &[u8],
+    ) -> Served {
         let mut head = 0;
+        let mut upgrade = Upgrade::No;
         // Ranges of `input` that belong to the message at hand and were not copied yet.
         let mut spans = Spans::default();
         loop {
             let rest = &input[head..];
-            let listener = usize::from(connection.listener);
-            let quits = self.counters.smtp[listener].commands[Verb::Quit as usize];
             // D17: a panic in one session's code closes that session, nobody else notices. The log
             // is outside of this border.
             let step = catch_unwind(AssertUnwindSafe(|| {
-                self.with_session(connection, |session, context| {
-                    session.handle_input(context, rest)
-                })
+                self.with_session(dialogue, |session, context| session.handle_input(context, rest))
             }));
             let Ok(step) = step else {
-                tracing::error!(peer = %connection.peer, "a session panicked and was closed");
-                self.broken(connection, CloseReason::IoError);
-                return input.len();
+                tracing::error!(peer = %dialogue.peer, "a session panicked and was closed");
+                self.break_off(link, dialogue, CloseReason::IoError);
+                return Served { taken: input.len(), upgrade };
             };
-            self.note_auth_failure(connection);
+            self.note_auth_failure(dialogue);
             assert!(step.consumed <= rest.len(), "the session consumes what it was given");
             let at = head;
             head += step.consumed;
             let stepped = match step.event {
                 Event::NeedInput => Stepped::Wait,
                 Event::MailData(range) => {
-                    if !spans.push(at + range.start, at + range.end) {
-                        self.keep(connection, input, &mut spans);
-                        spans.push(at + range.start, at + range.end);
+                    let (start, end) = (at + range.start, at + range.end);
+                    if !spans.push(start, end) {
+                        self.commit.keep(&mut dialogue.mail, input, &mut spans);
+                        spans.push(start, end);
                     }
                     Stepped::More
                 }
                 Event::MailDataStatic(octets) => {
-                    self.keep(connection, input, &mut spans);
-                    self.keep_octets(connection, octets);
+                    self.commit.keep(&mut dialogue.mail, input, &mut spans);
+                    self.commit.keep_octets(&mut dialogue.mail, octets);
                     Stepped::More
                 }
                 Event::EndOfMail => {
-                    self.end_of_mail(key, connection, input, &mut spans);
+                    self.end_of_mail(key, dialogue, input, &mut spans);
                     Stepped::More
                 }
                 Event::Discard => {
                     spans.clear();
-                    self.discard(connection);
+                    self.commit.discard(&mut dialogue.mail);
                     Stepped::More
                 }
                 Event::Authenticate => {
@@ -73,57 +84,38 @@ impl Shard {
                     self.asking.push(key);
                     Stepped::Wait
                 }
-                Event::StartTls => {
-                    spans.clear();
-                    self.discard(connection);
-                    self.begin_tls(connection, true);
-                    Stepped::Wait
-                }
-                Event::NewClient if self.new_client(key, connection) => Stepped::More,
-                Event::NewClient => Stepped::Over(connection.reason),
-                Event::Close => {
-                    let now = self.counters.smtp[listener].commands[Verb::Quit as usize];
-                    let quit = now > quits;
-                    Stepped::Over(if quit { CloseReason::Quit } else { CloseReason::ErrorLimit })
-                }
+                Event::StartTls => Stepped::Upgrade,
+                Event::NewClient if self.new_client(key, link, dialogue) => Stepped::More,
+                Event::NewClient => Stepped::Over(link.reason),
+                Event::Close(ending) => Stepped::Over(reason_of(ending)),
             };
             match stepped {
                 Stepped::More => {}
                 Stepped::Wait => break,
+                Stepped::Upgrade => {
+                    spans.clear();
+                    self.commit.discard(&mut dialogue.mail);
+                    upgrade = Upgrade::Begins;
+                    break;
+                }
                 Stepped::Over(reason) => {
                     spans.clear();
-                    self.discard(connection);
-                    connection.phase = Phase::Closing;
-                    connection.reason = reason;
-                    return input.len();
+                    self.commit.discard(&mut dialogue.mail);
+                    link.close(reason);
+                    return Served { taken: input.len(), upgrade };
                 }
             }
         }
         // The session stops reading commands itself at this bound.
-        if connection.replies.unsent()
-            >= self.listeners[usize::from(connection.listener)].smtp.limits.unsent_replies_bytes
-        {
-            self.pause(key, connection);
+        let limits = &self.listeners[dialogue.place()].smtp.limits;
+        if dialogue.replies.unsent() >= limits.unsent_replies_bytes {
+            self.pause(key, link);
         }
-        self.keep(connection, input, &mut spans);
-        if self.holds_up(connection) {
-            self.held_up = true;
-            self.pause(key, connection);
+        self.commit.keep(&mut dialogue.mail, input, &mut spans);
+        if self.holds_up(dialogue) {
+            self.tuning.held_up = true;
+            self.pause(key, link);
         }
-        head
-    }
-
-    pub(super) fn end_of_stream(&mut self, connection: &mut Connection) {
-        if connection.phase != Phase::Open {
-            if connection.phase == Phase::Lingering {
-                connection.phase = Phase::Dead;
-            }
-            return;
-        }
-        self.with_session(connection, |session, context| session.handle_eof(context));
-        self.discard(connection);
-        // Half a close: what was complete is still answered, held replies included.
-        connection.phase = Phase::Closing;
-        connection.reason = CloseReason::ClientGone;
+        Served { taken: head, upgrade }
     }
 }

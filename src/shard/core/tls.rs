@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Key, Shard,
-    connection::{Connection, Phase, TlsState},
+    Key, Services,
+    connection::{Connection, Dialogue, Link, Phase, TlsState},
 };
 use crate::{
     metrics::{CloseReason, HandshakeResult, RefuseReason},
+    shard::Limits,
     smtp::Replies,
     tls::Tls,
 };
@@ -16,26 +17,37 @@ use crate::{
 /// updates) that it does not take.
 const PENDING_BYTES_MAX: usize = 64 << 10;
 
-impl Shard {
+/// Handshakes under way.
+#[derive(Default)]
+pub(super) struct Handshakes(usize);
+
+impl Handshakes {
+    /// Whether there are as many as may be.
+    pub(super) fn are_full(&self, limits: &Limits) -> bool {
+        self.0 >= limits.handshakes_max
+    }
+}
+
+impl Services {
     /// TLS from the first octet, unless too many do so at once.
     pub(super) fn accept_tls(&mut self, connection: &mut Connection) {
-        if self.handshakes < self.limits.handshakes_max {
+        if !self.handshakes.are_full(self.tuning.limits()) {
             self.begin_tls(connection, false);
             return;
         }
-        self.counters.refused(usize::from(connection.listener), RefuseReason::MaxConnections);
-        connection.replies = Replies::new();
-        connection.phase = Phase::Closing;
-        connection.reason = CloseReason::ErrorLimit;
+        let Connection { link, dialogue, .. } = connection;
+        self.counters.refused(dialogue.place(), RefuseReason::MaxConnections);
+        dialogue.replies = Replies::new();
+        link.close(CloseReason::ErrorLimit);
     }
 
     /// Everything received from now on is TLS's; with `in_clear` the replies at hand are not.
     pub(super) fn begin_tls(&mut self, connection: &mut Connection, in_clear: bool) {
-        let config = &self.listeners[usize::from(connection.listener)].tls;
+        let config = &self.listeners[connection.dialogue.place()].tls;
         let config = config.as_ref().expect("sessions offer TLS where their listener has it");
         match Tls::new(config) {
             Ok(tls) => {
-                self.handshakes += 1;
+                self.handshakes.0 += 1;
                 let handshake = Some(self.now);
                 connection.tls =
                     Some(Box::new(TlsState { tls, in_clear, handshake, closed: false }));
@@ -47,63 +59,44 @@ impl Shard {
         }
     }
 
-    /// RFC 3207 §4: octets in the clear behind STARTTLS are nobody's, and end the connection. The
-    /// session refuses those it sees; these waited while nothing was read.
-    pub(super) fn guard_upgrade(&mut self, connection: &mut Connection, had_tls: bool) {
-        if connection.tls.is_some() && !had_tls && !connection.unread.is_empty() {
-            connection.unread = Vec::new();
-            self.broken(connection, CloseReason::ErrorLimit);
-        }
-    }
-
-    /// Octets came in from the socket.
-    pub(super) fn take_in(&mut self, key: Key, connection: &mut Connection, octets: &mut [u8]) {
-        if connection.awaits_header() {
-            self.take_header(key, connection, octets);
-            return;
-        }
-        let Some(mut state) = connection.tls.take() else {
-            self.octets(key, connection, octets);
-            return;
-        };
-        if connection.phase != Phase::Open {
-            connection.tls = Some(state);
+    /// Octets came in under TLS: what they hold is served record by record, where they lie.
+    pub(super) fn decrypt(&mut self, key: Key, connection: &mut Connection, octets: &mut [u8]) {
+        let Connection { link, dialogue, tls } = connection;
+        let Some(state) = tls.as_deref_mut() else { return };
+        if link.phase != Phase::Open {
             return;
         }
         let fed = state.tls.feed(octets, |facts, plain| {
-            // Where the session is served, `connection.tls` is taken out.
-            if connection.tls_facts.is_none() {
-                connection.tls_facts = Some(facts.clone());
+            if dialogue.tls.is_none() {
+                dialogue.tls = Some(facts.clone());
             }
-            self.octets(key, connection, plain);
+            // The session offers no second STARTTLS.
+            let _ = self.octets(key, link, dialogue, plain);
         });
         let flooded = state.tls.pending_bytes() > PENDING_BYTES_MAX;
         if fed.is_ok() && state.tls.is_established() {
-            self.handshake_over(connection, &mut state, HandshakeResult::Ok);
+            self.handshake_over(dialogue, state, HandshakeResult::Ok);
         }
         let closed = state.tls.is_closed_by_peer();
         if let Err(error) = &fed {
-            self.tls_failed(connection, &mut state, error);
+            self.handshake_over(dialogue, state, HandshakeResult::Failed);
+            self.tls_failed(link, dialogue, error);
         }
-        connection.tls = Some(state);
         if flooded {
             self.broken(connection, CloseReason::ErrorLimit);
-        } else if closed && fed.is_ok() && !connection.ended {
+        } else if closed && fed.is_ok() && !link.ended {
             // PROTOCOL: the end of TLS is the end of the session; nothing behind it is read.
-            connection.ended = true;
-            if !connection.reads_later() {
-                self.end_of_stream(connection);
-            }
+            link.ended = true;
+            self.end_if_read(connection);
         }
     }
 
     /// Puts what may go into `sending`, encrypted; says whether there is any.
     pub(super) fn fill_tls(&mut self, connection: &mut Connection) -> bool {
-        let Connection { tls: Some(state), replies, sending, phase, .. } = connection else {
-            return false;
-        };
+        let Connection { link, tls: Some(state), dialogue } = connection else { return false };
+        let (replies, sending) = (&mut dialogue.replies, &mut link.sending);
         let established = state.tls.is_established();
-        let closing = *phase == Phase::Closing;
+        let closing = link.phase == Phase::Closing;
         if closing && !established {
             // Who did not finish the handshake is told nothing but its alert.
             *replies = Replies::new();
@@ -114,24 +107,24 @@ impl Shard {
             return false;
         }
         if sending.capacity() == 0 {
-            *sending = self.spare_vecs.pop().unwrap_or_default();
+            *sending = self.outgoing.lend();
         }
         sending.clear();
         state.tls.take_pending(sending);
         let mut written = Ok(());
         if says {
-            let mut plain = self.spare_vecs.pop().unwrap_or_default();
+            let mut plain = self.outgoing.lend();
             replies.take_ready(&mut plain);
             written = state.tls.encrypt(&plain, sending);
             plain.clear();
-            self.spare_vecs.push(plain);
+            self.outgoing.give_back(plain);
         }
         if ends {
             state.closed = true;
             written = written.and_then(|()| state.tls.close_notify(sending));
         }
         if let Err(error) = written {
-            self.tell_trouble(connection.listener, connection.peer, "tls", &error);
+            self.tell_trouble(dialogue.listener, dialogue.peer, "tls", &error);
             self.broken(connection, CloseReason::IoError);
             return false;
         }
@@ -142,39 +135,36 @@ impl Shard {
     /// octets wait unread nobody knows yet.
     pub(super) fn note_truncation(&mut self, connection: &Connection) {
         if let Some(state) = &connection.tls
-            && connection.phase == Phase::Open
-            && connection.kept.is_empty()
+            && connection.link.phase == Phase::Open
+            && connection.link.intake.buffers.is_empty()
             && state.tls.is_established()
             && !state.tls.is_closed_by_peer()
         {
-            self.counters.truncated(usize::from(connection.listener));
+            self.counters.truncated(connection.dialogue.place());
         }
     }
 
     /// Lets go of a connection's TLS.
     pub(super) fn end_tls(&mut self, connection: &mut Connection) {
         if let Some(mut state) = connection.tls.take() {
-            self.handshake_over(connection, &mut state, HandshakeResult::Failed);
+            self.handshake_over(&connection.dialogue, &mut state, HandshakeResult::Failed);
         }
     }
 
     pub(super) fn handshake_deadline(&self, connection: &Connection) -> Option<Duration> {
         let since = connection.tls.as_ref()?.handshake?;
-        let listener = &self.listeners[usize::from(connection.listener)];
+        let listener = &self.listeners[connection.dialogue.place()];
         Some(since + listener.smtp.limits.handshake_wait)
     }
 
     /// Ends a connection whose handshake took too long.
     pub(super) fn handshake_overdue(&mut self, connection: &mut Connection) -> bool {
-        let over = connection.phase == Phase::Open
+        let over = connection.link.phase == Phase::Open
             && self.handshake_deadline(connection).is_some_and(|deadline| self.now >= deadline);
         if over {
-            self.tell_trouble(
-                connection.listener,
-                connection.peer,
-                "tls",
-                &"the handshake took too long",
-            );
+            let dialogue = &connection.dialogue;
+            let why = "the handshake took too long";
+            self.tell_trouble(dialogue.listener, dialogue.peer, "tls", &why);
             self.broken(connection, CloseReason::Timeout);
         }
         over
@@ -183,34 +173,32 @@ impl Shard {
     /// Nothing more can be said or read but an alert; what is in the log stays.
     fn tls_failed(
         &mut self,
-        connection: &mut Connection,
-        state: &mut TlsState,
+        link: &mut Link,
+        dialogue: &mut Dialogue,
         error: &dyn std::fmt::Display,
     ) {
-        self.tell_trouble(connection.listener, connection.peer, "tls", error);
-        self.handshake_over(connection, state, HandshakeResult::Failed);
-        if connection.phase == Phase::Open {
-            self.discard(connection);
-            connection.unread = Vec::new();
-            connection.replies = Replies::new();
-            connection.phase = Phase::Closing;
-            connection.reason = CloseReason::ErrorLimit;
+        self.tell_trouble(dialogue.listener, dialogue.peer, "tls", error);
+        if link.phase == Phase::Open {
+            self.commit.discard(&mut dialogue.mail);
+            link.intake.forget();
+            dialogue.replies = Replies::new();
+            link.close(CloseReason::ErrorLimit);
         }
     }
 
     fn handshake_over(
         &mut self,
-        connection: &Connection,
+        dialogue: &Dialogue,
         state: &mut TlsState,
         result: HandshakeResult,
     ) {
         if let Some(since) = state.handshake.take() {
-            self.handshakes -= 1;
+            self.handshakes.0 -= 1;
             if state.tls.has_malformed_name() {
-                self.counters.malformed_name(usize::from(connection.listener));
+                self.counters.malformed_name(dialogue.place());
             }
             let took = self.now.saturating_sub(since);
-            self.counters.handshake(usize::from(connection.listener), result, took);
+            self.counters.handshake(dialogue.place(), result, took);
         }
     }
 }

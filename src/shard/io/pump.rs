@@ -20,7 +20,9 @@ use crate::{
     metrics::ShardState,
     shard::{
         Advisor, SharedState,
-        core::{AcceptError, Arrival, Completion, Key, Now, ReceiveError, Shard, Submission},
+        core::{
+            AcceptError, Arrival, Completion, Finished, Key, Now, ReceiveError, Shard, Submission,
+        },
     },
 };
 
@@ -147,7 +149,7 @@ impl Pump {
     /// Closes the log; the shard's last act.
     pub(super) fn finish(self) {
         let Parts { shard, mut segments, shared, .. } = self.parts;
-        if let Some(seal) = shard.finish() {
+        if let Finished::AtRest(seal) = shard.finish() {
             segments.finish(seal);
         }
         shared.published.set_state(ShardState::Stopped);

@@ -152,7 +152,7 @@ impl Session {
         self.block_bytes += taken as u64;
         chunk.left -= taken as u64;
         // The message may have grown over its limit by completed line ends, which closes.
-        if !matches!(self.state, State::Closed) {
+        if !matches!(self.state, State::Closed(_)) {
             self.state = State::Chunk(chunk);
         }
         (taken, event)

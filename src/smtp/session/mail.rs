@@ -9,7 +9,7 @@ use super::super::path::{self, Path};
 use super::super::refused::Refused;
 use super::super::reply::{self, Refusal, Reply};
 use super::super::stats::RejectReason;
-use super::{Context, Event, Session};
+use super::{Context, Ending, Event, Session};
 
 /// Recipients refused for their number before the session ends (Postfix has the same number).
 const OVERSHOOT_MAX: u32 = 1_000;
@@ -53,7 +53,7 @@ impl Session {
             return self.refuse(cx, reply::NEEDS_AUTH);
         }
         if cx.admission == Admission::Draining {
-            return Some(self.close_421(cx, "4.3.2", "Shutting down"));
+            return Some(self.end_with_421(cx, Ending::Draining, "4.3.2", "Shutting down"));
         }
         let limits = &cx.config.limits;
         // RFC 9422 §4.1: every MAIL counts, accepted or not.
@@ -90,14 +90,8 @@ impl Session {
                 Some(Refusal::DiskFull)
             }
             Admission::OverloadedLow if low => Some(Refusal::OverloadedLow),
-            Admission::Overloaded | Admission::OverloadedNew => Some(Refusal::Overloaded),
-            Admission::Open
-            | Admission::Crowded
-            | Admission::AddressFull
-            | Admission::AddressFast
-            | Admission::OverloadedLow
-            | Admission::Blocked
-            | Admission::Draining => None,
+            Admission::Overloaded => Some(Refusal::Overloaded),
+            Admission::Open | Admission::OverloadedLow | Admission::Draining => None,
             Admission::DiskFull => Some(Refusal::DiskFull),
             Admission::MemoryFull => Some(Refusal::MemoryFull),
             Admission::LogFailed => Some(Refusal::LogFailed),

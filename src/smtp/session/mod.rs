@@ -31,7 +31,7 @@ use super::chunking::Chunk;
 use super::command::{self, Verb};
 use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
-use super::limits::{Admission, Config, Limits, TlsPolicy};
+use super::limits::{Admission, Config, Entry, Limits, TlsPolicy};
 use super::line::{self, Line};
 use super::refused::{self, Notes, Refusals, Refused};
 use super::reply::{self, Refusal, Replies, Reply};
@@ -52,7 +52,7 @@ pub struct Context<'a> {
     pub replies: &'a mut Replies,
     /// The shard's counters.
     pub stats: &'a mut Stats,
-    /// What new work is allowed at this moment.
+    /// Whether new mail is taken at this moment.
     pub admission: Admission,
     /// Octets that a message may declare at this moment for want of free space; `u64::MAX` where
     /// there is plenty.
@@ -114,7 +114,22 @@ pub enum Event {
     /// [`Session::told_client`] for its address, call [`Session::handle_open`] again, and go on.
     NewClient,
     /// Drop what was collected, send all replies (held ones when released), then close.
-    Close,
+    Close(Ending),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client said QUIT.
+    Quit,
+    /// We would not go on: a 421 or 554 says why.
+    Refused,
+    /// The client took too long.
+    Timeout,
+    /// The client's side of the stream has ended.
+    ClientGone,
+    /// The server shuts down.
+    Draining,
 }
 
 /// Outcome of [`Session::handle_input`].
@@ -146,7 +161,7 @@ enum State {
     Auth,
     /// The driver owes an answer to AUTH.
     Asking,
-    Closed,
+    Closed(Ending),
 }
 
 /// A time in a word: a `Duration` takes two, and idle sessions are many.
@@ -256,52 +271,49 @@ impl Session {
     }
 
     /// Greets (RFC 5321 §4.3.1), or says why not and closes.
-    pub fn handle_open(&mut self, cx: &mut Context<'_>) -> Event {
-        let event = self.greet(cx);
+    pub fn handle_open(&mut self, cx: &mut Context<'_>, entry: Entry) -> Event {
+        let event = self.greet(cx, entry);
         self.settle(cx.config);
         event
     }
 
-    fn greet(&mut self, cx: &mut Context<'_>) -> Event {
+    fn greet(&mut self, cx: &mut Context<'_>, entry: Entry) -> Event {
         if !matches!(self.state, State::New) {
             return self.idle_event();
         }
         self.waiting_since = cx.now;
         self.stage = None;
-        match cx.admission {
-            Admission::Draining => self.close_421(cx, "4.3.2", "Shutting down"),
-            Admission::MemoryFull => {
+        match entry {
+            Entry::Draining => self.end_with_421(cx, Ending::Draining, "4.3.2", "Shutting down"),
+            Entry::MemoryFull => {
                 cx.stats.count_rejected(421, RejectReason::Backpressure);
                 self.close_421(cx, "4.3.2", "Out of memory, try again later")
             }
-            Admission::LogFailed => {
+            Entry::LogFailed => {
                 cx.stats.count_rejected(421, RejectReason::LogError);
                 self.close_421(cx, "4.3.0", "The mail store is out of order, try again later")
             }
-            Admission::Crowded => {
+            Entry::Crowded => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.3.2", "Too many connections, try again later")
             }
-            Admission::Blocked => {
+            Entry::Blocked => {
                 cx.stats.count_rejected(421, RejectReason::Auth);
                 self.close_421(cx, "4.7.0", auth::BLOCKED)
             }
-            Admission::AddressFull => {
+            Entry::AddressFull => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.7.0", "Too many connections from your address")
             }
-            Admission::AddressFast => {
+            Entry::AddressFast => {
                 cx.stats.count_rejected(421, RejectReason::Policy);
                 self.close_421(cx, "4.7.0", "Too many new connections from your address")
             }
-            Admission::OverloadedNew => {
+            Entry::Overloaded => {
                 cx.stats.count_rejected(421, RejectReason::Backpressure);
                 self.close_421(cx, "4.3.2", "Overloaded, try again later")
             }
-            Admission::Open
-            | Admission::DiskFull
-            | Admission::Overloaded
-            | Admission::OverloadedLow => {
+            Entry::Open => {
                 Self::welcome(cx);
                 self.state = State::Command;
                 Event::NeedInput
@@ -334,7 +346,7 @@ impl Session {
                 State::Chunk(chunk) => self.step_chunk(cx, rest, chunk),
                 State::Auth => self.step_auth(cx, rest),
                 State::Verdict { .. } | State::Asking => (0, Some(Event::NeedInput)),
-                State::Closed => (rest.len(), Some(Event::Close)),
+                State::Closed(ending) => (rest.len(), Some(Event::Close(ending))),
             };
             let base = consumed;
             consumed += used;
@@ -357,11 +369,11 @@ impl Session {
             State::Verdict { closing } => *closing = true,
             _ => {
                 self.clear_transaction();
-                self.state = State::Closed;
+                self.state = State::Closed(Ending::ClientGone);
             }
         }
         self.settle(cx.config);
-        Event::Close
+        Event::Close(Ending::ClientGone)
     }
 
     /// Call when the time has reached [`Session::deadline`]; a premature call does nothing.
@@ -370,12 +382,12 @@ impl Session {
             return self.idle_event();
         }
         let event = match self.state {
-            State::Closed => Event::Close,
+            State::Closed(ending) => Event::Close(ending),
             State::Verdict { .. } => {
                 self.resolve_refused(cx, Refusal::Timeout);
                 Event::Discard
             }
-            _ => self.close_421(cx, "4.4.2", "Timeout"),
+            _ => self.end_with_421(cx, Ending::Timeout, "4.4.2", "Timeout"),
         };
         self.settle(cx.config);
         event
@@ -415,7 +427,7 @@ impl Session {
 
     fn deadline_under(&self, limits: &Limits) -> Duration {
         match self.state {
-            State::Closed => Duration::MAX,
+            State::Closed(_) => Duration::MAX,
             State::Verdict { .. } => self.waiting_since.saturating_add(limits.commit_wait),
             State::Data | State::Chunk(_) => {
                 let since = Duration::from_micros(self.data_since_us);
@@ -498,12 +510,18 @@ impl Session {
         };
         self.clear_transaction();
         self.waiting_since = now;
-        self.state = if closing { State::Closed } else { State::Command };
+        self.state = match closing {
+            true => State::Closed(Ending::ClientGone),
+            false => State::Command,
+        };
         true
     }
 
     fn idle_event(&self) -> Event {
-        if matches!(self.state, State::Closed) { Event::Close } else { Event::NeedInput }
+        match self.state {
+            State::Closed(ending) => Event::Close(ending),
+            _ => Event::NeedInput,
+        }
     }
 
     /// Forgets sender, recipients and data; says whether octets were handed out for it.
@@ -523,10 +541,10 @@ impl Session {
         self.clear_transaction().then_some(Event::Discard)
     }
 
-    fn close(&mut self) -> Event {
+    fn close(&mut self, ending: Ending) -> Event {
         self.clear_transaction();
-        self.state = State::Closed;
-        Event::Close
+        self.state = State::Closed(ending);
+        Event::Close(ending)
     }
 
     fn close_with(&mut self, cx: &mut Context<'_>, reply: Reply) -> Event {
@@ -534,21 +552,31 @@ impl Session {
             self.note(cx, reply);
         }
         cx.push(reply);
-        self.close()
+        self.close(Ending::Refused)
     }
 
+    /// Refuses to go on, and says so in the log.
     fn close_421(
         &mut self,
         cx: &mut Context<'_>,
         enhanced: &'static str,
         text: &'static str,
     ) -> Event {
-        // The end of the session says that it took too long, or that we go.
-        if enhanced != "4.4.2" && text != "Shutting down" {
-            self.note_of(cx, |stage| Refused::new(stage, 421, enhanced, text));
-        }
+        self.note_of(cx, |stage| Refused::new(stage, 421, enhanced, text));
+        self.end_with_421(cx, Ending::Refused, enhanced, text)
+    }
+
+    /// As [`Session::close_421`], where the line of the session's end says enough: it took too long,
+    /// or we go.
+    fn end_with_421(
+        &mut self,
+        cx: &mut Context<'_>,
+        ending: Ending,
+        enhanced: &str,
+        text: &str,
+    ) -> Event {
         cx.push_421(enhanced, text);
-        self.close()
+        self.close(ending)
     }
 
     /// Refuses a command; the client's fault counts against it.

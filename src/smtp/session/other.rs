@@ -2,7 +2,7 @@
 
 use super::super::limits::Protocol;
 use super::super::reply::{self, Reply};
-use super::{Context, Event, Session};
+use super::{Context, Ending, Event, Session};
 
 impl Session {
     /// RFC 5321 §4.1.1.5: forgets the transaction and nothing else.
@@ -19,7 +19,8 @@ impl Session {
         if !argument.is_empty() {
             return self.refuse(cx, reply::NO_ARGUMENT);
         }
-        Some(self.close_with(cx, reply::BYE))
+        cx.push(reply::BYE);
+        Some(self.close(Ending::Quit))
     }
 
     /// RFC 5321 §3.5.3: nothing is looked up, whatever the octets.

@@ -343,7 +343,7 @@ fn an_answer_is_waited_for() {
     peer.feed(format!("AUTH PLAIN {}\r\n", b64(GOOD)).as_bytes());
     peer.now = peer.session.deadline();
     assert_eq!(peer.now, peer.config.limits.command_wait);
-    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close(Ending::Timeout));
     peer.with(|session, cx| session.resolve_auth(cx, AuthAnswer::Password(true)));
     assert!(!peer.session.is_authenticated());
     // The peer is gone meanwhile.
@@ -351,7 +351,7 @@ fn an_answer_is_waited_for() {
     peer.directory = None;
     peer.feed(b"EHLO a\r\n");
     peer.feed(format!("AUTH PLAIN {}\r\n", b64(GOOD)).as_bytes());
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     peer.with(|session, cx| session.resolve_auth(cx, AuthAnswer::Password(true)));
     assert!(!peer.session.is_authenticated());
 }
@@ -361,8 +361,8 @@ fn a_blocked_address_is_not_greeted() {
     let mut peer = Peer::new(config());
     peer.session = Session::new(Duration::ZERO, false, &peer.config);
     peer.sent.clear();
-    peer.admission = Admission::Blocked;
-    assert_eq!(peer.with(|session, cx| session.handle_open(cx)), Event::Close);
+    let event = peer.with(|session, cx| session.handle_open(cx, Entry::Blocked));
+    assert_eq!(event, Event::Close(Ending::Refused));
     peer.feed(b"");
     assert!(peer.answers().iter().any(|line| line.starts_with("421 4.7.0 ")));
 }

@@ -109,12 +109,12 @@ fn a21_talks_before_greeting() {
         };
         let step = session.handle_input(&mut cx, b"EHLO a\r\n");
         if check {
-            assert_eq!(step.event, Event::Close);
+            assert_eq!(step.event, Event::Close(Ending::Refused));
             assert_eq!(stats.protocol_errors[ProtocolError::EarlyTalker as usize], 1);
             continue;
         }
         assert_eq!(step, Step { consumed: 0, event: Event::NeedInput });
-        session.handle_open(&mut cx);
+        session.handle_open(&mut cx, Entry::Open);
         assert_eq!(session.handle_input(&mut cx, b"EHLO a\r\n").consumed, 8);
     }
 }

@@ -121,7 +121,7 @@ fn d19_no_end() {
     peer.feed(b"DATA\r\n");
     peer.answers();
     peer.feed(b"text\r\n");
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     peer.feed(b".\r\n");
     assert!(peer.bodies.is_empty() && peer.answers().is_empty());
 }
@@ -196,7 +196,7 @@ fn d26_aborted_bodies() {
         peer.feed(&vec![b'x'; 1_000_000]);
         assert_eq!(peer.kept(), 0);
     }
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     assert!(peer.bodies.is_empty());
 }
 #[test]

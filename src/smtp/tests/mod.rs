@@ -89,8 +89,8 @@ impl Peer {
             pending: Vec::new(),
             body: Vec::new(),
         };
-        let event = peer.with(|session, cx| session.handle_open(cx));
-        peer.closed = event == Event::Close;
+        let event = peer.with(|session, cx| session.handle_open(cx, Entry::Open));
+        peer.closed = matches!(event, Event::Close(_));
         peer
     }
 
@@ -164,10 +164,14 @@ impl Peer {
                 }
                 Event::NewClient => {
                     self.clients += 1;
-                    let event = self.with(|session, cx| session.handle_open(cx));
-                    self.closed = event == Event::Close;
+                    let entry = match self.admission {
+                        Admission::Draining => Entry::Draining,
+                        _ => Entry::Open,
+                    };
+                    let event = self.with(|session, cx| session.handle_open(cx, entry));
+                    self.closed = matches!(event, Event::Close(_));
                 }
-                Event::Close => self.closed = true,
+                Event::Close(_) => self.closed = true,
             }
             at += step.consumed;
         }

@@ -322,14 +322,19 @@ mod reference {
 
     /// Whether it is written as RFC 5321 has it: dot-string = atom *("." atom), no `_`, no dot at
     /// the end of a domain, sizes of RFC 5321 §4.5.3.1.
-    fn is_standard(path: &str) -> bool {
+    fn is_standard(path: &str, no_domain: bool) -> bool {
         let mailbox = &path[1..path.len() - 1];
         let (route, mailbox) = match mailbox.starts_with('@') {
             true => mailbox.split_once(':').expect("a route ends there"),
             false => ("", mailbox),
         };
         let quoted = mailbox.starts_with('"');
-        let at = if quoted { mailbox.rfind("\"@").map(|at| at + 1) } else { mailbox.find('@') };
+        // A quoted local part may hold what looks like the border.
+        let at = match quoted {
+            _ if no_domain => None,
+            true => mailbox.rfind("\"@").map(|at| at + 1),
+            false => mailbox.find('@'),
+        };
         let (local, domain) = mailbox.split_at(at.unwrap_or(mailbox.len()));
         let dots = |text: &str| text.split('.').all(|atom| !atom.is_empty());
         let host = |domain: &str| {
@@ -437,7 +442,7 @@ mod reference {
                 }
                 for (end, no_domain) in ends {
                     if text[end..].starts_with('>') && end < 512 {
-                        let standard = is_standard(&text[..=end]);
+                        let standard = is_standard(&text[..=end], no_domain);
                         return Some((&text[start..end], &text[end + 1..], no_domain, standard));
                     }
                 }

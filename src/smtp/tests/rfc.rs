@@ -26,7 +26,7 @@ fn lines(peer: &mut Peer) -> Vec<String> {
 fn ehlo(config: Config, exempt: bool) -> Vec<String> {
     let session = Session::new(Duration::ZERO, exempt, &config);
     let mut peer = Peer { session, ..Peer::new(config) };
-    peer.with(|session, cx| session.handle_open(cx));
+    peer.with(|session, cx| session.handle_open(cx, Entry::Open));
     peer.feed(b"");
     lines(&mut peer);
     peer.feed(b"EHLO a\r\n");
@@ -59,14 +59,14 @@ fn rfc5321_4_2_every_421_names_our_domain_and_closes() {
 }
 #[test]
 fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
-    for admission in [
-        Admission::Draining,
-        Admission::MemoryFull,
-        Admission::Crowded,
-        Admission::LogFailed,
-        Admission::OverloadedNew,
-        Admission::AddressFull,
-        Admission::AddressFast,
+    for entry in [
+        Entry::Draining,
+        Entry::MemoryFull,
+        Entry::Crowded,
+        Entry::LogFailed,
+        Entry::Overloaded,
+        Entry::AddressFull,
+        Entry::AddressFast,
     ] {
         let config = Config::default();
         let (mut replies, mut stats) = (Replies::new(), Stats::default());
@@ -76,18 +76,19 @@ fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
             config: &config,
             replies: &mut replies,
             stats: &mut stats,
-            admission,
+            admission: Admission::Open,
             room_bytes: u64::MAX,
             handshakes_full: false,
             binds_channel: false,
             notes: Notes::default(),
         };
-        assert_eq!(session.handle_open(&mut cx), Event::Close);
+        let ending = if entry == Entry::Draining { Ending::Draining } else { Ending::Refused };
+        assert_eq!(session.handle_open(&mut cx, entry), Event::Close(ending));
         let mut out = Vec::new();
         replies.take_ready(&mut out);
-        let code: &[u8] = match admission {
-            Admission::LogFailed => b"421 4.3.0",
-            Admission::AddressFull | Admission::AddressFast => b"421 4.7.0",
+        let code: &[u8] = match entry {
+            Entry::LogFailed => b"421 4.3.0",
+            Entry::AddressFull | Entry::AddressFast => b"421 4.7.0",
             _ => b"421 4.3.2",
         };
         assert!(out.starts_with(&[code, b" localhost "].concat()), "{}", out.escape_ascii());
@@ -165,7 +166,7 @@ fn rfc5321_4_1_1_4_a_lost_connection_keeps_what_was_finished() {
     peer.feed(b"BDAT 2 LAST\r\nhi");
     peer.open();
     peer.feed(b"BDAT 2\r\nno");
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     assert_eq!(peer.bodies, [b"hi"]);
 }
 #[test]
@@ -176,8 +177,11 @@ fn rfc5321_4_2_no_reply_is_unasked_for() {
     peer.answers();
     peer.now = peer.session.deadline() - Duration::from_millis(1);
     assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::NeedInput);
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
-    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
+    assert_eq!(
+        peer.with(|session, cx| session.handle_deadline(cx)),
+        Event::Close(Ending::ClientGone)
+    );
     peer.feed(b"NOOP\r\n");
     assert!(peer.answers().is_empty());
 }
@@ -281,7 +285,6 @@ fn rfc5321_4_1_1_4_our_trouble_is_4yz_and_clears() {
         (Admission::DiskFull, "452 4.3.1"),
         (Admission::MemoryFull, "452 4.3.1"),
         (Admission::Overloaded, "451 4.3.2"),
-        (Admission::OverloadedNew, "451 4.3.2"),
     ];
     for (admission, answer) in at_mail {
         let mut peer = Peer::new(Config::default());
@@ -386,7 +389,7 @@ fn rfc5321_4_5_3_2_7_command_wait_covers_a_whole_command() {
     peer.feed(b"P\r\n");
     assert_eq!(peer.session.deadline(), peer.now + wait);
     peer.now = peer.session.deadline();
-    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close(Ending::Timeout));
     peer.feed(b"");
     assert_eq!(peer.answers().last().expect("an answer"), "421 4.4.2 localhost Timeout");
     assert_eq!(peer.session.deadline(), Duration::MAX);
@@ -449,7 +452,7 @@ fn rfc5321_4_5_3_2_exempt_peers_are_spared() {
     config.limits.rcpts_per_session = 1;
     let session = Session::new(Duration::ZERO, true, &config);
     let mut peer = Peer { session, ..Peer::new(config) };
-    peer.with(|session, cx| session.handle_open(cx));
+    peer.with(|session, cx| session.handle_open(cx, Entry::Open));
     for _ in 0..3 {
         peer.open();
         peer.feed(b"BDAT 1 LAST\r\nx");

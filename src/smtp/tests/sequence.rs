@@ -55,7 +55,7 @@ fn b13_disconnect_anywhere() {
             assert!(peer.bodies.is_empty());
         }
     }
-    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     peer.feed(b"\n");
     assert!(peer.bodies.is_empty() && peer.session.deadline() == Duration::MAX);
 }
@@ -158,7 +158,7 @@ fn e11_short_chunk() {
     // Three octets at 500 a second have earned nothing beyond the 30 s of grace.
     assert_eq!(peer.session.deadline(), Duration::from_secs(30));
     peer.now = peer.session.deadline();
-    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close);
+    assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close(Ending::Timeout));
     peer.feed(b"");
     assert_eq!(peer.answers(), ["421 4.4.2 localhost Timeout"]);
     assert!(peer.bodies.is_empty());
