@@ -134,11 +134,14 @@ impl Commit {
         Some(waiting)
     }
 
-    /// Marks one of these offsets as failed that was not; whose it is.
-    pub(super) fn fail_next(&mut self, from: Offset, to: Offset) -> Option<Key> {
+    /// Marks the next of these offsets as failed, from place `at` of the queue on, which is moved
+    /// behind it; whose it is.
+    pub(super) fn fail_next(&mut self, at: &mut usize, from: Offset, to: Offset) -> Option<Key> {
         let range = from..to;
-        let mut waiting = self.waiting.iter_mut();
-        let next = waiting.find(|waiting| !waiting.failed && range.contains(&waiting.offset))?;
+        let mut waiting = self.waiting.iter_mut().enumerate().skip(*at);
+        let (place, next) =
+            waiting.find(|(_, waiting)| !waiting.failed && range.contains(&waiting.offset))?;
+        *at = place + 1;
         next.failed = true;
         Some(next.key)
     }

@@ -79,7 +79,7 @@ impl Gatekeeper {
     }
 
     /// An AUTH command of this address failed.
-    fn note_failure(&mut self, address: IpAddr, limits: &Limits, now: Duration) {
+    pub(super) fn note_failure(&mut self, address: IpAddr, limits: &Limits, now: Duration) {
         if let Some(limit) = limits.auth_failures_per_address {
             let limit = share(limit, limits.shards);
             self.failures.note(Network::of(address), limit, now);

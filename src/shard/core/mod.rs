@@ -30,6 +30,8 @@ mod serve;
 mod services;
 mod slab;
 mod supply;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod tuning;
 mod wheel;
@@ -351,7 +353,8 @@ impl Shard {
 
     /// Offsets `from..to` will never be acknowledged.
     fn failed(&mut self, from: Offset, to: Offset, refusal: Refusal) {
-        while let Some(key) = self.services.commit.fail_next(from, to) {
+        let mut at = 0;
+        while let Some(key) = self.services.commit.fail_next(&mut at, from, to) {
             self.with(key, |services, connection| {
                 services.fail_replies(key, connection, (from, to), refusal);
             });
