@@ -198,10 +198,19 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 /// Blocks.
 ///
 /// # Errors
-/// What the file system says; a file begun is removed again.
+/// What the file system says; a file begun is removed again. `AlreadyExists`: something has that
+/// name and stays as it is, and the caller takes the next number.
 pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare> {
     let path = segment_path(dir, number);
-    let file = private_file().read(true).write(true).create_new(true).open(&path)?;
+    let nonce = random()?;
+    let file = match private_file().read(true).write(true).create_new(true).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // Written down as well, so that there is no gap in what is.
+            begin(dir, number, bytes)?;
+            return Err(error);
+        }
+        opened => opened?,
+    };
     let made = (|| {
         let len = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
         // SAFETY: a descriptor of ours.
@@ -217,7 +226,7 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
         let _ = fs::remove_file(&path);
         return Err(error);
     }
-    Ok(Spare { number, nonce: random()?, bytes })
+    Ok(Spare { number, nonce, bytes })
 }
 
 /// Microseconds since 1970, by the wall clock: for people, nothing in the log depends on it (D14).

@@ -72,7 +72,10 @@ pub(super) fn begin(dir: &Path, number: u64, bytes: u64) -> io::Result<()> {
     let file = private_file().create(true).truncate(false).read(true).write(true).open(path)?;
     let newest = newest(&file)?;
     let generation = newest.map_or(1, |(generation, _)| generation + 1);
-    let onward = newest.map(|(_, last)| last).filter(|last| last.number + 1 == number);
+    // The same number once more: the try before failed after this was written.
+    let onward = newest
+        .map(|(_, last)| last)
+        .filter(|last| last.number + 1 == number || last.number == number);
     let from = onward.map_or(number, |last| last.from);
     let mut block = [0; BLOCK];
     block[..8].copy_from_slice(SLOT);
@@ -134,6 +137,8 @@ mod tests {
             assert_eq!(last_begun(dir.path()).unwrap(), left);
         }
         std::fs::write(&path, &whole).unwrap();
+        begin(dir.path(), 7, 7 << 20).unwrap();
+        assert_eq!(last_begun(dir.path()).unwrap(), Some(begun(7)), "a failed try is made again");
         begin(dir.path(), 100, 5).unwrap();
         let jumped = Begun { from: 100, number: 100, bytes: 5 };
         assert_eq!(last_begun(dir.path()).unwrap(), Some(jumped), "those between were never made");

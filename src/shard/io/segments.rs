@@ -53,8 +53,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Segments {
     dir: PathBuf,
     space: Rc<Space>,
-    /// Behind the last that was handed over.
-    next_number: u64,
     files: Vec<(u64, File)>,
     inbox: Rc<RefCell<Inbox>>,
 }
@@ -63,6 +61,8 @@ pub(super) struct Segments {
 #[derive(Default)]
 struct Inbox {
     made: Option<io::Result<(Spare, File)>>,
+    /// Behind the highest number that was tried.
+    tried: u64,
     /// The appender is near its end: hand over what is filled.
     urgent: bool,
     busy: usize,
@@ -83,12 +83,16 @@ impl Segments {
         disk_low: u64,
         shared: Arc<SharedState>,
     ) -> Self {
-        let inbox = Inbox { urgent: true, manifest: Some(manifest), ..Inbox::default() };
+        let inbox = Inbox {
+            tried: next_number,
+            urgent: true,
+            manifest: Some(manifest),
+            ..Inbox::default()
+        };
         let space = Rc::new(Space { dir: dir.to_owned(), low: Cell::new(disk_low), shared });
         let segments = Self {
             dir: dir.to_owned(),
             space: space.clone(),
-            next_number,
             files: Vec::new(),
             inbox: Rc::new(RefCell::new(inbox)),
         };
@@ -116,16 +120,10 @@ impl Segments {
             // it is about to take counts as taken.
             space.look(&inbox, bytes).await;
             let made = prepare(&dir, number, bytes, &inbox).await;
-            let made = match made {
-                Ok(made) => Ok(made),
-                Err(error) => {
-                    tracing::error!(%error, dir = %dir.display(), "no new log segment");
-                    clear(&dir, number).await.and(Err(error))
-                }
-            };
             let mut inbox = inbox.borrow_mut();
             inbox.busy -= 1;
             if let Err(error) = &made {
+                tracing::error!(%error, dir = %dir.display(), "no new log segment");
                 let raw = error.raw_os_error();
                 inbox.disk_full |= matches!(raw, Some(libc::ENOSPC | libc::EDQUOT));
             }
@@ -147,7 +145,6 @@ impl Segments {
         let made = inbox.made.take()?;
         let spare = made.map(|(spare, file)| {
             inbox.urgent = false;
-            self.next_number = spare.number + 1;
             self.files.push((spare.number, file));
             spare
         });
@@ -208,11 +205,11 @@ impl Segments {
     /// made ready and not used are recorded as such: nobody is to miss them.
     pub(super) fn finish(&mut self, seal: Option<Seal>) {
         let mut inbox = self.inbox.borrow_mut();
-        let Inbox { manifest: Some(manifest), seals, .. } = &mut *inbox else { return };
+        let Inbox { manifest: Some(manifest), seals, tried, .. } = &mut *inbox else { return };
         let seals: Vec<_> = seals.drain(..).chain(seal).collect();
         let done = manifest.append_all(&seals).and_then(|()| {
             let last = manifest.seals().iter().map(|seal| seal.number).max().unwrap_or(0);
-            let unused: Vec<u64> = (last + 1..self.next_number).collect();
+            let unused: Vec<u64> = (last + 1..*tried).collect();
             manifest.remove(&unused)
         });
         if let Err(error) = done {
@@ -231,28 +228,40 @@ impl Segments {
     }
 }
 
-/// Removes whatever was made of a segment: the next try makes the file afresh.
-async fn clear(dir: &Path, number: u64) -> io::Result<()> {
-    let path = log::segment_path(dir, number);
-    match blocking(move || std::fs::remove_file(path)).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
+/// A number whose name is taken is passed over: what lies there may hold mail.
 async fn prepare(
     dir: &Path,
-    number: u64,
+    mut number: u64,
     bytes: u64,
     inbox: &RefCell<Inbox>,
 ) -> io::Result<(Spare, File)> {
-    let at = dir.to_owned();
-    let (spare, mut file) = blocking(move || {
-        let spare = log::prepare_segment(&at, number, bytes)?;
-        let path = log::segment_path(&at, number);
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path)?;
-        io::Result::Ok((spare, file))
+    let spare = loop {
+        let at = dir.to_owned();
+        let made = blocking(move || log::prepare_segment(&at, number, bytes)).await;
+        let tried = inbox.borrow().tried.max(number + 1);
+        inbox.borrow_mut().tried = tried;
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = log::segment_path(dir, number);
+                tracing::warn!(path = %path.display(), "a file has the name of the next segment");
+                number += 1;
+            }
+            made => break made?,
+        }
+    };
+    let filled = fill(dir, &spare, inbox).await;
+    if filled.is_err() {
+        // The next try makes the file of this number afresh.
+        let path = log::segment_path(dir, number);
+        let _ = blocking(move || std::fs::remove_file(path)).await;
+    }
+    filled.map(|file| (spare, file))
+}
+
+async fn fill(dir: &Path, spare: &Spare, inbox: &RefCell<Inbox>) -> io::Result<File> {
+    let (path, bytes) = (log::segment_path(dir, spare.number), spare.bytes);
+    let mut file = blocking(move || {
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path)
     })
     .await?;
     let mut position = 0;
@@ -261,7 +270,7 @@ async fn prepare(
         file = blocking(move || log::fill_zeros(&file, position, step).map(|()| file)).await?;
         position += step;
     }
-    blocking(move || file.sync_data().map(|()| (spare, file))).await
+    blocking(move || file.sync_data().map(|()| file)).await
 }
 
 /// The free space of the log's file system (D9).
@@ -351,6 +360,93 @@ mod tests {
         });
     }
 
+    async fn made(segments: &mut Segments) -> io::Result<Spare> {
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(20), "an answer comes");
+            match segments.poll() {
+                Some(Completion::Segment(made)) => break made,
+                _ => glommio::timer::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_segment_is_removed_and_a_name_that_is_taken_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = log::DataDir::open(dir.path()).unwrap();
+        let shard = data.make_shard(0).unwrap();
+        on_executor(async move || {
+            let manifest = Manifest::open(&shard.join("manifest")).unwrap();
+            let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
+            let mut segments = Segments::new(&shard, 1, manifest, 0, shared.clone());
+            segments.prepare(1, 1 << 20);
+            assert_eq!(made(&mut segments).await.unwrap().number, 1);
+            // Made, and not filled: direct writes are of whole blocks. Then on to the same number.
+            segments.prepare(2, 4_097);
+            made(&mut segments).await.unwrap_err();
+            assert!(!log::segment_path(&shard, 2).exists());
+            segments.prepare(2, 1 << 20);
+            assert_eq!(made(&mut segments).await.unwrap().number, 2);
+            let taken = log::segment_path(&shard, 3);
+            std::fs::write(&taken, "put here").unwrap();
+            segments.prepare(3, 1 << 20);
+            assert_eq!(made(&mut segments).await.unwrap().number, 4);
+            assert_eq!(std::fs::read(&taken).unwrap(), b"put here");
+            // No file system has room for it. It was tried: an orderly stop says that it was not
+            // used, as of the others, so that nobody misses it.
+            segments.prepare(5, 1 << 60);
+            made(&mut segments).await.unwrap_err();
+            segments.finish(None);
+            let manifest = Manifest::open(&shard.join("manifest")).unwrap();
+            for number in 1..=5 {
+                assert!(manifest.find(number).is_some_and(|seal| seal.removed), "{number}");
+            }
+            shared.finished();
+        });
+    }
+
+    #[test]
+    fn a_seal_that_could_not_be_written_is_written_with_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = log::DataDir::open(dir.path()).unwrap();
+        let shard = data.make_shard(0).unwrap();
+        on_executor(async move || {
+            let path = shard.join("manifest");
+            let full = Manifest::open(Path::new("/dev/full")).unwrap();
+            let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
+            let mut segments = Segments::new(&shard, 3, full, 0, shared.clone());
+            let seal = |number| Seal {
+                number,
+                nonce: [7; 16],
+                first_offset: number,
+                end_offset: number + 1,
+                end_position: 8_192,
+                damaged: false,
+                skipped: 0,
+                reach: None,
+                removed: false,
+            };
+            segments.sealed(seal(1));
+            let began = Instant::now();
+            // The task runs at the first wait.
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+            while segments.inbox.borrow().manifest.is_none() {
+                assert!(began.elapsed() < Duration::from_secs(20), "the write fails");
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+            segments.inbox.borrow_mut().manifest = Some(Manifest::open(&path).unwrap());
+            segments.sealed(seal(2));
+            let written = || Manifest::open(&path).unwrap().seals().to_vec();
+            while written().len() < 2 {
+                assert!(began.elapsed() < Duration::from_secs(20), "both are written");
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(written(), [seal(1), seal(2)]);
+            shared.finished();
+        });
+    }
+
     #[test]
     fn a_spare_is_filled_with_zeros_and_handed_over_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -361,16 +457,6 @@ mod tests {
             let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
             let mut segments = Segments::new(&shard, 1, manifest, 0, shared.clone());
             segments.prepare(1, 1 << 20);
-            let made = async |segments: &mut Segments| {
-                let began = Instant::now();
-                loop {
-                    assert!(began.elapsed() < Duration::from_secs(20), "an answer comes");
-                    match segments.poll() {
-                        Some(Completion::Segment(made)) => break made,
-                        _ => glommio::timer::sleep(Duration::from_millis(1)).await,
-                    }
-                }
-            };
             let spare = made(&mut segments).await.unwrap();
             assert_eq!((spare.number, spare.bytes), (1, 1 << 20));
             let octets = std::fs::read(log::segment_path(&shard, 1)).unwrap();
