@@ -123,7 +123,7 @@ impl BatchReader {
         let mut places: Vec<(usize, Range<usize>)> = Vec::new();
         let mut bytes = batch.bytes();
         let mut passed = 0_usize;
-        let damage = reader.poll(&mut |log, offset, view| {
+        let polled = reader.poll(&mut |log, offset, view| {
             if offset > *due {
                 batch.gaps.push((*due, offset));
             }
@@ -177,13 +177,16 @@ impl BatchReader {
             bytes += view.bytes();
             batch.full = is_large || batch.records.len() >= options.records;
             Ok(if batch.full { Visit::Enough } else { Visit::More })
-        })?;
+        });
+        // Also where the poll failed: what was read before that is in the batch, and is not shown
+        // again.
         let room = room.freeze();
         for (at, range) in places {
             if let Some(record) = batch.records.get_mut(at) {
                 record.data = room.slice(range);
             }
         }
+        let damage = polled?;
         if let Some(last) = damage.last() {
             // Nothing behind the damage may have been seen yet: it is passed with the next record,
             // unless its end is known.

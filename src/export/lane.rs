@@ -303,11 +303,10 @@ impl Lane {
 
     /// D10: what the disk has lost is a dead letter before the offset passes it.
     fn note_damage(&mut self) -> io::Result<()> {
-        let damage = std::mem::take(&mut self.gathering.damage);
-        if damage.is_empty() {
+        if self.gathering.damage.is_empty() {
             return Ok(());
         }
-        let letters = damage.iter().map(|damage| DeadLetter {
+        let letters = self.gathering.damage.iter().map(|damage| DeadLetter {
             offset: damage.offset,
             at: 0,
             class: if damage.missing { "missing" } else { "corrupt" }.to_owned(),
@@ -316,7 +315,7 @@ impl Lane {
             rcpt: None,
         });
         self.dead.add(letters)?;
-        for damage in damage {
+        for damage in std::mem::take(&mut self.gathering.damage) {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             let (offset, segment) = (damage.offset, damage.segment);
             tracing::error!(exporter, shard, offset, segment, "passed over: {damage}");
@@ -330,8 +329,9 @@ impl Lane {
 
     /// What retention has deleted before it was delivered (`require_consumed = false`) is said.
     fn note_deleted(&mut self) -> io::Result<()> {
-        for gap in std::mem::take(&mut self.gathering.gaps) {
+        while let Some(&gap) = self.gathering.gaps.first() {
             let dropped = self.reader.deleted_of(gap)?;
+            self.gathering.gaps.remove(0);
             if dropped == 0 {
                 continue;
             }
@@ -559,6 +559,14 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
     let (shard, mark) = (parts.shard, parts.marks.get(parts.shard));
     let name = parts.exporter.name();
     let fresh = |offset| Committed { offset, ..Committed::default() };
+    // Not 0: what was deleted before this group was there is not missing in it. What was lost is.
+    let start = || {
+        let there = parts.log.segments(shard)?.first().map(|first| first.base_offset);
+        let gaps = parts.log.gaps(shard)?;
+        let lost = gaps.iter().find(|gap| gap.next_offset() > gap.first_offset);
+        let lost = lost.map(|gap| gap.first_offset);
+        io::Result::Ok(there.into_iter().chain(lost).min().unwrap_or(mark).min(mark))
+    };
     match found {
         Found::Committed(at) if at.offset > mark => {
             // A log that was put back from a copy, or lost its end: what comes now is new.
@@ -579,10 +587,10 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
                 shard,
                 "the offset file is missing or damaged: begins at the log start"
             );
-            Ok(fresh(0))
+            Ok(fresh(start()?))
         }
         Found::Fresh => Ok(fresh(match parts.exporter.options.start {
-            Start::Committed | Start::Start => 0,
+            Start::Committed | Start::Start => start()?,
             Start::End => mark,
             Start::Time(time) => parts.log.offset_at(shard, time)?.min(mark),
         })),

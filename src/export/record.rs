@@ -153,7 +153,7 @@ pub struct RcptParams {
 
 impl Facts {
     fn new(facts: &log::Facts<'_>) -> Self {
-        if *facts == log::Facts::default() {
+        if facts.is_empty() {
             return Self::default();
         }
         let params = facts.rcpt_params;

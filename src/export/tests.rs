@@ -629,14 +629,67 @@ fn records_deleted_before_their_delivery_are_counted() {
     let dir = stand.writers[0].dir().to_owned();
     crate::log::Manifest::open(&dir.join("manifest")).unwrap().remove(&[1]).unwrap();
     std::fs::remove_file(crate::log::segment_path(&dir, 1)).unwrap();
+    for is_new in [false, true] {
+        let name = if is_new { "new" } else { NAME };
+        let group = Group::new(stand.path(), name).unwrap();
+        if !is_new {
+            // It was there when they were.
+            group.seek(0, 0).unwrap();
+        }
+        let sink = Arc::new(Script::default());
+        stand.start(ExportOptions { name: name.to_owned(), ..options() }, &sink);
+        until("the commit", || group.committed(0).unwrap().is_some_and(|at| at.offset == 60));
+        let gathered = stand.metrics.gather();
+        let text = prometheus::TextEncoder::new().encode_to_string(&gathered).unwrap();
+        stand.stop();
+        assert_eq!(sink.offsets(0), (second..60).collect::<Vec<_>>());
+        let dropped = if is_new { 0 } else { second };
+        let line = format!("{{exporter=\"{name}\",result=\"dropped\"}} {dropped}\n");
+        assert!(text.contains(&line), "{line} is missing in {text}");
+    }
+}
+
+/// A lost segment at the front is missing in a new group as well.
+#[test]
+fn a_new_group_reports_a_lost_front_segment() {
+    let mut stand = Stand::new(1);
+    stand.append_sized(0, 60, 50_000);
+    let second = Log::open(stand.dir.path()).unwrap().segments(0).unwrap()[1].base_offset;
+    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 1)).unwrap();
     let sink = Arc::new(Script::default());
     stand.start(options(), &sink);
     until("the commit", || stand.committed(0) == 60);
-    let text = prometheus::TextEncoder::new().encode_to_string(&stand.metrics.gather()).unwrap();
     stand.stop();
-    assert_eq!(sink.offsets(0), (second..60).collect::<Vec<_>>());
-    let line = format!("result=\"dropped\"}} {second}\n");
-    assert!(text.contains(&line), "{line} is missing in {text}");
+    let letters = stand.group().dead_letters(0).unwrap();
+    let letters: Vec<_> = letters.pending().map(|l| (l.offset, l.class.as_str())).collect();
+    assert_eq!((letters, sink.count() as u64), (vec![(0, "missing")], 60 - second));
+}
+
+/// What was read before an error of the disk's is kept with its mail data, and comes once.
+#[test]
+fn a_batch_is_whole_when_a_later_segment_fails() {
+    let mut stand = Stand::new(1);
+    stand.append_sized(0, 60, 50_000);
+    let log = Log::open(stand.dir.path()).unwrap();
+    let second = log.segments(0).unwrap()[1].base_offset;
+    let path = crate::log::segment_path(stand.writers[0].dir(), 2);
+    let aside = stand.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let reader = crate::consumer::Reader::open(stand.path(), 0, 0).unwrap();
+    let all = BatchOptions { records: 1_000, bytes: 1 << 30, delay: Duration::ZERO };
+    let larges = batch::Larges::new();
+    let mut reader = batch::BatchReader::new(reader, all, Filter::default(), larges);
+    let mut batch = batch::Batch::default();
+    let error = reader.fill(&mut batch).unwrap_err();
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    assert_eq!(batch.records.len() as u64, second);
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    reader.fill(&mut batch).unwrap();
+    let offsets: Vec<_> = batch.records.iter().map(|record| record.id.offset.get()).collect();
+    assert_eq!(offsets, (0..60).collect::<Vec<_>>());
+    assert!(batch.records.iter().all(|record| record.data.len() == 50_000));
 }
 
 /// A batch that waits for more is sent at an orderly stop, and committed: with a delay of minutes
