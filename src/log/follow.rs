@@ -22,7 +22,7 @@ use super::{
     cursor::{Cursor, Step},
     files::{segment_numbers, shard_dir},
     frame::{BLOCK, GroupFrame},
-    reader::{GroupEnd, at, find_seal, is_lost, visit_group},
+    reader::{GroupEnd, at, find_seal, is_out_of_reach, visit_group},
 };
 
 /// For how long a segment that cannot be read holds a reader up.
@@ -192,35 +192,49 @@ impl Follower {
     /// gets the log as well, for [`Log::mail_data`].
     ///
     /// # Errors
-    /// What the file system or the visitor says; a record whose visit failed is shown again.
+    /// What the file system or the visitor says; a record whose visit failed is shown again. Where
+    /// something was passed over before that, it is returned, and the error comes at the next call:
+    /// what was passed over is reported once.
     pub fn poll_below(
         &mut self,
         limit: u64,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
     ) -> io::Result<Vec<Damage>> {
         let mut damage = Vec::new();
-        while self.next < limit && self.drain_or_pass(limit, visit, &mut damage)? {
+        match self.poll_into(limit, visit, &mut damage) {
+            Err(error) if damage.is_empty() => Err(error),
+            _ => Ok(damage),
+        }
+    }
+
+    fn poll_into(
+        &mut self,
+        limit: u64,
+        visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
+        damage: &mut Vec<Damage>,
+    ) -> io::Result<()> {
+        while self.next < limit && self.drain_or_pass(limit, visit, damage)? {
             let successor = self.successor()?;
             let gap = self.gap_before(successor.as_ref());
             if (gap.is_none() && successor.is_none()) || !self.settled()? {
                 break;
             }
             // What came between the look at the end and the look at the seal.
-            if !self.drain_or_pass(limit, visit, &mut damage)? {
+            if !self.drain_or_pass(limit, visit, damage)? {
                 break;
             }
-            self.leave(&mut damage);
+            self.leave(damage);
             match (gap, successor) {
                 (Some(gap), next) => {
                     // What it held is guessed where it had no seal: what comes next is not.
                     let to = next.map_or(u64::MAX, |next| next.base_offset);
-                    self.pass_over(gap, to, true, &mut damage);
+                    self.pass_over(gap, to, true, damage);
                 }
                 (None, Some(successor)) => match self.open(&successor) {
                     Ok(()) => {
                         // A header that is not that of the segment that was sealed.
                         if let (None, Some(seal)) = (&self.cursor, successor.seal) {
-                            self.pass_over(seal, u64::MAX, false, &mut damage);
+                            self.pass_over(seal, u64::MAX, false, damage);
                         }
                     }
                     // Deleted meanwhile: listed again at the next poll.
@@ -236,13 +250,13 @@ impl Follower {
                         else {
                             return Err(at(&path, &error));
                         };
-                        self.pass_over(seal, u64::MAX, false, &mut damage);
+                        self.pass_over(seal, u64::MAX, false, damage);
                     }
                 },
                 (None, None) => break,
             }
         }
-        Ok(damage)
+        Ok(())
     }
 
     /// As [`Follower::drain`]; the rest of a sealed segment that cannot be read is passed over in
@@ -308,7 +322,7 @@ impl Follower {
 
     /// Whether a segment has been out of reach for long enough to go on without it.
     fn out_of_patience(&mut self, number: u64, error: &io::Error) -> bool {
-        if !is_lost(error) && error.kind() != io::ErrorKind::PermissionDenied {
+        if !is_out_of_reach(error) {
             return false;
         }
         let since = match self.trouble {
@@ -336,8 +350,10 @@ impl Follower {
                 Step::Group(frame) => frame,
                 Step::End => return Ok(true),
                 Step::Corrupt => {
+                    // Not reported before it is known where to go on: after an error it is met again.
+                    let more = cursor.resync()?;
                     damage.push(Damage { segment, offset, position, end: None, missing: false });
-                    if cursor.resync()? {
+                    if more {
                         continue;
                     }
                     self.cursor = None;
@@ -454,5 +470,5 @@ impl Follower {
 
 /// Whether a reader may go on without a segment that cannot be opened.
 fn passable(error: &io::Error, seal: Option<Seal>) -> bool {
-    seal.is_some() && (is_lost(error) || error.kind() == io::ErrorKind::PermissionDenied)
+    seal.is_some() && is_out_of_reach(error)
 }

@@ -326,19 +326,12 @@ fn look(
     seal: Option<Seal>,
     made: Option<Begun>,
 ) -> Item {
-    let recorded = match (seal, made) {
-        (Some(seal), _) if seal.removed => Recorded::Removed,
-        (Some(_), _) => Recorded::Sealed,
-        (None, Some(_)) => Recorded::Begun,
-        (None, None) => Recorded::Nothing,
-    };
-    let needed = seal.map_or(made.map_or(0, |begun| begun.bytes), |seal| seal.end_position);
     let mut item = Item {
         number,
         condition: Condition::Gone,
         seal,
         bytes: 0,
-        needed,
+        needed: 0,
         header: None,
         error: None,
     };
@@ -349,6 +342,21 @@ fn look(
             item.error = Some(error.to_string());
             Held::Unreadable
         }
+    };
+    // A file is there after all: it is judged by what it holds, for it may hold acknowledged mail.
+    let ours =
+        item.header.is_some_and(|header| (header.identity, header.number) == (identity, number));
+    let used = item.header.is_some() || held == Held::Headless;
+    let belied = |seal: &Seal| seal.is_of_no_segment() && (ours || seal.removed && used);
+    let seal = seal.filter(|seal| !belied(seal));
+    item.seal = seal;
+    item.needed = seal.map_or(made.map_or(0, |begun| begun.bytes), |seal| seal.end_position);
+    let needed = item.needed;
+    let recorded = match (seal, made) {
+        (Some(seal), _) if seal.removed => Recorded::Removed,
+        (Some(_), _) => Recorded::Sealed,
+        (None, Some(_)) => Recorded::Begun,
+        (None, None) => Recorded::Nothing,
     };
     let held = match (held, item.header) {
         (_, Some(header)) if header.identity != identity => Held::OtherLog,

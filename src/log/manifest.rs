@@ -98,6 +98,12 @@ impl Seal {
         })
     }
 
+    /// Whether it was written without a segment: it says that a number was never used, or that
+    /// nobody knows what its segment held.
+    pub(super) fn is_of_no_segment(&self) -> bool {
+        self.nonce == [0; 16]
+    }
+
     /// Says whose manifest it is, and that deletions are recorded in it.
     fn mark(identity: Identity) -> Self {
         let mut nonce = [0; 16];

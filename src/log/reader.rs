@@ -380,18 +380,12 @@ impl Log {
         for fragment in record.fragments() {
             if open.as_ref().is_none_or(|(number, _)| *number != fragment.segment) {
                 let path = self.path(shard, fragment.segment);
-                let file = File::open(&path).map_err(|error| {
-                    // Mail data that is not there is damage like any other.
-                    let kind = match is_lost(&error) {
-                        true => io::ErrorKind::InvalidData,
-                        false => error.kind(),
-                    };
-                    io::Error::new(kind, format!("{}: {error}", path.display()))
-                })?;
+                let file = File::open(&path).map_err(|error| as_damage(&path, &error))?;
                 open = Some((fragment.segment, file));
             }
-            if let Some((_, file)) = &open {
-                visit(read_fragment(file, fragment, &mut octets)?)?;
+            if let Some((number, file)) = &open {
+                let read = read_fragment(file, fragment, &mut octets);
+                visit(read.map_err(|error| as_damage(&self.path(shard, *number), &error))?)?;
             }
         }
         self.fragment.set(octets);
@@ -422,6 +416,11 @@ pub(super) fn is_lost(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG | libc::ENODATA | libc::ENXIO | libc::ELOOP)
     )
+}
+
+/// Whether an error says so of a file that this process may be kept from reading as well.
+pub(super) fn is_out_of_reach(error: &io::Error) -> bool {
+    is_lost(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// An I/O error that names the file.
@@ -579,4 +578,10 @@ fn read_fragment<'a>(
     let (segment, position) = (fragment.segment, fragment.position);
     let what = format!("segment {segment}: damaged fragment of mail data at position {position}");
     Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// Mail data that is not there, or cannot be read, is damage like any other: `InvalidData`.
+fn as_damage(path: &Path, error: &io::Error) -> io::Error {
+    let kind = if is_out_of_reach(error) { io::ErrorKind::InvalidData } else { error.kind() };
+    io::Error::new(kind, format!("{}: {error}", path.display()))
 }

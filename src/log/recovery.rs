@@ -14,6 +14,7 @@
 //! at every start, and the log goes on without it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::Path,
@@ -347,7 +348,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         manifest.append(&seal)?;
     }
     record_unknown(&mut manifest, &inventory)?;
-    remove_unused(dir, &mut manifest, &inventory, &unused)?;
+    remove_unused(dir, identity, &mut manifest, &inventory, &unused)?;
     sync_dir(dir)?;
     // Looked at once more: what was judged has a seal now.
     let inventory = Inventory::take(dir, identity, manifest.content())?;
@@ -376,14 +377,16 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
 /// to miss them, and their offsets are left out.
 fn record_unknown(manifest: &mut Manifest, inventory: &Inventory) -> io::Result<()> {
     let Some(begun) = inventory.begun else { return Ok(()) };
-    let unknown = |number: &u64| {
-        manifest.find(*number).is_none()
-            && !inventory.items.iter().any(|item| item.number == *number)
-    };
+    let known: BTreeSet<u64> = inventory
+        .items
+        .iter()
+        .map(|item| item.number)
+        .chain(manifest.seals().iter().map(|seal| seal.number))
+        .collect();
     let last = next_offset(manifest);
     let skipped = |number| if number == begun.number { held_at_most(begun.bytes) } else { 0 };
     let seals: Vec<_> = (begun.from..=begun.number)
-        .filter(unknown)
+        .filter(|number| !known.contains(number))
         .map(|number| Seal { removed: true, ..lost_segment(number, last, skipped(number)) })
         .collect();
     manifest.append_all(&seals)
@@ -449,17 +452,31 @@ fn record_earlier_deletions(
 /// Deletes what was prepared and never used: recorded first, so that nobody misses it.
 fn remove_unused(
     dir: &Path,
+    identity: Identity,
     manifest: &mut Manifest,
     inventory: &Inventory,
     unused: &[u64],
 ) -> io::Result<()> {
     manifest.remove(unused)?;
-    let recorded = inventory.items.iter().filter(|item| {
-        let never_used = item.seal.is_some_and(|seal| seal.removed && seal.end_position == 0);
-        never_used && item.condition == Condition::Leftover && item.error.is_none()
-    });
-    for number in unused.iter().copied().chain(recorded.map(|item| item.number)) {
+    for &number in unused {
         fs::remove_file(segment_path(dir, number))?;
+    }
+    let recorded = inventory.items.iter().filter(|item| {
+        let unread = item.header.is_none() && item.error.is_none();
+        unread && item.condition == Condition::Leftover
+    });
+    for item in recorded {
+        let Some(seal) = item.seal.filter(|seal| seal.removed && seal.end_position == 0) else {
+            continue;
+        };
+        let path = segment_path(dir, item.number);
+        // Whatever is written down of it: a file that holds a group goes only where it was that
+        // segment which was deleted.
+        match open_unsealed(&path, item.number, identity) {
+            Ok(None) => fs::remove_file(path)?,
+            Ok(Some((walked, _))) if walked.header.nonce == seal.nonce => fs::remove_file(path)?,
+            Ok(Some(_)) | Err(_) => {}
+        }
     }
     Ok(())
 }

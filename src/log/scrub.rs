@@ -83,10 +83,16 @@ impl Scrub {
             if stopped {
                 return Ok(None);
             }
-            let checked = checked?;
-            self.due.insert(key, (pace.now)() + self.every);
             scrubbed.segments += 1;
-            scrubbed.bytes += checked.bytes;
+            // The others are checked all the same, and this one soon again: it may pass.
+            let (fault, pause) = match checked {
+                Ok(checked) => {
+                    scrubbed.bytes += checked.bytes;
+                    (fault, self.every)
+                }
+                Err(error) => (Some(unreadable(&segment, &error)), self.every / 24),
+            };
+            self.due.insert(key, (pace.now)() + pause);
             match fault {
                 Some(fault) => {
                     scrubbed.corrupt.push(fault.clone());
@@ -129,6 +135,17 @@ impl Scrub {
         self.due = wanted;
         self.corrupt.retain(|key, _| self.due.contains_key(key));
         Ok(due)
+    }
+}
+
+/// A segment that cannot be read to its end.
+fn unreadable(segment: &SegmentFacts, error: &io::Error) -> Fault {
+    Fault {
+        shard: segment.shard,
+        segment: segment.number,
+        offset: segment.base_offset,
+        kind: FaultKind::Unreadable,
+        what: format!("cannot be checked: {error}"),
     }
 }
 
@@ -234,6 +251,40 @@ mod tests {
         clock.set(DAY * 4);
         let third = scrub.turn(&At(Some(u64::MAX)), &pace).unwrap().unwrap();
         assert_eq!((third.segments, third.faults.len()), (0, 1), "{third:?}");
+    }
+
+    /// One that cannot be read is named, the others are checked, and it is looked at again soon.
+    #[test]
+    fn a_scrub_goes_on_past_a_segment_that_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            write_files(dir.path(), 40);
+        }
+        write_files(dir.path(), 0);
+        let log = Log::open(dir.path()).unwrap();
+        let sealed = log.segments(0).unwrap();
+        let path = |at: usize| segment_path(&shard_dir(dir.path(), 0), sealed[at].number);
+        let aside = dir.path().join("aside");
+        std::fs::rename(path(0), &aside).unwrap();
+        std::fs::create_dir(path(0)).unwrap();
+        let file = std::fs::File::options().write(true).open(path(1)).unwrap();
+        file.write_all_at(b"rotten", 4_200).unwrap();
+        let clock = Cell::new(Duration::ZERO);
+        let pace = Pace { now: &|| clock.get(), wait: &|_| true, rate: 1 << 20 };
+        let mut scrub = Scrub::new(&log, DAY);
+        let kinds = |done: &Scrubbed| {
+            let kinds = done.faults.iter().map(|fault| (fault.segment, fault.kind));
+            kinds.collect::<Vec<_>>()
+        };
+        let first = scrub.turn(&At(None), &pace).unwrap().unwrap();
+        assert_eq!(first.segments, sealed.len() as u64);
+        let corrupt = (sealed[1].number, FaultKind::Corrupt);
+        assert_eq!(kinds(&first), [(sealed[0].number, FaultKind::Unreadable), corrupt]);
+        std::fs::remove_dir(path(0)).unwrap();
+        std::fs::rename(&aside, path(0)).unwrap();
+        clock.set(DAY / 12);
+        let second = scrub.turn(&At(None), &pace).unwrap().unwrap();
+        assert_eq!((second.segments, kinds(&second)), (1, vec![corrupt]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     files::{read_index, shard_dir},
     frame::{BLOCK, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader},
     inventory::{Inventory, lost, owner},
-    reader::{at, find_seal, is_lost},
+    reader::{at, find_seal, is_lost, is_out_of_reach},
     recovery::{Octets, judge},
 };
 
@@ -431,13 +431,13 @@ impl Verifier<'_> {
         }
         match self.log.check_fragment(self.shard, fragment) {
             Ok(()) => Ok(None),
-            Err(error) => match error.kind() {
-                io::ErrorKind::InvalidData | io::ErrorKind::NotFound => Ok(Some(format!(
+            Err(error) if error.kind() == io::ErrorKind::InvalidData || is_out_of_reach(&error) => {
+                Ok(Some(format!(
                     "a fragment of the record's mail data in segment {} is damaged or missing",
                     fragment.segment
-                ))),
-                _ => Err(at(&self.log.path(self.shard, fragment.segment), &error)),
-            },
+                )))
+            }
+            Err(error) => Err(at(&self.log.path(self.shard, fragment.segment), &error)),
         }
     }
 

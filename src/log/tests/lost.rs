@@ -1,7 +1,11 @@
 //! Segments and other files that are lost, cut short, doubled or another log's: what start, `verify`
 //! and readers say of each, and that nothing is lost in silence.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::PathBuf,
+};
 
 use super::*;
 
@@ -135,6 +139,130 @@ fn the_last_segment_is_missed_though_it_has_no_seal() {
         assert!(recovery.damage[0].what.contains("records about offset 0"));
         assert!(recovery.next_offset.get() > 40, "no offset is used twice");
     }
+}
+
+/// What was written down of a number while its file was away does not count against the mail in it.
+#[test]
+fn a_segment_that_is_put_back_is_recovered_whatever_was_recorded_of_it() {
+    for (case, headless) in [
+        ("manifest", false),
+        ("unused", false),
+        ("lost", false),
+        ("manifest", true),
+        ("unused", true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        write_files(&data, 40);
+        let node = DataDir::open(&data).unwrap().node;
+        let (shard, identity) = (shard_dir(&data, 0), Identity { node, shard: 0 });
+        let (path, aside) = (segment_path(&shard, 1), dir.path().join("aside"));
+        fs::rename(&path, &aside).unwrap();
+        let manifest = shard.join("manifest");
+        match case {
+            "manifest" => fs::remove_file(&manifest).unwrap(),
+            "unused" => Manifest::open(&manifest).unwrap().remove(&[1]).unwrap(),
+            _ => {}
+        }
+        let before = recover(&shard, identity).unwrap().next_offset;
+        if headless {
+            let file = fs::File::options().write(true).open(&aside).unwrap();
+            file.write_all_at(&[0x55; frame::BLOCK], 0).unwrap();
+        }
+        fs::rename(&aside, &path).unwrap();
+        let mut seals = 0;
+        for round in 0..2 {
+            let recovery = recover(&shard, identity).unwrap();
+            assert!(path.exists(), "{case}, headless: {headless}");
+            assert_eq!(recovery.lost_records > 0, headless, "{case}: {recovery:?}");
+            assert!(recovery.next_offset >= before, "no offset is used twice");
+            let now = recovery.manifest.seals().len();
+            assert!(round == 0 || now == seals, "{case}: judged once");
+            seals = now;
+        }
+        let mut seen = Vec::new();
+        let log = Log::open(&data).unwrap();
+        log.walk(0, 0, u64::MAX, &mut |offset, _| {
+            seen.push(offset);
+            Ok(true)
+        })
+        .unwrap();
+        let expected = if headless { 0..0 } else { 0..40 };
+        assert_eq!(seen, expected.collect::<Vec<_>>(), "{case}, headless: {headless}");
+    }
+}
+
+/// A number that was never used is deleted as before, and so is what retention was about to delete.
+#[test]
+fn leftovers_without_mail_are_deleted() {
+    let sample = Sample::new();
+    let last = sample.segments().last().unwrap().number;
+    let blank = segment_path(&sample.shard, last + 1);
+    fs::write(&blank, [0; 3 * frame::BLOCK]).unwrap();
+    // Groups beyond two blocks of zeros.
+    let wiped = segment_path(&sample.shard, last + 2);
+    let mut octets = fs::read(sample.path(0)).unwrap();
+    octets[..2 * frame::BLOCK].fill(0);
+    fs::write(&wiped, octets).unwrap();
+    // Of another log: whatever the mark says, it is not ours to delete.
+    let foreign = segment_path(&sample.shard, last + 3);
+    fs::copy(Sample::new().path(0), &foreign).unwrap();
+    let unused = [last + 1, last + 2, last + 3];
+    Manifest::open(&sample.shard.join("manifest")).unwrap().remove(&unused).unwrap();
+    assert_eq!(sample.faults(), [(FaultKind::Foreign, last + 3)]);
+    assert!(!blank.exists() && wiped.exists() && foreign.exists());
+}
+
+/// A name that is taken is left alone, and what is written down as made has no gap there.
+#[test]
+fn a_segment_is_never_made_over_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    write_files(&data, 40);
+    let node = DataDir::open(&data).unwrap().node;
+    let (shard, identity) = (shard_dir(&data, 0), Identity { node, shard: 0 });
+    // The second is ready for use.
+    let taken = segment_path(&shard, 3);
+    fs::write(&taken, "not a segment").unwrap();
+    let refused = prepare_segment(&shard, 3, SEGMENT).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&taken).unwrap(), b"not a segment");
+    prepare_segment(&shard, 4, SEGMENT).unwrap();
+    fs::remove_file(segment_path(&shard, 1)).unwrap();
+    let damage = recover(&shard, identity).unwrap().damage;
+    let missing = |fault: &Fault| (fault.kind, fault.segment) == (FaultKind::Missing, 1);
+    assert!(damage.iter().any(missing), "{damage:?}");
+}
+
+#[test]
+fn damage_before_an_error_is_reported_and_then_the_error() {
+    let sample = Sample::new();
+    let (first, second) = (sample.path(0), sample.path(1));
+    let mut octets = fs::read(&first).unwrap();
+    let at = groups(&octets)[6].0;
+    octets[at + 20] ^= 1;
+    fs::write(&first, octets).unwrap();
+    let aside = sample.data.join("aside");
+    fs::rename(&second, &aside).unwrap();
+    fs::create_dir(&second).unwrap();
+    let log = Log::open(&sample.data).unwrap();
+    let mut follower = Follower::new(&log, 0, 0).unwrap();
+    let mut seen = Vec::new();
+    let mut poll = || {
+        follower.poll(&mut |offset, _| {
+            seen.push(offset);
+            Ok(())
+        })
+    };
+    let damage = poll().unwrap();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    let error = poll().unwrap_err().to_string();
+    assert!(error.contains(second.to_str().unwrap()), "{error}");
+    fs::remove_dir(&second).unwrap();
+    fs::rename(&aside, &second).unwrap();
+    assert_eq!(poll().unwrap(), [], "it is reported once");
+    let lost = damage[0].offset;
+    assert_eq!(seen, (0..120).filter(|&offset| offset != lost).collect::<Vec<_>>());
 }
 
 #[test]
