@@ -13,7 +13,7 @@ use tokio::time;
 use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::Larges};
 use crate::{
     log::unix_micros,
-    metrics::{ExporterMetrics, GroupMetrics},
+    metrics::{Budget, ExporterMetrics, GroupMetrics},
 };
 
 /// The same error is told again after this long.
@@ -32,10 +32,40 @@ pub(super) struct Exporter {
     asking: tokio::sync::Mutex<()>,
     gone: AtomicBool,
     told: Mutex<Told>,
-    told_refused: Mutex<Told>,
+    began: Instant,
+    letters: Mutex<Letters>,
     places: Mutex<Vec<Place>>,
     /// When the next replayed record may go, in this exporter.
     replay_from: Mutex<Option<Instant>>,
+}
+
+/// Lines of dead letters a second, of one exporter; twice as many at once.
+const LETTER_LINES: u32 = 10;
+
+/// Dead letters without a line are counted up this long after the last of them.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How many lines of dead letters were written, and left out.
+#[derive(Debug, Default)]
+struct Letters {
+    budget: Budget,
+    last: Duration,
+}
+
+impl Letters {
+    /// Whether this one gets a line, and how many before it had none.
+    fn note(&mut self, now: Duration) -> Option<u64> {
+        self.last = now;
+        self.budget.take(LETTER_LINES, now)
+    }
+
+    /// How many had no line, once it is quiet.
+    fn sum_up(&mut self, now: Duration, at_once: bool) -> u64 {
+        match at_once || now.saturating_sub(self.last) >= QUIET {
+            true => std::mem::take(&mut self.budget.suppressed),
+            false => 0,
+        }
+    }
 }
 
 /// What the operator was last told, and when.
@@ -70,7 +100,8 @@ impl Exporter {
             asking: tokio::sync::Mutex::new(()),
             gone: AtomicBool::new(false),
             told: Mutex::new(None),
-            told_refused: Mutex::new(None),
+            began: Instant::now(),
+            letters: Mutex::default(),
             places: Mutex::new(vec![Place::default(); shards]),
             replay_from: Mutex::new(None),
         }
@@ -137,11 +168,22 @@ impl Exporter {
         self.metrics.up.set(1);
     }
 
-    /// A record becomes a dead letter: a line, once a minute for the same cause.
+    /// A record becomes a dead letter: a line for each, as long as they are not too many.
     pub(super) fn dead_letter(&self, record: &dyn std::fmt::Display, error: &SinkError) {
-        if is_news(&self.told_refused, error) {
-            let class = error.class.name();
-            tracing::warn!(exporter = self.name(), class, %record, "a dead letter: {}", error.text);
+        let mut letters = self.letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let Some(left_out) = letters.note(self.began.elapsed()) else { return };
+        let (exporter, class) = (self.name(), error.class.name());
+        let suppressed = (left_out > 0).then_some(left_out);
+        tracing::warn!(exporter, class, %record, suppressed, "a dead letter: {}", error.text);
+    }
+
+    /// Says how many dead letters had no line, where none comes after them that would say it.
+    pub(super) fn sum_up(&self, last: bool) {
+        let mut letters = self.letters.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let suppressed = letters.sum_up(self.began.elapsed(), last);
+        if suppressed > 0 {
+            let exporter = self.name();
+            tracing::warn!(exporter, suppressed, "more dead letters: see `mailrace group dead`");
         }
     }
 
@@ -203,4 +245,26 @@ fn is_news(told: &Mutex<Told>, error: &SinkError) -> bool {
     }
     *told = Some((error.class, error.text.clone(), Instant::now()));
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_dead_letter_has_a_line_until_they_are_too_many() {
+        let mut letters = Letters::default();
+        let at = Duration::from_millis;
+        let lines = (0..100).filter(|_| letters.note(at(1_000)) == Some(0)).count();
+        assert_eq!(lines, 20, "twice the rate at once");
+        assert_eq!(letters.sum_up(at(2_000), false), 0, "more may come");
+        assert_eq!(letters.note(at(2_000)), Some(80), "the next says it");
+        let lines = (0..100).filter(|_| letters.note(at(2_000)).is_some()).count();
+        assert_eq!(lines, 9, "what a second brought");
+        assert_eq!(letters.sum_up(at(6_999), false), 0);
+        assert_eq!(letters.sum_up(at(7_000), false), 91, "it is quiet");
+        assert_eq!(letters.sum_up(at(20_000), true), 0, "said once");
+        let lines = (0..30).filter(|_| letters.note(at(20_000)).is_some()).count();
+        assert_eq!((lines, letters.sum_up(at(20_000), true)), (20, 10), "at a stop");
+    }
 }

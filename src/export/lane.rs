@@ -178,6 +178,7 @@ impl Lane {
             }
         }
         let done = self.take_settled().and_then(|()| self.flush()).and_then(|()| self.commit(true));
+        self.parts.exporter.sum_up(true);
         if let Err(error) = done {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             tracing::error!(exporter, shard, %error, "the last offset was not saved");
@@ -517,6 +518,7 @@ impl Lane {
 
     /// Shows how far the lane is.
     fn tell(&self) {
+        self.parts.exporter.sum_up(false);
         let mark = self.parts.marks.get(self.parts.shard);
         let gathered = self.gathering.records.first().map(|record| record.received_at);
         let oldest = self.under_way.iter().filter_map(|batch| batch.first_received).next();

@@ -4,6 +4,7 @@
 //! asks for a copy through [`Published`]; the shard answers at its next heartbeat. [`render`] turns
 //! the copies into text, so a scrape costs the hot path one copy and nothing else.
 
+mod budget;
 mod distribution;
 mod dns;
 mod export;
@@ -14,6 +15,7 @@ mod published;
 mod render;
 mod stats;
 
+pub use budget::Budget;
 pub use distribution::Distribution;
 pub use dns::{DnsMetrics, DnsResult};
 pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics, WatchedFiles};
