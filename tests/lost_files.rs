@@ -91,6 +91,7 @@ fn a_lost_front_segment_is_reported_everywhere() {
     let accepted = run(dir.path(), &["log", "adopt", "--accept-loss"]);
     assert_eq!(accepted.status.code(), Some(0), "{accepted:?}");
     assert!(out(&accepted).contains("records 0..5"), "{}", out(&accepted));
+    assert!(!out(&accepted).contains("nothing to do"), "{}", out(&accepted));
     assert_eq!(run(dir.path(), &["log", "verify"]).status.code(), Some(0));
     let server = Server::start(dir.path());
     assert_eq!(server.page("/readyz"), (200, "ready\n".to_owned()));
@@ -200,6 +201,12 @@ fn a_lost_node_file_is_written_again_by_adopt() {
     let unsure = run(dir.path(), &["log", "adopt"]);
     assert_eq!(unsure.status.code(), Some(1), "{unsure:?}");
     assert!(String::from_utf8(unsure.stderr).unwrap().contains("--node"));
+    assert!(!node.exists());
+    // One that no segment has is a slip of the pen.
+    let slip = run(dir.path(), &["log", "adopt", "--node", "0123456789ab"]);
+    assert_eq!(slip.status.code(), Some(2), "{slip:?}");
+    let said = String::from_utf8(slip.stderr).unwrap();
+    assert!(said.contains("--node 0123456789ab: no segment") && said.contains(id.trim()), "{said}");
     assert!(!node.exists());
     assert_eq!(run(dir.path(), &["log", "adopt", "--node", id.trim()]).status.code(), Some(0));
     let server = Server::start(dir.path());

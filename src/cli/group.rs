@@ -239,15 +239,7 @@ fn move_group(
         let what = "--to wants one side of a range, such as start, 725 or @-1h";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
     }
-    let shards = log.shards()?;
-    if let Some(missing) = seek.shard.iter().find(|shard| !shards.contains(shard)) {
-        let what = format!("there is no shard {missing}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
-    }
-    for shard in shards {
-        if !seek.shard.is_empty() && !seek.shard.contains(&shard) {
-            continue;
-        }
+    for shard in log.shards_among(&seek.shard)? {
         let (start, end) = log.ends(shard)?;
         // An offset beyond the end would leave mail out that is yet to come.
         let to = log.resolve(shard, seek.to.from)?.clamp(start, end);

@@ -242,10 +242,10 @@ fn look(retention: &mut Retention, seen: &mut Seen, options: &KeeperOptions, now
         }
     }
     if let Err(error) = seen.tell_in_progress(options) {
-        tracing::warn!(%error, "`mailrace log prune --force` is not told what is being received");
+        tracing::warn!(%error, "the file `in-progress`, which `mailrace log prune` reads, cannot be written");
     }
     if let Err(error) = tell_groups(options, &now.told, &mut seen.groups) {
-        tracing::warn!(%error, "the groups' lag cannot be told");
+        tracing::warn!(%error, "the groups' lag cannot be measured");
     }
     match options.log.oldest_received() {
         Ok(oldest) => options.metrics.oldest_record.set(oldest.unwrap_or(0) as f64 / 1e6),

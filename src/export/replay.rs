@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Facts, Record};
+use super::{Facts, Record, record::domain};
 
 /// Class of a letter that is no dead one: its record is to be delivered again.
 pub const REPLAY: &str = "replay";
@@ -24,10 +24,11 @@ impl FromStr for RcptPattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+        let domain = domain(bare);
         match bare.rsplit_once('@') {
-            Some((local, domain)) if !domain.is_empty() => Ok(Self {
+            Some((local, _)) if !domain.is_empty() => Ok(Self {
                 local: if local.is_empty() { "*" } else { local }.to_owned(),
-                domain: Some(domain.to_lowercase()),
+                domain: Some(domain),
             }),
             None if !bare.is_empty() => Ok(Self { local: bare.to_owned(), domain: None }),
             _ => Err(format!(
@@ -50,9 +51,9 @@ impl RcptPattern {
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         match (&self.domain, path.rsplit_once('@')) {
-            (Some(wanted), Some((local, domain))) => {
+            (Some(wanted), Some((local, _))) => {
                 glob(self.local.as_bytes(), local.as_bytes())
-                    && glob(wanted.as_bytes(), domain.to_lowercase().as_bytes())
+                    && glob(wanted.as_bytes(), domain(path).as_bytes())
             }
             (None, None) => {
                 glob(self.local.to_lowercase().as_bytes(), path.to_lowercase().as_bytes())
@@ -108,6 +109,8 @@ mod tests {
     fn patterns_mean_recipients() {
         for (pattern, path, meant) in [
             ("bob@x.test", "bob@X.test", true),
+            ("bob@x.test", "bob@x.test.", true),
+            ("bob@x.test.", "bob@x.test", true),
             ("<bob@x.test>", "bob@x.test", true),
             ("bob@x.test", "Bob@x.test", false),
             ("bob@x.test", "bob@y.test", false),

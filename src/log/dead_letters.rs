@@ -172,6 +172,22 @@ impl DeadLetters {
         self.append(letters.collect())
     }
 
+    /// Adds letters that are to be tried at once, durably, with one write and one sync.
+    ///
+    /// # Errors
+    /// What the file system says; the letters may or may not be there.
+    pub fn add_requeued(
+        &mut self,
+        letters: impl IntoIterator<Item = DeadLetter>,
+    ) -> io::Result<()> {
+        let at = unix_micros();
+        let entries = letters.into_iter().flat_map(|letter| {
+            let fate = Entry::Fate { offset: letter.offset, fate: Fate::Requeued };
+            [Entry::Dead(DeadLetter { at, ..letter }), fate]
+        });
+        self.append(entries.collect())
+    }
+
     /// Notes what has become of some, durably.
     ///
     /// # Errors
@@ -232,6 +248,21 @@ mod tests {
 
     fn offsets(letters: &DeadLetters) -> Vec<u64> {
         letters.pending().map(|letter| letter.offset).collect()
+    }
+
+    #[test]
+    fn letters_to_be_tried_at_once_are_written_in_one_piece() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("g/shard-000.dead");
+        DeadLetters::open(&path).unwrap().add_requeued([letter(9), letter(4)]).unwrap();
+        assert_eq!(DeadLetters::open(&path).unwrap().requeued(), [4, 9]);
+        // Cut anywhere by a crash: at most the last one waits for another word.
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let letters = DeadLetters::open(&path).unwrap();
+            assert!(letters.requeued().len() + 1 >= offsets(&letters).len(), "cut at {cut}");
+        }
     }
 
     #[test]

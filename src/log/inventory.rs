@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     Identity, Seal, Seals,
+    adopt::hex,
     files::{read_index, segment_numbers, segment_path},
     frame::{BLOCK, SegmentHeader},
     manifest::read_seals,
@@ -291,8 +292,7 @@ impl Inventory {
 
 /// `node 7f3a9c21b04e, shard 0`
 pub(super) fn owner(identity: Identity) -> String {
-    let node: String = identity.node.iter().map(|octet| format!("{octet:02x}")).collect();
-    format!("node {node}, shard {}", identity.shard)
+    format!("node {}, shard {}", hex(identity.node), identity.shard)
 }
 
 /// The records of a segment that is not there.

@@ -28,8 +28,7 @@ impl Log {
     ) -> io::Result<T> {
         let missing = |why: String| Err(io::Error::new(io::ErrorKind::NotFound, why));
         if id.node != self.node {
-            let hex = |node: [u8; 6]| node.map(|octet| format!("{octet:02x}")).concat();
-            let (theirs, ours) = (hex(id.node), hex(self.node));
+            let (theirs, ours) = (super::hex(id.node), super::hex(self.node));
             return missing(format!(
                 "no record {id} here: it is of node {theirs}, this log is of node {ours}"
             ));

@@ -153,6 +153,20 @@ impl Log {
         Ok(shards)
     }
 
+    /// Those of the shards that are wanted; of none in particular: all.
+    ///
+    /// # Errors
+    /// `InvalidInput` where one is wanted that is not there; what the file system says.
+    pub fn shards_among(&self, wanted: &[u16]) -> io::Result<Vec<u16>> {
+        let mut shards = self.shards()?;
+        if let Some(unknown) = wanted.iter().find(|shard| !shards.contains(shard)) {
+            let what = format!("there is no shard {unknown} in {}", self.dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        shards.retain(|shard| wanted.is_empty() || wanted.contains(shard));
+        Ok(shards)
+    }
+
     /// The segments of a shard that are sealed or hold a header, in order. A sealed one is known
     /// from the manifest; its file is not opened.
     ///

@@ -249,7 +249,7 @@ impl Verifier<'_> {
         let (index, bad) = read.unwrap_or_default();
         // An entry of a running server may be half written.
         if bad > 0 && segment.seal.is_some() {
-            let what = format!("{bad} octets of the index are no entry");
+            let what = format!("{bad} bytes of the index are not valid entries");
             self.tell(Severity::Warning, segment.number, segment.base_offset, None, what)?;
         }
         let mut index: HashMap<u64, u64> =
@@ -344,7 +344,7 @@ impl Verifier<'_> {
         }
         if offset != seal.end_offset || position != seal.end_position {
             let (end, at) = (seal.end_offset, seal.end_position);
-            return broken(format!("the seal tells end offset {end} at position {at}"));
+            return broken(format!("the seal records end offset {end} at position {at}"));
         }
         if position < cursor.bytes() && !is_zero(cursor.block_at(position)?) {
             let what = "a torn tail, never acknowledged, was left out".to_owned();
@@ -421,7 +421,7 @@ impl Verifier<'_> {
             }
         }
         let short = bytes != record.bytes();
-        Ok(short.then(|| format!("mail data of {bytes} octets, not {}", record.bytes())))
+        Ok(short.then(|| format!("mail data of {bytes} bytes, not {}", record.bytes())))
     }
 
     fn fragment(&mut self, fragment: FragmentAt) -> io::Result<Option<String>> {

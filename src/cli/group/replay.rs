@@ -1,7 +1,10 @@
 //! `mailrace group replay`: deliver records again by recipient. The committed offset stays: what is
 //! wanted is noted in the journal of dead letters, which the exporter reads each second.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
 
 use clap::Args;
 use serde_json::json;
@@ -10,7 +13,7 @@ use super::plural;
 use crate::{
     consumer::{Group, GroupError},
     export::{REPLAY, RcptPattern},
-    log::{DeadLetter, DeadLetters, Fate, Log, Range},
+    log::{DeadLetter, DeadLetters, Log, Range},
 };
 
 /// Entries of one write.
@@ -43,29 +46,28 @@ pub(super) fn replay(
     out: &mut dyn Write,
 ) -> Result<(), GroupError> {
     let bad = |what: String| GroupError::Io(io::Error::new(io::ErrorKind::InvalidInput, what));
-    let shards = log.shards()?;
-    if let Some(missing) = args.shard.iter().find(|shard| !shards.contains(shard)) {
-        return Err(bad(format!("there is no shard {missing}")));
-    }
+    let shards = log.shards_among(&args.shard)?;
     let range = args.range.unwrap_or(Range::ALL);
     if range.is_reversed() {
         return Err(bad("the range is empty: it ends before it starts".to_owned()));
     }
     for shard in shards {
-        if !args.shard.is_empty() && !args.shard.contains(&shard) {
-            continue;
-        }
         let (start, end) = log.ends(shard)?;
         let committed = group.committed(shard)?.map_or(start, |committed| committed.offset);
         let from = log.resolve(shard, range.from)?.max(start);
         let to = range.to.map_or(Ok(end), |to| log.resolve(shard, to))?.min(committed);
         let mut letters = group.dead_letters(shard)?;
         let (mut wanted, mut dead) = (Vec::new(), 0_u64);
+        let noted: BTreeSet<u64> = letters.requeued().into_iter().collect();
         if from < to {
             log.walk(shard, from, to, &mut |offset, record| {
                 if record.forward_paths().any(|path| args.rcpt.matches(path)) {
                     // Its letter says what is still to be done; another one would hide that.
                     match letters.get(offset) {
+                        // What a crash left of an earlier note.
+                        Some(letter) if letter.class == REPLAY && !noted.contains(&offset) => {
+                            wanted.push(offset);
+                        }
                         Some(_) => dead += 1,
                         None => wanted.push(offset),
                     }
@@ -106,13 +108,12 @@ pub(super) fn replay(
 }
 
 fn note(letters: &mut DeadLetters, offsets: &[u64], rcpt: &RcptPattern) -> io::Result<()> {
-    letters.add(offsets.iter().map(|&offset| DeadLetter {
+    letters.add_requeued(offsets.iter().map(|&offset| DeadLetter {
         offset,
         at: 0,
         class: REPLAY.to_owned(),
         text: format!("to be delivered again to {rcpt}"),
         attempts: 0,
         rcpt: Some(rcpt.to_string()),
-    }))?;
-    letters.settle(offsets, Fate::Requeued)
+    }))
 }

@@ -48,6 +48,11 @@ pub(super) fn run(
         );
         return Ok(ExitCode::from(EXIT_FAILED));
     };
+    if !evidence.nodes.is_empty() && !evidence.nodes.contains_key(&node) {
+        let (node, list) = (hex(node), evidence.list());
+        let what = format!("--node {node}: no segment in {} has this id: {list}", dir.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     let changed = written != Some(node);
     if changed {
         write_node(dir, node)?;
@@ -66,7 +71,10 @@ pub(super) fn run(
     let (node, list) = (hex(node), evidence.list());
     match changed {
         true => writeln!(out, "node {node}: written; found in the log: {list}")?,
-        false => writeln!(out, "node {node}: already the id of the log; nothing to do")?,
+        false => {
+            let rest = if lost.is_empty() { "; nothing to do" } else { "" };
+            writeln!(out, "node {node}: already the id of the log{rest}")?;
+        }
     }
     for fault in lost {
         writeln!(out, "accepted: {fault}")?;

@@ -286,7 +286,7 @@ impl State {
     fn open(log: &Log, args: &ExportArgs) -> io::Result<Self> {
         let new = Self {
             version: 1,
-            node: log.node().map(|octet| format!("{octet:02x}")).concat(),
+            node: crate::log::hex(log.node()),
             r#as: args.layout,
             from: args.from.clone(),
             rcpt: args.rcpt.clone(),

@@ -200,7 +200,7 @@ fn facts(facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
         ("priority", &priority),
     ]
     .into_iter()
-    .chain(facts.proxy_facts.lines().map(|fact| ("told", fact)))
+    .chain(facts.proxy_facts.lines().map(|fact| ("proxy", fact)))
     {
         if !value.is_empty() {
             writeln!(out, "{name:<9} {}", escape(value))?;

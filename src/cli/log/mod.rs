@@ -59,7 +59,7 @@ enum LogCommand {
     /// Check everything; exit code 3 where acknowledged mail is damaged or missing
     ///
     /// Headers, the chain of groups, the checksum of each record and fragment, offsets, seals and
-    /// missing segments. The first bad offset and byte position of each segment is told. A wrong
+    /// missing segments. The first bad offset and byte position of each segment is printed. A wrong
     /// index is a warning; a torn tail, which was never acknowledged, is a note.
     Verify(select::ShardArgs),
     /// Write the node's id again where its file is lost or wrong; the server must not run

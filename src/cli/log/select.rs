@@ -16,15 +16,7 @@ pub(super) struct ShardArgs {
 impl ShardArgs {
     /// The shards of the log that are meant, in order.
     pub(super) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
-        let mut shards = log.shards()?;
-        if let Some(unknown) = self.shard.iter().find(|shard| !shards.contains(shard)) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("there is no shard {unknown} in {}", log.dir().display()),
-            ));
-        }
-        shards.retain(|shard| self.shard.is_empty() || self.shard.contains(shard));
-        Ok(shards)
+        log.shards_among(&self.shard)
     }
 }
 

@@ -101,6 +101,10 @@ pub(super) fn run(
 fn tell(shard: u16, damage: &[crate::log::Damage]) {
     for at in damage {
         let (offset, segment, position) = (at.offset, at.segment, at.position);
+        if at.end.is_some() {
+            crate::cli::complain!("mailrace: damaged: {shard}:{offset}: {at}");
+            continue;
+        }
         crate::cli::complain!(
             "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
         );
