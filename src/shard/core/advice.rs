@@ -72,7 +72,7 @@ impl Services {
     /// Asks for a connection; [`Services::answered`] sees the answer.
     pub(super) fn ask(&mut self, key: Key, question: Question) {
         let ticket = Ticket { key, answers: self.shared.answers.clone() };
-        self.submit(Submission::Ask { question, ticket });
+        self.submit(Submission::Ask(Box::new((question, ticket))));
     }
 
     /// An answer has come.

@@ -268,7 +268,7 @@ impl Services {
                 return Some(Moved::Advanced(mark));
             }
             LogEvent::Failed { from, to } => return Some(Moved::Failed { from, to }),
-            LogEvent::Sealed(seal) => self.submit(Submission::Seal(seal)),
+            LogEvent::Sealed(seal) => self.submit(Submission::Seal(Box::new(seal))),
             LogEvent::Indexed(entry) => self.submit(Submission::Index(entry)),
             LogEvent::Poisoned { segment, error } => self.poisoned(segment, &error),
         }

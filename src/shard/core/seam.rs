@@ -134,18 +134,13 @@ pub enum Submission {
     /// Hand the segment that is being made over as it is: the appender needs it soon.
     Hurry,
     /// A segment will not be written any more: this goes into the manifest, in time. No completion.
-    Seal(Seal),
+    Seal(Box<Seal>),
     /// An entry of the sparse index; no completion, and a lost one costs a reader some time.
     Index(IndexEntry),
     /// Free octets under which [`Completion::Space`] says that the disk is full, from now on.
     DiskLow(u64),
-    /// A question for the advisor.
-    Ask {
-        /// What is asked.
-        question: Question,
-        /// Where the answer goes.
-        ticket: Ticket,
-    },
+    /// A question for the advisor, and where the answer goes.
+    Ask(Box<(Question, Ticket)>),
     /// `log.on_io_error = "abort"`: the process ends, without another reply.
     Abort,
 }
@@ -259,3 +254,6 @@ pub enum ReceiveError {
     /// The connection broke.
     Broken,
 }
+
+/// They are queued by value: what is rare and large is boxed.
+const _: () = assert!(size_of::<Submission>() <= 72 && size_of::<Completion>() <= 72);

@@ -209,10 +209,13 @@ impl Pump {
             }
             Submission::Prepare { number, bytes } => segments.prepare(number, bytes),
             Submission::Hurry => segments.hurry(),
-            Submission::Seal(seal) => segments.sealed(seal),
+            Submission::Seal(seal) => segments.sealed(*seal),
             Submission::Index(entry) => segments.index(entry),
             Submission::DiskLow(bytes) => segments.set_disk_low(bytes),
-            Submission::Ask { question, ticket } => advisor.ask(question, ticket),
+            Submission::Ask(asked) => {
+                let (question, ticket) = *asked;
+                advisor.ask(question, ticket);
+            }
             Submission::Abort => abort(),
         }
     }
