@@ -12,7 +12,6 @@ mod standing;
 mod users;
 
 use std::{
-    collections::BTreeSet,
     error::Error,
     fs::OpenOptions,
     io::{self, Write},
@@ -77,7 +76,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     // First: what threads have allocated stays where it is.
     refuse_huge_pages();
     check_machine(&config)?;
-    config.check_users()?;
+    let users = config.open_users()?;
     let admin_token = config.admin_token()?;
     let data = DataDir::open(&config.log.dir)
         .map_err(|error| preflight::data_dir(&config.log.dir, &error))?;
@@ -107,7 +106,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let dns = DnsMetrics::new();
     let advisors = Arc::new(Advisors::default());
     advise(&advisors, &config, &dns)?;
-    advisors.set_users(users::load(&config)?);
+    advisors.set_users(users::serve(users)?);
     let foretold = DiskRoom::after_start(&config, &data.path)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
@@ -261,7 +260,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         advisors: advisors.clone(),
         dns: dns.clone(),
         accept_files,
-        unusable_users: BTreeSet::new(),
+        unusable: reload::Unusable::default(),
         accept: Vec::new(),
         standing: standing::Standing::new(ready.clone()),
     };

@@ -337,6 +337,43 @@ fn certificates_are_swapped() {
     assert_eq!(shown().as_deref(), Some("two"), "it is served until then");
 }
 
+/// The metric counts files: not listeners that name one, and not only the first that is wrong.
+#[test]
+fn files_that_cannot_be_used_are_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (domains, recipients) = (dir.path().join("domains"), dir.path().join("recipients"));
+    fs::write(&domains, "one.test\n").unwrap();
+    fs::write(&recipients, "one@x.test\n").unwrap();
+    let accept = format!(
+        "accept.recipients_file = \"{}\"\naccept.domains_file = \"{}\"\n",
+        recipients.display(),
+        domains.display()
+    );
+    // Not the same `accept`, so each listener reads the files for itself.
+    let more = "name = \"more\"\nlisten = [\"127.0.0.1:0\"]\naccept.subaddress = \"-\"\n";
+    let setup = Setup::start(&format!("[[listener]]\n{accept}[[listener]]\n{more}{accept}"));
+    let unusable =
+        || setup.server.metric("mailrace_config_files_unusable", &["kind=\"recipients\""]);
+    assert_eq!(unusable(), 0.0);
+    let wait = Duration::from_secs(20);
+    let told = |file: &Path| {
+        let place = format!("{}:1: ", file.display());
+        eventually("both listeners' reports", wait, || {
+            setup.server.errors().matches(&place).count() >= 2
+        });
+    };
+    fs::write(&recipients, "no mailbox\n").unwrap();
+    told(&recipients);
+    eventually("the metric", wait, || unusable() == 1.0);
+    fs::write(&domains, "no domain\n").unwrap();
+    told(&domains);
+    eventually("the metric", wait, || unusable() == 2.0);
+    fs::write(&recipients, "two@x.test\n").unwrap();
+    eventually("the metric", wait, || unusable() == 1.0);
+    fs::write(&domains, "two.test\n").unwrap();
+    eventually("the metric", wait, || unusable() == 0.0);
+}
+
 /// As certificates and users: without a signal, and a bad file changes nothing.
 #[test]
 fn recipients_are_loaded_again_when_their_file_changes() {

@@ -220,21 +220,14 @@ fn disk(dir: &Path) -> Vec<Finding> {
         let error = io::Error::from(io::ErrorKind::NotADirectory);
         return vec![asked("log.dir", String::new(), Err(preflight::data_dir(dir, &error)))];
     }
-    let existing = &existing(dir);
+    let existing = &preflight::existing(dir);
     let path = existing.join(format!(".mailrace-doctor-{}", std::process::id()));
     let probe = ProbeFile(path);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let file = match options.custom_flags(libc::O_DIRECT).open(&probe.0) {
         Ok(file) => file,
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            let seen = format!("the file system of {} refuses it", existing.display());
-            let fix = "put log.dir on ext4, xfs or btrfs";
-            return vec![Finding::failed("o_direct", seen, fix)];
-        }
-        Err(error) => {
-            return vec![asked("log.dir", String::new(), Err(preflight::data_dir(dir, &error)))];
-        }
+        Err(error) => return vec![unwritable(dir, &error)],
     };
     match time_syncs(&file) {
         Ok((median, worst)) => {
@@ -251,12 +244,17 @@ fn disk(dir: &Path) -> Vec<Finding> {
                 },
             ]
         }
-        Err(error) => {
-            let seen = format!("{}: {error}", existing.display());
-            let fix = "put log.dir on a local file system with room: ext4 or xfs";
-            vec![Finding::failed("o_direct", seen, fix)]
-        }
+        Err(error) => vec![unwritable(dir, &error)],
     }
+}
+
+/// The probe's file cannot be opened, written or synced.
+fn unwritable(dir: &Path, error: &io::Error) -> Finding {
+    let probe = match error.raw_os_error() {
+        Some(libc::EINVAL) => "o_direct",
+        _ => "log.dir",
+    };
+    asked(probe, String::new(), Err(preflight::direct_io(dir, error)))
 }
 
 const SYNCS: usize = 32;
@@ -281,20 +279,14 @@ fn time_syncs(file: &File) -> io::Result<(Duration, Duration)> {
     Ok((at(SYNCS / 2), at(SYNCS - 1)))
 }
 
-/// The directory itself, or the nearest one above it that is there.
-fn existing(dir: &Path) -> PathBuf {
-    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
-}
-
 /// D2: what a 250 promises needs a disk that keeps what it said it synced.
 fn file_system(config: &Config) -> Finding {
-    let existing = existing(&config.log.dir);
+    let existing = preflight::existing(&config.log.dir);
     let at = existing.display();
     match FileSystem::of(&existing) {
         Ok(FileSystem::Local) => Finding::ok("disk", format!("{at} is on a local file system")),
-        Ok(FileSystem::Memory(_)) if config.log.sync != SyncMode::None => {
-            asked("disk", String::new(), preflight::file_system(&config.log.dir))
+        Ok(FileSystem::Memory(name)) if config.log.sync != SyncMode::None => {
+            asked("disk", String::new(), Err(preflight::in_memory(&config.log.dir, name)))
         }
         Ok(FileSystem::Memory(name)) => Finding::warning(
             "disk",
@@ -314,7 +306,7 @@ fn file_system(config: &Config) -> Finding {
 
 /// Room for mail, as the server judges it: now where one runs, else behind its start.
 fn space(config: &Config, running: bool) -> Finding {
-    let dir = existing(&config.log.dir);
+    let dir = preflight::existing(&config.log.dir);
     let (measured, when) = match running {
         true => (DiskRoom::now(config, &dir), ""),
         false => (DiskRoom::after_start(config, &dir), ", once a start has made its segments"),
@@ -410,7 +402,7 @@ fn files(config: &Config) -> Vec<Finding> {
     let has =
         |named: &dyn Fn(&crate::config::ListenerConfig) -> bool| config.listeners.iter().any(named);
     let users = has(&|listener| listener.auth.users_file.is_some());
-    note("users", config.check_users(), users);
+    note("users", config.open_users().map(drop), users);
     let recipients = has(&|listener| !listener.accept.is_empty());
     note("accept", config.load_accept().map(drop), recipients);
     note("token", config.admin_token().map(drop), config.server.admin_token_file.is_some());
@@ -503,5 +495,19 @@ mod tests {
         let findings = disk(&dir.path().join("not/yet"));
         assert!(!findings.is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// In the words of the start that it foretells.
+    #[test]
+    fn a_directory_that_cannot_be_written_is_told_as_at_the_start() {
+        let dir = Path::new("/var/lib/mailrace");
+        for (errno, probe) in [(libc::EINVAL, "o_direct"), (libc::EROFS, "log.dir")] {
+            let error = io::Error::from_raw_os_error(errno);
+            let finding = unwritable(dir, &error);
+            assert_eq!((finding.probe, finding.verdict), (probe, Verdict::Failed));
+            let refused = preflight::direct_io(dir, &error).to_string();
+            let told = format!("{}; {}", finding.seen, finding.fix.unwrap());
+            assert_eq!(told, refused);
+        }
     }
 }

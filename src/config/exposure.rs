@@ -34,6 +34,7 @@ pub(super) fn check_running(
             errors.push(ConfigError {
                 key: format!("listener.{}.{field}", listener.name),
                 origin: Origin::Default,
+                file: None,
                 message: format!(
                     "{}; where the running server listens, and what it speaks there, changes with \
                      a restart only",

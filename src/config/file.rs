@@ -55,7 +55,7 @@ impl ConfigFile {
     fn read(path: &Path) -> Result<Self, ConfigErrors> {
         let bad = |message: String| {
             let origin = Origin::File { path: path.to_owned(), line: 0 };
-            ConfigErrors(vec![ConfigError { key: String::new(), origin, message }])
+            ConfigErrors(vec![ConfigError { key: String::new(), origin, file: None, message }])
         };
         let file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => bad("there is no such file".to_owned()),

@@ -540,9 +540,11 @@ impl Config {
                 Some(same) => loaded[same].clone(),
                 None => match Accept::load(accept) {
                     Ok(accept) => Some(Arc::new(accept)),
-                    Err(error) => {
-                        let key = format!("listener.{index}.accept.{}", error.field);
-                        errors.push(self.error(key, error.message));
+                    Err(found) => {
+                        errors.extend(found.into_iter().map(|error| {
+                            let key = format!("listener.{index}.accept.{}", error.field);
+                            ConfigError { file: error.file, ..self.error(key, error.message) }
+                        }));
                         None
                     }
                 },
@@ -566,21 +568,32 @@ impl Config {
         Err(ConfigErrors(vec![self.error("server.admin.token_file".to_owned(), error)]))
     }
 
-    /// Looks into users files. Each is read by the server for itself.
+    /// Reads the users of each listener that has any, by its name. Listeners that name the same file
+    /// share it.
     ///
     /// # Errors
     ///
     /// Files that cannot be read, or have a mistake: with file and line.
-    pub fn check_users(&self) -> Result<(), ConfigErrors> {
+    pub fn open_users(&self) -> Result<Vec<(String, Arc<UsersFile>)>, ConfigErrors> {
+        let mut users: Vec<(String, Arc<UsersFile>)> = Vec::new();
         let mut errors = Vec::new();
         for (index, listener) in self.listeners.iter().enumerate() {
             let Some(path) = &listener.auth.users_file else { continue };
-            if let Err(error) = UsersFile::open(path) {
-                let key = format!("listener.{index}.auth.users_file");
-                errors.push(self.error(key, error.to_string()));
+            let same = users.iter().find(|(_, file)| file.path() == path);
+            let opened = match same {
+                Some((_, file)) => Ok(file.clone()),
+                None => UsersFile::open(path).map(Arc::new),
+            };
+            match opened {
+                Ok(file) => users.push((listener.name.clone(), file)),
+                Err(error) => {
+                    let key = format!("listener.{index}.auth.users_file");
+                    let file = Some(path.clone());
+                    errors.push(ConfigError { file, ..self.error(key, error.to_string()) });
+                }
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+        if errors.is_empty() { Ok(users) } else { Err(ConfigErrors(errors)) }
     }
 
     /// The key to blame for a file of a table's TLS.
@@ -597,7 +610,7 @@ impl Config {
     fn error(&self, key: String, message: String) -> ConfigError {
         let setting = self.settings.iter().find(|setting| setting.key == key);
         let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
-        ConfigError { key, origin, message }
+        ConfigError { key, origin, file: None, message }
     }
 
     /// As [`Config::load`], without a file and from the given environment and machine.

@@ -63,13 +63,15 @@ pub struct ConfigError {
     pub key: String,
     /// Where it was written.
     pub origin: Origin,
+    /// The file that is wrong, where it is one that the key names.
+    pub file: Option<PathBuf>,
     /// What is wrong.
     pub message: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, origin, message } = self;
+        let Self { key, origin, message, .. } = self;
         match key.as_str() {
             "" => write!(f, "{origin}: {message}"),
             _ => write!(f, "{key} ({origin}): {message}"),
@@ -391,7 +393,7 @@ impl Settings {
 
     /// Notes a mistake.
     pub(super) fn error(&mut self, key: &str, origin: Origin, message: String) {
-        self.errors.push(ConfigError { key: key.to_owned(), origin, message });
+        self.errors.push(ConfigError { key: key.to_owned(), origin, file: None, message });
     }
 
     pub(super) fn error_count(&self) -> usize {

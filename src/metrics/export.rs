@@ -11,7 +11,7 @@ use prometheus::{
 const RESULTS: [&str; 5] = ["delivered", "retried", "dead_lettered", "dropped", "filtered"];
 
 /// Kinds of files that a running server reads again when they change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WatchedFiles {
     /// Certificates and their keys.
     Certificates,
@@ -22,7 +22,8 @@ pub enum WatchedFiles {
 }
 
 impl WatchedFiles {
-    const ALL: [Self; 3] = [Self::Certificates, Self::Users, Self::Recipients];
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Certificates, Self::Users, Self::Recipients];
 
     fn name(self) -> &'static str {
         match self {

@@ -42,6 +42,8 @@ impl AcceptOptions {
 pub struct AcceptError {
     /// Field of [`AcceptOptions`] that is to blame.
     pub field: &'static str,
+    /// The file that is wrong, where it is one.
+    pub file: Option<PathBuf>,
     /// What is wrong, with file and line where it is in one.
     pub message: String,
 }
@@ -81,23 +83,31 @@ impl Accept {
     /// Reads the files. A million recipients take about half a second.
     ///
     /// # Errors
-    /// A file that cannot be read, or a line in it that is neither mailbox nor domain.
-    pub fn load(options: &AcceptOptions) -> Result<Self, AcceptError> {
-        let blame = |field| move |message| AcceptError { field, message };
+    /// What is wrong with each file: it cannot be read, or has a line that is neither mailbox nor
+    /// domain.
+    pub fn load(options: &AcceptOptions) -> Result<Self, Vec<AcceptError>> {
+        let mut errors = Vec::new();
+        let mut blame = |field, file: Option<&PathBuf>, message| {
+            errors.push(AcceptError { field, file: file.cloned(), message });
+        };
         let mut domains = Domains::default();
         for domain in &options.domains {
-            domains.insert(domain).map_err(blame("domains"))?;
+            domains.insert(domain).unwrap_or_else(|message| blame("domains", None, message));
         }
         if let Some(path) = &options.domains_file {
-            each_line(path, |line| domains.insert(line)).map_err(blame("domains_file"))?;
+            each_line(path, |line| domains.insert(line))
+                .unwrap_or_else(|message| blame("domains_file", Some(path), message));
         }
         let mut recipients = None;
         if let Some(path) = &options.recipients_file {
             let listed = recipients.insert(Listed::default());
             each_line(path, |line| listed.insert(line, &mut domains))
-                .map_err(blame("recipients_file"))?;
+                .unwrap_or_else(|message| blame("recipients_file", Some(path), message));
             listed.mailboxes.shrink();
             listed.whole.shrink();
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         domains.shrink();
         let delimiter = options.subaddress.and_then(|delimiter| u8::try_from(delimiter).ok());

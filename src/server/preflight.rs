@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     os::fd::AsRawFd,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -243,29 +243,35 @@ pub fn data_dir(dir: &Path, error: &io::Error) -> StartFailure {
 /// # Errors
 /// A file system in memory.
 pub fn file_system(dir: &Path) -> Result<(), StartFailure> {
-    // It may have to be made yet.
-    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let existing = absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
-    match FileSystem::of(existing) {
-        Ok(FileSystem::Memory(name)) => Err(StartFailure::new(
-            format!(
-                "log.dir {} is on {name}, in memory: a reboot loses acknowledged mail",
-                dir.display()
-            ),
-            "put log.dir on a local disk, or set log.sync = \"none\" where loss is allowed",
-        )
-        .permanent()),
+    match FileSystem::of(&existing(dir)) {
+        Ok(FileSystem::Memory(name)) => Err(in_memory(dir, name)),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
+/// The data directory is on this file system, which is none of a disk.
+pub fn in_memory(dir: &Path, name: &str) -> StartFailure {
+    let at = dir.display();
+    StartFailure::new(
+        format!("log.dir {at} is on {name}, in memory: a reboot loses acknowledged mail"),
+        "put log.dir on a local disk, or set log.sync = \"none\" where loss is allowed",
+    )
+    .permanent()
+}
+
+/// A directory that may have to be made yet, or the nearest one above it that is there.
+pub fn existing(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
 /// Why the log cannot be written with O_DIRECT in its directory (D2).
-pub(super) fn direct_io(dir: &Path, error: &io::Error) -> StartFailure {
+pub fn direct_io(dir: &Path, error: &io::Error) -> StartFailure {
     let at = format!("log.dir {}: {}", dir.display(), said(error));
     match error.raw_os_error() {
         Some(libc::EINVAL) => StartFailure::new(
             format!("{at}: no O_DIRECT in blocks of 4,096 bytes there"),
-            "use a local disk, or set log.sync = \"none\" where loss is allowed",
+            "put log.dir on a local disk: ext4, xfs or btrfs",
         )
         .permanent(),
         _ => data_dir(dir, error),

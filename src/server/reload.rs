@@ -9,7 +9,7 @@
 //! on under the new settings.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -59,12 +59,14 @@ pub(super) struct Reloader {
     pub(super) advisors: Arc<Advisors>,
     pub(super) dns: DnsMetrics,
     pub(super) accept_files: AcceptFiles,
-    /// Users files that changed and cannot be used.
-    pub(super) unusable_users: BTreeSet<PathBuf>,
+    pub(super) unusable: Unusable,
     /// Of each listener in force, as the configuration orders them.
     pub(super) accept: Accepts,
     pub(super) standing: Standing,
 }
+
+/// Files that changed and cannot be used: what was read before is in force.
+pub(super) type Unusable = BTreeMap<WatchedFiles, BTreeSet<PathBuf>>;
 
 /// Of each listener, in the order of the start.
 type ListenerSettings = Vec<(Arc<smtp::Config>, Arc<Gate>)>;
@@ -113,31 +115,39 @@ impl Reloader {
         }
         match self.listener_settings(&self.in_force) {
             Ok((listeners, accept)) => {
-                self.metrics.files_unusable(WatchedFiles::Recipients, 0);
+                self.unusable.remove(&WatchedFiles::Recipients);
                 self.give(listeners, &self.in_force);
                 self.accept = accept;
                 self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
             }
             Err(errors) => {
-                self.metrics.files_unusable(WatchedFiles::Recipients, errors.0.len());
-                for error in errors.0 {
+                for error in &errors.0 {
                     tracing::error!("{error}; keeping the domains and recipients loaded before");
                 }
+                let files = errors.0.into_iter().filter_map(|error| error.file).collect();
+                self.unusable.insert(WatchedFiles::Recipients, files);
             }
         }
+        self.show_unusable();
     }
 
     /// Loads certificates and users whose files have changed.
     pub(super) fn look_at_files(&mut self) {
         self.listeners.iter().for_each(reload_certificates);
-        users::look(&self.advisors, &mut self.unusable_users);
+        users::look(&self.advisors, self.unusable.entry(WatchedFiles::Users).or_default());
         let tls = self.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         // Listeners share files, and places of one listener share its TLS.
-        let certificates: BTreeSet<_> =
-            tls.flat_map(|tls| tls.unusable()).map(|files| files.cert_file).collect();
-        self.metrics.files_unusable(WatchedFiles::Certificates, certificates.len());
-        self.metrics.files_unusable(WatchedFiles::Users, self.unusable_users.len());
+        let certificates = tls.flat_map(|tls| tls.unusable()).map(|files| files.cert_file);
+        self.unusable.insert(WatchedFiles::Certificates, certificates.collect());
+        self.show_unusable();
+    }
+
+    fn show_unusable(&self) {
+        for kind in WatchedFiles::ALL {
+            let count = self.unusable.get(&kind).map_or(0, BTreeSet::len);
+            self.metrics.files_unusable(kind, count);
+        }
     }
 
     /// What sessions of each listener go by, in the order of `self.listeners`.
@@ -187,7 +197,8 @@ impl Reloader {
                 certificates.push((tls.clone(), prepared));
             }
         }
-        let users = users::load(&taken)?;
+        let users = taken.open_users().map_err(|errors| errors.to_string())?;
+        let users = users::serve(users)?;
         advise(&self.advisors, &taken, &self.dns).map_err(|error| format!("dns: {error}"))?;
         let exporters = match self.plane.replace(exports(&taken, self.admin)) {
             Ok(exporters) => exporters,
@@ -207,8 +218,8 @@ impl Reloader {
         self.give(listeners, &taken);
         self.accept_files = accept_files;
         // All of them were read, and could be.
-        self.unusable_users.clear();
-        self.metrics.files_unusable(WatchedFiles::Recipients, 0);
+        self.unusable.clear();
+        self.show_unusable();
         let told = self.tell(&new, &exporters);
         self.current = new;
         self.in_force = taken;

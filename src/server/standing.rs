@@ -113,7 +113,7 @@ mod tests {
             format!("listener.0.auth.users_file={}", path.display()),
         ];
         let config = Config::from_sources([], &sets, &Machine::detect()).unwrap();
-        let workers = users::load(&config).unwrap().unwrap();
+        let workers = users::serve(config.open_users().unwrap()).unwrap().unwrap();
         let mut standing = Standing::new(Arc::default());
         let look = |standing: &mut Standing| {
             standing.look(&config, &[None], Some(&workers));

@@ -1,40 +1,23 @@
 //! The users of listeners: their files are read at the start, at a reload, and when they change.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
     sync::Arc,
 };
 
-use crate::{
-    config::Config,
-    policy::{Advisors, UsersFile, Workers},
-};
+use crate::policy::{Advisors, UsersFile, Workers};
 
-/// Threads that know the users of each listener; `None`: no listener has any.
-pub(super) fn load(config: &Config) -> Result<Option<Workers>, String> {
-    let mut files: HashMap<&Path, Arc<UsersFile>> = HashMap::new();
-    let mut users = Vec::new();
-    for listener in &config.listeners {
-        let Some(path) = listener.auth.users_file.as_deref() else { continue };
-        let file = match files.get(path) {
-            Some(file) => file.clone(),
-            None => {
-                let opened = UsersFile::open(path);
-                let file =
-                    opened.map_err(|error| format!("listener {}: {error}", listener.name))?;
-                if let Some(warning) = file.warning() {
-                    tracing::warn!("{warning}");
-                }
-                let file = Arc::new(file);
-                files.insert(path, file.clone());
-                file
-            }
-        };
-        users.push((listener.name.clone(), file));
-    }
+/// Threads that know the users of these listeners; `None`: no listener has any.
+pub(super) fn serve(users: Vec<(String, Arc<UsersFile>)>) -> Result<Option<Workers>, String> {
     if users.is_empty() {
         return Ok(None);
+    }
+    let mut seen = HashSet::new();
+    for (_, file) in users.iter().filter(|(_, file)| seen.insert(file.path())) {
+        if let Some(warning) = file.warning() {
+            tracing::warn!("{warning}");
+        }
     }
     // They give way to shards: with many cores a few are enough, with few they need not be more.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

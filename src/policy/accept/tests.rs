@@ -160,7 +160,7 @@ fn a_mistake_names_file_and_line() {
             recipients_file: Some(recipients.path().to_owned()),
             ..AcceptOptions::default()
         };
-        let error = Accept::load(&options).unwrap_err();
+        let error = Accept::load(&options).unwrap_err().remove(0);
         assert_eq!(error.field, "recipients_file");
         let wanted = format!("{}{wanted}", recipients.path().display());
         assert!(error.message.starts_with(&wanted), "{error} for {text:?}, not {wanted}");
@@ -169,17 +169,22 @@ fn a_mistake_names_file_and_line() {
     domains.write_all(&[0xff, b'\n']).unwrap();
     let mut options =
         AcceptOptions { domains_file: Some(domains.path().into()), ..AcceptOptions::default() };
-    let error = Accept::load(&options).unwrap_err();
+    let error = Accept::load(&options).unwrap_err().remove(0);
     assert_eq!(
         error.to_string(),
         format!("accept.domains_file: {}:2: not UTF-8", domains.path().display())
     );
     let long = file(&"a".repeat(5000));
     options.domains_file = Some(long.path().into());
-    assert!(Accept::load(&options).unwrap_err().message.ends_with(":1: the line is too long"));
+    assert!(Accept::load(&options).unwrap_err()[0].message.ends_with(":1: the line is too long"));
     options.domains_file = Some("/nowhere/at/all".into());
-    let error = Accept::load(&options).unwrap_err();
+    let error = Accept::load(&options).unwrap_err().remove(0);
     assert!(error.message.starts_with("/nowhere/at/all: No such file"), "{error}");
+    // Each file is named, not the first that is wrong.
+    options.recipients_file = Some(long.path().into());
+    let files: Vec<_> =
+        Accept::load(&options).unwrap_err().into_iter().map(|error| error.file.unwrap()).collect();
+    assert_eq!(files, [Path::new("/nowhere/at/all"), long.path()]);
 }
 
 /// Characters that make parts meet: few letters, a delimiter, dots.
