@@ -62,7 +62,7 @@ impl Setup {
     fn logged(&self) -> usize {
         let errors = self.server.errors();
         errors.matches("configuration reloaded").count()
-            + errors.matches("the configuration so far stays").count()
+            + errors.matches("keeping the previous configuration").count()
     }
 
     /// Sends SIGHUP; what the last reload came to, once it is over.
@@ -185,7 +185,7 @@ fn exporters_come_go_and_change_while_others_go_on() {
     client.ehlo();
     id_of(&client.data(b"one\r\n"));
     setup.write(&export("a", &a));
-    assert!(good(setup.reload()).contains("exporter a started anew"));
+    assert!(good(setup.reload()).contains("exporter a started again"));
     eventually("the first is exported", Duration::from_secs(20), || folder(&a) == 1);
     setup.write(&format!("{}{}", export("a", &a), export("b", &b)));
     let told = good(setup.reload());

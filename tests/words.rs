@@ -160,6 +160,35 @@ fn metrics_that_are_named_exist() {
     assert!(seen > 100, "{seen} names");
 }
 
+/// Keys, metrics and schemas speak to those who run the server: of bytes, and in everyday words.
+#[test]
+fn what_users_read_is_in_their_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words =
+        r"(?i)\b(octets?|anew|whoever|(take|taken|takes) up|for ever|told|tells?|gives? up)\b";
+    let words = Regex::new(words).unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(MAILRACE).args(args).output().unwrap();
+        (args.join(" "), String::from_utf8(output.stdout).unwrap())
+    };
+    let mut texts = vec![run(&["config", "default"]), run(&["config", "schema"])];
+    texts.extend(files(&root.join("config")).into_iter().map(|path| {
+        let text = fs::read_to_string(&path).unwrap();
+        (path.display().to_string(), text)
+    }));
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(dir.path()).set("server.shards=1").start();
+    let (status, page) = server.page("/metrics");
+    assert_eq!(status, 200);
+    let help: Vec<_> = page.lines().filter(|line| line.starts_with("# HELP ")).collect();
+    assert!(help.len() > 50, "{} families", help.len());
+    texts.push(("/metrics".to_owned(), help.join("\n")));
+    for (what, text) in texts {
+        let found: Vec<_> = text.lines().filter(|line| words.is_match(line)).collect();
+        assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+    }
+}
+
 /// A line of these outputs that holds `Debug` text.
 fn debug_text(text: &str) -> Option<&str> {
     let pattern = Regex::new(

@@ -55,14 +55,14 @@ pub(super) const EXPORT: &[Key] = &[
         "create_partitions",
         Kind::Integer { least: 0, most: 10_000, word: None },
         "0",
-        "Make a missing topic with so many partitions; 0: a missing topic is an error.",
+        "Create a missing topic with this many partitions; 0: a missing topic is an error.",
     )
     .of(KAFKA),
     Key::new(
         "compression",
         Kind::Choice(&["none", "gzip", "lz4", "snappy"]),
         "none",
-        "Of record batches.",
+        "Compression for record batches.",
     )
     .of(KAFKA),
     // nats
@@ -120,7 +120,7 @@ pub(super) const EXPORT: &[Key] = &[
     Key::new("connections", AT_ONCE, "4", "Connections.").of(RELAYS),
     Key::new("starttls", Kind::Boolean, "false", "Use STARTTLS; without it nothing is sent.")
         .of(RELAYS),
-    Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first octet on.").of(RELAYS),
+    Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first byte on.").of(RELAYS),
     Key::new(
         "return_path",
         Kind::Boolean,
@@ -183,7 +183,7 @@ pub(super) const EXPORT: &[Key] = &[
         "",
         "In front of /v1/messages/ID/raw in references; \"\": server.admin.listen.",
     ),
-    Key::new("digest", Kind::Choice(&["", "sha256"]), "", "Tell the mail data's SHA-256."),
+    Key::new("digest", Kind::Choice(&["", "sha256"]), "", "Add the SHA-256 of the mail data."),
     Key::new(
         "key",
         Kind::Choice(&["none", "rcpt", "rcpt_domain", "mail_from", "id"]),
@@ -207,7 +207,9 @@ pub(super) const EXPORT: &[Key] = &[
         "5m",
         "How long a batch waits for more; unless set, eml and maildir layouts wait 20ms only.",
     )
-    .of(IN_FILES),
+    .of(IN_FILES)
+    // A file of its own for each message: waiting would make none of them fewer.
+    .with_layout(&["eml", "maildir"], "20ms"),
     Key::new(
         "retry.initial",
         Kind::Duration { least: 1, most: HOUR, word: None },
@@ -224,7 +226,7 @@ pub(super) const EXPORT: &[Key] = &[
         "retry.give_up_after",
         Kind::Duration { least: 1_000, most: 365 * 24 * HOUR, word: Some("never") },
         "never",
-        "A record not taken for so long becomes a dead letter.",
+        "A record not delivered within this time goes to the dead-letter queue.",
     ),
     Key::new("in_flight", AT_ONCE, "1", "Batches of a shard at once; beyond 1 they may overtake."),
     Key::new("timeout", TIMEOUT, "30s", "Longest attempt.").of(BUT_WEBHOOK),

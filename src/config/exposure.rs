@@ -80,7 +80,7 @@ fn openings(listener: &ListenerConfig, exports: &[ExportOptions]) -> Vec<(&'stat
         .find(|export| matches!(export.sink, SinkOptions::Relay(_)) && concerns(export, listener));
     if let (Some(path), Some(relay)) = (listener.listen_unix.first(), relay) {
         let why = format!(
-            "whoever feeds unix:{} brings clients from anywhere, and exporter {:?} relays their \
+            "the program that writes to unix:{} brings clients from anywhere, and exporter {:?} relays their \
              mail",
             path.display(),
             relay.name
@@ -132,7 +132,7 @@ mod tests {
                 "listen = [\"unix:/run/x\"]\nprotocol = \"lmtp\"\n",
                 RELAY,
                 "listener.0.listen (m.toml:2)",
-                "whoever feeds unix:/run/x brings clients from anywhere, and exporter \"out\" \
+                "the program that writes to unix:/run/x brings clients from anywhere, and exporter \"out\" \
                  relays their mail",
             ),
             (

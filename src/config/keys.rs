@@ -26,6 +26,8 @@ pub(super) struct Key {
     pub(super) example: Option<&'static str>,
     /// Types of exporters that have it; empty: all.
     pub(super) types: &'static [&'static str],
+    /// Layouts of its exporter with which the default is another one.
+    with_layout: Option<(&'static [&'static str], &'static str)>,
 }
 
 impl Key {
@@ -35,7 +37,16 @@ impl Key {
         default: &'static str,
         doc: &'static str,
     ) -> Key {
-        Key { name, kind, default, doc, restart: false, example: None, types: &[] }
+        Key {
+            name,
+            kind,
+            default,
+            doc,
+            restart: false,
+            example: None,
+            types: &[],
+            with_layout: None,
+        }
     }
 
     pub(super) const fn restart(self) -> Key {
@@ -48,6 +59,24 @@ impl Key {
 
     pub(super) const fn of(self, types: &'static [&'static str]) -> Key {
         Key { types, ..self }
+    }
+
+    /// The default is this one where the exporter's `layout`, which stands ahead of it, is one of
+    /// these.
+    pub(super) const fn with_layout(
+        self,
+        layouts: &'static [&'static str],
+        default: &'static str,
+    ) -> Key {
+        Key { with_layout: Some((layouts, default)), ..self }
+    }
+
+    /// The default in an exporter of this layout.
+    pub(super) fn default_with(&self, layout: &str) -> &'static str {
+        match self.with_layout {
+            Some((layouts, default)) if layouts.contains(&layout) => default,
+            _ => self.default,
+        }
     }
 
     /// Whether exporters of this type have it.
@@ -114,7 +143,7 @@ pub(super) const ROOT: &[Key] = &[
         Kind::Duration { least: 0, most: 3_600_000, word: None },
         "0s",
         "At SIGTERM and `mailrace drain`: how long mail is still taken after /readyz says 503; \
-         behind a balancer some seconds more than its probes need.",
+         with a load balancer, some seconds longer than its probes need.",
     ),
     Key::new(
         "server.log_level",
@@ -320,7 +349,7 @@ pub(super) const LISTENER: &[Key] = &[
         "paths",
         Kind::Choice(&["lenient", "strict"]),
         "lenient",
-        "lenient: dots anywhere in a local part, local parts of up to 255 octets, _ and a final dot \
+        "lenient: dots anywhere in a local part, local parts of up to 255 bytes, _ and a final dot \
          in domains are taken and counted; strict: refused (RFC 5321).",
     ),
     Key::new(
@@ -335,7 +364,7 @@ pub(super) const LISTENER: &[Key] = &[
         Kind::Choice(&["off", "starttls", "required", "implicit"]),
         "starttls",
         "starttls: offered where there is a certificate; required: no mail without it; implicit: \
-         TLS from the first octet; off.",
+         TLS from the first byte; off.",
     )
     .restart(),
     Key::new(

@@ -185,20 +185,16 @@ impl Settings {
             let default = match (table, key.name) {
                 (Table::Listener(index @ 1..), "name") => format!("{}{index}", key.default),
                 (Table::Listener(1..), "listen") => String::new(),
-                // A file of its own for each mail: waiting would make none of them fewer.
-                (Table::Export(_), "batch.delay") if self.has_file_each(table) => "20ms".to_owned(),
-                _ => key.default.to_owned(),
+                _ => {
+                    let layout = self.values.get(&format!("{}layout", table.prefix()));
+                    let layout = layout.map(|(layout, _)| layout.text()).unwrap_or_default();
+                    key.default_with(&layout).to_owned()
+                }
             };
             self.values
                 .entry(format!("{}{}", table.prefix(), key.name))
                 .or_insert((key.kind.read(&default), Origin::Default));
         }
-    }
-
-    /// An exporter writes a file or object for each mail. Its `layout` comes before `batch`.
-    fn has_file_each(&self, table: Table) -> bool {
-        let layout = self.values.get(&format!("{}layout", table.prefix()));
-        layout.is_some_and(|(layout, _)| matches!(&*layout.text(), "eml" | "maildir"))
     }
 
     fn complete_export(&mut self, index: usize) {
@@ -410,13 +406,13 @@ impl Settings {
         self.errors.len() >= 100
     }
 
-    /// All settings, or all mistakes.
     /// What is wrong with these keys, "" for the file as a whole; mistakes elsewhere are left out.
     pub(super) fn mistakes_of(mut self, keys: &[&str]) -> Result<(), ConfigErrors> {
         self.errors.retain(|error| keys.contains(&error.key.as_str()));
         if self.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(self.errors)) }
     }
 
+    /// All settings, or all mistakes.
     pub(super) fn finish(mut self) -> Result<Vec<Setting>, ConfigErrors> {
         if !self.errors.is_empty() {
             self.errors.sort_by_key(|error| error.origin.clone());

@@ -6,11 +6,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::export_keys::TYPES;
 use super::keys::{ARRAYS, Key, Table};
+use super::units;
 use super::value::Kind;
 
-const SIZE: &str = "^[0-9]+ ?(B|kB|KB|MB|GB|TB|K|M|G|T|KiB|MiB|GiB|TiB)?$";
 const PERCENT: &str = "^[0-9]+ ?%$";
-const DURATION: &str = "^[0-9]+ ?(ms|s|m|h|d|w)$";
 const RATE: &str = "^[0-9]+/s$";
 const PER_MINUTE: &str = "^[0-9]+/m$";
 
@@ -95,11 +94,11 @@ fn value(key: &Key) -> Json {
             choices.extend(word.map(|word| json!({"const": word})));
             choices.extend(percent.map(|_| text(PERCENT)));
             choices.push(json!({"type": "integer", "minimum": 0}));
-            text(SIZE)
+            text(&units::size_pattern())
         }
         Kind::Duration { word, .. } => {
             choices.extend(word.map(|word| json!({"const": word})));
-            text(DURATION)
+            text(&units::duration_pattern())
         }
         Kind::PerMinute => {
             choices.push(json!({"const": ""}));

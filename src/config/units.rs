@@ -64,7 +64,25 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// What is wrong with a duration that is a number alone: seconds and milliseconds are both common.
 pub(super) fn unitless_duration(number: &str) -> String {
-    format!("{number} is not a duration: it needs a unit, as in \"{number}s\"; ms, s, m, h, d or w")
+    let (last, units) = DURATION_UNITS.split_last().expect("there are some");
+    let units = units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let last = last.0;
+    format!("{number} is not a duration: it needs a unit, as in \"{number}s\"; {units} or {last}")
+}
+
+/// A regular expression of what [`size`] reads.
+pub(super) fn size_pattern() -> String {
+    pattern(&SIZE_UNITS)
+}
+
+/// A regular expression of what [`duration`] reads.
+pub(super) fn duration_pattern() -> String {
+    pattern(&DURATION_UNITS)
+}
+
+fn pattern(units: &[(&str, u64)]) -> String {
+    let names: Vec<_> = units.iter().map(|(name, _)| *name).collect();
+    format!("^[0-9]+ *({})$", names.join("|"))
 }
 
 /// Reads a duration between two bounds, both included.
@@ -247,6 +265,20 @@ mod tests {
         for text in ["", "MiB", "-1MiB", "1.5MiB", "1mib", "5m", "1KiBs", "99999999999TiB"] {
             let error = size(text).unwrap_err();
             assert!(error.contains("\"64MiB\", \"500MB\" or a number of bytes"), "{error}");
+        }
+    }
+
+    /// The schema's patterns take what is read, and nothing else; overflow aside.
+    #[test]
+    fn patterns_fit_what_is_read() {
+        let (sizes, durations) = (size_pattern(), duration_pattern());
+        let fits = |pattern: &str, text: &str| regex::Regex::new(pattern).unwrap().is_match(text);
+        let units = SIZE_UNITS.iter().chain(&DURATION_UNITS).map(|(name, _)| *name);
+        for unit in units.chain(["k", "kib", "b", "MS", "y", "%", "octets"]) {
+            for text in ["5", "5 ", "", "-5", "5.5"].map(|number| format!("{number}{unit}")) {
+                assert_eq!(fits(&sizes, &text), size(&text).is_ok(), "{text:?}");
+                assert_eq!(fits(&durations, &text), duration(&text).is_ok(), "{text:?}");
+            }
         }
     }
 

@@ -188,7 +188,7 @@ impl ExportMetrics {
                 "kind",
             ),
             scrub_segments: count("log_scrub_segments_total", "Segments that the scrub checked."),
-            scrub_bytes: count("log_scrub_bytes_total", "Octets that the scrub checked."),
+            scrub_bytes: count("log_scrub_bytes_total", "Bytes that the scrub checked."),
             scrub_last: plain(
                 "log_scrub_last_timestamp_seconds",
                 "When the scrub last checked all that was due; 0: not since the start.",
@@ -199,7 +199,7 @@ impl ExportMetrics {
             ),
             retention: plain(
                 "log_retention_seconds",
-                "How long records are kept by their age; 0: for ever.",
+                "How long records are kept by their age; 0: forever.",
             ),
             corrupt: IntCounter::with_opts(opts(
                 "export_corrupt_records_total",
@@ -209,12 +209,12 @@ impl ExportMetrics {
             log: LogCounts::default(),
             reload_ok: IntGauge::with_opts(opts(
                 "config_last_reload_successful",
-                "Whether the configuration could be taken up when it was last read.",
+                "Whether the last reload of the configuration succeeded.",
             ))
             .expect("a constant name"),
             reloaded: plain(
                 "config_last_reload_success_timestamp_seconds",
-                "When a configuration was last taken up.",
+                "When the configuration was last loaded.",
             ),
             unusable: IntGaugeVec::new(
                 opts(

@@ -257,9 +257,9 @@ pub(super) fn reload_certificates(listener: &Bound) {
                 let file = files.cert_file.display();
                 tracing::info!("listener {listener}: new certificate from {file}");
             }
-            Err(error) => tracing::error!(
-                "listener {listener}: {error}; the certificate so far is still served"
-            ),
+            Err(error) => {
+                tracing::error!("listener {listener}: {error}; keeping the previous certificate")
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ impl Reloader {
                 for error in errors {
                     tracing::error!("reload: {error}");
                 }
-                tracing::error!("the configuration so far stays in force");
+                tracing::error!("keeping the previous configuration");
             }
         }
         outcome
@@ -123,7 +123,7 @@ impl Reloader {
             }
             Err(errors) => {
                 for error in &errors.0 {
-                    tracing::error!("{error}; keeping the domains and recipients loaded before");
+                    tracing::error!("{error}; keeping the previous domains and recipients");
                 }
                 let files = errors.0.into_iter().filter_map(|error| error.file).collect();
                 self.unusable.insert(WatchedFiles::Recipients, files);
@@ -259,10 +259,10 @@ impl Reloader {
             }
         }
         for name in exporters {
-            told.push(format!("exporter {name} started anew, or stopped"));
+            told.push(format!("exporter {name} started again, or stopped"));
         }
         if told.is_empty() {
-            told.push("no key changed; files were read anew".to_owned());
+            told.push("no key changed; the files that keys name were read again".to_owned());
         }
         told
     }

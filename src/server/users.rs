@@ -36,7 +36,7 @@ pub(super) fn look(advisors: &Advisors, unusable: &mut BTreeSet<PathBuf>) {
         match outcome {
             Ok(1) => tracing::info!("{}: one user", path.display()),
             Ok(users) => tracing::info!("{}: {users} users", path.display()),
-            Err(error) => tracing::error!("{error}; the users so far stay"),
+            Err(error) => tracing::error!("{error}; keeping the previous users"),
         }
     }
 }
