@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
-    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode},
+    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, plural},
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskState, DnsMetrics, ExportMetrics, Published},
@@ -406,10 +406,10 @@ fn greet(
     admin: Option<SocketAddr>,
 ) {
     let mut out = io::stdout().lock();
-    let plural = if shards == 1 { "" } else { "s" };
+    let shards = plural(shards as u64, "shard");
     let _ = writeln!(
         out,
-        "mailrace {} ({})   {shards} shard{plural}   io_uring ok   sync={}   data {}{}",
+        "mailrace {} ({})   {shards}   io_uring ok   sync={}   data {}{}",
         env!("CARGO_PKG_VERSION"),
         REVISION,
         config.log.sync.name(),
@@ -477,8 +477,7 @@ fn greet(
 
 /// `mail for 2 domains, 10 recipients`
 fn whose_mail(accept: &Accept) -> String {
-    let count =
-        |number: usize, what| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let count = |number: usize, what| plural(number as u64, what);
     let domains = accept.domains().map(|number| count(number, "domain"));
     let recipients = accept.recipients().map(|number| count(number, "recipient"));
     match (domains, recipients) {

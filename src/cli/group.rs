@@ -12,8 +12,9 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{DirArgs, EXIT_FAILED, EXIT_USAGE, plural};
+use super::{DirArgs, EXIT_FAILED, EXIT_USAGE};
 use crate::{
+    config::plural,
     consumer::{Group, GroupError},
     log::{Fate, Log, Range, RecordId, format_time, unix_micros},
 };

@@ -180,11 +180,6 @@ fn finish(printed: io::Result<()>, code: ExitCode) -> ExitCode {
     }
 }
 
-/// `1 segment`, `2 segments`.
-fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 fn print_errors(errors: &ConfigErrors) {
     for error in &errors.0 {
         crate::cli::complain!("mailrace: {error}");

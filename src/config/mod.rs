@@ -34,7 +34,7 @@ pub use machine::Machine;
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
 pub use reload::Change;
 pub use schema::schema;
-pub use units::{Network, format_duration, format_size};
+pub use units::{Network, format_duration, format_size, plural};
 pub use value::Value;
 
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};

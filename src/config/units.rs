@@ -106,6 +106,12 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// `1 segment`, `2 segments`.
+#[must_use]
+pub fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Writes a size in the largest binary unit that divides it.
 pub fn format_size(bytes: u64) -> String {
     let unit =

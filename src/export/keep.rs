@@ -264,6 +264,8 @@ struct Seen {
     groups: BTreeSet<String>,
     /// First segment without a seal of each shard, as it was.
     unsealed: BTreeMap<u16, u64>,
+    /// The same, as of this look.
+    found: Vec<(u16, u64)>,
 }
 
 impl Seen {
@@ -271,11 +273,7 @@ impl Seen {
     /// among them: what a shard says of its messages is not older than a look.
     fn tell_in_progress(&mut self, options: &KeeperOptions) -> io::Result<()> {
         let mut from = Vec::new();
-        for shard in options.log.shards()? {
-            let segments = options.log.segments(shard)?;
-            let open = segments.iter().find(|segment| segment.seal.is_none());
-            let after = segments.last().map_or(1, |last| last.number + 1);
-            let unsealed = open.map_or(after, |segment| segment.number);
+        for &(shard, unsealed) in &self.found {
             let before = self.unsealed.insert(shard, unsealed).unwrap_or(0);
             from.push((shard, (options.segments_from)(shard).min(before)));
         }
@@ -286,8 +284,12 @@ impl Seen {
     fn measure(&mut self, options: &KeeperOptions) -> io::Result<u64> {
         let mut segments = BTreeSet::new();
         let mut kept = Vec::new();
+        let mut unsealed = Vec::new();
         for shard in options.log.shards()? {
             let found = options.log.segments(shard)?;
+            let open = found.iter().find(|segment| segment.seal.is_none());
+            let after = found.last().map_or(1, |last| last.number + 1);
+            unsealed.push((shard, open.map_or(after, |segment| segment.number)));
             let start = found.first().map(|first| first.base_offset);
             kept.push(KeptLog {
                 shard: u32::from(shard),
@@ -298,6 +300,7 @@ impl Seen {
             segments.extend(found.iter().map(|segment| (shard, segment.number)));
         }
         options.metrics.log.set_kept(kept);
+        self.found = unsealed;
         let gone = self.segments.difference(&segments).count() as u64;
         self.segments = segments;
         Ok(gone.saturating_sub(std::mem::take(&mut self.deleted)))

@@ -230,7 +230,9 @@ impl Inventory {
         let mut items = Vec::new();
         for (number, seal) in latest {
             let made = begun.filter(|begun| begun.covers(number));
-            let mut item = look(dir, identity, number, seal, made);
+            // A log remembers far more deleted segments than it has: those are not looked for.
+            let there = numbers.binary_search(&number).is_ok();
+            let mut item = look(dir, identity, number, there, seal, made);
             if item.condition == Condition::Faulty(FaultKind::Missing) {
                 // What an earlier version deleted: it kept no record.
                 let unrecorded = seals.owner.is_none() && number < first;
@@ -323,6 +325,7 @@ fn look(
     dir: &Path,
     identity: Identity,
     number: u64,
+    there: bool,
     seal: Option<Seal>,
     made: Option<Begun>,
 ) -> Item {
@@ -335,7 +338,11 @@ fn look(
         header: None,
         error: None,
     };
-    let held = match read_front(&segment_path(dir, number), &mut item) {
+    let read = match there {
+        true => read_front(&segment_path(dir, number), &mut item),
+        false => Err(io::ErrorKind::NotFound.into()),
+    };
+    let held = match read {
         Ok(held) => held,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Held::Nothing,
         Err(error) => {

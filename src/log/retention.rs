@@ -167,7 +167,7 @@ pub struct Pass {
     pub deleted: BTreeMap<Reason, u64>,
     /// Octets they held.
     pub bytes: u64,
-    /// Segments a rule asked for and a group still needs.
+    /// Segments that a rule or a prune asked for and a group still needs.
     pub needed: u64,
     /// Of a prune: the sealed segments that it meant and that stay, with why.
     pub kept: Vec<Kept>,
@@ -313,7 +313,8 @@ impl Retention {
             *pass.deleted.entry(reason).or_default() += 1;
             pass.bytes += segment.bytes;
         }
-        pass.needed = pass.kept.len() as u64;
+        let needed = pass.kept.iter().filter(|kept| kept.why == KeptFor::Needed);
+        pass.needed = needed.count() as u64;
         Ok(pass)
     }
 
@@ -691,9 +692,10 @@ mod tests {
         let kept = |needs: &At| {
             let mut retention = Retention::new(&log).unwrap();
             let pass = retention.prune(0, mark, needs, true).unwrap();
-            assert_eq!(pass.needed, pass.kept.len() as u64);
+            let needed = pass.kept.iter().filter(|kept| kept.why == KeptFor::Needed).count();
+            assert_eq!(pass.needed, needed as u64);
             let gone = pass.deleted.values().sum::<u64>();
-            assert_eq!(gone + pass.needed, segments.len() as u64);
+            assert_eq!(gone + pass.kept.len() as u64, segments.len() as u64);
             pass.kept.iter().map(|kept| (kept.number, kept.why)).collect::<Vec<_>>()
         };
         let (second, last) = (segments[1].number, segments.last().unwrap().number);

@@ -9,7 +9,7 @@ use std::{
 
 use super::listeners::disk_low;
 use crate::{
-    config::{Config, DiskLow},
+    config::{Config, DiskLow, plural},
     log,
     metrics::{DiskFacts, DiskState},
     shard::SharedState,
@@ -138,10 +138,9 @@ impl fmt::Display for DiskRoom {
         write!(f, "{} free, {} needed", Mib(free), Mib(threshold))?;
         match threshold {
             low if low == needs.segments() => {
-                let shards = needs.shards;
-                let plural = if shards == 1 { "" } else { "s" };
+                let shards = plural(needs.shards, "shard");
                 let segment = Mib(needs.segment_bytes);
-                write!(f, ": two segments of {segment} for {shards} shard{plural}")
+                write!(f, ": two segments of {segment} for {shards}")
             }
             low if low == needs.message() => {
                 write!(f, ": one and a half messages of {}", Mib(needs.message_bytes))

@@ -9,8 +9,8 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::plural;
 use crate::{
+    config::plural,
     consumer::{Group, GroupError},
     export::{REPLAY, RcptPattern},
     log::{DeadLetter, DeadLetters, Log, Range},

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::{select::ShardArgs, text::human_size};
 use crate::{
+    config::plural,
     consumer::{Group, lowest_needed},
     log::{Bound, DirLock, Kept, KeptFor, Log, Needs, Range, Retention, read_in_progress},
 };
@@ -113,8 +114,8 @@ pub(super) fn prune(
             continue;
         }
         let verb = if args.dry_run { "would be deleted" } else { "deleted" };
-        let (plural, bytes) = (if segments == 1 { "" } else { "s" }, human_size(pass.bytes));
-        writeln!(out, "shard {shard}: {segments} segment{plural}, {bytes}, {verb}")?;
+        let (deleted, bytes) = (plural(segments, "segment"), human_size(pass.bytes));
+        writeln!(out, "shard {shard}: {deleted}, {bytes}, {verb}")?;
         for (segment, base, end, why) in kept {
             writeln!(out, "  segment {segment}, records {base}..{end}: kept, {why}")?;
         }

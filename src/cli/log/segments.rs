@@ -11,7 +11,7 @@ use super::{
     select::{Selection, ShardArgs, Span},
     text::{human_age, human_size},
 };
-use crate::cli::plural;
+use crate::config::plural;
 use crate::log::{Extent, Log, SegmentFacts, unix_micros};
 
 #[derive(Args, Debug)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{EXIT_CORRUPT, select::ShardArgs, text::human_size};
-use crate::cli::plural;
+use crate::config::plural;
 use crate::log::{Checked, Finding, Log, Severity, Witness, verify};
 
 /// Between two lines of progress.
