@@ -175,7 +175,10 @@ fn the_loader_over_tcp_and_a_unix_socket() {
             .args(["--no-tui", "--verify", "--log-dir", &data])
             .args(style)
             .output();
-        let output = succeeded("mailrace bench", output.unwrap());
+        let output = output.unwrap();
+        // 4: this machine was too busy for figures worth anything, which is not the question.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 4)), "{errors}");
         let told = String::from_utf8(output.stdout).unwrap();
         assert!(told.contains("300"), "{told}");
     }

@@ -143,12 +143,11 @@ fn behind_haproxy_nothing_is_relayed() {
                    proxy_protocol = { mode = \"required\", trusted = [\"127.0.0.0/8\"] }\n";
     std::fs::write(&file, format!("{proxied}{relay}")).unwrap();
     for subcommand in ["check", "serve"] {
-        let output = Command::new(common::MAILRACE)
-            .args([subcommand, "--set", "log.dir=data", "-c"])
-            .arg(&file)
-            .current_dir(dir.path())
-            .output()
-            .unwrap();
+        let mut command = Command::new(common::MAILRACE);
+        command.args([subcommand, "--set", "log.dir=data", "-c"]).arg(&file);
+        command.args(["--set", "server.admin.listen=127.0.0.1:0"]).current_dir(dir.path());
+        common::without_settings(&mut command);
+        let output = common::output_of(command);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{told}");
         for word in
@@ -196,6 +195,7 @@ fn a_reload_opens_no_relay() {
     command.args(["serve", "-c"]).arg(&file).args(["--set", "log.dir=data"]);
     command.args(["--set", "server.admin.listen=127.0.0.1:0", "--set", "server.shards=1"]);
     let errors = dir.path().join("errors");
+    common::without_settings(&mut command);
     command.current_dir(dir.path()).stdout(Stdio::piped());
     command.stderr(std::fs::File::create(&errors).unwrap());
     // SAFETY: one system call between fork and exec.

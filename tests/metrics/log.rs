@@ -42,20 +42,16 @@ fn deleted(server: &Server, reason: &str) -> f64 {
 fn kept_is_what_is_there(server: &Server) {
     eventually("the metrics are those of the directory", super::WAIT, || {
         let lines = String::from_utf8(log_command(&server.dir, &["ls", "--json"])).unwrap();
-        let segments: Vec<serde_json::Value> =
+        let listing: Vec<serde_json::Value> =
             lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let files: u64 = fs::read_dir(server.dir.join("shard-000"))
-            .unwrap()
-            .filter_map(|entry| {
-                let entry = entry.unwrap();
-                let number = entry.path().file_stem()?.to_str()?.parse::<u64>().ok()?;
-                let listed = segments.iter().any(|segment| segment["segment"] == number);
-                let is_segment = entry.path().extension().is_some_and(|ext| ext == "seg");
-                (listed && is_segment).then(|| entry.metadata().unwrap().len())
-            })
-            .sum();
-        let start = segments.first().map_or(0, |first| first["base_offset"].as_u64().unwrap());
-        server.metric("mailrace_log_segments", &[]) == segments.len() as f64
+        let listed = |path: &PathBuf| {
+            let number = path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+            listing.iter().any(|segment| segment["segment"] == number)
+        };
+        let files = segments(&server.dir).into_iter().filter(listed);
+        let files: u64 = files.map(|path| fs::metadata(path).map_or(0, |facts| facts.len())).sum();
+        let start = listing.first().map_or(0, |first| first["base_offset"].as_u64().unwrap());
+        server.metric("mailrace_log_segments", &[]) == listing.len() as f64
             && server.metric("mailrace_log_size_bytes", &[]) == files as f64
             && server.metric("mailrace_log_start_offset", &[]) == start as f64
     });
