@@ -12,4 +12,5 @@ pub mod policy;
 pub mod server;
 pub mod shard;
 pub mod smtp;
+pub mod stage;
 pub mod tls;

@@ -19,8 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::log::{
-    Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file, sync_dir,
+use crate::{
+    log::{
+        Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file,
+        sync_dir,
+    },
+    stage::{FileOp, act},
 };
 
 /// A consumer group of one data directory. Cheap: it names files, and opens none.
@@ -176,10 +180,11 @@ impl Group {
             return Ok(());
         }
         let list = self.dir.join("files");
-        let mut file = private_file().create(true).append(true).open(list)?;
+        let mut file =
+            act(FileOp::Make, &list, || private_file().create(true).append(true).open(&list))?;
         // In front as well: the line before may be torn.
-        file.write_all(format!("\n{name}\n").as_bytes())?;
-        file.sync_data()?;
+        act(FileOp::Write, &list, || file.write_all(format!("\n{name}\n").as_bytes()))?;
+        act(FileOp::Sync, &list, || file.sync_data())?;
         sync_dir(&self.dir)
     }
 

@@ -5,10 +5,10 @@ use std::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::Larges};
 use crate::{

@@ -10,15 +10,10 @@
 //! Steps of a crash: before the commit the records behind `committed` are delivered again (D4 4);
 //! between dead letter and commit the letter is written twice, which counts once.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use crossbeam::channel::{Receiver, Sender, select, unbounded};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
     REPLAY, RcptPattern, SinkOptions, Start,
@@ -34,6 +29,7 @@ use crate::{
         Saved,
     },
     metrics::{CorruptStage, LogOp},
+    stage::{Bug, planted},
 };
 
 /// How often a sink that is not there is asked for while a batch gathers; one that is due sooner asks
@@ -120,7 +116,7 @@ pub(super) fn lower_priority() {
 }
 
 impl Lane {
-    fn new(parts: Parts, ear: Ear) -> io::Result<Self> {
+    pub(super) fn new(parts: Parts, ear: Ear) -> io::Result<Self> {
         let (mut offset, found) = parts.group.offset(parts.shard)?;
         let committed = place(&parts, found)?;
         if !matches!(found, Found::Committed(at) if at.offset == committed.offset) {
@@ -171,18 +167,38 @@ impl Lane {
             }
         }
         // Tasks under way see `stop` as well and end soon; what is settled by then is committed.
-        while self.under_way.iter().any(|batch| batch.settled.is_none()) {
+        while self.is_under_way() {
             match self.settled.1.recv_timeout(Duration::from_secs(5)) {
                 Ok((number, settled)) => self.note(number, settled),
                 Err(_) => break,
             }
         }
-        let done = self.take_settled().and_then(|()| self.flush()).and_then(|()| self.commit(true));
+        let done = self.end();
         self.parts.exporter.sum_up(true);
         if let Err(error) = done {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             tracing::error!(exporter, shard, %error, "the last offset was not saved");
         }
+    }
+
+    /// Batches are being delivered.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.iter().any(|batch| batch.settled.is_none())
+    }
+
+    /// Takes what has been settled.
+    #[cfg(feature = "sim")]
+    pub(super) fn look(&mut self) {
+        while let Ok((number, settled)) = self.settled.1.try_recv() {
+            self.note(number, settled);
+        }
+    }
+
+    /// What an orderly stop saves.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        self.take_settled()?;
+        self.flush()?;
+        self.commit(true)
     }
 
     /// Sends what waits for a full batch, so that an orderly stop leaves nothing of it to the next
@@ -206,8 +222,8 @@ impl Lane {
         // The exporter's own sign is up already; time ends this one.
         let (_never, stop) = watch::channel(false);
         let work = settle(exporter, batch.records, stop);
-        let settled =
-            self.parts.runtime.block_on(async { tokio::time::timeout(FLUSH_PATIENCE, work).await });
+        let work = async { tokio::time::timeout(FLUSH_PATIENCE, work).await };
+        let settled = block_on(&self.parts.runtime, work);
         if let Ok(Settled::Done(letters)) = settled {
             self.dead.add(letters)?;
             metrics.filtered.inc_by(batch.filtered);
@@ -218,7 +234,7 @@ impl Lane {
     }
 
     /// Reads, sends, commits what is due; then waits for something to happen.
-    fn turn(&mut self) -> io::Result<()> {
+    pub(super) fn turn(&mut self) -> io::Result<()> {
         self.take_settled()?;
         let halted = self.halted || self.parts.exporter.is_gone();
         if !halted {
@@ -364,6 +380,12 @@ impl Lane {
             settled: None,
             _large: batch.large.take(),
         });
+        if planted(Bug::CommitBeforeAck)
+            && let Some(last) = self.under_way.back()
+        {
+            self.done = last.end;
+            self.unsaved += last.records;
+        }
         let (exporter, stop) = (self.parts.exporter.clone(), self.parts.stop.clone());
         let settled = self.settled.0.clone();
         self.parts.runtime.spawn(async move {
@@ -462,6 +484,11 @@ impl Lane {
         self.gathering = Batch::default();
         self.gathering_since = None;
         while self.under_way.iter().any(|batch| batch.settled.is_none()) && !self.stopping() {
+            #[cfg(feature = "sim")]
+            if super::staged::pass(COMMIT_EVERY) {
+                self.look();
+                continue;
+            }
             if let Ok((number, settled)) = self.settled.1.recv_timeout(COMMIT_EVERY) {
                 self.note(number, settled);
             }
@@ -501,7 +528,7 @@ impl Lane {
                 RcptPattern::narrow(&pattern, &mut record);
             }
             let (exporter, stop) = (self.parts.exporter.clone(), self.parts.stop.clone());
-            match self.parts.runtime.block_on(settle(exporter, vec![record], stop)) {
+            match block_on(&self.parts.runtime, settle(exporter, vec![record], stop)) {
                 Settled::Done(letters) if letters.is_empty() => {
                     self.dead.settle(&[offset], Fate::Delivered)?;
                 }
@@ -532,6 +559,10 @@ impl Lane {
 
     /// Waits for a mark, a settled batch, or the time.
     fn wait(&mut self, most: Duration) {
+        #[cfg(feature = "sim")]
+        if super::staged::sleep(most) {
+            return;
+        }
         let mut found = None;
         select! {
             recv(self.ear.sign) -> _ => {}
@@ -554,6 +585,16 @@ impl Lane {
             let _ = self.ear.sign.recv_timeout(left.min(Duration::from_millis(100)));
         }
     }
+}
+
+/// Waits for a future of the exporter's runtime.
+fn block_on<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
+    #[cfg(feature = "sim")]
+    let work = match super::staged::block_on(work) {
+        Ok(done) => return done,
+        Err(work) => work,
+    };
+    runtime.block_on(work)
 }
 
 /// Where a lane begins.

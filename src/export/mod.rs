@@ -30,6 +30,8 @@ mod replay;
 mod secret;
 mod settle;
 mod sink;
+#[cfg(feature = "sim")]
+pub mod staged;
 mod store;
 #[cfg(test)]
 mod tests;

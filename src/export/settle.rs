@@ -1,11 +1,11 @@
 //! One batch, from the first attempt until each of its records is delivered or dead.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use super::{ErrorClass, Outcome, Record, RetryOptions, SinkError, exporter::Exporter, sink::all};
 use crate::log::{DeadLetter, unix_micros};
@@ -88,6 +88,7 @@ pub(super) async fn settle(
             let wait = backoff(&exporter.options.retry, attempt, jitter())
                 .max(error.retry_after.unwrap_or_default());
             tokio::select! {
+                biased;
                 () = time::sleep(wait) => {}
                 () = stopped(&mut stop) => return Settled::Stopped,
             }
@@ -155,7 +156,8 @@ fn backoff(retry: &RetryOptions, attempt: u32, jitter: f64) -> Duration {
 /// From 0 to 1; the address space's and the clock's noise is enough.
 fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
+    let noise = crate::stage::random().unwrap_or_else(|| RandomState::new().hash_one(0_u8));
+    (noise >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::{
     },
     record,
 };
+use crate::stage::{Bug, planted};
 
 /// Fragment buffers kept for the next: 16 MiB. A buffer that is given back to the system costs as
 /// much to get again, in cleared pages, as the copy into it.
@@ -373,6 +374,9 @@ impl Appender {
         active.chain = frame.encode(buffer.octets_mut());
         let position = active.position;
         active.position += padded as u64;
+        if planted(Bug::TailBlockAgain) && padded > BLOCK {
+            active.position -= BLOCK as u64;
+        }
         active.groups += 1;
         active.end_offset = first_offset + u64::from(records);
         active.reach = active.reach.min(reach);
@@ -445,7 +449,7 @@ impl Appender {
     /// The next operation to start.
     pub fn poll_op(&mut self) -> Option<Op> {
         if self.syncing.is_none() && self.closing.is_empty() && !self.gather.is_empty() {
-            let alone = self.writing.is_empty() && self.outgoing.is_empty();
+            let alone = !self.is_writing() && self.outgoing.is_empty();
             if self.close_group().is_err() {
                 // Room was made sure of when each record was taken.
                 let error = io::Error::other("a gathered group found no room");
@@ -478,7 +482,7 @@ impl Appender {
     fn poll_each(&mut self) -> Option<Op> {
         match self.outgoing.front().map(|(flight, _)| flight) {
             Some(flight) if !flight.has_records() => self.start_write(false),
-            Some(_) if self.syncing.is_some() || !self.writing.is_empty() => None,
+            Some(_) if self.syncing.is_some() || self.is_writing() => None,
             Some(flight)
                 if self.closing.front().is_none_or(|full| full.number == flight.segment) =>
             {
@@ -517,11 +521,19 @@ impl Appender {
         self.writing.iter().chain(self.outgoing.iter().map(|(flight, _)| flight))
     }
 
+    /// Whether a write is under way that a sync has to wait for: none of a poisoned segment, which
+    /// may hang for long.
+    fn is_writing(&self) -> bool {
+        self.writing.iter().any(|flight| !flight.orphan)
+    }
+
     fn start_sync(&mut self) -> Option<Op> {
         if self.syncing.is_some() {
             return None;
         }
-        if let Some(full) = self.closing.front() {
+        if let Some(full) = self.closing.front()
+            && !planted(Bug::OtherSegmentSync)
+        {
             let number = full.number;
             let covers = full.end_offset;
             let busy = self.flights().any(|f| f.segment == number);
@@ -531,7 +543,8 @@ impl Appender {
             return self.sync_op(number, covers, full.position);
         }
         let active = self.active.as_ref()?;
-        let waits = self.closed > self.high_water_mark && self.writing.is_empty();
+        let written = !self.is_writing() || planted(Bug::SyncBeforeWrite);
+        let waits = self.closed > self.high_water_mark && written;
         let number = active.number;
         let covers = self.closed;
         // A record group that is still to be written is not covered.
@@ -573,7 +586,11 @@ impl Appender {
             return;
         }
         match result {
-            Ok(written) if written == len => {}
+            Ok(written) if written == len || planted(Bug::ShortWriteTaken) => {
+                if planted(Bug::ReplyBeforeSync) {
+                    self.advance(flight.offsets.1.min(self.closed));
+                }
+            }
             Ok(_) => self.poison(segment, io::Error::from(io::ErrorKind::WriteZero), now),
             Err(error) => self.poison(segment, error, now),
         }
@@ -586,19 +603,26 @@ impl Appender {
             return;
         }
         if let Err(error) = result {
-            self.poison(syncing.segment, error, now);
+            if !planted(Bug::PoisonIgnored) {
+                self.poison(syncing.segment, error, now);
+            }
             return;
         }
         // D1: whatever this sync covers was written in full before it started, and lies in its
         // segment or in one that was synced to its end.
         assert!(
-            !self.flights().any(|flight| flight.has_records() && flight.offsets.0 < syncing.covers),
+            planted(Bug::SyncBeforeWrite)
+                || !self.flights().any(|flight| {
+                    // What a poisoned segment left under way is nobody's any more.
+                    !flight.orphan && flight.has_records() && flight.offsets.0 < syncing.covers
+                }),
             "a sync covers completed writes only"
         );
         assert!(
-            self.closing.iter().chain(&self.active).all(|other| {
-                other.number == syncing.segment || other.first_offset >= syncing.covers
-            }),
+            planted(Bug::OtherSegmentSync)
+                || self.closing.iter().chain(&self.active).all(|other| {
+                    other.number == syncing.segment || other.first_offset >= syncing.covers
+                }),
             "a sync covers records of its own segment only"
         );
         let mut mine = self.closing.iter_mut().chain(&mut self.active);
@@ -660,11 +684,17 @@ impl Appender {
         let mut left: Vec<_> = self.closing.drain(..).chain(self.active.take()).collect();
         let last = left.pop();
         let next = self.next;
-        let cut = |active: &Active, skipped: u64| Seal {
-            end_offset: active.synced.0,
-            end_position: active.synced.1,
-            skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
-            ..self.seal_of(active)
+        let cut = |active: &Active, skipped: u64| {
+            // No sync of it has returned: its header may never reach the disk. Nothing in it was
+            // acknowledged, so it counts as never used, and its offsets are left out.
+            let unused = active.synced == (active.first_offset, BLOCK as u64);
+            Seal {
+                end_offset: active.synced.0,
+                end_position: if unused { 0 } else { active.synced.1 },
+                skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
+                removed: unused,
+                ..self.seal_of(active)
+            }
         };
         let mut seals: Vec<_> = left.iter().map(|active| cut(active, 0)).collect();
         seals.extend(last.iter().map(|active| cut(active, next - active.synced.0)));

@@ -31,6 +31,7 @@ use super::{
     private::{make_private_dir, private_file},
     recovery::Octets,
 };
+use crate::stage::{FileOp, act};
 
 const MAGIC: &[u8; 8] = b"MRGRP001";
 const SUMMED: usize = 40;
@@ -72,6 +73,9 @@ pub struct CommittedOffset {
     file: File,
     path: PathBuf,
     generation: u64,
+    /// Generation and offset of a save that failed: it may be there all the same, and is no move of
+    /// somebody else's.
+    failed: Option<(u64, u64)>,
 }
 
 impl CommittedOffset {
@@ -83,12 +87,14 @@ impl CommittedOffset {
         let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         make_private_dir(dir)?;
         let mut file = private_file();
-        let file = file.create(true).truncate(false).read(true).write(true).open(path)?;
+        let file = act(FileOp::Make, path, || {
+            file.create(true).truncate(false).read(true).write(true).open(path)
+        })?;
         let _lock = Lock::take(&file)?;
         if file.metadata()?.len() < 2 * BLOCK as u64 {
             // Zeros written, not a hole: a full disk must not stand in the way of a save.
-            file.write_all_at(&[0; 2 * BLOCK], 0)?;
-            file.sync_all()?;
+            act(FileOp::Write, path, || file.write_all_at(&[0; 2 * BLOCK], 0))?;
+            act(FileOp::Sync, path, || file.sync_all())?;
             sync_dir(dir)?;
             for above in dir.ancestors().skip(1).take(2) {
                 sync_dir(above)?;
@@ -101,7 +107,7 @@ impl CommittedOffset {
             None => Found::Damaged,
         };
         let generation = slots.best().map_or(0, |(generation, _)| generation);
-        Ok((Self { file, path: path.to_owned(), generation }, found))
+        Ok((Self { file, path: path.to_owned(), generation, failed: None }, found))
     }
 
     /// Reads an offset file without opening it for good; `None` where it is missing or holds no
@@ -163,7 +169,8 @@ impl CommittedOffset {
             return Ok(None);
         }
         self.generation = generation;
-        Ok(Some(committed))
+        let own = self.failed.take() == Some((generation, committed.offset));
+        Ok((!own).then_some(committed))
     }
 
     fn write(&mut self, committed: Committed) -> io::Result<()> {
@@ -176,8 +183,11 @@ impl CommittedOffset {
         block[32..40].copy_from_slice(&unix_micros().to_le_bytes());
         let sum = crc(&block[..SUMMED]);
         block[SUMMED..SUMMED + 4].copy_from_slice(&sum.to_le_bytes());
-        self.file.write_all_at(&block, generation % 2 * BLOCK as u64)?;
-        self.file.sync_data()?;
+        let at = generation % 2 * BLOCK as u64;
+        self.failed = Some((generation, committed.offset));
+        act(FileOp::Write, &self.path, || self.file.write_all_at(&block, at))?;
+        act(FileOp::Sync, &self.path, || self.file.sync_data())?;
+        self.failed = None;
         self.generation = generation;
         Ok(())
     }

@@ -26,6 +26,7 @@ use super::{
     frame::crc,
     private::{make_private_dir, private_file},
 };
+use crate::stage::{Bug, FileOp, act, planted};
 
 /// A record that was not exported, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +168,9 @@ impl DeadLetters {
     /// # Errors
     /// What the file system says; the entries may or may not be there.
     pub fn add(&mut self, letters: impl IntoIterator<Item = DeadLetter>) -> io::Result<()> {
+        if planted(Bug::DeadLetterForgotten) {
+            return Ok(());
+        }
         let at = unix_micros();
         let letters = letters.into_iter().map(|letter| Entry::Dead(DeadLetter { at, ..letter }));
         self.append(letters.collect())
@@ -203,21 +207,23 @@ impl DeadLetters {
         let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         make_private_dir(&dir)?;
         let fresh = !self.path.exists();
-        let mut file = private_file().create(true).append(true).read(true).open(&self.path)?;
+        let mut file = act(FileOp::Make, &self.path, || {
+            private_file().create(true).append(true).read(true).open(&self.path)
+        })?;
         // SAFETY: a descriptor of ours; the lock goes with it.
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
             return Err(io::Error::last_os_error());
         }
         self.read_on(&file)?;
         if file.metadata()?.len() > self.read {
-            file.set_len(self.read)?;
+            act(FileOp::Write, &self.path, || file.set_len(self.read))?;
         }
         let mut lines = Vec::new();
         for entry in &entries {
             encode(entry, &mut lines)?;
         }
-        file.write_all(&lines)?;
-        file.sync_data()?;
+        act(FileOp::Write, &self.path, || file.write_all(&lines))?;
+        act(FileOp::Sync, &self.path, || file.sync_data())?;
         if fresh {
             sync_dir(&dir)?;
         }

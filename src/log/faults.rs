@@ -8,6 +8,7 @@ use super::{
     inventory::{Inventory, Item, owner},
     meta::last_begun,
 };
+use crate::stage::{FileOp, act};
 
 /// Opens the manifest. Another log's is set aside; a missing one is made, and said to be missing
 /// where segments were made since deletions are recorded.
@@ -33,7 +34,7 @@ pub(super) fn open_manifest(
                 .map(|count| dir.join(format!("manifest.foreign-{count}")))
                 .find(|aside| !aside.exists())
                 .unwrap_or_else(|| dir.join("manifest.foreign"));
-            fs::rename(&path, &aside)?;
+            act(FileOp::Rename, &path, || fs::rename(&path, &aside))?;
             sync_dir(dir)?;
             manifest = Manifest::open(&path)?;
             let (theirs, aside) = (owner(whose), aside.display());

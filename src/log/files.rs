@@ -28,6 +28,7 @@ use super::{
     offset::parse_node,
     private::{make_private_dir, private_file, tighten},
 };
+use crate::stage::{self, FileOp, act};
 
 /// Directory of a shard's log.
 #[must_use]
@@ -66,7 +67,7 @@ pub fn segment_numbers(dir: &Path) -> io::Result<Vec<u64>> {
 /// # Errors
 /// What the file system says.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    act(FileOp::SyncDir, dir, || File::open(dir)?.sync_all())
 }
 
 /// Holds a data directory: nobody else may.
@@ -190,6 +191,10 @@ pub fn read_node(path: &Path) -> io::Result<[u8; 6]> {
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut octets = [0; N];
+    if let Some(random) = stage::random() {
+        octets.iter_mut().zip(random.to_le_bytes().iter().cycle()).for_each(|(to, &at)| *to = at);
+        return Ok(octets);
+    }
     File::open("/dev/urandom")?.read_exact(&mut octets)?;
     Ok(octets)
 }
@@ -203,7 +208,10 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare> {
     let path = segment_path(dir, number);
     let nonce = random()?;
-    let file = match private_file().read(true).write(true).create_new(true).open(&path) {
+    let opened = act(FileOp::Make, &path, || {
+        private_file().read(true).write(true).create_new(true).open(&path)
+    });
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // Written down as well, so that there is no gap in what is.
             begin(dir, number, bytes)?;
@@ -213,17 +221,19 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
     };
     let made = (|| {
         let len = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
-        // SAFETY: a descriptor of ours.
-        let error = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        file.sync_all()?;
+        act(FileOp::Write, &path, || {
+            // SAFETY: a descriptor of ours.
+            match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+                0 => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        })?;
+        act(FileOp::Sync, &path, || file.sync_all())?;
         sync_dir(dir)?;
         begin(dir, number, bytes)
     })();
     if let Err(error) = made {
-        let _ = fs::remove_file(&path);
+        let _ = act(FileOp::Remove, &path, || fs::remove_file(&path));
         return Err(error);
     }
     Ok(Spare { number, nonce, bytes })
@@ -232,6 +242,9 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
 /// Microseconds since 1970, by the wall clock: for people, nothing in the log depends on it (D14).
 #[must_use]
 pub fn unix_micros() -> i64 {
+    if let Some(micros) = stage::unix_micros() {
+        return micros;
+    }
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
@@ -313,7 +326,9 @@ pub fn append_index(dir: &Path, entry: &IndexEntry) -> io::Result<()> {
     octets[8..16].copy_from_slice(&entry.position.to_le_bytes());
     let sum = crc(&octets[..16]);
     octets[16..].copy_from_slice(&sum.to_le_bytes());
-    private_file().create(true).append(true).open(path)?.write_all(&octets)
+    let mut file =
+        act(FileOp::Make, &path, || private_file().create(true).append(true).open(&path))?;
+    act(FileOp::Write, &path, || file.write_all(&octets))
 }
 
 /// Where to begin looking for an offset: a hint from the sparse index.

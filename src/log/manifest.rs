@@ -21,6 +21,7 @@ use std::{
 };
 
 use super::{Identity, committed::Lock, frame::crc, private::private_file, recovery::Octets};
+use crate::stage::{FileOp, act};
 
 /// What is known of a segment that will not be written again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +204,9 @@ impl Manifest {
     /// # Errors
     /// What the file system says.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = private_file().create(true).truncate(false).read(true).write(true).open(path)?;
+        let file = act(FileOp::Make, path, || {
+            private_file().create(true).truncate(false).read(true).write(true).open(path)
+        })?;
         let mut seals = Seals::default();
         seals.read_on(&file)?;
         Ok(Self { file, path: path.to_owned(), seals })
@@ -253,8 +256,8 @@ impl Manifest {
         // Retention, or the shard, may have appended since.
         self.seals.read_on(&self.file)?;
         let octets = seals.iter().map(Seal::encode).collect::<Vec<_>>().concat();
-        self.file.write_all_at(&octets, self.seals.end)?;
-        self.file.sync_data()?;
+        act(FileOp::Write, &self.path, || self.file.write_all_at(&octets, self.seals.end))?;
+        act(FileOp::Sync, &self.path, || self.file.sync_data())?;
         self.seals.read_on(&self.file)
     }
 

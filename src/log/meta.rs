@@ -20,6 +20,7 @@ use super::{
     private::private_file,
     recovery::Octets,
 };
+use crate::stage::{FileOp, act};
 
 const MAGIC: &[u8; 8] = b"MRSHARD1";
 const SLOT: &[u8; 8] = b"MRBEGUN1";
@@ -52,9 +53,11 @@ pub(super) fn make_meta(dir: &Path) -> io::Result<()> {
     }
     let mut blocks = vec![0; 3 * BLOCK];
     blocks[..8].copy_from_slice(MAGIC);
-    let file = private_file().create(true).truncate(false).write(true).open(&path)?;
-    file.write_all_at(&blocks, 0)?;
-    file.sync_all()
+    let file = act(FileOp::Make, &path, || {
+        private_file().create(true).truncate(false).write(true).open(&path)
+    })?;
+    act(FileOp::Write, &path, || file.write_all_at(&blocks, 0))?;
+    act(FileOp::Sync, &path, || file.sync_all())
 }
 
 /// What was written down last; `None`: nothing, as in a directory of an earlier version.
@@ -69,7 +72,9 @@ pub(super) fn last_begun(dir: &Path) -> io::Result<Option<Begun>> {
 /// Writes a segment down, durably. One writer: the shard, or a tool in its place.
 pub(super) fn begin(dir: &Path, number: u64, bytes: u64) -> io::Result<()> {
     let path = dir.join("shard.meta");
-    let file = private_file().create(true).truncate(false).read(true).write(true).open(path)?;
+    let file = act(FileOp::Make, &path, || {
+        private_file().create(true).truncate(false).read(true).write(true).open(&path)
+    })?;
     let newest = newest(&file)?;
     let generation = newest.map_or(1, |(generation, _)| generation + 1);
     // The same number once more: the try before failed after this was written.
@@ -85,8 +90,9 @@ pub(super) fn begin(dir: &Path, number: u64, bytes: u64) -> io::Result<()> {
     block[32..40].copy_from_slice(&from.to_le_bytes());
     let sum = crc(&block[..SUMMED]);
     block[SUMMED..SUMMED + 4].copy_from_slice(&sum.to_le_bytes());
-    file.write_all_at(&block, (1 + generation % 2) * BLOCK as u64)?;
-    file.sync_data()
+    let at = (1 + generation % 2) * BLOCK as u64;
+    act(FileOp::Write, &path, || file.write_all_at(&block, at))?;
+    act(FileOp::Sync, &path, || file.sync_data())
 }
 
 fn newest(file: &File) -> io::Result<Option<(u64, Begun)>> {

@@ -35,6 +35,8 @@ mod retention;
 mod scrub;
 #[cfg(test)]
 mod sim;
+#[cfg(feature = "sim")]
+pub mod staged;
 #[cfg(test)]
 mod tests;
 mod verify;

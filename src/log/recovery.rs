@@ -27,6 +27,7 @@ use super::{
     frame::{BLOCK, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
     inventory::{Inventory, Item},
 };
+use crate::stage::{Bug, FileOp, act, planted};
 
 /// Octets by position: a file, or memory in tests.
 pub trait Octets {
@@ -160,7 +161,7 @@ pub(super) fn judge(
         let read = segment.read_at(position, &mut chunk)?;
         for block in chunk[..read].chunks(BLOCK) {
             let Some((frame, _)) = GroupFrame::decode(block) else { continue };
-            if frame.nonce == header.nonce {
+            if frame.nonce == header.nonce || planted(Bug::NonceUnchecked) {
                 acknowledged = acknowledged.max(frame.high_water_mark);
                 end = End::Torn;
             }
@@ -175,19 +176,36 @@ pub(super) fn judge(
 
 /// Looks through a segment whose header is not there. `None`: it holds no group either, so it was
 /// prepared and never used. Otherwise the segment ends before its first record.
+///
+/// Without the header its nonce is not known, and mail data may hold whatever looks like a group. So
+/// only one counts whose offset comes soon enough behind `before`, where the segment ahead ends; with
+/// none but others nothing is concluded, and the file stays.
 fn walk_headless(
     segment: &(impl Octets + ?Sized),
     bytes: u64,
     number: u64,
     identity: Identity,
+    before: u64,
 ) -> io::Result<Option<Walked>> {
+    let plausible = before..=before.saturating_add(2 * u64::from(TORN_GAP) + held_at_most(bytes));
     let mut block = vec![0; GROUP_FRAME];
+    let mut doubtful = None;
     for position in (BLOCK as u64..bytes).step_by(BLOCK) {
         segment.read_at(position, &mut block)?;
         let Some((frame, _)) = GroupFrame::decode(&block) else { continue };
         let first_offset = frame.first_offset;
+        if !plausible.contains(&first_offset) {
+            doubtful.get_or_insert(frame.nonce);
+            continue;
+        }
         let header = SegmentHeader { nonce: frame.nonce, identity, number, first_offset };
-        let end = judge(segment, bytes, &header, BLOCK as u64, first_offset, &[1])?;
+        let end = match judge(segment, bytes, &header, BLOCK as u64, first_offset, &[1])? {
+            End::Damaged { acknowledged } => {
+                let most = first_offset.saturating_add(held_at_most(bytes));
+                End::Damaged { acknowledged: acknowledged.min(most) }
+            }
+            end => end,
+        };
         return Ok(Some(Walked {
             header,
             end_offset: first_offset,
@@ -196,7 +214,14 @@ fn walk_headless(
             end,
         }));
     }
-    Ok(None)
+    // Whatever that is, it is kept, and named.
+    Ok(doubtful.map(|nonce| Walked {
+        header: SegmentHeader { nonce, identity, number, first_offset: before },
+        end_offset: before,
+        end_position: 0,
+        high_water_mark: 0,
+        end: End::Damaged { acknowledged: before },
+    }))
 }
 
 /// What the segments behind one tell of it.
@@ -285,7 +310,8 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         manifest.mark(identity)?;
     }
     for item in unsealed(&inventory) {
-        File::open(segment_path(dir, item.number))?.sync_all()?;
+        let path = segment_path(dir, item.number);
+        act(FileOp::Sync, &path, || File::open(&path)?.sync_all())?;
     }
     sync_dir(dir)?;
     let mut truncated_bytes = 0;
@@ -297,7 +323,8 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     for item in unsealed(&inventory).rev() {
         let path = segment_path(dir, item.number);
         let cut = item.condition != Condition::Open;
-        let Some((walked, bytes)) = open_unsealed(&path, item.number, identity)? else {
+        let before = || offset_before(dir, &manifest, &inventory, item.number);
+        let Some((walked, bytes)) = open_unsealed(&path, item.number, identity, &before)? else {
             if cut { &mut lost } else { &mut unused }.push(item.number);
             continue;
         };
@@ -312,6 +339,13 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
             verdict.lost = verdict.lost.max(most);
             verdict.skipped = verdict.skipped.max(most);
         }
+        // Its header never reached the disk: no sync of it returned, so nothing in it or behind it
+        // was acknowledged, and nothing can be read of it. It goes, with its offsets.
+        let begun = walked.end_position == 0
+            && walked.end == End::Torn
+            && later.is_none_or(|later| later.acknowledged <= walked.end_offset)
+            && verdict.lost == 0
+            && !cut;
         if walked.end == End::Torn && verdict.lost == 0 {
             truncated_bytes += bytes - walked.end_position;
         }
@@ -324,8 +358,12 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
             damaged: cut || verdict.lost > 0 || matches!(walked.end, End::Damaged { .. }),
             skipped: u32::try_from(verdict.skipped).unwrap_or(u32::MAX),
             reach: None,
-            removed: false,
+            removed: begun,
         });
+        if begun {
+            unused.push(item.number);
+            continue;
+        }
         let acknowledged = later.map_or(0, |l| l.acknowledged).max(walked.high_water_mark);
         later = Some(Later { first_offset, acknowledged });
     }
@@ -393,7 +431,27 @@ fn record_unknown(manifest: &mut Manifest, inventory: &Inventory) -> io::Result<
 }
 
 fn next_offset(manifest: &Manifest) -> u64 {
-    manifest.seals().iter().map(Seal::next_offset).max().unwrap_or(0)
+    let forgets = planted(Bug::OffsetReusedAfterRetention);
+    let seals = manifest.seals().iter().filter(|seal| !(forgets && seal.removed));
+    let last = seals.map(Seal::next_offset).max().unwrap_or(0);
+    if planted(Bug::OffsetReusedAfterRecovery) { last.saturating_sub(1) } else { last }
+}
+
+/// Where the log ends ahead of a segment, as far as it can be read.
+fn offset_before(
+    dir: &Path,
+    manifest: &Manifest,
+    inventory: &Inventory,
+    number: u64,
+) -> io::Result<u64> {
+    let seals = manifest.seals().iter().filter(|seal| seal.number < number);
+    let mut before = seals.map(Seal::next_offset).max().unwrap_or(0);
+    for item in unsealed(inventory).filter(|item| item.number < number) {
+        let file = File::open(segment_path(dir, item.number))?;
+        let walked = walk(&file, file.metadata()?.len())?;
+        before = before.max(walked.map_or(0, |walked| walked.end_offset));
+    }
+    Ok(before)
 }
 
 /// Segments that have a file and no seal, in order.
@@ -459,11 +517,13 @@ fn remove_unused(
 ) -> io::Result<()> {
     manifest.remove(unused)?;
     for &number in unused {
-        fs::remove_file(segment_path(dir, number))?;
+        let path = segment_path(dir, number);
+        act(FileOp::Remove, &path, || fs::remove_file(&path))?;
     }
     let recorded = inventory.items.iter().filter(|item| {
-        let unread = item.header.is_none() && item.error.is_none();
-        unread && item.condition == Condition::Leftover
+        let unread = item.header.is_none() && item.condition == Condition::Leftover;
+        // A failed write ended it before its first sync.
+        (unread || item.condition == Condition::Good) && item.error.is_none()
     });
     for item in recorded {
         let Some(seal) = item.seal.filter(|seal| seal.removed && seal.end_position == 0) else {
@@ -472,9 +532,12 @@ fn remove_unused(
         let path = segment_path(dir, item.number);
         // Whatever is written down of it: a file that holds a group goes only where it was that
         // segment which was deleted.
-        match open_unsealed(&path, item.number, identity) {
-            Ok(None) => fs::remove_file(path)?,
-            Ok(Some((walked, _))) if walked.header.nonce == seal.nonce => fs::remove_file(path)?,
+        let before = || offset_before(dir, manifest, inventory, item.number);
+        match open_unsealed(&path, item.number, identity, &before) {
+            Ok(None) => act(FileOp::Remove, &path, || fs::remove_file(&path))?,
+            Ok(Some((walked, _))) if walked.header.nonce == seal.nonce => {
+                act(FileOp::Remove, &path, || fs::remove_file(&path))?;
+            }
             Ok(Some(_)) | Err(_) => {}
         }
     }
@@ -486,12 +549,13 @@ fn open_unsealed(
     path: &Path,
     number: u64,
     identity: Identity,
+    before: &dyn Fn() -> io::Result<u64>,
 ) -> io::Result<Option<(Walked, u64)>> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
     let walked = match walk(&file, bytes)? {
         Some(walked) => Some(walked),
-        None => walk_headless(&file, bytes, number, identity)?,
+        None => walk_headless(&file, bytes, number, identity, before()?)?,
     };
     let Some(walked) = walked else { return Ok(None) };
     assert!(

@@ -26,6 +26,7 @@ use super::{
     frame::crc,
     private::private_file,
 };
+use crate::stage::{Bug, FileOp, act, planted, since_boot};
 
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,7 @@ pub fn decide(
     for &segment in &sealed {
         let free = match segment.consumed {
             Some(since) => !segment.grouped || since >= rules.retain_after_export,
+            None if planted(Bug::DeletedUnexported) => true,
             None => !rules.require_consumed,
         };
         let too_old = rules.age.is_some_and(|age| segment.age >= age);
@@ -138,6 +140,9 @@ pub fn decide(
     // A large message's mail data may lie in segments before its record's: these stay together.
     let shards: BTreeSet<_> = gone.iter().map(|(segment, _)| segment.shard).collect();
     for shard in shards {
+        if planted(Bug::FragmentDeletedEarly) {
+            break;
+        }
         let cut = cut(&sealed, &gone, shard, held_from(shard));
         gone.retain(|(segment, _)| segment.shard != shard || segment.number < cut);
     }
@@ -248,7 +253,10 @@ impl Retention {
     pub fn pass(&mut self, rules: &Rules, disk_low: bool, needs: &dyn Needs) -> io::Result<Pass> {
         self.clock = Clock::read()?;
         let mut sealed = Vec::new();
+        let mut held = BTreeMap::new();
         for shard in self.log.shards()? {
+            // First: what is sealed behind this look is not among the sealed, but no longer held.
+            held.insert(shard, needs.segments_from(shard));
             sealed.extend(self.candidates(shard, needs.offset(shard)?)?);
         }
         let mut pass = Pass { needed: 0, ..Pass::default() };
@@ -256,7 +264,7 @@ impl Retention {
             segment.consumed.is_none() && rules.age.is_some_and(|age| segment.age >= age)
         };
         pass.needed = sealed.iter().filter(wanted).count() as u64;
-        let gone = decide(rules, sealed, disk_low, &|shard| needs.segments_from(shard));
+        let gone = decide(rules, sealed, disk_low, &|shard| held.get(&shard).copied().unwrap_or(0));
         self.delete(&gone)?;
         for (segment, reason) in gone {
             *pass.deleted.entry(reason).or_default() += 1;
@@ -379,7 +387,7 @@ impl Retention {
                 let path = segment_path(&dir, segment.number);
                 // The index is advice: it goes first, so that none is left without its segment.
                 for path in [path.with_extension("idx"), path] {
-                    match fs::remove_file(&path) {
+                    match act(FileOp::Remove, &path, || fs::remove_file(&path)) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
                             return Err(super::reader::at(&path, &error));
                         }
@@ -456,6 +464,9 @@ struct Clock {
 
 impl Clock {
     fn read() -> io::Result<Self> {
+        if let Some((boot, seconds)) = since_boot() {
+            return Ok(Self { boot, now: Duration::from_secs(seconds) });
+        }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: room for the answer.
@@ -508,9 +519,12 @@ impl Ages {
         if changed {
             let lines = self.0.iter().map(|(number, (boot, at))| format!("{number} {boot} {at}\n"));
             let new = dir.join("ages.new");
-            let mut file = private_file().create(true).truncate(true).write(true).open(&new)?;
-            file.write_all(lines.collect::<String>().as_bytes())?;
-            fs::rename(new, Self::path(dir))?;
+            let mut file = act(FileOp::Make, &new, || {
+                private_file().create(true).truncate(true).write(true).open(&new)
+            })?;
+            let lines = lines.collect::<String>();
+            act(FileOp::Write, &new, || file.write_all(lines.as_bytes()))?;
+            act(FileOp::Rename, &new, || fs::rename(&new, Self::path(dir)))?;
         }
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::ops::Range;
 
+use crate::stage::{Bug, planted};
+
 /// A whole reply line with its CRLF.
 ///
 /// Every 2yz, 4yz and 5yz carries an enhanced status code (RFC 2034 §4), except the greeting and
@@ -252,6 +254,11 @@ impl Replies {
             self.holds.shrink_to(KEPT_HOLDS);
             return;
         }
+        if planted(Bug::ReplyOrderBroken)
+            && let Some(last) = self.holds.last()
+        {
+            into.extend(self.octets.drain(last.end..));
+        }
         into.extend_from_slice(self.octets.get(..ready).unwrap_or_default());
         self.octets.drain(..ready);
         for hold in &mut self.holds {
@@ -295,6 +302,16 @@ impl Replies {
             let held = self.octets.get(hold.start..hold.end).unwrap_or_default();
             let replies = held.iter().filter(|octet| **octet == b'\n').count();
             let refusals = line.repeat(replies);
+            if planted(Bug::AcceptAfterTimeout) && refusal == Refusal::Timeout {
+                self.octets.splice(hold.start..hold.start, refusals.iter().copied());
+                for later in self.holds.iter_mut().skip(at) {
+                    later.start += refusals.len();
+                    later.end += refusals.len();
+                }
+                at += 1;
+                failed += 1;
+                continue;
+            }
             let (was, is) = (hold.end - hold.start, refusals.len());
             self.octets.splice(hold.start..hold.end, refusals);
             self.holds.remove(at);

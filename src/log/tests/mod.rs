@@ -7,6 +7,7 @@ mod forged;
 mod lost;
 mod records;
 mod torn_tail;
+mod unsynced;
 
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 

@@ -44,6 +44,9 @@ pub(super) struct Commit {
     supply: Supply,
     /// Messages in progress that have mail data in the log, by the segment of its first.
     pub(super) unfinished: BTreeMap<u64, u32>,
+    /// Seals that are not durable yet: number, and the first segment that holds mail data of its
+    /// records. Until they are, retention cannot know that.
+    pub(super) sealing: Vec<(u64, u64)>,
     /// Octets of memory that messages in progress hold.
     pub(super) collected_bytes: u64,
     /// Forward-paths of the message at hand, as the record has them.
@@ -59,6 +62,7 @@ impl Commit {
             rest: Rest::default(),
             supply,
             unfinished: BTreeMap::new(),
+            sealing: Vec::new(),
             collected_bytes: 0,
             packed: String::new(),
         }
@@ -176,7 +180,8 @@ impl Commit {
     pub(super) fn needs_from(&self) -> u64 {
         let unfinished = self.unfinished.first_key_value();
         let unfinished = unfinished.map_or(u64::MAX, |(segment, _)| *segment);
-        unfinished.min(self.appender.reach())
+        let sealing = self.sealing.iter().map(|(_, reach)| *reach).min().unwrap_or(u64::MAX);
+        unfinished.min(sealing).min(self.appender.reach())
     }
 
     /// Closes the log, where it is at rest.
@@ -268,7 +273,10 @@ impl Services {
                 return Some(Moved::Advanced(mark));
             }
             LogEvent::Failed { from, to } => return Some(Moved::Failed { from, to }),
-            LogEvent::Sealed(seal) => self.submit(Submission::Seal(Box::new(seal))),
+            LogEvent::Sealed(seal) => {
+                self.commit.sealing.push((seal.number, seal.reach.unwrap_or(0)));
+                self.submit(Submission::Seal(Box::new(seal)));
+            }
             LogEvent::Indexed(entry) => self.submit(Submission::Index(entry)),
             LogEvent::Poisoned { segment, error } => self.poisoned(segment, &error),
         }
@@ -342,4 +350,23 @@ pub(super) enum Moved {
     Advanced(Offset),
     /// These will never be acknowledged.
     Failed { from: Offset, to: Offset },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Identity, Options};
+
+    /// Retention must not delete what a segment reaches back to before it can know of it.
+    #[test]
+    fn a_seal_that_is_not_durable_holds_what_it_reaches() {
+        let identity = Identity { node: [1; 6], shard: 0 };
+        let appender = Appender::new(identity, Options::default(), Offset::new(0));
+        let mut commit = Commit::new(appender, Supply::new(1 << 20, 1));
+        assert_eq!(commit.needs_from(), u64::MAX);
+        commit.sealing.extend([(5, 4), (6, 6)]);
+        assert_eq!(commit.needs_from(), 4);
+        commit.sealing.retain(|(number, _)| *number != 5);
+        assert_eq!(commit.needs_from(), 6);
+    }
 }

@@ -15,6 +15,7 @@ use crate::{
     metrics::CloseReason,
     shard::ClientAdvice,
     smtp::{Replies, Session},
+    stage,
     tls::{self, Tls},
 };
 
@@ -58,7 +59,8 @@ pub(super) struct Connection {
 impl Connection {
     /// Whether nothing holds it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.link.phase == Phase::Dead && !self.link.has_operations()
+        let held = self.link.has_operations() && !stage::planted(stage::Bug::SlotReused);
+        self.link.phase == Phase::Dead && !held
     }
 }
 

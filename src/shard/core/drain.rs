@@ -4,7 +4,10 @@ use super::{
     Key, LINGER, Services, Submission,
     connection::{Connection, Phase},
 };
-use crate::metrics::{CloseReason, RefuseReason, ShardState};
+use crate::{
+    metrics::{CloseReason, RefuseReason, ShardState},
+    stage,
+};
 
 impl Services {
     /// Begins the drain, where it is wanted.
@@ -31,7 +34,7 @@ impl Services {
         let Connection { link, dialogue, .. } = connection;
         let ends = link.phase == Phase::Open
             && (over || !dialogue.session.is_in_mail_data())
-            && dialogue.replies.held() == 0;
+            && (dialogue.replies.held() == 0 || stage::planted(stage::Bug::DrainForgets));
         if !ends {
             return;
         }
@@ -50,6 +53,9 @@ impl Services {
     /// time allowed is used up.
     pub(super) fn is_drained(&self) -> bool {
         let Some(since) = self.draining else { return false };
+        if stage::planted(stage::Bug::DrainForgets) {
+            return true;
+        }
         let late = self.now.saturating_sub(since) >= self.tuning.drain() + LINGER;
         self.commit.is_idle() && (self.gatekeeper.open() == 0 || late)
     }

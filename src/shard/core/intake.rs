@@ -7,7 +7,7 @@ use super::{
     Key, ReceiveBuffer, ReceiveError, Services, Submission,
     connection::{Connection, Dialogue, Link, Phase},
 };
-use crate::metrics::CloseReason;
+use crate::{metrics::CloseReason, stage};
 
 /// Of what piled up while reading was stopped so much is taken at a time, each with a look at the
 /// room: as much as a receive brings.
@@ -66,7 +66,10 @@ impl Services {
     ) {
         connection.link.receiving = more;
         match result {
-            Ok(Some(buffer)) if self.keeps(&connection.link) => {
+            Ok(Some(mut buffer)) if self.keeps(&connection.link) => {
+                if stage::planted(stage::Bug::BufferReused) {
+                    buffer.fill(b'#');
+                }
                 connection.link.intake.buffers.push(buffer);
                 self.tuning.held_up = true;
                 self.pause(key, &mut connection.link);

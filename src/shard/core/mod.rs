@@ -221,6 +221,9 @@ impl Shard {
                 services.written(op, buffer, result, took);
             }
             Completion::Synced { op, result, took } => services.synced(op, result, took),
+            Completion::Sealed(number) => {
+                services.commit.sealing.retain(|(sealing, _)| *sealing != number);
+            }
             Completion::Segment(made) => services.segment_made(made),
             Completion::Space { full, room } => services.space(full, room),
         }

@@ -133,7 +133,8 @@ pub enum Submission {
     },
     /// Hand the segment that is being made over as it is: the appender needs it soon.
     Hurry,
-    /// A segment will not be written any more: this goes into the manifest, in time. No completion.
+    /// A segment will not be written any more: this goes into the manifest, in time. Answered by
+    /// [`Completion::Sealed`] once it is durable there.
     Seal(Box<Seal>),
     /// An entry of the sparse index; no completion, and a lost one costs a reader some time.
     Index(IndexEntry),
@@ -211,6 +212,8 @@ pub enum Completion {
         /// How long it took.
         took: Duration,
     },
+    /// Of [`Submission::Seal`]: the seal of this segment is durable.
+    Sealed(u64),
     /// Of [`Submission::Prepare`].
     Segment(io::Result<Spare>),
     /// The free space was looked at: now and then, and before each segment is made.

@@ -19,6 +19,7 @@ use crate::{
     metrics::CloseReason,
     shard::{Advisor, SharedState},
     smtp::{Admission, Context, Ending, Entry, Session},
+    stage,
 };
 
 /// Octets that one receive can add to the log: a fragment of a large message that was collected
@@ -179,6 +180,11 @@ impl Services {
         let Connection { link, dialogue, .. } = connection;
         match link.phase {
             Phase::Open => {
+                let planted = stage::planted(stage::Bug::EndOfStreamCompletes);
+                if planted && dialogue.session.is_in_mail_data() {
+                    let nobody = Key { index: u32::MAX, generation: 0 };
+                    self.end_of_mail(nobody, dialogue, &[], &mut super::mail::Spans::default());
+                }
                 self.with_session(dialogue, |session, context| session.handle_eof(context));
                 self.commit.discard(&mut dialogue.mail);
                 // Half a close: what was complete is still answered, held replies included.

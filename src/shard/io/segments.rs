@@ -72,6 +72,8 @@ struct Inbox {
     manifest: Option<Manifest>,
     /// Seals in the order they came; the task that holds the manifest writes them.
     seals: VecDeque<Seal>,
+    /// Segments whose seals are durable by now.
+    sealed: Vec<u64>,
 }
 
 impl Segments {
@@ -142,6 +144,9 @@ impl Segments {
         if let Some((full, room)) = inbox.space.take() {
             return Some(Completion::Space { full, room });
         }
+        if let Some(number) = inbox.sealed.pop() {
+            return Some(Completion::Sealed(number));
+        }
         let made = inbox.made.take()?;
         let spare = made.map(|(spare, file)| {
             inbox.urgent = false;
@@ -197,6 +202,7 @@ impl Segments {
                     inbox.seals.push_front(seal);
                     return;
                 }
+                inbox.sealed.push(seal.number);
             }
         });
     }
