@@ -11,6 +11,8 @@ pub mod metrics;
 pub mod policy;
 pub mod server;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod smtp;
 pub mod stage;
 pub mod tls;
