@@ -60,7 +60,8 @@ fn load(port: u16, messages: u64, options: &[&str]) -> u64 {
         .stdout(std::process::Stdio::null())
         .status()
         .unwrap();
-    assert!(status.success());
+    // 4: this machine was too busy for figures worth anything, which is not the question.
+    assert!(matches!(status.code(), Some(0 | 4)), "{status}");
     COUNT.load(Ordering::Relaxed) - before
 }
 
