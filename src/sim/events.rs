@@ -233,10 +233,21 @@ impl World {
         }
     }
 
+    /// SIGTERM.
+    pub(super) fn ask_to_drain(&mut self) {
+        let now = self.now;
+        if let Some(server) = &mut self.server {
+            server.drain_asked.get_or_insert(now);
+            server.shared.ask_to_drain();
+        }
+    }
+
     /// Everything is replied to and synced: the orderly end.
     pub(super) fn drained(&mut self) -> Checked {
         let Some(server) = self.server.take() else { return Ok(()) };
-        let Server { shard, manifest, seals, next_segment, lane, clock, .. } = server;
+        let Server { shard, manifest, seals, next_segment, lane, clock, drain_asked, .. } = server;
+        // Whose time is used up may end between a reply and its way to the peer (D4).
+        let orderly = drain_asked.is_some_and(|asked| self.now < asked + 30_000_000);
         self.note("the server has drained", &[]);
         if let Some(lane) = lane {
             let _ = lane.stop(&clock);
@@ -253,7 +264,7 @@ impl World {
         }
         self.boot += 1;
         self.forget_ticks();
-        self.net.abort(true, &mut self.random);
+        self.net.abort(orderly, &mut self.random);
         self.wake_all();
         if self.files.dead().is_none() {
             self.at(10_000, Event::Start);

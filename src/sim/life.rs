@@ -276,6 +276,7 @@ impl World {
             closed: false,
             began: self.now,
             failed_at: None,
+            drain_asked: None,
             _data: data,
         })
     }
@@ -304,10 +305,8 @@ impl World {
         let until = self.now + 600_000_000;
         let mut asked = false;
         while self.boot == boot || self.server.is_none() {
-            if let Some(server) = &self.server
-                && !asked
-            {
-                server.shared.ask_to_drain();
+            if self.server.is_some() && !asked {
+                self.ask_to_drain();
                 asked = true;
             }
             self.next()?;
@@ -321,9 +320,7 @@ impl World {
     /// An orderly end, for good.
     pub(super) fn drain_now(&mut self) -> Checked {
         let until = self.now + 600_000_000;
-        if let Some(server) = &self.server {
-            server.shared.ask_to_drain();
-        }
+        self.ask_to_drain();
         while self.server.is_some() {
             self.next()?;
             if self.now > until {

@@ -71,6 +71,8 @@ pub(super) struct Server {
     pub(super) began: u64,
     /// When the log gave up.
     pub(super) failed_at: Option<u64>,
+    /// When a drain was asked for.
+    pub(super) drain_asked: Option<u64>,
     pub(super) _data: DataDir,
 }
 

@@ -260,10 +260,8 @@ impl World {
             self.is_full = until > 0;
             self.note("the disk is full: {}", &[u64::from(self.is_full)]);
         }
-        if self.drains.remove(&step)
-            && let Some(server) = &mut self.server
-        {
-            server.shared.ask_to_drain();
+        if self.drains.remove(&step) && self.server.is_some() {
+            self.ask_to_drain();
             self.note("a drain is asked for", &[]);
         }
     }
