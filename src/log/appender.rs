@@ -531,9 +531,7 @@ impl Appender {
         if self.syncing.is_some() {
             return None;
         }
-        if let Some(full) = self.closing.front()
-            && !planted(Bug::OtherSegmentSync)
-        {
+        if let Some(full) = self.closing.front() {
             let number = full.number;
             let covers = full.end_offset;
             let busy = self.flights().any(|f| f.segment == number);
@@ -619,10 +617,9 @@ impl Appender {
             "a sync covers completed writes only"
         );
         assert!(
-            planted(Bug::OtherSegmentSync)
-                || self.closing.iter().chain(&self.active).all(|other| {
-                    other.number == syncing.segment || other.first_offset >= syncing.covers
-                }),
+            self.closing.iter().chain(&self.active).all(|other| {
+                other.number == syncing.segment || other.first_offset >= syncing.covers
+            }),
             "a sync covers records of its own segment only"
         );
         let mut mine = self.closing.iter_mut().chain(&mut self.active);
@@ -638,7 +635,8 @@ impl Appender {
             let full = self.closing.pop_front().expect("it is at the front");
             self.events.push_back(LogEvent::Sealed(self.seal_of(&full)));
         }
-        self.advance(syncing.covers);
+        let others = planted(Bug::OtherSegmentSync);
+        self.advance(if others { self.closed } else { syncing.covers });
     }
 
     fn advance(&mut self, to: u64) {

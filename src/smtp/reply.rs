@@ -304,11 +304,11 @@ impl Replies {
             let refusals = line.repeat(replies);
             if planted(Bug::AcceptAfterTimeout) && refusal == Refusal::Timeout {
                 self.octets.splice(hold.start..hold.start, refusals.iter().copied());
+                self.holds.remove(at);
                 for later in self.holds.iter_mut().skip(at) {
                     later.start += refusals.len();
                     later.end += refusals.len();
                 }
-                at += 1;
                 failed += 1;
                 continue;
             }

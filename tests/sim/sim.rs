@@ -230,6 +230,7 @@ fn planted(args: &Args) -> bool {
                 Some(found) => format!("{bug:?}: found by seed {tried}: {}", found.violation),
                 None => format!("{bug:?}: NOT FOUND in {tried} seeds"),
             };
+            println!("{line}");
             let entry = (at, found.is_some(), line);
             lines.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         }
@@ -241,8 +242,5 @@ fn planted(args: &Args) -> bool {
     });
     let mut lines = lines.into_inner().unwrap_or_else(PoisonError::into_inner);
     lines.sort();
-    for (_, _, line) in &lines {
-        println!("{line}");
-    }
     lines.iter().all(|(_, found, _)| *found)
 }
