@@ -133,7 +133,8 @@ impl Segments {
             }
             Outcome::Short(some) => segment.put(position, &octets[..some as usize])?,
             Outcome::Astray(blocks) => {
-                let to = (position + blocks * BLOCK).min(segment.bytes - len);
+                // Never back over what was written before: that nobody could survive.
+                let to = (position + blocks * BLOCK).min(segment.bytes - len).max(position);
                 segment.put(to, octets)?;
                 segment.pending[at].position = to;
                 segment.pending[at].done = Some(step);
