@@ -1,7 +1,7 @@
 //! A shard without a kernel: every connection of a core and its log, sans-IO.
 //!
 //! Completions and the time come in, submissions go out (`seam`). A turn: every completion is served,
-//! then [`Shard::handle_tick`] puts gathered groups under way (unless the commit [rests](rest)), looks
+//! then [`Shard::handle_tick`] puts gathered groups under way (unless the commit rests), looks
 //! at the deadlines and sends every reply that may go. All state lives here, on one thread: no locks,
 //! no atomics on the path of a message. Names no runtime, no clock, no system call.
 
