@@ -55,7 +55,7 @@ impl Supply {
         (Some(self.next_number), failed)
     }
 
-    /// What became of the one asked for; says whether the disk is full by it.
+    /// What became of the one asked for.
     pub(super) fn made(&mut self, made: io::Result<Spare>) -> Option<Spare> {
         self.preparing = false;
         match made {

@@ -31,6 +31,9 @@ struct Bench {
     closed: Vec<SocketId>,
     log_ops: VecDeque<LogOp>,
     listening: bool,
+    /// No segment is made: what is asked for waits here.
+    withholds: bool,
+    withheld: Option<Spare>,
 }
 
 fn limits() -> Limits {
@@ -87,6 +90,8 @@ impl Bench {
             closed: Vec::new(),
             log_ops: VecDeque::new(),
             listening: false,
+            withholds: false,
+            withheld: None,
         };
         bench.shard.serve_listeners();
         bench.turn();
@@ -139,7 +144,10 @@ impl Bench {
             Submission::Sync { op, .. } => self.log_ops.push_back(LogOp::Sync(op)),
             Submission::Prepare { number, bytes } => {
                 let spare = Spare { number, nonce: [number as u8; 16], bytes };
-                self.complete(Completion::Segment(Ok(spare)));
+                match self.withholds {
+                    true => self.withheld = Some(spare),
+                    false => self.complete(Completion::Segment(Ok(spare))),
+                }
             }
             _ => {}
         }
@@ -307,27 +315,31 @@ fn buffers_are_kept_while_the_log_has_no_room() {
     let mut bench = Bench::new(smtp::Config::default(), Gate::default());
     let client = bench.connect("192.0.2.1");
     bench.say(client, "EHLO a\r\n");
-    bench.returned();
-    // As if the appender had neither room nor a segment.
-    let data = "x".repeat(300 * 1024);
+    bench.withholds = true;
+    let data = ("x".repeat(78) + "\r\n").repeat(3840);
     let large = format!("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT {} LAST\r\n{data}", data.len());
-    for _ in 0..8 {
-        if bench.shard.services.log_full() {
-            break;
-        }
+    let mut messages = 0;
+    while !bench.shard.services.log_full() {
+        assert!(messages < 4, "a segment of 1 MiB holds three");
         bench.receive(client, large.as_bytes());
+        messages += 1;
     }
-    if bench.shard.services.log_full() {
-        bench.returned();
-        bench.receive(client, b"NOOP\r\n");
-        assert_eq!(bench.returned(), 0, "it is kept");
-    }
+    bench.returned();
+    bench.receive(client, b"QUIT\r\n");
+    assert_eq!(bench.returned(), 0, "it is kept");
+    assert_eq!(bench.take(client).matches("queued as").count(), 0, "nothing is durable yet");
+    bench.withholds = false;
+    let spare = bench.withheld.take().expect("a segment was asked for");
+    bench.complete(Completion::Segment(Ok(spare)));
+    bench.turn();
+    assert!(!bench.shard.services.log_full());
+    assert_eq!(bench.returned(), 1, "it was served");
     while !bench.log_ops.is_empty() {
         bench.log_op();
     }
-    bench.turn();
-    assert!(!bench.shard.services.log_full());
-    bench.hang_up(client);
+    let said = bench.take(client);
+    assert_eq!(said.matches("queued as").count(), messages, "{said}");
+    assert!(said.ends_with("221 2.0.0 Bye\r\n"), "{said}");
     assert_eq!(bench.closed.len(), 1);
     assert!(bench.shard.services.commit.collects_nothing());
 }
