@@ -21,7 +21,7 @@ use std::{
 };
 
 use mailrace::{
-    log::{self, Appender, Identity, Offset, Spare, SyncPolicy},
+    log::{self, Appender, Identity, Offset, Op, Spare, SyncPolicy},
     metrics::Published,
     shard::{
         Gate, Limits, NoAdvisor, Options, Peers, SharedState,
@@ -130,14 +130,14 @@ impl Bench {
                     let result = Ok(octets.len());
                     self.ended.push(Completion::Sent { key, octets, result });
                 }
-                Submission::Write { op, buffer, then_sync, .. } => {
+                Submission::Log(Op::Write { op, buffer, then_sync, .. }) => {
                     let result = Ok(buffer.len());
                     self.ended.push(Completion::Written { op, buffer, result, took });
                     if let Some(op) = then_sync {
                         self.ended.push(Completion::Synced { op, result: Ok(()), took });
                     }
                 }
-                Submission::Sync { op, .. } => {
+                Submission::Log(Op::Sync { op, .. }) => {
                     self.ended.push(Completion::Synced { op, result: Ok(()), took });
                 }
                 Submission::Prepare { number, bytes } => {

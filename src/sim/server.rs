@@ -16,7 +16,7 @@ use crate::{
     consumer::{Reader, lowest_needed},
     export::staged::{Clock, StagedLane},
     log::{
-        DataDir, GroupBuffer, HighWaterMarks, Identity, Log, Manifest, Needs, Retention, Seal,
+        DataDir, GroupBuffer, HighWaterMarks, Identity, Log, Manifest, Needs, Op, Retention, Seal,
         append_index, shard_dir,
     },
     metrics::Published,
@@ -198,7 +198,7 @@ impl World {
                     self.wake_peer(peer, pause);
                 }
             }
-            Submission::Write { op, segment, position, buffer, then_sync } => {
+            Submission::Log(Op::Write { op, segment, position, buffer, then_sync }) => {
                 self.segments.begin(op, segment, position, buffer.octets())?;
                 let numbers = [op, segment, position, buffer.len() as u64];
                 self.note("write {} begins: segment {} at {}, {} bytes", &numbers);
@@ -206,7 +206,7 @@ impl World {
                 let under = Under::Write { op, segment, position, buffer, then_sync, since };
                 self.begin(op, under);
             }
-            Submission::Sync { op, segment } => self.begin_sync(op, segment),
+            Submission::Log(Op::Sync { op, segment }) => self.begin_sync(op, segment),
             Submission::Prepare { number, bytes } => {
                 let time = self.disk_time();
                 self.at(time, Event::Prepare(number, bytes));

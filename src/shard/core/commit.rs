@@ -221,15 +221,12 @@ impl Services {
     /// Begins the log's operations.
     pub(super) fn write_groups(&mut self) {
         while let Some(op) = self.commit.appender.poll_op() {
-            match op {
-                Op::Write { op, segment, position, buffer, then_sync } => {
-                    if self.commit.supply.hurries(position + buffer.len() as u64) {
-                        self.submit(Submission::Hurry);
-                    }
-                    self.submit(Submission::Write { op, segment, position, buffer, then_sync });
-                }
-                Op::Sync { op, segment } => self.submit(Submission::Sync { op, segment }),
+            if let Op::Write { position, buffer, .. } = &op
+                && self.commit.supply.hurries(position + buffer.len() as u64)
+            {
+                self.submit(Submission::Hurry);
             }
+            self.submit(Submission::Log(op));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use super::ReceiveBuffer;
 use crate::{
-    log::{GroupBuffer, IndexEntry, Seal, Spare},
+    log::{GroupBuffer, IndexEntry, Op, Seal, Spare},
     shard::{Question, Ticket},
 };
 
@@ -102,27 +102,9 @@ pub enum Submission {
         /// The socket.
         socket: SocketId,
     },
-    /// Write to a segment; with `then_sync` a sync of the segment follows, which is begun only after
-    /// the whole of the write, and fails where that failed or was short.
-    Write {
-        /// Names the operation.
-        op: u64,
-        /// Number of the segment.
-        segment: u64,
-        /// Where to; a multiple of 4,096.
-        position: u64,
-        /// What; a multiple of 4,096 octets. It comes back with [`Completion::Written`].
-        buffer: GroupBuffer,
-        /// Name of the sync that follows.
-        then_sync: Option<u64>,
-    },
-    /// Make durable what was written to a segment before.
-    Sync {
-        /// Names the operation.
-        op: u64,
-        /// Number of the segment.
-        segment: u64,
-    },
+    /// An operation of the log. The sync behind a write is begun only after the whole of the write,
+    /// and fails where that failed or was short.
+    Log(Op),
     /// Make a segment file: allocated, its directory entry durable, its blocks zero. Answered by
     /// [`Completion::Segment`]; one at a time.
     Prepare {
@@ -192,7 +174,7 @@ pub enum Completion {
         /// The peer is gone; `false`: the watch was stopped.
         gone: bool,
     },
-    /// Of [`Submission::Write`].
+    /// Of [`Op::Write`].
     Written {
         /// Its name.
         op: u64,
@@ -203,7 +185,7 @@ pub enum Completion {
         /// How long it took.
         took: Duration,
     },
-    /// Of [`Submission::Sync`], and of the sync behind a [`Submission::Write`].
+    /// Of [`Op::Sync`], and of the sync behind an [`Op::Write`].
     Synced {
         /// Its name.
         op: u64,

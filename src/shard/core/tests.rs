@@ -4,7 +4,7 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    log::{GroupBuffer, Identity, Spare, SyncPolicy},
+    log::{GroupBuffer, Identity, Op, Spare, SyncPolicy},
     metrics::Published,
     shard::{Limits, NoAdvisor, Peers},
 };
@@ -138,10 +138,10 @@ impl Bench {
                 assert!(self.keys[socket.0 as usize].is_none(), "nothing is under way at it");
                 self.closed.push(socket);
             }
-            Submission::Write { op, buffer, then_sync, .. } => {
+            Submission::Log(Op::Write { op, buffer, then_sync, .. }) => {
                 self.log_ops.push_back(LogOp::Write { op, buffer, then_sync });
             }
-            Submission::Sync { op, .. } => self.log_ops.push_back(LogOp::Sync(op)),
+            Submission::Log(Op::Sync { op, .. }) => self.log_ops.push_back(LogOp::Sync(op)),
             Submission::Prepare { number, bytes } => {
                 let spare = Spare { number, nonce: [number as u8; 16], bytes };
                 match self.withholds {

@@ -16,7 +16,7 @@ use super::{
     sockets::{Sockets, has_octets, peer_of},
 };
 use crate::{
-    log::unix_micros,
+    log::{Op, unix_micros},
     metrics::ShardState,
     shard::{
         Advisor, SharedState,
@@ -195,7 +195,7 @@ impl Pump {
             }
             Submission::Shut { socket, side } => self.sockets.shut(socket, side),
             Submission::Close { socket } => self.sockets.close(socket),
-            Submission::Write { op, segment, position, buffer, then_sync } => {
+            Submission::Log(Op::Write { op, segment, position, buffer, then_sync }) => {
                 let since = self.started.elapsed();
                 self.log_ops.push((op, since));
                 self.log_ops.extend(then_sync.map(|sync| (sync, since)));
@@ -203,7 +203,7 @@ impl Pump {
                 let file = segments.file(segment);
                 ring.write(file, position, buffer, log_token(Kind::Write, op), then_sync);
             }
-            Submission::Sync { op, segment } => {
+            Submission::Log(Op::Sync { op, segment }) => {
                 self.log_ops.push((op, self.started.elapsed()));
                 ring.sync(segments.file(segment), log_token(Kind::Sync, op));
             }
