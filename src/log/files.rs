@@ -24,7 +24,7 @@ use super::{
     adopt::{Evidence, hex, write_node},
     buffer::AlignedBuffer,
     frame::crc,
-    meta::{begin, make_meta},
+    meta::{begin, give_back, make_meta},
     offset::parse_node,
     private::{make_private_dir, private_file, tighten},
 };
@@ -233,10 +233,21 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
         begin(dir, number, bytes)
     })();
     if let Err(error) = made {
-        let _ = act(FileOp::Remove, &path, || fs::remove_file(&path));
+        let _ = discard_segment(dir, number);
         return Err(error);
     }
     Ok(Spare { number, nonce, bytes })
+}
+
+/// Takes back a segment file that was made, or partly, and never handed over: its number is written
+/// down as not made before the file goes, so that nobody misses it. Blocks.
+///
+/// # Errors
+/// What the file system says; the file stays then, and the next segment passes its number over.
+pub fn discard_segment(dir: &Path, number: u64) -> io::Result<()> {
+    give_back(dir, number)?;
+    let path = segment_path(dir, number);
+    act(FileOp::Remove, &path, || fs::remove_file(&path))
 }
 
 /// Microseconds since 1970, by the wall clock: for people, nothing in the log depends on it (D14).

@@ -71,17 +71,33 @@ pub(super) fn last_begun(dir: &Path) -> io::Result<Option<Begun>> {
 
 /// Writes a segment down, durably. One writer: the shard, or a tool in its place.
 pub(super) fn begin(dir: &Path, number: u64, bytes: u64) -> io::Result<()> {
+    record(dir, |newest| {
+        // The same number once more: the try before failed after this was written.
+        let onward = newest.filter(|last| last.number + 1 == number || last.number == number);
+        Some(Begun { from: onward.map_or(number, |last| last.from), number, bytes })
+    })
+}
+
+/// The last number is not made after all. Whatever else was written down stays.
+pub(super) fn give_back(dir: &Path, number: u64) -> io::Result<()> {
+    record(dir, |newest| {
+        let last = newest.filter(|last| last.number == number)?;
+        // Where it was the first as well, what is left covers no number.
+        Some(Begun { number: number.saturating_sub(1), ..last })
+    })
+}
+
+/// Writes down what `next` makes of the last entry; nothing where that is `None`.
+fn record(dir: &Path, next: impl FnOnce(Option<Begun>) -> Option<Begun>) -> io::Result<()> {
     let path = dir.join("shard.meta");
     let file = act(FileOp::Make, &path, || {
         private_file().create(true).truncate(false).read(true).write(true).open(&path)
     })?;
     let newest = newest(&file)?;
     let generation = newest.map_or(1, |(generation, _)| generation + 1);
-    // The same number once more: the try before failed after this was written.
-    let onward = newest
-        .map(|(_, last)| last)
-        .filter(|last| last.number + 1 == number || last.number == number);
-    let from = onward.map_or(number, |last| last.from);
+    let Some(Begun { from, number, bytes }) = next(newest.map(|(_, last)| last)) else {
+        return Ok(());
+    };
     let mut block = [0; BLOCK];
     block[..8].copy_from_slice(SLOT);
     block[8..16].copy_from_slice(&generation.to_le_bytes());

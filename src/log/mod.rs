@@ -49,8 +49,8 @@ pub use dead_letters::{DeadLetter, DeadLetters, Fate};
 pub use facts::Facts;
 pub use file_system::FileSystem;
 pub use files::{
-    DataDir, DirLock, FreeSpace, append_index, fill_zeros, free_space, prepare_segment, read_node,
-    segment_path, shard_dir, sync_dir, unix_micros,
+    DataDir, DirLock, FreeSpace, append_index, discard_segment, fill_zeros, free_space,
+    prepare_segment, read_node, segment_path, shard_dir, sync_dir, unix_micros,
 };
 pub use flags::MailFlag;
 pub use follow::{Damage, Follower, Visit};

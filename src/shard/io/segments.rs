@@ -258,8 +258,8 @@ async fn prepare(
     let filled = fill(dir, &spare, inbox).await;
     if filled.is_err() {
         // The next try makes the file of this number afresh.
-        let path = log::segment_path(dir, number);
-        let _ = blocking(move || std::fs::remove_file(path)).await;
+        let at = dir.to_owned();
+        let _ = blocking(move || log::discard_segment(&at, number)).await;
     }
     filled.map(|file| (spare, file))
 }
