@@ -213,7 +213,7 @@ fn the_schema_refuses_what_is_wrong() {
     }
 }
 
-/// The whole of one event, as UX tells it.
+/// The whole of one event.
 #[test]
 fn an_event_is_spelled_out() {
     let mail = b"From: Alice <alice@example.org>\r\nSubject: Order\r\n\

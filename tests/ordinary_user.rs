@@ -132,7 +132,7 @@ fn shards_of(server: &Server) -> usize {
     words[at - 1].parse().unwrap()
 }
 
-/// I7: with 256 descriptors what is too much is refused politely, and taken again later.
+/// BAD-INPUTS I7: with 256 descriptors what is too much is refused politely, and taken again later.
 #[test]
 fn i7_a_small_descriptor_limit() {
     let home = machine::ordinary_home();

@@ -42,7 +42,7 @@ fn connect_from(source: u32, server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// I4: 10,000 sessions that say nothing cost little memory and no processor time.
+/// BAD-INPUTS I4: 10,000 sessions that say nothing cost little memory and no processor time.
 #[test]
 fn i4_ten_thousand_idle_sessions() {
     // Both ends' descriptors: ours here, the server's in its own process.
@@ -237,7 +237,8 @@ fn one_session_goes_on_beside_peers_that_misbehave() {
     assert!(server.get(&id_of(&in_data.reply())) == bulk(9, 3_000));
 }
 
-/// I8: beyond the memory budget reading stops and mail is refused for the moment; then it goes on.
+/// BAD-INPUTS I8: beyond the memory budget reading stops and mail is refused for the moment; then it
+/// goes on.
 #[test]
 fn i8_the_memory_budget_refuses_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
@@ -328,8 +329,8 @@ fn i8_the_memory_budget_refuses_and_recovers() {
     assert!(server.metric("mailrace_smtp_replies_total", &["code=\"451\""]) > 0.0);
 }
 
-/// I8, I9: senders that fill the budget with messages none of which can be finished within it are
-/// told to come back at the deadline; nothing hangs, and the budget is free again.
+/// BAD-INPUTS I8, and I9: senders that fill the budget with messages none of which can be finished
+/// within it are refused for now at the deadline; nothing hangs, and the budget is free again.
 #[test]
 fn i8_a_budget_full_of_unfinished_messages_is_given_back_at_the_deadline() {
     let dir = tempfile::tempdir().unwrap();

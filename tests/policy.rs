@@ -43,7 +43,7 @@ fn dialogue(client: &mut Client, lines: &[(&str, &str)]) {
     }
 }
 
-/// RFC 5321 §3.3, §4.5.1; PROTOCOL's open relay test.
+/// RFC 5321 §3.3, §4.5.1; PROTOCOL §2.
 #[test]
 fn recipients_are_ours_or_refused_at_rcpt() {
     let dir = tempfile::tempdir().unwrap();

@@ -195,7 +195,7 @@ fn f4_a_slow_handshake() {
     assert!(client.say("NOOP").starts_with("250 "));
 }
 
-/// I10: so many handshakes at once and no more; who is done or gone makes room.
+/// BAD-INPUTS I10: so many handshakes at once and no more; who is done or gone makes room.
 #[test]
 fn i10_handshakes_under_way_are_bounded() {
     let case = Case::new("starttls");

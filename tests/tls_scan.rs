@@ -155,7 +155,7 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 /// Handshakes under way on a shard.
 const HANDSHAKES: usize = 256;
 
-/// I10, F4: half-open handshakes and garbage take neither memory nor another client's turn.
+/// BAD-INPUTS I10, F4: half-open handshakes and garbage take neither memory nor another client's turn.
 #[test]
 fn a_flood_of_handshakes() {
     common::machine::raise_descriptors();

@@ -91,7 +91,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// PROTOCOL's column for stress.
+    /// PROTOCOL §5, the column for stress.
     fn stressed(&self) -> Self {
         Self {
             sessions_per_address: self.sessions_per_address.map(|most| most.min(10)),

@@ -173,7 +173,7 @@ fn random(mut seed: u64, most: usize) -> impl FnMut() -> usize {
     }
 }
 
-/// D16, F4, F5: however its octets are cut, the same plaintext and the same replies.
+/// BAD-INPUTS D16, F4, F5: however its octets are cut, the same plaintext and the same replies.
 #[test]
 fn f4_cuts_make_no_difference() {
     let text: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();

@@ -19,7 +19,7 @@ use crate::{
     smtp::{Entry, Event, Replies, TlsPolicy},
 };
 
-/// Octets of an early talker that are kept for him (PROTOCOL §5, unparsed input).
+/// Octets that are kept of a client that talks before its greeting.
 const UNREAD_BYTES_MAX: usize = 64 << 10;
 
 /// What is in the socket already is received within this time.

@@ -106,8 +106,8 @@ impl fmt::Display for Load {
 
 impl Load {
     fn pressure(self) -> u32 {
-        // PROTOCOL: a wait of one second is stress. The sender gives up after ten minutes, we after
-        // one.
+        // PROTOCOL §5: a wait of one second is stress. The sender waits ten minutes (RFC 5321
+        // §4.5.3.2.6), we wait one.
         let commit = match self.commit_wait.as_millis() {
             0..1_000 => 0,
             1_000..3_000 => 80,

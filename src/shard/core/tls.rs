@@ -85,7 +85,7 @@ impl Services {
         if flooded {
             self.broken(connection, CloseReason::ErrorLimit);
         } else if closed && fed.is_ok() && !link.ended {
-            // PROTOCOL: the end of TLS is the end of the session; nothing behind it is read.
+            // PROTOCOL §6.4: the end of TLS is the end of the session; nothing behind it is read.
             link.ended = true;
             self.end_if_read(connection);
         }

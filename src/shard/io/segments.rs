@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn glommio_does_not_take_the_disk_for_a_polled_one() {
-        // TECH of glommio 0.9: a file that is new or shorter than a block as the first of an
+        // glommio 0.9: a file that is new or shorter than a block as the first of an
         // executor makes it busy-poll.
         let dir = tempfile::tempdir().unwrap();
         let data = log::DataDir::open(dir.path()).unwrap();

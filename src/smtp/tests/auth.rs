@@ -1,4 +1,4 @@
-//! RFC 4954 and the rows G1 to G11, B11, B12 of the bad-input catalogue.
+//! RFC 4954 and the rows G1 to G11, B11, B12 of docs/BAD-INPUTS.md.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 

@@ -1,4 +1,4 @@
-//! Dialogue tests: one script a row of the bad-input catalogue, named after its id.
+//! Dialogue tests: one script a row of docs/BAD-INPUTS.md, named after its id.
 //!
 //! `C:` is a line of the client (CRLF added), `c:` is sent without CRLF, `S:` the start of a
 //! reply's last line, `B:` the body of the next accepted message, `X:` a closed session. Escapes:

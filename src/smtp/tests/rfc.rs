@@ -320,7 +320,7 @@ fn rfc6710_what_can_wait_waits_under_overload() {
     }
 }
 
-/// PROTOCOL's column for stress; nothing is more generous under it.
+/// PROTOCOL §5, the column for stress; nothing is more generous under it.
 #[test]
 fn limits_under_stress() {
     let (calm, stress) = (Limits::default(), Limits::default().stressed());

@@ -1,4 +1,4 @@
-//! RFC 3207 and the rows F1, F3 and F15 of the bad-input catalogue.
+//! RFC 3207 and the rows F1, F3 and F15 of docs/BAD-INPUTS.md.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Rows H4 to H8 and H10 of the bad-input catalogue, and what each item becomes.
+//! Rows H4 to H8 and H10 of docs/BAD-INPUTS.md, and what each item becomes.
 
 use super::*;
 
