@@ -1,4 +1,4 @@
-//! Consumer groups: where the consumers of a name are, shard by shard (D11).
+//! Consumer groups: the committed offsets of a group's consumers, shard by shard (D11).
 //!
 //! ```text
 //! DIR/groups/NAME/active             locked, shared, by each consumer that is at work
@@ -7,9 +7,9 @@
 //! DIR/groups/NAME/files              names of such files that were written, a line each
 //! ```
 //!
-//! A file that is listed and missing is lost, where it would otherwise be one that was never made: a
-//! group without its offset begins at the log start (duplicates, never loss), wherever a new one
-//! would.
+//! A file that is listed and missing was lost. Without the list it would look like one that was
+//! never made. A group that lost its offset begins at the log start (duplicates, never loss),
+//! wherever a new group would begin.
 
 use std::{
     fmt,

@@ -1,9 +1,9 @@
-//! Reading the log from Rust: a [`Reader`] follows one shard, a [`Group`] keeps where its consumers
-//! are.
+//! Reading the log from Rust: a [`Reader`] follows one shard, a [`Group`] keeps the committed
+//! offsets of its consumers.
 //!
-//! A reader lends each record to a visitor, its mail data included, and copies nothing. Beside a
-//! running server, in another process, it takes no lock and goes by the frames; within the server it
-//! is bound by the shards' high-water marks.
+//! A reader lends each record to a visitor, including its mail data, and copies nothing. In another
+//! process than the server it takes no lock and relies on the frames; within the server it stops at
+//! the shards' high-water marks.
 
 mod group;
 mod reader;

@@ -1,7 +1,8 @@
-//! Whose data directory it is, by what lies in it: the way back when the `node` file is lost.
+//! Finds out which node a data directory belongs to, from what is in it: the way back when the
+//! `node` file is lost.
 //!
 //! Each segment's header names the node, and so does a shard's manifest. A new id over old segments
-//! would make strangers of all of them, so it is never drawn where one of them names an id.
+//! would turn all of them into another log's, so none is drawn where one of them names an id.
 
 use std::{
     collections::BTreeMap,

@@ -1,13 +1,13 @@
 //! The writing end of a shard's log, sans-IO: records in, operations out, completions in.
 //!
-//! Group commit: while one sync is under way the next group gathers; there is no added wait.
-//! A group with records is handed out once no sync is under way. Its sync starts only after every
-//! earlier write has completed: linked behind the group's own write where that is the only one
-//! outstanding, as an operation of its own otherwise. Fragments of large messages are written as
-//! they come and wait for nothing; the sync of the record that names them covers them.
+//! Group commit: while one sync is under way the next group gathers; no wait is added. A group with
+//! records is handed out once no sync is under way. Its sync starts only after every earlier write
+//! has completed: linked to the group's own write if that is the only one outstanding, as an
+//! operation of its own otherwise. Fragments of large messages are written as they come and wait
+//! for nothing; the sync of the record that names them covers them.
 //!
-//! Driver's order: `append*` as mail comes, `poll_op` until `None`, `handle_write`/`handle_sync`
-//! for each completion, `poll_event` until `None`.
+//! Order of calls for the driver: `append*` as mail comes, `poll_op` until `None`, `handle_write`
+//! and `handle_sync` for each completion, `poll_event` until `None`.
 
 use std::{collections::VecDeque, io, time::Duration};
 

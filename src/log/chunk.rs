@@ -1,12 +1,12 @@
-//! Reads of a segment file, mostly one behind the other, in large chunks through one buffer.
+//! Reads a segment file, mostly in sequence, in large chunks through one buffer.
 //!
 //! A read through a cursor's frames touches each octet once, in order, but in pieces of 80 octets
-//! to 4 MiB. Each piece as a system call of its own, or the kernel's readahead of 128 KiB alone,
-//! keeps a fast disk idle; so a chunk is read at once. A single record (`log get`) wants little:
-//! the chunk starts small and doubles; once it has, and the segment is sealed, the page cache is
-//! left aside (O_DIRECT): it would hold what nobody reads again, beside a server that needs the
-//! memory, and its copy costs as much as the checksums. Where the file system refuses, reads go on
-//! through the cache.
+//! to 4 MiB. With a system call for each piece, or with the kernel's readahead of 128 KiB alone, a
+//! fast disk would be idle; so a chunk is read at once. A single record (`log get`) needs little:
+//! the chunk starts small and doubles. Once it has, and the segment is sealed, reads bypass the
+//! page cache (O_DIRECT): it would hold what nobody reads again while the server needs the memory,
+//! and its copy costs as much as the checksums. Where the file system refuses O_DIRECT, reads
+//! continue through the cache.
 
 use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 

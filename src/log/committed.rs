@@ -11,12 +11,12 @@
 //!    40   4  CRC-32C of the 40 octets before
 //! ```
 //!
-//! A crash in the middle of a save tears the older slot; the other stands. Both bad: the group
-//! begins at the log start again (duplicates, never loss).
+//! A crash in the middle of a save tears the older slot; the other stays valid. If both are bad,
+//! the group begins at the log start again (duplicates, never loss).
 //!
-//! Whoever saves holds the file's lock and looks first whether somebody else has saved since: so an
-//! operator's seek and a running consumer do not overwrite each other. The consumer sees that it
-//! was moved and goes on from there.
+//! A save holds the file's lock and first checks whether another process has saved since, so that
+//! an operator's seek and a running consumer do not overwrite each other. The consumer sees that it
+//! was moved and continues from there.
 
 use std::{
     fs::File,

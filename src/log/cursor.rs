@@ -1,9 +1,9 @@
-//! A cursor over the groups of one segment: the frames judged, the payloads checked.
+//! A cursor over the groups of one segment, which checks frames and payloads.
 //!
 //! Order of calls: [`Cursor::peek`] names the group at the cursor; [`Cursor::payload`] reads and
-//! checks it, where it is wanted; [`Cursor::pass`] moves behind it. A checksum that fails in a
-//! sealed segment is asked of the disk once more before it counts (D10); in a segment without a
-//! seal it is the end of what was written so far.
+//! checks it, if it is wanted; [`Cursor::pass`] moves on to the next. In a sealed segment, a
+//! payload whose checksum fails is read from the disk once more before that counts (D10). In a
+//! segment without a seal it is the end of what was written so far.
 
 use std::{io, path::Path};
 

@@ -1,15 +1,16 @@
-//! Dead letters of a consumer group in one shard: records its sink refuses for good, and records
-//! that the disk has lost (D10). A journal of names and causes; the mail stays in its segment.
+//! Dead letters of a consumer group in one shard: records that its sink refuses for good, and
+//! records that the disk has lost (D10). A journal of record ids and causes; the mail stays in its
+//! segment.
 //!
 //! ```text
 //! DIR/groups/NAME/shard-000.dead
 //!   a line each:  CRC-32C of what follows, 8 hexadecimal digits; a space; a JSON object; LF
 //! ```
 //!
-//! An entry is durable before the committed offset passes its record. An operator asks for another
-//! try by an entry of their own; the consumer takes it up and writes how it ended. A torn line at
-//! the end was never acknowledged and is cut by the next append. A damaged line with good ones after
-//! it is passed over and counted: what it named is not known.
+//! An entry is durable before the committed offset passes its record. An operator requests another
+//! attempt with an entry of its own; the consumer reads it, tries, and writes the result. A torn
+//! line at the end was never acknowledged and is cut by the next append. A damaged line followed by
+//! good ones is skipped and counted: what it named is unknown.
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,8 @@
-//! What few records have: of TLS, authentication, the proxy, parameters of MAIL and RCPT.
+//! Facts that few records have: about TLS, authentication, the proxy, parameters of MAIL and RCPT.
 //!
-//! Records without any stay schema version 1. Version 2 is one of version 1 with these facts behind
-//! it; it is frozen as well. Texts are a list of those there are, so that a record pays for what it
-//! has; a reader passes over kinds it does not know.
+//! Records without any stay at schema version 1. Version 2 is version 1 followed by these facts; it
+//! is frozen as well. Texts are a list of those present, so that a record pays only for what it
+//! has. A reader skips kinds that it does not know.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

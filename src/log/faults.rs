@@ -1,4 +1,5 @@
-//! What is wrong with a shard's log, in words: what recovery goes on with, and what it refuses.
+//! What is wrong with a shard's log, in words: faults that recovery continues with, and those that
+//! it refuses.
 
 use std::{fs, io, path::Path};
 

@@ -1,13 +1,13 @@
-//! The data directory: names, the lock, the node's id, the making of segment files.
+//! The data directory: names, the lock, the node's id, creation of segment files.
 //!
 //! ```text
 //! DIR/LOCK                       held by the one server, and so is DIR itself: one may be lost
 //! DIR/node                       12 hexadecimal digits, drawn when the directory was made
-//! DIR/in-progress                which segments mail being received is in, see `retention`
-//! DIR/shard-000/shard.meta       which segment was made last, see `meta`
+//! DIR/in-progress                segments that hold mail still being received, see `retention`
+//! DIR/shard-000/shard.meta       the segment that was made last, see `meta`
 //! DIR/shard-000/manifest         seals, appended, see `manifest`
 //! DIR/shard-000/0000000001.seg   segments, numbered
-//! DIR/shard-000/0000000001.idx   sparse index of one: advice, never truth
+//! DIR/shard-000/0000000001.idx   sparse index of one: a hint, never the truth
 //! ```
 
 use std::{

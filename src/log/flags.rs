@@ -1,4 +1,4 @@
-//! What was noticed in mail data, by the names that every tool and document gives it.
+//! What was noticed in mail data, by the names that every tool and document uses.
 
 /// Something noticed in the octets of a message: a bit of [`super::Mail::flags`].
 ///

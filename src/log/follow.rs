@@ -1,15 +1,16 @@
-//! A reader that stays at the end of a shard's log: each poll shows what was written since, once.
+//! A reader that stays at the end of a shard's log: each poll shows what was written since the last
+//! one, once.
 //!
 //! A poll of an idle log reads one window of 64 KiB at the segment's end, looks at the directory's
-//! time of change, and at the header of the segment prepared ahead; nothing is walked again.
+//! modification time, and at the header of the segment prepared ahead; nothing is walked again.
 //!
-//! When is a segment left for the next? The next one's header may reach the disk before the last
-//! group of the one before. It is left once nothing more can come: it is sealed, or a later
-//! segment's first group tells a high-water mark that covers all before it (which is how it goes
+//! When does it leave a segment for the next one? The header of the next may reach the disk before
+//! the last group of this one. It leaves once nothing more can come: the segment is sealed, or the
+//! first group of a later segment has a high-water mark that covers all before it (which happens
 //! after a failed write or sync, D5).
 //!
-//! A sealed segment that is missing is passed over and reported. One that cannot be read is tried
-//! again for a while first: that may pass.
+//! A sealed segment that is missing is skipped and reported. One that cannot be read is first
+//! retried for a while, because the cause may pass.
 
 use std::{
     fmt, fs, io,

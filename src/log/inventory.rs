@@ -1,7 +1,8 @@
-//! What must be there, held against what is: the segments of a shard, one by one.
+//! Compares the segments that must exist in a shard with those that do, one by one.
 //!
-//! The manifest says which segments are sealed and which were deleted on purpose, `shard.meta` which
-//! was made last; the directory says what is under each number. [`judge`] is the table of both.
+//! The manifest says which segments are sealed and which were deleted on purpose, and `shard.meta`
+//! which was made last. The directory says what is under each number. [`judge`] is the table of all
+//! combinations.
 
 use std::{
     collections::BTreeMap,

@@ -1,10 +1,10 @@
-//! Records found by offset and by time, without a look at every segment.
+//! Finds records by offset and by time without looking at every segment.
 //!
-//! An offset: the manifest's seals say which sealed segment holds it; what has no seal is found by
-//! a binary search over headers (usually there is one; without a manifest, all). Within the
-//! segment the sparse index leads to within a MiB. A time: a binary search over the first records
-//! of the segments, then a walk of one. Received times may go back a little between neighbours
-//! and with the clock (D14: nothing but this search depends on them).
+//! By offset: the manifest's seals say which sealed segment holds it; segments without a seal are
+//! found by a binary search over headers (usually there is one; without a manifest, all). Within
+//! the segment, the sparse index leads to within a MiB. By time: a binary search over the first
+//! records of the segments, then a walk of one. Received times may go back a little between
+//! neighbours and with the clock (D14: nothing but this search depends on them).
 
 use std::io;
 

@@ -1,17 +1,17 @@
-//! The manifest of a shard: a seal for each segment that will not be written again, appended, each
-//! 64 octets with a checksum.
+//! The manifest of a shard: an appended seal for each segment that will not be written again, each
+//! of 64 octets with a checksum.
 //!
-//! The last seal of a number counts. A segment that is deleted gets one more, marked *removed*, and
-//! is unlinked once that is durable: whatever has a seal that is not so marked must have a file. The
-//! crash in between leaves the file; it is then part of the log as before, until it is deleted again.
+//! The last seal of a number counts. A deleted segment gets one more, marked *removed*, and is
+//! unlinked once that is durable: every segment whose last seal is not so marked must have a file.
+//! A crash in between leaves the file; it is still part of the log, until it is deleted again.
 //!
-//! A seal of number 0 is no segment's: it says whose manifest this is, and that deletions are
-//! recorded in it. An earlier version recorded none; what its retention deleted was missing from the
-//! front, and counts as deleted until recovery has written it down. Earlier versions read both marks
-//! as seals of segments that are not there, which changes nothing for them.
+//! A seal of number 0 belongs to no segment: it says whose manifest this is, and that deletions are
+//! recorded in it. An earlier version recorded none; what its retention deleted was missing from
+//! the front, and counts as deleted until recovery has recorded it. Earlier versions read both
+//! marks as seals of segments that do not exist, which changes nothing for them.
 //!
-//! The shard appends, and so do retention and `log prune`, from other threads and processes: whoever
-//! appends holds the file's lock and goes on where the last one ended.
+//! The shard appends, and so do retention and `log prune`, from other threads and processes. Each
+//! of them holds the file's lock while it appends, and continues where the last one ended.
 
 use std::{
     fs::File,

@@ -1,8 +1,9 @@
-//! The shards' high-water marks, where other threads see them: the one thing besides files that the
-//! two planes share.
+//! The shards' high-water marks, where other threads see them: besides files, the only thing that
+//! the two planes share.
 //!
-//! A shard stores its mark and, only if somebody sleeps, wakes one thread: an idle consumer costs
-//! it a relaxed load a commit, a busy one as much. That thread ([`Listener`]) wakes whoever waits.
+//! A shard stores its mark and, only if a thread sleeps, wakes that one: a consumer costs the shard
+//! one relaxed load for each commit, whether it is idle or busy. The woken thread ([`Listener`])
+//! then wakes all who wait.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},

@@ -1,5 +1,5 @@
-//! Which segments of a shard were made: written down before a segment can be used, so that one that
-//! is gone before it was ever sealed is missed all the same.
+//! Records which segments of a shard were made, before a segment can be used, so that a segment
+//! that disappears before it was ever sealed is noticed too.
 //!
 //! ```text
 //! DIR/shard-000/shard.meta
@@ -9,7 +9,7 @@
 //!     8   8  generation, from 1
 //!    16   8  number of the segment that was made last
 //!    24   8  octets of its file
-//!    32   8  number of the segment from which on each one was written down
+//!    32   8  number of the segment from which on each one was recorded
 //!    40   4  CRC-32C of the 40 octets before
 //! ```
 

@@ -1,9 +1,9 @@
-//! The log: one per shard, append-only segments of records, synced before a message's 250.
+//! The log: one for each shard, append-only segments of records, synced before a message's 250.
 //!
 //! [`Appender`] writes (sans-IO, driven by the shard), [`recover`] judges what a dead process left,
-//! [`Log`] reads beside a running server, [`Follower`] stays at its end, [`verify`] checks all of it.
-//! The format is told octet by octet in `frame`, the
-//! directory in `files`.
+//! [`Log`] reads, also while a server runs, [`Follower`] stays at the end, [`verify`] checks all of
+//! it. The format is documented octet by octet in `frame`, the directory in `files`, and the
+//! promise in `docs/DURABILITY.md`.
 
 mod adopt;
 mod appender;

@@ -1,7 +1,8 @@
-//! Files that hold mail, or names of people: nobody but the server's user may read them.
+//! Files that hold mail or names of people: only the server's user may read them.
 //!
-//! Whatever the umask, and whoever made the top directory: each file of the data directory is made
-//! 0600 and each directory 0700. Wider ones that an earlier version made are tightened at start.
+//! Whatever the umask, and even in a directory that somebody else made, each file of the data
+//! directory gets mode 0600 and each directory 0700. Wider modes from an earlier version are
+//! tightened at start.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},

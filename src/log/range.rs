@@ -1,4 +1,4 @@
-//! RANGE: which records a command means.
+//! RANGE: the records that a command selects.
 //!
 //! `start`, `end`, `N`, `N:M` (half-open), `+N` (after the start), `-N` (before the end), `:M`,
 //! `N:`, and times in UTC: `@2026-11-22`, `@2026-11-22T18:04:05Z` (with or without fraction and

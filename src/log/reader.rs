@@ -1,7 +1,8 @@
-//! The reading side: lock-free, safe beside a running server. Goes by the frames; never repairs.
+//! The reading side: lock-free, and safe while a server runs. It relies on the frames and never
+//! repairs.
 //!
-//! Here: segments listed, walked, and mail data put together. `lookup` finds records by offset and
-//! time, `follow` keeps a position at the end, `verify` checks everything.
+//! This module lists and walks segments and puts mail data together. `lookup` finds records by
+//! offset and time, `follow` keeps a position at the end, `verify` checks everything.
 
 use std::{
     cell::Cell,

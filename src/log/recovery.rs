@@ -1,17 +1,19 @@
-//! What a dead process left behind, judged: a pure walk of a segment's octets, and the opening of a
-//! shard's log around it.
+//! Judges what a dead process left: a pure walk of a segment's octets, and around it the opening of
+//! a shard's log.
 //!
 //! 1. Every segment file without a seal, and the directory, is synced before it is read: the dead
 //!    process may have left completed but unflushed writes.
 //! 2. The groups are walked from the header. A group counts only if nonce, number, chain and
 //!    checksums hold.
-//! 3. At the first that does not: a torn tail, unless a later block holds a valid group of the same
-//!    nonce whose high-water mark lies beyond the break. Then acknowledged records are lost: damage.
-//! 4. The verdict is sealed in the manifest, so a second recovery says the same. The segment file
-//!    itself is never written again.
+//! 3. The first group that does not is a torn tail, unless a later block holds a valid group of the
+//!    same nonce whose high-water mark lies beyond the break. Then acknowledged records are lost:
+//!    that is damage.
+//! 4. The verdict is sealed in the manifest, so that a second recovery gives the same answer. The
+//!    segment file itself is never written again.
 //!
-//! What is missing, cannot be read or is another log's is found first, see `inventory`: it is named
-//! at every start, and the log goes on without it.
+//! Segments that are missing, cannot be read or belong to another log are found first, see
+//! `inventory`: they are named at every start, and the log continues without them. This is D8 of
+//! `docs/DURABILITY.md`.
 
 use std::{
     collections::BTreeSet,

@@ -1,15 +1,16 @@
-//! Which sealed segments may go, and their deletion (D12).
+//! Which sealed segments may be deleted, and their deletion (D12).
 //!
-//! A segment goes only if a rule asks for it, every consumer group's durable offset is past it, and
-//! the grace behind that has gone by. Without a group the rule alone decides. Nobody's need of space
-//! deletes what a group still needs (D9).
+//! A segment is deleted only if a rule asks for it, every consumer group's durable offset has
+//! passed it, and the grace time after that is over. Without a group the rule alone decides. A full
+//! disk never deletes what a group still needs (D9).
 //!
 //! No wall clock decides (D14). A segment's age is the time since its seal was first seen, by the
-//! clock that counts from the machine's boot; it is kept beside the segments, with the boot's id, so
-//! a restart of the server does not begin it anew. A new boot does: kept longer, never shorter.
+//! clock that counts from the machine's boot. It is kept next to the segments, with the boot's id,
+//! so that it survives a restart of the server. A new boot starts it again: segments are kept
+//! longer, never shorter.
 //!
-//! A deletion is written into the manifest before the file goes, so that a segment that is gone is
-//! told from one that is lost. A crash in between leaves files that are deleted again later.
+//! A deletion is recorded in the manifest before the file goes, so that a deleted segment can be
+//! distinguished from a lost one. A crash in between leaves files that are deleted again later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,9 +1,9 @@
-//! Sealed segments that nobody has exported yet, read and checked once a day (D10): what the disk
-//! loses meanwhile is found while there may still be a copy elsewhere.
+//! Reads and checks sealed segments that are not exported yet, once a day (D10), so that what the
+//! disk loses is found while there may still be a copy elsewhere.
 //!
-//! A turn checks what is due, at a bounded rate, and takes the inventory of all shards. What is there
-//! at the start is due at once; what is sealed later, a day after it was first seen. Times are the
-//! caller's (D14): a test brings its own.
+//! A turn checks the segments that are due, at a bounded rate, and takes the inventory of all
+//! shards. Segments present at the start are due at once, those sealed later a day after they were
+//! first seen. Times come from the caller (D14): a test supplies its own.
 
 use std::{collections::BTreeMap, io, time::Duration};
 

@@ -1,5 +1,6 @@
 //! The appender on a simulated disk: operations complete in any order, a sync makes durable what
-//! had been written in full before it was started, power goes at any moment. From a seed.
+//! had been written in full before it was started, and power fails at any moment. Everything
+//! follows from a seed.
 
 use std::{
     collections::{BTreeMap, HashMap},

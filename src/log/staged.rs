@@ -1,4 +1,4 @@
-//! What the simulator (feature `sim`) asks of the format.
+//! What the simulator (feature `sim`) needs from the format.
 
 use super::frame::{BLOCK, GROUP_FRAME, GroupFrame};
 

@@ -1,12 +1,11 @@
-//! Everything checked: headers, the chain of groups, each checksum, offsets, seals, the index.
+//! Checks everything: headers, the chain of groups, each checksum, offsets, seals, the index.
 //!
-//! One pass in file order. Fragments are remembered as they go by, so the record that names them
-//! needs no second read of them; those too long ago to be remembered are read again.
+//! One pass in file order. Fragments are remembered as they are read, so that the record that names
+//! them needs no second read of them; those that are no longer remembered are read again.
 //!
-//! Beside a running server the last segments grow while they are read. A break in a segment
-//! without a seal is its end unless a later group proves that the one at the break was
-//! acknowledged; and since such a proof may just have been written, the break is then looked at
-//! once more before it counts.
+//! While a server runs, the last segments grow as they are read. A break in a segment without a
+//! seal is its end, unless a later group proves that the one at the break was acknowledged. Since
+//! such a proof may just have been written, the break is then checked once more before it counts.
 
 use std::{
     collections::{HashMap, VecDeque},

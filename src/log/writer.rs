@@ -1,5 +1,5 @@
 //! Writes a shard's log without a shard: for tools, tests and benches. Blocks at each operation,
-//! one group behind the other.
+//! one group at a time.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! Data directories as record versions 1 and 2 wrote them, kept under `tests/fixtures` (DURABILITY
 //! T19).
 //!
-//! They may never be written anew: what a release wrote, every later one reads.
+//! They must never be regenerated: what one release wrote, every later one reads.
 
 use super::{
     frame::{BLOCK, EntryFrame, GROUP_FRAME, GroupFrame},

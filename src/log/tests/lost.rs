@@ -1,5 +1,5 @@
-//! Segments and other files that are lost, cut short, doubled or another log's: what start, `verify`
-//! and readers say of each, and that nothing is lost in silence.
+//! Segments and other files that are lost, cut short, doubled or from another log: what the start,
+//! `verify` and readers report for each, and that nothing is lost silently.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! The log over files and over memory. Here: what the tests share.
+//! The log over files and over memory. This module holds what the tests share.
 
 mod appender;
 mod files;

@@ -1,4 +1,4 @@
-//! Records: whatever goes in comes out.
+//! Records: what goes in comes out.
 
 use std::net::SocketAddr;
 
