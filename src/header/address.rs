@@ -1,6 +1,6 @@
-//! Address lists (RFC 5322 §3.4): who a mail says it is from and to.
+//! Address lists (RFC 5322 §3.4): who a mail claims to be from and to.
 //!
-//! Groups give their members. What the grammar has no place for is passed over, and an encoded word
+//! Groups yield their members. What the grammar has no place for is skipped, and an encoded word
 //! never becomes part of an address.
 
 use super::{charset::undeclared, word};

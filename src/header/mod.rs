@@ -6,11 +6,12 @@
 //!              (up to the empty line)                   -> octets of one charset -> one line of text
 //! ```
 //!
-//! What a sender wrote is believed nowhere: at most [`SCAN_BYTES_MAX`] octets are looked at, the time
-//! is linear in them, nothing recurses, and decoded text is one line without control characters.
+//! Nothing that a sender wrote is trusted: at most [`SCAN_BYTES_MAX`] octets are looked at, the
+//! time is linear in them, nothing recurses, and decoded text is one line without control
+//! characters.
 //!
-//! Text that no encoded word declares is UTF-8 where it is valid, else windows-1252, except that
-//! text with some well-formed characters beyond ASCII is UTF-8 with the broken octets replaced.
+//! Text that no encoded word declares is UTF-8 if it is valid, else windows-1252, except that text
+//! with some well-formed characters beyond ASCII is UTF-8 with the broken octets replaced.
 
 mod address;
 mod charset;

@@ -1,9 +1,9 @@
 //! Encoded words (RFC 2047) and the text between them.
 //!
-//! More is taken than the grammar allows, because senders write it: words longer than 75 octets, in
-//! the middle of other text, with white space inside, base64 without padding or padded in the
-//! middle. What lies between two words is dropped if it is white space, and the octets of words in
-//! one charset are joined before they are decoded: many senders cut in the middle of a character.
+//! More is accepted than the grammar allows, because senders write it: words longer than 75 octets,
+//! in the middle of other text, with white space inside, base64 without padding or padded in the
+//! middle. White space between two words is dropped, and the octets of words in one charset are
+//! joined before they are decoded, because many senders cut in the middle of a character.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! How many lines a second one kind of event may write: under a flood one line stands for many, and
+//! How many lines a second one kind of event may write: in a flood, one line stands for many and
 //! says how many were left out.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What is counted of DNS. Its thread is not a shard: the `prometheus` collectors themselves are
-//! used.
+//! Counters of DNS queries. Their thread is not a shard, so the `prometheus` collectors themselves
+//! are used.
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounterVec, Opts, Registry, core::Collector, proto::MetricFamily,

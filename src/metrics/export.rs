@@ -1,4 +1,4 @@
-//! What exporters and retention count. Export plane: shared atomics are fine there, so the
+//! Counters of exporters and retention. On the export plane shared atomics are fine, so the
 //! `prometheus` collectors themselves are used.
 
 use super::LogCounts;

@@ -1,5 +1,5 @@
-//! What is kept of the log, and what is counted of it away from its shards: by retention,
-//! exporters and the stream.
+//! What the log keeps, and what is counted about it away from its shards: by retention, exporters
+//! and the stream.
 
 use super::{CorruptStage, LogOp, Tally};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

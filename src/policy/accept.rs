@@ -1,7 +1,8 @@
-//! Whose mail is taken: domains and recipients, as an immutable snapshot that shards ask at RCPT.
+//! Whose mail is accepted: domains and recipients, as an immutable snapshot that shards query at
+//! RCPT.
 //!
-//! A reload makes another one, off the shards, and swaps the pointer in `smtp::Config`; so a lookup
-//! takes no lock.
+//! A reload builds another one, off the shards, and swaps the pointer in `smtp::Config`, so a
+//! lookup takes no lock.
 
 use std::{
     fmt,

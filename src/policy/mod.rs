@@ -1,6 +1,6 @@
-//! Who may send, and to whom: recipients that are ours, users and their passwords, what the DNS
-//! says of a client. What a shard asks without waiting is a snapshot here; what takes time is done
-//! by threads of this room, which answer it (`shard::Advisor`).
+//! Who may send, and to whom: our recipients, users and their passwords, what DNS says about a
+//! client. What a shard needs at once is a snapshot; what takes time is done by threads of this
+//! room, which answer the shard (`shard::Advisor`).
 
 mod accept;
 pub mod dns;

@@ -1,4 +1,4 @@
-//! A set of short names, millions of them, asked without a lock and without an allocation.
+//! A set of millions of short names, queried without a lock and without an allocation.
 //!
 //! ```text
 //!   hash --> tags   [ 0 | 7 | 2 | 0 | 9 | ... ]   an octet a slot: 0 free, or part of a hash
@@ -7,9 +7,9 @@
 //!            octets [ 3 a@b 5 c@d.e ... ]         two octets of length, then the name
 //! ```
 //!
-//! A slot is looked at by its tag alone; only where that fits (by chance once in 255) the name
-//! itself is compared, so a wrong answer cannot be had, and a miss stays within one cache line. At
-//! three slots of four a name costs its own octets, two for its length, and 6.7 for the slot.
+//! A slot is first checked by its tag alone; only if that matches (by chance once in 255) is the
+//! name itself compared. So an answer is never wrong, and a miss stays within one cache line. With
+//! three of four slots used a name costs its own octets, two for its length, and 6.7 for the slot.
 
 use std::hash::{BuildHasher, RandomState};
 

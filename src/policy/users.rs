@@ -1,7 +1,7 @@
 //! The users file: who may authenticate, and what is stored of each password.
 //!
 //! ```text
-//! # A comment. Empty lines are borne with.
+//! # A comment. Empty lines are allowed.
 //! !decoy:BASE64
 //! NAME:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH:SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER
 //! ```
@@ -13,11 +13,11 @@
 //! | name | letters, digits, `. _ + - @`; begins with a letter or a digit; case matters | all |
 //! | argon2id | PHC string of the password | PLAIN, LOGIN |
 //! | SCRAM | credential of RFC 5802 §3, in the notation of RFC 5803; may be absent | SCRAM |
-//! | `!decoy` | secret behind the salts of users that are not there | SCRAM |
+//! | `!decoy` | secret from which the salts of unknown users are made | SCRAM |
 //!
-//! A name that is not there costs the same work and looks the same as one that is: its password is
-//! hashed against a dummy, and its salt is made up from the decoy, which several servers share by
-//! sharing the file.
+//! An unknown name costs the same work and looks the same as a known one: its password is hashed
+//! against a dummy, and its salt is made from the decoy, which several servers share by sharing the
+//! file.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Changes to a users file: lines are replaced, added or taken away, all else stays as it is.
+//! Changes to a users file: lines are replaced, added or removed, everything else stays as it is.
 
 use std::{
     fmt,

@@ -6,8 +6,8 @@
 //!                         +--> queue (full: "try again") --> thread: hash --> answer
 //! ```
 //!
-//! The threads are few and give way to shards, whose cores they share where there are no others. So
-//! a flood of guesses costs a bounded part of the machine, and who waits too long is told 454.
+//! The threads are few and yield to shards, whose cores they share if there are no others. So a
+//! flood of guesses costs a bounded part of the machine, and a client that waits too long gets 454.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,8 @@
-//! Questions that a shard must not answer itself: they block, or take milliseconds of a core.
+//! Questions that a shard must not answer itself, because they block or take milliseconds of a
+//! core.
 //!
-//! A session waits for its answer while all others go on. The advisor works on threads of its own;
-//! an answer is seen with the next turn of the shard, 5 ms later at most.
+//! A session waits for its answer while all others continue. The advisor works on threads of its
+//! own; the shard sees an answer at its next turn, at most 5 ms later.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

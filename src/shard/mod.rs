@@ -1,9 +1,9 @@
-//! The glommio plane: one shard per core.
+//! The glommio plane: one shard for each core.
 //!
 //! A shard is an executor pinned to a core with its own listeners, connections, timers, buffers,
 //! ring and log. Shards share nothing on the path of a message; what other threads may know of a
-//! shard is in [`SharedState`], written by its tick. `core` is all of it
-//! without a kernel, `io` runs it on glommio and io_uring.
+//! shard is in [`SharedState`], written by its tick. `core` is the whole shard without a kernel,
+//! `io` runs it on glommio and io_uring.
 
 mod advisor;
 pub mod core;

@@ -9,8 +9,8 @@
 //!    |<-- give back the CR, now bare ------+
 //! ```
 //!
-//! The CRLF before the dot belongs to the mail data and is handed out at once; only the dot and
-//! the CR behind it are held back, as a state, so nothing is ever buffered.
+//! The CRLF before the dot belongs to the mail data and is returned at once. Only the dot and the
+//! CR after it are held back, as a state, so nothing is ever buffered.
 
 use super::limits::{Config, LineEnds};
 use super::reply::{self, Reply};

@@ -1,4 +1,4 @@
-//! Counts Received fields while mail data streams by (RFC 5321 §6.3), in bounded time.
+//! Counts Received fields as mail data streams past (RFC 5321 §6.3), in bounded time.
 
 use memchr::memchr_iter;
 

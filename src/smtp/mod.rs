@@ -1,6 +1,6 @@
 //! Protocol core: the receiving side of RFC 5321 without sockets, clocks or disks.
 //!
-//! A driver feeds octets and the time in, and takes [`Event`]s and rendered [`Replies`] out.
+//! A driver passes octets and the time in, and gets [`Event`]s and rendered [`Replies`] back.
 //!
 //! ```text
 //!   octets --> Session::handle_input --> Step { consumed, event }
@@ -12,10 +12,12 @@
 //!                                        NeedInput, StartTls, NewClient, Close
 //! ```
 //!
-//! Order of calls: [`Session::new`], [`Session::handle_open`] once, then
-//! [`Session::handle_input`] again and again **until it says `NeedInput` or `Close`** (also with
-//! an empty rest: the end of a message is an event of its own), sending what
-//! [`Replies::take_ready`] gives after each round.
+//! Order of calls: [`Session::new`], [`Session::handle_open`] once, then [`Session::handle_input`]
+//! again and again **until it returns `NeedInput` or `Close`** (also with empty input: the end of a
+//! message is an event of its own), sending what [`Replies::take_ready`] returns after each round.
+//!
+//! `docs/PROTOCOL.md` says what is implemented of each RFC, `docs/BAD-INPUTS.md` what hostile input
+//! gets.
 
 mod attribute;
 mod chunking;

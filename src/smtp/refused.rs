@@ -1,6 +1,6 @@
-//! What a session refused, kept for the log of events until the driver takes it. Nothing is made
-//! of it while nothing is refused: a session that is only served pays one empty pointer. Nor where
-//! no line would come of it: in a flood of refusals most are only counted.
+//! What a session refused, kept for the log of events until the driver takes it. While nothing is
+//! refused nothing is stored: a good session costs one empty pointer. Nor is anything stored when
+//! no line would be written: in a flood of refusals most are only counted.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What a proxy told of a client, as text: `KEY=value` items joined by LF.
+//! What a proxy said about a client, as text: `KEY=value` items joined by LF.
 
 /// Longest value kept, in characters: a domain and a login have 255 at most.
 const VALUE_CHARS_MAX: usize = 255;

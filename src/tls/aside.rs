@@ -1,7 +1,8 @@
-//! What rustls tells its callbacks in the middle of one call, and nobody else: its unbuffered
-//! interface has no other way to the name asked for, nor to the exporter of keying material.
+//! What rustls passes only to its callbacks, in the middle of one call: its unbuffered interface
+//! has no other way to get the server name that was asked for, nor the exporter of keying material.
 //!
-//! A callback leaves it on its thread; the connection that made the call takes it behind the call.
+//! A callback leaves the value on its thread; the connection that made the call collects it
+//! afterwards.
 
 use std::cell::{Cell, RefCell};
 

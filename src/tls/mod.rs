@@ -6,9 +6,9 @@
 //!                        +--> Tls::take_pending: octets that go out ahead of anything else
 //! ```
 //!
-//! [`Config`] is one listener's, shared by its shards: a ticket of one shard resumes on another,
-//! and none on another listener. [`Tls`] is one connection's. rustls' unbuffered interface stays
-//! behind it: it is gone from the next line of rustls.
+//! [`Config`] belongs to one listener and is shared by its shards: a ticket from one shard resumes
+//! on another, and not on another listener. [`Tls`] belongs to one connection. It hides rustls'
+//! unbuffered interface, which the next major version of rustls no longer has.
 
 mod aside;
 mod certificate;

@@ -1,10 +1,11 @@
-//! Names asked for (SNI) that are no names: `mx:25`, `[mx.example.org]`, `x\`, UTF-8, octets of any
-//! kind. RFC 6066 §3 lets a server go on without a name it does not recognise, and mail is better
-//! taken under the default certificate than not at all; rustls ends such a handshake with
-//! illegal_parameter, and asks nobody.
+//! Server names in TLS (SNI) that are not host names: `mx:25`, `[mx.example.org]`, `x\`, UTF-8,
+//! octets of any kind. RFC 6066 §3 lets a server continue without a name it does not recognise, and
+//! mail is better accepted under the default certificate than not at all. rustls ends such a
+//! handshake with illegal_parameter, and offers no choice.
 //!
-//! So rustls does not see these. Before it reads a ClientHello whose name it would refuse, the
-//! extension gets another number, which nobody knows and which is passed over (RFC 8446 §4.1.2):
+//! So rustls does not get to see these names. Before it reads a ClientHello whose name it would
+//! refuse, the extension gets another number, which is unknown and therefore ignored (RFC 8446
+//! §4.1.2):
 //!
 //! ```text
 //!   peer --hello--> hide: server_name -> HIDDEN --> rustls --> Restoring: HIDDEN -> server_name
@@ -13,12 +14,12 @@
 //!                                          the transcript, as the peer has it (RFC 8446 §4.4.1)
 //! ```
 //!
-//! Both sides hash what was sent, and finish only if their hashes are the same; so the provider's
-//! hashes put the number back where they are fed that hello. What is signed and verified is thus
-//! what the peer sent, to the octet, and nothing but the name is left out of what is decided.
+//! Both sides hash what was sent, and finish only if their hashes are the same. So the provider's
+//! hashes put the number back when they are given that hello. What is signed and verified is thus
+//! exactly what the peer sent, and nothing but the name is left out of any decision.
 //!
-//! Left alone, and refused by rustls as before: a hello that is cut into several records, and under
-//! TLS 1.2 with client certificates the signature over the messages themselves.
+//! Two kinds are left alone, and refused by rustls as before: a hello that is cut into several
+//! records, and under TLS 1.2 with client certificates the signature over the messages themselves.
 
 use std::{cell::Cell, sync::LazyLock};
 

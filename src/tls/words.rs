@@ -1,7 +1,7 @@
-//! What rustls says, in plain words: it shows most of its errors by the names of its types.
+//! Errors of rustls in plain words: it shows most of them by the names of its types.
 //!
-//! Libraries that speak TLS for the sinks hand rustls' errors on as text, so the text is what is
-//! read here, and [`plain`] reads that of an error.
+//! Libraries that use TLS for the sinks pass rustls' errors on as text, so text is what is read
+//! here; [`plain`] reads the text of an error.
 
 use rustls::{CertificateError, Error, pki_types::pem};
 

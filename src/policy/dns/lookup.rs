@@ -1,5 +1,5 @@
-//! DNS queries: each asked once for all who want to know, bounded in number and time, their answers
-//! kept within bounds.
+//! DNS queries: each sent once for all waiting clients, bounded in number and time, their answers
+//! cached within bounds.
 
 use std::{
     cell::RefCell,

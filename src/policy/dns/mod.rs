@@ -1,5 +1,5 @@
-//! What the DNS says of a client: lists that have its address, and its name. Asked on a thread of
-//! its own while the session waits for its greeting.
+//! What DNS says about a client: lists that contain its address, and its name. Queried on a thread
+//! of its own while the session waits for its greeting.
 //!
 //! ```text
 //!   ask_client --> queue --> a task a client: rules of its listener --> queries, in parallel
@@ -7,8 +7,8 @@
 //!   Ticket::answer <-- sum of weights, confirmed name <-- deadline  <-----+  for all who ask
 //! ```
 //!
-//! It fails open: what is not known at the deadline counts nothing, and is counted in the metrics.
-//! A query whose client stopped waiting goes on, so that the next one finds its answer.
+//! It fails open: what is unknown at the deadline counts nothing, and is counted in the metrics. A
+//! query whose client stopped waiting continues, so that the next client finds its answer.
 
 mod lookup;
 mod weigh;

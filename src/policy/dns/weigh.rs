@@ -1,4 +1,4 @@
-//! What a listener wants to know of its clients, and what follows from the answers.
+//! What a listener wants to know about its clients, and what follows from the answers.
 
 use std::{
     fmt::Write,

@@ -1,4 +1,4 @@
-//! Connections as they come.
+//! Accepting connections.
 
 use std::{io, mem, time::Duration};
 

@@ -1,10 +1,11 @@
 //! Sessions of each client address, and how fast it opens them.
 //!
-//! IPv6 is counted by its /64: whoever has one has all of it. Each shard counts alone, since shards
-//! share nothing; connections spread over them by a hash of the ports. A shard lets an address have
-//! twice its even share of the limit, and no more than the limit: an address has at most twice the
-//! limit (and two for each shard, from rounding) in all, and chance, which gives a shard more than
-//! twice its share only where the share is small, does not refuse whoever is far below the limit.
+//! IPv6 is counted by its /64, since a client that has one address of it has them all. Each shard
+//! counts alone, because shards share nothing, and connections are spread over them by a hash of
+//! the ports. A shard lets an address have twice its even share of the limit, and no more than the
+//! limit. So an address has at most twice the limit in all (and two for each shard, from rounding).
+//! Chance gives a shard more than twice its share only where the share is small, so it does not
+//! refuse a client far below the limit.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Questions of sessions, and the answers: some are known here, the others are the advisor's.
+//! Questions of sessions and their answers: some are known here, the others come from the advisor.
 
 use super::{
     Key, Services, Submission,

@@ -1,4 +1,4 @@
-//! Receive buffers, lent to the shard with the octets that came.
+//! Receive buffers, lent to the shard with the octets received.
 
 use std::{
     cell::RefCell,

@@ -1,8 +1,8 @@
-//! Who the client is, where a proxy stands between: its PROXY header, and XCLIENT.
+//! Who the client is when a proxy stands in between: its PROXY header, and XCLIENT.
 //!
-//! On a listener with the PROXY protocol a connection is nothing but a wait for its header; then it
-//! is [opened](Services::open) as the client's. Whoever is not trusted, or sends something else, is
-//! closed without a word.
+//! On a listener with the PROXY protocol a connection is only a wait for its header. Then it is
+//! [opened](Services::open) as the client's. A peer that is not trusted, or sends something else,
+//! is closed without a reply.
 
 use std::{mem, net::SocketAddr, time::Duration};
 

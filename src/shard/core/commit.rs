@@ -1,4 +1,4 @@
-//! The log: records in, operations out, what waits for them, failures.
+//! The shard's end of the log: records in, operations out, replies that wait for them, failures.
 
 use std::{
     collections::{BTreeMap, VecDeque},

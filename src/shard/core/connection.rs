@@ -1,7 +1,7 @@
 //! One connection as its shard sees it: the link to the peer, and the dialogue over it.
 //!
-//! They are two so that both can be borrowed: TLS of the link decrypts octets while the dialogue is
-//! served with them.
+//! They are two types so that both can be borrowed: TLS of the link decrypts octets while the
+//! dialogue processes them.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -1,4 +1,5 @@
-//! An orderly end (D16): no new connections, transactions in progress may finish, the rest gets 421.
+//! An orderly end (D16): no new connections, transactions in progress may finish, all others get
+//! 421.
 
 use super::{
     Key, LINGER, Services, Submission,

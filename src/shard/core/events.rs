@@ -1,10 +1,10 @@
-//! What the shard says of its connections: a line for each session at its end, for each refusal,
-//! each failed login.
+//! What the shard logs about its connections: a line for each session at its end, for each refusal,
+//! for each failed login.
 //!
-//! The words `refused`, `login failed` and `session ended` and the fields ahead of `stage` are what
-//! filters such as fail2ban's go by. A line is made here and handed to a bounded queue; nothing
-//! waits for whoever reads it. Under attack one line stands for many: each kind has a budget of
-//! lines, and says how many it left out.
+//! Filters such as fail2ban's match the words `refused`, `login failed` and `session ended` and the
+//! fields before `stage`. A line is made here and put into a bounded queue; nothing waits for its
+//! reader. Under attack one line stands for many: each kind has a budget of lines, and says how
+//! many it left out.
 
 use std::{
     fmt::Display,

@@ -1,4 +1,4 @@
-//! Who is let in: connections that are open, counts of addresses, failed logins.
+//! Admission of clients: open connections, counts of addresses, failed logins.
 
 use std::{net::IpAddr, time::Duration};
 

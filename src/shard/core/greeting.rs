@@ -1,11 +1,12 @@
-//! The wait before the greeting: a delay, and the advisor's word on the client.
+//! The wait before the greeting: a delay, and the advisor's answer about the client.
 //!
-//! The session stays new meanwhile. Who talks in the wait is refused by the session where
-//! `greet_check` is on (RFC 5321 §4.3.1 has the client wait); else what he says waits too, up to
-//! 64 KiB, then he is not read. There is no task and no timer for it: an entry in the wheel.
+//! The session stays new during the wait. A client that talks in it is refused by the session if
+//! `greet_check` is on (RFC 5321 §4.3.1 requires the client to wait). Otherwise what it sends waits
+//! too, up to 64 KiB, after which it is not read. There is no task and no timer for the wait, only
+//! an entry in the wheel.
 //!
-//! With implicit TLS the wait runs beside the handshake, from the accept on: neither makes the
-//! other longer, and the greeting goes once both are over. Exempt peers wait for nothing.
+//! With implicit TLS the wait runs alongside the handshake, from the accept on: neither makes the
+//! other longer, and the greeting is sent once both are over. Exempt peers do not wait.
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Octets on their way in: each that was received and is not processed yet is in an [`Intake`], or
-//! in a record that TLS has not whole.
+//! Received octets: each one that is not processed yet is in an [`Intake`], or in a record that TLS
+//! does not have completely.
 
 use std::time::Duration;
 

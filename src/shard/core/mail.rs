@@ -1,4 +1,4 @@
-//! Mail data: kept, discarded, made a record.
+//! Mail data: collected, discarded, made into a record.
 
 use std::mem;
 

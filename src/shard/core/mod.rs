@@ -1,9 +1,10 @@
 //! A shard without a kernel: every connection of a core and its log, sans-IO.
 //!
-//! Completions and the time come in, submissions go out (`seam`). A turn: every completion is served,
-//! then [`Shard::handle_tick`] puts gathered groups under way (unless the commit rests), looks
-//! at the deadlines and sends every reply that may go. All state lives here, on one thread: no locks,
-//! no atomics on the path of a message. Names no runtime, no clock, no system call.
+//! Completions and the time come in, submissions go out (`seam`). In a turn every completion is
+//! processed, then [`Shard::handle_tick`] starts the writes of gathered groups (unless the commit
+//! rests), looks at the deadlines and sends every reply that may be sent. All state lives here, on
+//! one thread: no locks and no atomics on the path of a message. This room names no runtime, no
+//! clock and no system call.
 
 mod acceptor;
 mod addresses;

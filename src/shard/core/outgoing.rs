@@ -1,4 +1,4 @@
-//! Replies on their way out.
+//! Sending replies.
 
 use std::{collections::VecDeque, io, mem, time::Duration};
 

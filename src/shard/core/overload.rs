@@ -1,4 +1,4 @@
-//! The overload ladder: what a shard gives up, in which order, and when it takes it back.
+//! The overload ladder: what a shard stops doing, in which order, and when it resumes.
 //!
 //! ```text
 //!   step            from  until   what it does, besides what is above it
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! The pressure is the worst of: memory against its budget, the wait for a sync, sessions (which
-//! alone cause no more than stress). A step up is taken at once; a step down after the pressure
-//! has stayed below the step's lower threshold for a second, the last one (out of stress) for ten.
+//! alone cause no more than stress). It climbs a step at once. It goes down a step after the
+//! pressure has stayed below the step's lower threshold for a second, and leaves stress after ten.
 //! Sans-IO: time and load come in, the step comes out.
 
 use std::{fmt, time::Duration};

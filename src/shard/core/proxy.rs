@@ -1,9 +1,9 @@
-//! The header by which a proxy tells whose connection it relays: HAProxy's PROXY protocol, versions
-//! 1 (text) and 2 (binary), read without a socket. Section numbers are those of "The PROXY
-//! protocol", 2020/03/05.
+//! The header with which a proxy names the client whose connection it relays: HAProxy's PROXY
+//! protocol, versions 1 (text) and 2 (binary), read without a socket. Section numbers are those of
+//! "The PROXY protocol", 2020/03/05.
 //!
-//! Own code: the crate `ppp` 2.3 takes `+25` for a port, leaves checksum and bounds to its caller,
-//! and waits for a line end where the first octet is wrong already.
+//! This is code of our own because the crate `ppp` 2.3 accepts `+25` as a port, leaves checksum and
+//! bounds to its caller, and waits for a line end even if the first octet is wrong already.
 
 mod binary;
 mod text;

@@ -1,14 +1,14 @@
-//! When the next commit waits a moment for answers to the replies that the last one let go.
+//! When the next commit waits a moment for answers to the replies that the last one released.
 //!
 //! A client that sends one message at a time has the next one ready when its 250 arrives. A group
-//! that is written in the same turn as those replies leaves it behind, and clients fall into two
-//! halves that commit by turns. A write that rests until the replies are on their way takes both
-//! halves with it: half the writes and syncs a message, and no longer a wait, for nobody has to
-//! see a commit of the other half through first.
+//! that is written in the same turn as those replies misses it, and clients split into two halves
+//! that commit in turn. A write that rests until the replies have been answered carries both
+//! halves: half as many writes and syncs for a message, and no longer wait, because no client has
+//! to wait for a commit of the other half first.
 //!
-//! A rest is a few short turns and ends as soon as more than half of those who are missing stay
-//! away. After that (senders that keep to a schedule of their own, or need several exchanges a
-//! message) it is left out, ever longer, and tried again.
+//! A rest is a few short turns. It ends as soon as more than half of the missing clients stay away.
+//! After that (senders that keep to a schedule of their own, or need several exchanges for a
+//! message) it is skipped for a while, ever longer, and tried again.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! What crosses the border between a shard and what runs it: operations that it wants done, and what
-//! became of them.
+//! The border between a shard and its driver: operations that the shard wants done, and their
+//! results.
 //!
-//! The shard knows sockets and segments by number alone. Memory that an operation uses goes with it
-//! by value and comes back with its completion, so that nobody can touch it meanwhile.
+//! The shard knows sockets and segments by number only. Memory that an operation uses is passed by
+//! value and comes back with its completion, so that nothing can touch it in between.
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Octets through a session.
+//! Passes octets through a session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

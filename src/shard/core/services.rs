@@ -1,4 +1,4 @@
-//! What the connections of a shard use together, and what is done with one of them.
+//! What the connections of a shard share, and the operations on one of them.
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 

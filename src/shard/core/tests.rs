@@ -1,4 +1,4 @@
-//! A shard alone: its submissions are carried out here, when and how a test wants.
+//! A shard alone: the test carries out its submissions, when and how it wants.
 
 use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! TLS of connections: begun, fed, ended. What goes through it is the session's as ever.
+//! TLS of connections: begun, fed, ended. What passes through it goes to the session as without
+//! TLS.
 
 use std::time::Duration;
 

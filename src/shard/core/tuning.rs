@@ -1,4 +1,4 @@
-//! Limits: as configured, as they are in force, and what overload makes of them.
+//! Limits as configured, as in force, and what overload makes of them.
 
 use std::{sync::Arc, time::Duration};
 

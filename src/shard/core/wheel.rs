@@ -1,10 +1,10 @@
 //! Deadlines of a shard's connections, without a timer for each.
 //!
-//! A ring of coarse slots. A connection has at most one entry in it; when the slot comes round its
-//! true deadline is asked, and a connection whose deadline moved on is entered again. So a command
-//! that arrives in time costs nothing here.
+//! A ring of coarse slots. A connection has at most one entry in it. When the slot's time comes,
+//! the true deadline is checked, and a connection whose deadline has moved on is entered again. So
+//! a command that arrives in time costs nothing here.
 //!
-//! Anchor for the idea: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987).
+//! Source of the idea: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987).
 
 use std::time::Duration;
 

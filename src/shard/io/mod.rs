@@ -1,5 +1,5 @@
-//! What runs a shard: its executor, its ring, its sockets and files. This room alone names glommio and
-//! io_uring, and has the system calls.
+//! Runs a shard: its executor, its ring, its sockets and files. Only this room names glommio and
+//! io_uring, and it has the system calls.
 
 mod executor;
 mod listener;

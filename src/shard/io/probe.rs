@@ -1,5 +1,5 @@
-//! Whether the kernel gives this process the rings that a shard needs. `serve` asks before it
-//! starts anything: glommio answers a refusal with a panic. `doctor` asks the same.
+//! Whether the kernel gives this process the rings that a shard needs. `serve` checks this before
+//! it starts anything, because glommio answers a refusal with a panic. `doctor` checks the same.
 
 use std::{fmt, io};
 

@@ -1,7 +1,8 @@
-//! The loop between a shard and its ring: what the shard submits is begun, what ended is told to it.
+//! The loop between a shard and its ring: it starts what the shard submits and hands it the
+//! completions.
 //!
-//! A turn: wait on the ring (5 ms at most), hand over every completion, let the shard end its turn,
-//! begin what it submits. Then other tasks of the executor run (heartbeat, segment preparation).
+//! A turn: wait on the ring (at most 5 ms), hand over every completion, let the shard end its turn,
+//! start what it submits. Then other tasks of the executor run (heartbeat, segment preparation).
 
 use std::{
     io, mem,

@@ -1,15 +1,15 @@
 //! The shard's own io_uring: sockets, log writes and syncs of one core.
 //!
-//! One ring per shard, made and driven by the shard's thread alone (`SINGLE_ISSUER`,
+//! There is one ring for each shard, made and driven by the shard's thread alone (`SINGLE_ISSUER`,
 //! `DEFER_TASKRUN`: completions are posted only while this thread is inside `io_uring_enter`, so a
 //! busy shard is never interrupted). Needs Linux 6.1.
 //!
 //! Receive buffers are *provided* to the kernel through a shared buffer ring: the kernel picks one
-//! when octets are at hand, so an idle connection holds none. A filled buffer is moved out of the
-//! ring as a [`ReceiveBuffer`], which gives itself back when it is dropped.
+//! when octets have arrived, so an idle connection holds none. A filled buffer is moved out of the
+//! ring as a [`ReceiveBuffer`], which returns itself when it is dropped.
 //!
-//! Memory that the kernel reads is the ring's for as long: what is sent or written is given to it by
-//! value, and taken back with the completion.
+//! The ring owns the memory that the kernel reads while an operation is under way: what is sent or
+//! written is passed to it by value, and returned with the completion.
 
 use std::{
     io,

@@ -1,18 +1,18 @@
-//! The segment files of a shard: made ahead, zero-filled, sealed, and the disk's free space.
+//! The segment files of a shard: made ahead, zero-filled, sealed; and the disk's free space.
 //!
-//! Everything here that can block runs on glommio's blocking pool; the driver only takes what is
-//! ready. A segment is handed to the appender once it is allocated, its
-//! directory entry is durable and its blocks are zero-filled: a sync in it is then a flush of the
-//! device and not a commit of the file system's journal.
+//! Everything here that can block runs on glommio's blocking pool; the driver only collects
+//! results. A segment is handed to the appender once it is allocated, its directory entry is
+//! durable and its blocks are zero-filled: a sync in it is then a flush of the device and not a
+//! commit of the file system's journal.
 //!
-//! Write and fdatasync of a 16 KiB group, p50 / p99 in microseconds (`cargo bench --bench
-//! segment_choice`, ext4 on virtio): growing file 207 / 448, allocated only 204 / 264, zero-filled
-//! 130 / 203, written over an old one 147 / 311. By way, zero-filled: linked on the shard's ring
-//! 183 / 345, glommio's `DmaFile` 220 / 370; two blocking calls would be the fastest and hold the
-//! shard.
+//! Write and fdatasync of a 16 KiB group, p50 / p99 in microseconds
+//! (`cargo bench --bench segment_choice`, ext4 on virtio): growing file 207 / 448, allocated only
+//! 204 / 264, zero-filled 130 / 203, written over an old one 147 / 311. Ways to commit,
+//! zero-filled: linked on the shard's ring 183 / 345, glommio's `DmaFile` 220 / 370. Two blocking
+//! calls would be the fastest, but would block the shard.
 //!
-//! Where the appender would run out before the filling is through, the segment is handed over
-//! part-filled: a sync then costs a journal commit, and loses nothing.
+//! If the appender would run out of room before the filling is complete, the segment is handed over
+//! partly filled: a sync then costs a journal commit, and loses nothing.
 
 use std::{
     cell::{Cell, RefCell},

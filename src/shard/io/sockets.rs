@@ -1,4 +1,4 @@
-//! The sockets of a shard's connections, by the numbers that the shard knows them by.
+//! The sockets of a shard's connections, under the numbers by which the shard knows them.
 
 use std::{
     io,

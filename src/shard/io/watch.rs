@@ -1,9 +1,9 @@
-//! Wakes shards that sleep though they have work.
+//! Wakes shards that sleep although they have work.
 //!
-//! glommio 0.9 may go to sleep without a time limit while tasks are runnable, where its preemption
-//! timer fires before the first task queue runs. The executor's own heartbeat bounds such a nap
-//! while its timer is still to come; where that has fired already, only another thread can help:
-//! a shard whose heartbeat stands still is woken from here.
+//! glommio 0.9 may go to sleep without a time limit while tasks are runnable, if its preemption
+//! timer fires before the first task queue runs. The executor's own heartbeat bounds such a sleep
+//! while its timer has not fired yet. If that has fired already, only another thread can help: it
+//! wakes a shard whose heartbeat stands still.
 
 use std::{
     future::poll_fn,

@@ -1,6 +1,6 @@
 //! SASL mechanisms (RFC 4422), server side, as small state machines: decoded responses and answers
-//! in, challenges and outcomes out. What needs a password file, a certificate or a random number is
-//! asked for.
+//! in, challenges and outcomes out. A mechanism that needs a password file, a certificate or a
+//! random number asks for it.
 //!
 //! ```text
 //!   PLAIN     response --> ask Password ----------------------------------------> Done

@@ -1,4 +1,4 @@
-//! PLAIN (RFC 4616) and LOGIN: the client tells its password.
+//! PLAIN (RFC 4616) and LOGIN: the client sends its password.
 
 use super::USER_BYTES_MAX;
 

@@ -1,7 +1,7 @@
 //! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), server side.
 //!
-//! The client proves that it knows the password without telling it, and we prove that we knew it:
-//! what is stored on our side lets nobody log in.
+//! The client proves that it knows the password without sending it, and the server proves that it
+//! knew it. What is stored on our side lets nobody log in.
 
 use std::fmt;
 

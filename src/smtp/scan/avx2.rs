@@ -1,4 +1,4 @@
-//! The block algorithm on two 32-octet vectors.
+//! The block algorithm on two vectors of 32 octets.
 
 use std::arch::x86_64::{
     __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_min_epu8, _mm256_movemask_epi8,

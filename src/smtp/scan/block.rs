@@ -1,4 +1,4 @@
-//! The block algorithm, over whatever makes masks of 64 octets.
+//! The block algorithm, generic over what makes masks of 64 octets.
 #![cfg(target_arch = "x86_64")]
 
 use super::{Stop, Stops, TextScan};

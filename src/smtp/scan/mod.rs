@@ -1,7 +1,7 @@
 //! One pass over mail data: line ends, dots at line starts, NUL, bit 7, longest line.
 //!
 //! The plain algorithm is [`scalar`]: walk octet by octet. The fast one takes blocks of 64 octets
-//! and turns each question into a 64-bit mask, one bit an octet:
+//! and turns each question into a 64-bit mask, one bit for each octet:
 //!
 //! ```text
 //!   octets     a b \r \n . c \r d          prev_cr  = cr << 1 | carry
@@ -10,10 +10,11 @@
 //!   starts     0 0  0  0 1 0  0 0          bare_cr is seen one later: prev_cr & !lf
 //! ```
 //!
-//! A usual block has no bare CR or LF and no dot at a line start: two comparisons tell, and NUL and
-//! bit 7 are gathered in vectors that are looked at once at the end. A line longer than a block can only end at the first CRLF of a block, so one
-//! measurement a block finds the longest line. The rest of the input (under 64 octets) is copied
-//! into a padded block, so that there is no second algorithm for tails.
+//! A usual block has no bare CR or LF and no dot at a line start: two comparisons decide that. NUL
+//! and bit 7 are gathered in vectors that are checked once at the end. A line longer than a block
+//! can only end at the first CRLF of a block, so one measurement for each block finds the longest
+//! line. The rest of the input (under 64 octets) is copied into a padded block, so that there is no
+//! second algorithm for tails.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -1,4 +1,4 @@
-//! The scan octet by octet: the oracle of the vector ones.
+//! The scan octet by octet: the reference for the vector ones.
 
 use super::{Stop, Stops, TextScan};
 

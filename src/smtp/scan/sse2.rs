@@ -1,4 +1,4 @@
-//! The block algorithm on four 16-octet vectors.
+//! The block algorithm on four vectors of 16 octets.
 
 use std::arch::x86_64::{
     __m128i, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,

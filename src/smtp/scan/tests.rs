@@ -1,4 +1,4 @@
-//! Every backend against the scalar one.
+//! Every implementation against the scalar one.
 
 use super::*;
 

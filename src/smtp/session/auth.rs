@@ -1,6 +1,6 @@
-//! AUTH (RFC 4954): under TLS only, once a session, outside of transactions.
+//! AUTH (RFC 4954): under TLS only, once in a session, outside of transactions.
 //!
-//! Of an exchange that fails only the user's name is logged, and no type here shows a secret.
+//! Of a failed exchange only the user's name is logged, and no type here shows a secret.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! What LMTP (RFC 2033) and a listener that takes no mail (RFC 7504) do otherwise than SMTP.
+//! Where LMTP (RFC 2033) and a listener that accepts no mail (RFC 7504) differ from SMTP.
 
 use std::io::Write;
 

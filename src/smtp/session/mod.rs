@@ -1,4 +1,4 @@
-//! The session: states, and the calls that move them. One file per group of commands.
+//! The session: states, and the calls that move them. One file for each group of commands.
 //!
 //! ```text
 //!   New --handle_open--> Command <---> Line (discarding an over-long one)

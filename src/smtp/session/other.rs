@@ -1,4 +1,4 @@
-//! RSET, QUIT, VRFY, NOOP, HELP, and lines that are no command.
+//! RSET, QUIT, VRFY, NOOP, HELP, and lines that are not a command.
 
 use super::super::limits::Protocol;
 use super::super::reply::{self, Reply};

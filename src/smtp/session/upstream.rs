@@ -1,8 +1,8 @@
-//! XCLIENT and XFORWARD: a trusted peer tells whose mail it brings. De-facto commands of Postfix,
-//! by its XCLIENT_README and XFORWARD_README.
+//! XCLIENT and XFORWARD: a trusted peer says whose mail it brings. De-facto commands of Postfix,
+//! according to its XCLIENT_README and XFORWARD_README.
 //!
-//! XCLIENT makes the session that of another client, from the greeting on. XFORWARD only leaves
-//! word of where the next message comes from.
+//! XCLIENT makes the session that of another client, from the greeting on. XFORWARD only says where
+//! the next message comes from.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
