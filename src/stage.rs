@@ -1,8 +1,8 @@
-//! What the simulator (feature `sim`, room `sim`) may do to the other rooms: see, fail and end file
-//! operations, give random octets and the time, and plant bugs that it must find.
+//! What the simulator (feature `sim`, room `sim`) may do to the other rooms: observe, fail and end
+//! file operations, supply random octets and the time, and plant bugs that it must find.
 //!
-//! A thread on which nobody plays, and every build without the feature, behaves as if this were not
-//! here: the functions are empty and cost nothing.
+//! On a thread without a simulation, and in every build without the feature, it behaves as if this
+//! were not here: the functions are empty and cost nothing.
 
 use std::{io, path::Path};
 

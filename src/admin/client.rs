@@ -1,4 +1,4 @@
-//! The other end, for the command line.
+//! The client of the admin API, for the command line.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 

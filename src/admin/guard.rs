@@ -1,4 +1,4 @@
-//! Who may ask what.
+//! Who may request what.
 
 use std::sync::Arc;
 

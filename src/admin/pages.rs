@@ -1,4 +1,4 @@
-//! The pages and what they are judged by.
+//! The pages, and the rules for their status.
 
 use super::AdminState;
 use crate::metrics::{

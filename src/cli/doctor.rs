@@ -1,5 +1,5 @@
-//! `mailrace doctor`: whether this system can run the server as it is configured. A probe judges as
-//! the server would at its start, so that what is green here does not fail there.
+//! `mailrace doctor`: whether this system can run the server as it is configured. A probe checks
+//! the same as the start of the server does, so that what passes here does not fail there.
 
 mod owner;
 

@@ -1,5 +1,6 @@
-//! `mailrace group`: consumer groups, their places and their dead letters. Works on the data
-//! directory, beside a running server: an exporter that is moved goes on from there within a second.
+//! `mailrace group`: consumer groups, their committed offsets and their dead letters. Works on the
+//! data directory, also while a server runs: an exporter that is moved continues from there within
+//! a second.
 
 mod replay;
 

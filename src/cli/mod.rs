@@ -1,7 +1,8 @@
-//! The command line: a file per subcommand.
+//! The command line: a file for each subcommand.
 //!
 //! Data goes to stdout, diagnostics to stderr. Exit codes: 0 ok, 1 failed, 2 usage, 3 corruption
-//! found (`log verify`) or a threshold missed (`bench`), 4 an INVALID run (`bench`), 78 bad configuration.
+//! found (`log verify`) or a threshold missed (`bench`), 4 an INVALID run (`bench`), 78 bad
+//! configuration.
 
 /// Writes a line to stderr, for people. `eprintln!` panics where nobody reads it any more (a closed
 /// pipe), which is no failure of the command.

@@ -1,5 +1,5 @@
-//! `mailrace user`: the file that `auth.users_file` names. A running server takes a change within
-//! ten seconds.
+//! `mailrace user`: edits the file that `auth.users_file` names. A running server applies a change
+//! within ten seconds.
 
 use std::{
     fs::File,

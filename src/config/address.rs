@@ -1,4 +1,4 @@
-//! Addresses and names of other systems, as far as they can be judged without asking.
+//! Addresses and names of other systems, as far as they can be checked without contacting them.
 //!
 //! What may hold a password (a URL) is not repeated in the message.
 

@@ -1,7 +1,7 @@
 //! `mailrace config init` and `mailrace config default`: configurations to start from.
 //!
-//! In both, `#` directly before a key or a table turns it off, and `# ` begins a comment: what is
-//! turned on by taking that one `#` away is right as well.
+//! In both, `#` directly before a key or a table turns it off, and `# ` begins a comment: the file
+//! is still valid when that one `#` is removed.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
-//! Keys of one `[[export]]`. A name may stand here twice with different types of exporters, where
-//! these differ in what it takes or in the default.
+//! Keys of one `[[export]]`. A name may appear twice with different types of exporters, if these
+//! differ in the values it takes or in the default.
 
 use super::keys::Key;
 use super::value::Kind;

@@ -1,4 +1,4 @@
-//! `[[export]]`: from settings to what the export room is told.
+//! `[[export]]`: from settings to the options of the export room.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Who can reach a listener, and whether somebody said whose mail it takes: no server is a
-//! catch-all for the Internet, or an open relay, by accident.
+//! Who can reach a listener, and whether the configuration says whose mail it accepts: no server
+//! becomes a catch-all for the Internet, or an open relay, by accident.
 //!
 //! The address that is bound says who connects, not who is served. A proxy in front, an XCLIENT
 //! peer, and a unix socket that another mail server feeds all bring clients from elsewhere.

@@ -1,5 +1,5 @@
-//! Every key: its name, what it takes, its default, what it does. The checks, `config default` and
-//! `config schema` all go by these tables, so that they cannot drift apart.
+//! Every key: its name, the values it takes, its default, what it does. The checks,
+//! `config default` and `config schema` all use these tables, so that they cannot drift apart.
 
 use super::export_keys::EXPORT;
 use super::value::Kind;

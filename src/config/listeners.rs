@@ -1,4 +1,4 @@
-//! One `[[listener]]`: its keys, and what they demand of each other.
+//! One `[[listener]]`: its keys, and what they require of each other.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! Addresses of which two would take each other's connections.
+//! Pairs of addresses that would take each other's connections.
 //!
 //! Each shard binds every address with SO_REUSEPORT, so the kernel does not refuse the second
-//! socket of an address: it deals the connections out at random, and one of two listeners might
-//! demand what the other does not.
+//! socket of an address: it distributes the connections at random, and one of two listeners might
+//! require what the other does not.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a listener offers that exporters have to keep: a sender is told at EHLO that its DSN
+//! What a listener offers that exporters have to keep: EHLO promises a sender that its DSN
 //! parameters are passed on (RFC 3461 §4), or that its mail travels under TLS only (RFC 8689 §2).
 
 use super::ListenerConfig;

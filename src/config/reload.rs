@@ -1,4 +1,4 @@
-//! What a new configuration changes in a running server, and what of it waits for a restart.
+//! What a new configuration changes in a running server, and which changes need a restart.
 
 use super::keys::{self, Key, Table};
 use super::{Config, Origin, Setting, Value};

@@ -1,4 +1,4 @@
-//! A value as written, and what kinds of values keys take.
+//! A value as written, and the kinds of values that keys take.
 
 use std::fmt;
 use std::time::Duration;

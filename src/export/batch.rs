@@ -1,5 +1,5 @@
-//! Records read from one shard's log, a batch at a time: the mail data put together in one piece of
-//! memory, each record a slice of it.
+//! Reads records from one shard's log, a batch at a time: the mail data is put together in one
+//! piece of memory, each record a slice of it.
 
 use std::{io, ops::Range};
 

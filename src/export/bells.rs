@@ -1,4 +1,4 @@
-//! Who is to be told that a shard's high-water mark has moved: lanes, and readers of the stream.
+//! Wakes those who wait for a shard's high-water mark to move: lanes, and readers of the stream.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,4 +1,5 @@
-//! Takes all and keeps nothing: what reading, encoding and committing cost by themselves.
+//! Accepts everything and keeps nothing, to measure what reading, encoding and committing cost by
+//! themselves.
 
 use super::{
     Outcome, Record, SinkError,

@@ -1,8 +1,9 @@
 //! A TCP connection to a name: to the first of its addresses that answers.
 //!
 //! `localhost` is `::1` first on most machines, and many servers listen on 127.0.0.1 alone; and a
-//! network may have addresses of a family that lead nowhere. So all addresses are tried, families in
-//! turn, each begun 250 ms after the one before or as soon as that has failed (RFC 8305 §4, §5).
+//! network may have addresses of a family that lead nowhere. So all addresses are tried,
+//! alternating between families, each begun 250 ms after the one before or as soon as that has
+//! failed (RFC 8305 §4, §5).
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the lanes of one exporter share: the sink, whether it is there, what is counted.
+//! What the lanes of one exporter share: the sink, whether it is up, the counters.
 
 use std::{
     sync::{

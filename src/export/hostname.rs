@@ -1,5 +1,5 @@
-//! The server's name, kept in its data directory: tools that write mail out of a log name the server
-//! that received it (RFC 5321 §4.4), which need not run on the machine they run on.
+//! The server's name, kept in its data directory: tools that write mail out of a log name the
+//! server that received it (RFC 5321 §4.4), and they may run on another machine.
 
 use std::{fs, io, path::Path};
 

@@ -1,12 +1,14 @@
-//! Kafka: a record a record, acknowledged by all in-sync replicas (`acks=all`).
+//! Kafka: a Kafka record for each record of the log, acknowledged by all in-sync replicas
+//! (`acks=all`).
 //!
 //! The client has no idempotent producer: what is sent again may be stored twice, and consumers
-//! drop it by the header `ce_id` (D4). A lane writes to a partition in the order of its records and
-//! waits for each request; once one was not taken, nothing behind it goes to that partition.
+//! drop the repeat by the header `ce_id` (D4). A lane writes to a partition in the order of its
+//! records and waits for each request; once one was not accepted, nothing after it goes to that
+//! partition.
 //!
 //! Limits of rskafka 0.6 that show here: a reply that also asks for patience (a producer quota) is
-//! taken for a refusal and the request is sent again after the pause, so quotas make duplicates;
-//! SASL is PLAIN only; broker addresses of IPv6 do not work with TLS.
+//! treated as a refusal and the request is sent again after the pause, so quotas make duplicates;
+//! SASL is PLAIN only; IPv6 addresses of brokers do not work with TLS.
 
 mod error;
 mod partition;

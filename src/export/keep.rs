@@ -1,6 +1,6 @@
-//! Retention at work: every few seconds it looks at what may go (D12), and tells how far back the
-//! log reaches. And the scrub (D10), on a thread of its own: it takes hours where there is much, and
-//! retention must not wait for it.
+//! Retention at work: every few seconds it looks for segments to delete (D12), and reports how far
+//! back the log reaches. The scrub (D10) has a thread of its own: it takes hours for a large log,
+//! and retention must not wait for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

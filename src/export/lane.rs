@@ -7,8 +7,8 @@
 //!                                                                                 10,000 records
 //! ```
 //!
-//! Steps of a crash: before the commit the records behind `committed` are delivered again (D4 4);
-//! between dead letter and commit the letter is written twice, which counts once.
+//! What a crash does: before the commit, the records from `committed` on are delivered again (D4,
+//! case 4). Between dead letter and commit, the letter is written twice, which counts once.
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 

@@ -1,9 +1,10 @@
-//! Export: the log's records to systems behind it, at least once, in order per shard.
+//! Export: delivers the log's records to other systems, at least once, in order for each shard.
 //!
-//! An exporter is a consumer group with a [`Sink`]. It has a lane for each shard: read a batch,
-//! deliver it, repeat what was not taken, commit the offset behind the highest contiguous record
-//! the sink has acknowledged (D11). Everything here runs on the tokio plane; it shares the segment
-//! files and the shards' high-water marks with the other one, and nothing else.
+//! An exporter is a consumer group with a [`Sink`]. It has a lane for each shard, which reads a
+//! batch, delivers it, retries what was not accepted, and commits the offset after the highest
+//! contiguous record that the sink has acknowledged (D11). Everything here runs on the tokio plane;
+//! it shares the segment files and the shards' high-water marks with the other plane, and nothing
+//! else.
 
 mod batch;
 mod bells;

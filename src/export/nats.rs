@@ -1,10 +1,10 @@
-//! NATS JetStream: a message a record, each acknowledged by the stream.
+//! NATS JetStream: a message for each record, each acknowledged by the stream.
 //!
 //! The id of a record is its `Nats-Msg-Id`, so within its duplicate window JetStream drops what is
-//! sent again; only a replay that it would drop goes as `<id>+<time>`. A lane publishes ahead of the acks, in the order of the records; what is outstanding
-//! is bounded in number and octets. Once a record was not taken, nothing behind it is published, and
-//! a broken connection takes its queue along (see `connection`), so what is tried again does not
-//! fall behind its successors.
+//! sent again; only a replay that it would drop is sent as `<id>+<time>`. A lane publishes ahead of
+//! the acks, in the order of the records; what is outstanding is bounded in number and octets. Once
+//! a record was not accepted, nothing after it is published, and a broken connection takes its
+//! queue along (see `connection`), so that what is tried again does not fall behind its successors.
 
 mod connection;
 mod stream;

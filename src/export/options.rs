@@ -1,7 +1,7 @@
-//! What an exporter is told. `config` fills these from `[[export]]` tables; tests by hand.
+//! Options of an exporter. `config` fills these from `[[export]]` tables, tests by hand.
 //!
-//! Secrets are read from their files when the exporter starts, so that a changed one is taken up by
-//! the next start and none is held in the configuration.
+//! Secrets are read from their files when the exporter starts, so that the next start uses a
+//! changed one and none is held in the configuration.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

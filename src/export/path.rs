@@ -1,8 +1,8 @@
 //! Mailboxes as RFC 5321 §4.1.2 writes them.
 //!
-//! Some carriers send mail from and to `a..b@c.d`, `.a@c.d` or `a.@c.d`: a local part with a dot
-//! that stands alone, which is no Dot-string. It is kept as it was given; what is sent on has it as
-//! a Quoted-string, which names the same mailbox and which every server has to take.
+//! Some carriers send mail from and to `a..b@c.d`, `.a@c.d` or `a.@c.d`: a local part with an empty
+//! atom, which is not a Dot-string. It is kept as given. When it is sent on it becomes a
+//! Quoted-string, which names the same mailbox and which every server must accept.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! The export plane: a runtime for each exporter, its lanes, and the thread that tells them of marks.
+//! The export plane: a runtime for each exporter, its lanes, and the thread that announces marks to
+//! them.
 
 use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A record as sinks get it: owned, its mail data put together.
+//! A record as sinks get it: owned, its mail data in one piece.
 
 use std::{io, net::SocketAddr};
 

@@ -1,8 +1,8 @@
-//! Serving a group again by recipient: which forward-paths are meant.
+//! Redelivering to a group by recipient: which forward-paths are selected.
 //!
-//! `mailrace group replay` notes the records in the group's journal of dead letters, as requeued
-//! ones: so the committed offset stays where it is, retention keeps the mail, and a restart forgets
-//! nothing. The exporter delivers them as replays; a relay to the recipients that are meant alone.
+//! `mailrace group replay` puts the records into the group's journal of dead letters, as requeued
+//! ones. So the committed offset stays where it is, retention keeps the mail, and a restart forgets
+//! nothing. The exporter delivers them as replays; a relay only to the selected recipients.
 
 use std::{fmt, str::FromStr};
 

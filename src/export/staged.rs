@@ -1,5 +1,5 @@
-//! The simulator's way to an exporter (feature `sim`): one lane on the calling thread, turn by turn,
-//! its runtime's time standing still until it is moved.
+//! The simulator's way to an exporter (feature `sim`): one lane on the calling thread, turn by
+//! turn. The time of its runtime stands still until it is moved.
 
 use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Duration};
 

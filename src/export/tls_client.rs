@@ -1,7 +1,7 @@
-//! TLS towards sinks: whom to believe, and who we are.
+//! TLS towards sinks: which authorities to trust, and our own certificate.
 //!
-//! Two cryptographic providers are compiled in (rskafka brings ring along), so rustls has no default
-//! of the process that it could find by itself: every configuration names aws-lc-rs.
+//! Two cryptographic providers are compiled in (rskafka brings ring along), so rustls has no
+//! process-wide default that it could find by itself: every configuration names aws-lc-rs.
 
 use std::{path::Path, sync::Arc};
 

@@ -5,15 +5,16 @@
 //! | SMTP | - | yes | yes | kept: a relay changes nothing (RFC 5321 §4.4) |
 //! | LMTP | with `return_path = true` | yes | yes | removed |
 //! | eml, maildir, mbox | yes | yes | yes | removed |
-//! | objects, events, `log get` | - | - | - | kept: exact octets, the envelope beside them |
+//! | objects, events, `log get` | - | - | - | kept: exact octets, with a separate envelope |
 //!
 //! `X-Mailrace-Id` names the record, so that a consumer can drop what was delivered twice (D4). The
 //! topmost one counts: a sender may have written others.
 //!
-//! RFC 5321 §4.4 has every SMTP server add a Received field, by which loops are found (§6.3), and
-//! the server that makes the final delivery a Return-Path, of which there is to be one: it removes
-//! those of the sender. Files are a final delivery. A server that speaks LMTP makes it itself and
-//! writes Return-Path from what MAIL FROM says, so that ours would be a second one.
+//! RFC 5321 §4.4 requires every SMTP server to add a Received field, by which loops are found
+//! (§6.3), and the server that makes the final delivery to add a Return-Path, of which there is to
+//! be one: it removes those of the sender. Files are a final delivery. A server that speaks LMTP
+//! makes the final delivery itself and writes Return-Path from MAIL FROM, so that ours would be a
+//! second one.
 
 use std::{borrow::Cow, io::Write, net::IpAddr};
 

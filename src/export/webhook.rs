@@ -1,13 +1,13 @@
-//! `webhook`: a POST for each record, signed as Standard Webhooks say.
+//! `webhook`: a POST for each record, signed according to Standard Webhooks.
 //!
-//! A CloudEvent in JSON goes as it is (structured mode of the CloudEvents HTTP binding); with
-//! `encoding = "raw"` or `"protobuf"` the body is what the document holds, and its attributes are
-//! `ce-*` headers (binary mode).
+//! A CloudEvent in JSON is sent as it is (structured mode of the CloudEvents HTTP binding). With
+//! `encoding = "raw"` or `"protobuf"` the body is the content of the document, and its attributes
+//! are `ce-*` headers (binary mode).
 //!
 //! | answer | meaning |
 //! |---|---|
 //! | 2xx | delivered |
-//! | 3xx | tried again: redirects are not followed, the URL must be put right |
+//! | 3xx | tried again: redirects are not followed, the URL must be corrected |
 //! | 401, 403, 407 | tried again: credentials |
 //! | 404 | tried again: the address |
 //! | 408, 425, 5xx | tried again |
@@ -16,12 +16,12 @@
 //! | 429, 503 | tried again, not before `Retry-After` |
 //! | other 4xx | refused |
 //!
-//! 400, 413 and 431 may be for our own size: before the record is refused it is sent once more in a
-//! smaller form, if it has one. The envelope in headers is cut to a kilobyte then (see
+//! 400, 413 and 431 may be caused by our own size: before the record is refused it is sent once
+//! more in a smaller form, if it has one. The envelope in headers is then cut to a kilobyte (see
 //! `document::attributes`), and at 413 the mail data goes by reference, whatever `inline_max` says.
 //!
-//! With `requests = 1` order holds: behind a record that has to wait, none is sent. With more, an
-//! answer that concerns all (no connection, credentials, patience) stops what has not begun.
+//! With `requests = 1` order holds: after a record that has to wait, none is sent. With more, an
+//! answer that concerns all (no connection, credentials, throttling) stops what has not begun.
 
 use std::{
     path::Path,

@@ -1,4 +1,4 @@
-//! The way out, in three steps: `/readyz` says so, the ports close, what is open is finished.
+//! The orderly end, in three steps: `/readyz` fails, the ports close, what is open is finished.
 //!
 //! ```text
 //!   SIGTERM, POST /v1/drain --> lead: mail is taken, balancers look elsewhere

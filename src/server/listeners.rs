@@ -1,5 +1,5 @@
-//! Where the shards listen, and what sessions there go by: the configuration's words in those of
-//! `smtp` and `shard`. Used at the start and at each reload.
+//! Where the shards listen, and the settings of sessions there: translates the configuration into
+//! the options of `smtp` and `shard`. Used at the start and at each reload.
 
 use std::{
     error::Error,

@@ -5,8 +5,8 @@
 //!                                             | full: dropped and counted
 //! ```
 //!
-//! Nobody who logs waits: a stderr that nobody reads stalls the thread, and lines are lost and
-//! counted, while mail goes on being served. The thread looks every [`LOOK_EVERY`] instead of being
+//! Logging never waits: a stderr that is not read stalls the thread, and lines are lost and
+//! counted, while mail is still served. The thread looks every [`LOOK_EVERY`] instead of being
 //! woken, so that logging costs a shard no system call.
 
 use std::{

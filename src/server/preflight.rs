@@ -1,5 +1,5 @@
-//! What keeps the server from starting, found before anything is started: one cause and one cure.
-//! `doctor` asks the same questions, so that both say the same.
+//! What keeps the server from starting, found before anything is started: one cause and one fix.
+//! `doctor` uses the same checks, so that both give the same answer.
 
 use std::{
     fmt, io,

@@ -1,5 +1,5 @@
-//! Files of domains and recipients: a running server reads them again when they change, as it does
-//! with certificates and users.
+//! Files of domains and recipients: a running server reads them again when they change, like
+//! certificates and users.
 
 use std::{
     collections::BTreeMap,

@@ -1,12 +1,12 @@
-//! A new configuration for a server that runs: made whole first, then taken up everywhere.
+//! A new configuration for a running server: built completely first, then applied everywhere.
 //!
 //! ```text
 //!   SIGHUP, POST /v1/reload --> load and check --> make settings of listeners (files are read)
 //!        --> exporters: those that differ stop and start --> retention --> every shard, at its tick
 //! ```
 //!
-//! Whatever fails before the exporters leaves all as it was. Sessions, and messages in progress, go
-//! on under the new settings.
+//! A failure before the exporters leaves everything as it was. Sessions, and messages in progress,
+//! continue under the new settings.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

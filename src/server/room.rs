@@ -1,4 +1,4 @@
-//! Whether the disk has room for mail (D9), as the server judges it and `doctor` foretells it.
+//! Whether the disk has room for mail (D9), as the server judges it and `doctor` predicts it.
 
 use std::{
     fmt, io,

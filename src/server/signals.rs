@@ -1,4 +1,4 @@
-//! Signals that the server answers, and the one that it ends with where something is broken.
+//! Signals that the server handles, and the one with which it ends when something is broken.
 
 use std::{
     io,

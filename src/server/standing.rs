@@ -1,5 +1,5 @@
-//! What makes every message refused though nothing has failed: configurations and files that leave
-//! nobody whose mail is taken. Said in the log and by `/readyz`, as long as it is so.
+//! What makes every message refused though nothing has failed: configurations and files that accept
+//! nobody's mail. Reported in the log and by `/readyz` while it lasts.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! `mailrace group replay`: deliver records again by recipient. The committed offset stays: what is
-//! wanted is noted in the journal of dead letters, which the exporter reads each second.
+//! `mailrace group replay`: redeliver records by recipient. The committed offset stays; the request
+//! is written to the journal of dead letters, which the exporter reads each second.
 
 use std::{
     collections::BTreeSet,

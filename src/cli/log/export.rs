@@ -1,7 +1,7 @@
-//! `mailrace log export`: records into files, once each however often it is asked.
+//! `mailrace log export`: records into files, once each however often it is run.
 //!
 //! What was done, and what is being done, is in `.mailrace-export.json` in the folder. A run that
-//! was broken off is taken up at the piece of the log that it had begun: cut from the same offset
+//! was interrupted is continued at the piece of the log that it had begun: cut from the same offset
 //! on by the same rule, its files get the same names and the same content.
 
 use std::{

@@ -1,4 +1,4 @@
-//! `mailrace log`: reads the data directory, safe beside a running server. A file per subcommand;
+//! `mailrace log`: reads the data directory, also while a server runs. A file for each subcommand;
 //! `select` holds what they have in common, `format` and `text` how a record is shown.
 
 mod adopt;

@@ -1,4 +1,4 @@
-//! Which records a command means: shards, a range, envelope addresses.
+//! Which records a command selects: shards, a range, envelope addresses.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! `mailrace log tail`: the last records of all shards in order of time, then what comes.
+//! `mailrace log tail`: the last records of all shards in order of time, then new ones as they
+//! come.
 
 use std::{
     io::{self, Write},

@@ -1,15 +1,15 @@
-//! What goes beside the body: CloudEvents attributes, and the envelope of a raw one.
+//! What goes along with the body: CloudEvents attributes, and the envelope of a raw message.
 //!
-//! Clients decide how long most of these are, and whoever takes them has limits: HTTP servers often
-//! 8 KiB of header lines in all, NATS 4 KiB where nothing else is said. So they are bounded here,
-//! for every sink alike:
+//! Clients decide how long most of these are, and receivers have limits: HTTP servers often 8 KiB
+//! of header lines in all, NATS 4 KiB unless configured otherwise. So they are bounded here, for
+//! every sink alike:
 //!
 //! * a value has at most [`VALUE_BYTES_MAX`] bytes, percent-encoded, and those of the envelope
 //!   [`ENVELOPE_BYTES_MAX`] together;
-//! * `mailrace_rcpt_count` counts the forward-paths, `mailrace_rcpt_to` has as many, from the
-//!   first on, as fit; any other value that does not fit is left out;
+//! * `mailrace_rcpt_count` counts the forward-paths, `mailrace_rcpt_to` has as many of them, from
+//!   the first on, as fit; any other value that does not fit is left out;
 //! * `mailrace_truncated` then names what was cut or left out, such as `rcpt_to, helo`, and
-//!   `mailrace_envelope` is the address of the whole event, where there is one.
+//!   `mailrace_envelope` is the address of the whole event, if there is one.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! A CloudEvent in the JSON event format (CloudEvents 1.0), `datacontenttype: application/json`.
 //!
-//! Serialised straight into one buffer; the mail data, which is most of it, comes last and past the
-//! serialiser, which would look at each octet of the base64 for something to escape.
+//! Serialised straight into one buffer. The mail data, which is most of it, comes last and bypasses
+//! the serialiser, which would look at each octet of the base64 for something to escape.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;

@@ -1,16 +1,17 @@
-//! Files in a folder: one a message, or one a batch.
+//! Files in a folder: one for each message, or one for each batch.
 //!
-//! Nothing is ever seen half: a file is written under another name, synced, renamed, and the
-//! folder synced (1, 2, 3, 4 below). `Delivered` is said behind the last of these. Where the power
-//! goes in between, the batch comes again:
+//! Nobody ever sees half a file: it is written under another name, synced, renamed, and the folder
+//! synced. `Delivered` is reported after the last of these steps. If the power fails in between,
+//! the batch comes again:
 //!
-//! 1. write `.<name>.part`: left over, truncated by the next attempt, for the names are the same
+//! 1. write `.<name>.part`: left over, truncated by the next attempt, because the names are the
+//!    same
 //! 2. sync it: likewise
-//! 3. rename: a message's file that is there is whole, and passed over; a batch's is replaced
-//! 4. sync the folder: done by the next attempt even where it writes nothing
+//! 3. rename: a message's file that exists is complete, and skipped; a batch's is replaced
+//! 4. sync the folder: done by the next attempt even if it writes nothing
 //!
-//! Names tell the records that are within. A batch that comes again cut otherwise (after a crash)
-//! makes a file that overlaps: consumers know records by their ids (D4).
+//! Names say which records are in a file. A batch that comes again with other bounds (after a
+//! crash) makes a file that overlaps: consumers identify records by their ids (D4).
 
 mod mailbox;
 mod place;

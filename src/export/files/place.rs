@@ -1,7 +1,7 @@
-//! Files and directories that hold mail: whole or not there, and for whom their mode says.
+//! Files and directories that hold mail: complete or absent, and readable as their mode says.
 //!
-//! The mode is set outright, so that neither the umask nor what somebody has left under the name
-//! counts; while a file is written it is its owner's alone.
+//! The mode is set explicitly, so that neither the umask nor what somebody has left under the name
+//! counts. While a file is written only its owner can read it.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},

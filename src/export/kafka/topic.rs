@@ -1,4 +1,4 @@
-//! A topic's client: connects, finds the topic or makes it, keeps a connection a partition.
+//! A topic's client: connects, finds or creates the topic, keeps a connection for each partition.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,10 +1,10 @@
-//! A connection that is used until it breaks, and the stream behind it.
+//! A connection that is used until it breaks, and the stream reached through it.
 //!
 //! async-nats would reconnect by itself and then send what its queue still held. Here that is wrong
 //! twice: what was under way when the connection broke is tried again from its start, so what was
-//! queued behind would be stored in front of it (D13); and a request whose answer was lost would be
-//! remembered by the client for good. So a broken connection ends, all that waits on it hears so at
-//! once, and the next attempt makes another.
+//! queued after it would be stored before it (D13); and the client would never forget a request
+//! whose answer was lost. So a broken connection ends, everything that waits on it fails at once,
+//! and the next attempt makes another.
 
 use std::{
     panic,

@@ -1,4 +1,4 @@
-//! The stream: checked, or made; and what JetStream's errors mean here.
+//! The stream: checked or created; and what JetStream's errors mean here.
 
 use std::{error::Error as _, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Subjects: filling the template, and whether a stream takes what it gives.
+//! Subjects: filling in the template, and whether a stream covers the result.
 
 use crate::export::{ErrorClass, Record, SinkError};
 

@@ -7,10 +7,10 @@
 //!                 +---------------------------------+---------------+------- Final <-------+
 //! ```
 //!
-//! The caller polls events first, then output, then waits for whichever of input, room to write and
-//! the deadline comes first. A reply belongs to the oldest command not yet answered; a reply to
-//! nothing, and a success that comes too early, mean that both sides are out of step, and end the
-//! session without a delivery: better twice than not at all.
+//! The caller polls events first, then output, then waits for input, for room to write or for the
+//! deadline, whichever comes first. A reply belongs to the oldest command not yet answered. A reply
+//! to nothing, or a success that comes too early, means that both sides are out of step, and ends
+//! the session without a delivery: better twice than not at all.
 
 use std::{collections::VecDeque, time::Duration};
 

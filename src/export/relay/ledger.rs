@@ -1,8 +1,8 @@
 //! Which recipients of a message have had their final reply, between attempts.
 //!
-//! A message with three recipients may be taken for one, put off for another and refused for the
-//! third. Only those put off are tried again, so what is settled is kept here by record,
-//! until all of it is. It is kept in memory alone: after a restart all recipients are tried again,
+//! A message with three recipients may be accepted for one, deferred for another and refused for
+//! the third. Only the deferred are tried again, so what is settled is kept here for each record,
+//! until all of it is. It is kept in memory only: after a restart all recipients are tried again,
 //! which is a duplicate of the fourth kind (D4).
 
 use std::{

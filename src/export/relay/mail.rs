@@ -1,10 +1,10 @@
 //! One message as it goes to a server: checked, with its trace lines, in transfer form.
 //!
-//! Nothing may be smuggled outward. Mail data that DATA carries has no NUL and no CR or LF but in
-//! CRLF: what a lenient server takes for a line end is one here too, so each dot at a line start is
-//! doubled and only ours ends the data (RFC 5321 §4.5.2). Where a record does have bare ones (its
-//! listener said `line_ends = "allow"`) it is refused and becomes a dead letter: to rewrite them
-//! would break signatures in silence, to send them would hand the harm on.
+//! Nothing may be smuggled outward. Mail data that DATA carries has no NUL, and CR and LF only as
+//! CRLF: what a lenient server treats as a line end is one here too, so each dot at a line start is
+//! doubled and only our own end ends the data (RFC 5321 §4.5.2). A record that does have bare ones
+//! (its listener has `line_ends = "allow"`) is refused and becomes a dead letter: rewriting them
+//! would break signatures silently, and sending them would pass the harm on.
 
 use std::borrow::Cow;
 

@@ -4,10 +4,10 @@
 //! * `mail` checks a message and gives it its transfer form, with the lines of `trace` in front.
 //! * `link` is a connection, `pool` holds them, `ledger` knows which recipients still wait.
 //!
-//! Each recipient is tracked alone (D11). 4yz: tried again, alone. 5yz: never again; once nobody
-//! waits any more the record is refused, with a text that names each such recipient, and becomes a
-//! dead letter. A connection lost behind the mail data leaves its recipients in doubt: they are
-//! sent to again, and may get the message twice (D4).
+//! Each recipient is tracked alone (D11). 4yz: tried again, alone. 5yz: never again. Once no
+//! recipient waits any more, a record with such refusals is refused, with a text that names each
+//! such recipient, and becomes a dead letter. A connection lost after the mail data leaves its
+//! recipients in doubt: the message is sent to them again, and they may get it twice (D4).
 //!
 //! With one connection a batch is sent in its order; with more, in the order of the attempts.
 

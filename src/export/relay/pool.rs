@@ -1,4 +1,4 @@
-//! The connections to one server: at most so many, kept open between messages.
+//! The connections to one server: a bounded number, kept open between messages.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},

@@ -1,5 +1,5 @@
-//! Replies of a server (RFC 5321 §4.2): put together from octets as they come, and bounded, for the
-//! server may be hostile.
+//! Replies of a server (RFC 5321 §4.2): assembled from octets as they come, and bounded, because
+//! the server may be hostile.
 
 /// Longest reply line. RFC 5321 §4.5.3.1.5 has 512 octets; servers with long texts exceed it.
 const LINE_OCTETS_MAX: usize = 2_048;

@@ -1,4 +1,4 @@
-//! Which store is meant, and how it is reached.
+//! Which store is meant, and how to reach it.
 
 use std::{path::PathBuf, time::Duration};
 

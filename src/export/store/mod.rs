@@ -1,11 +1,12 @@
-//! An object store: S3, or a folder that is laid out alike.
+//! An object store: S3, or a folder with the same layout.
 //!
-//! Names tell the records within, so a delivery that is repeated makes the same object again. It is
-//! put on condition that there is none; one of the same size counts as delivered, another is
-//! replaced. Where the store knows no condition, or the object is large, it replaces itself.
+//! Names say which records are in an object, so a repeated delivery makes the same object again. It
+//! is put on condition that there is none. An existing one of the same size counts as delivered,
+//! another is replaced. If the store supports no condition, or the object is large, it overwrites
+//! itself.
 //!
-//! `Delivered` is the store's success of a PUT with a checksum (D11); of a local folder, that the
-//! file and its directory are synced.
+//! `Delivered` means the store's success of a PUT with a checksum (D11); for a local folder, that
+//! the file and its directory are synced.
 
 mod connect;
 mod error;
