@@ -1,4 +1,4 @@
-//! What the JetStream sink costs beside the bare client: records of 4 KiB a second, to the same
+//! What the JetStream sink costs compared with the bare client: records of 4 KiB a second, to the same
 //! server, in turns, so that both meet the same machine. Prints a table.
 //!
 //! Both publish a batch of 500 ahead and then wait for its acks; the bare client sends octets it has

@@ -3,8 +3,8 @@
 //! Each whole second of a run is one observation. The 95 % confidence interval of the change is the
 //! percentile bootstrap (Efron 1979) of the ratio of means: both runs' seconds are drawn again with
 //! replacement, 10,000 times, from a fixed seed. A change whose interval includes zero is called
-//! not significant. Neighbouring seconds are taken for independent; where a server has slow phases
-//! they are not, and the interval is too narrow: repeat the runs in turn.
+//! not significant. Neighbouring seconds are assumed to be independent. On a server with slow
+//! phases they are not, and the interval is too narrow: repeat the runs in turn.
 
 use std::{fmt::Write, fs, io, path::Path};
 

@@ -1,8 +1,8 @@
 //! From the 250 to a consumer: follows the log of the loaded server as a consumer does, and notes
 //! when it sees each message.
 //!
-//! It looks every millisecond, which is what the latencies can be too long by; a record may well be
-//! seen before the client has read its 250, which counts as no time at all.
+//! It looks every millisecond, so latencies can be too long by that much. A record may be seen
+//! before the client has read its 250, which counts as no time at all.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! Who connections say they are: names and passwords of a file, in turn.
+//! How connections authenticate: names and passwords from a file, in turn.
 
 use std::{fs, path::Path, sync::Arc};
 

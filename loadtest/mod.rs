@@ -1,6 +1,6 @@
-//! The load tester: SMTP and LMTP clients by the thousand on a few threads.
+//! The load tester: thousands of SMTP and LMTP clients on a few threads.
 //!
-//! The architecture page shows how the parts hang together.
+//! The architecture page shows how the parts fit together.
 
 mod alarm;
 mod args;

@@ -1,4 +1,4 @@
-//! Octets on their way out: commands in a scratch buffer, mail data where it lies.
+//! Octets to be sent: commands in a scratch buffer, mail data where it is.
 
 use std::{collections::VecDeque, io::IoSlice};
 

@@ -1,7 +1,7 @@
-//! The header by which a proxy tells whose connection it relays: HAProxy's PROXY protocol,
-//! versions 1 (text) and 2 (binary), section numbers of "The PROXY protocol", 2020/03/05.
+//! The header with which a proxy names the client whose connection it relays: HAProxy's PROXY
+//! protocol, versions 1 (text) and 2 (binary), section numbers of "The PROXY protocol", 2020/03/05.
 //!
-//! It comes ahead of everything, the server's greeting included. The claimed source is drawn from a
+//! It comes before everything, even the server's greeting. The claimed source is taken from a
 //! network in turn, or is the connection's own.
 
 use std::{

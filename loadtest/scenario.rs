@@ -1,7 +1,8 @@
-//! Clients that misbehave beside the load: what they cost the others is the question.
+//! Clients that misbehave during the load: the question is what they cost the others.
 //!
-//! They are a share of the connections, on the same loop. Their mail bears another run number and
-//! their outcomes are tallied apart, so neither the latencies nor the check of the log see them.
+//! They are a share of the connections, on the same loop. Their mail carries another run number and
+//! their outcomes are counted separately, so neither the latencies nor the check of the log include
+//! them.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 

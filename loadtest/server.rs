@@ -1,5 +1,5 @@
-//! The loaded server, where it runs on this machine: what it uses while the load runs, and how much
-//! of its disk the load may fill.
+//! The loaded server, if it runs on this machine: what it uses during the load, and how much of its
+//! disk the load may fill.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Whom to load: `smtp://HOST:PORT`, `smtps://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
+//! The target: `smtp://HOST:PORT`, `smtps://HOST:PORT`, `lmtp://HOST:PORT`, `lmtp+unix:PATH`.
 
 use std::{
     fmt, io,

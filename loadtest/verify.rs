@@ -1,6 +1,6 @@
 //! Reads the log of the loaded server back: each 250 exactly once, octets equal, nothing invented.
 //!
-//! The sequence number in a record's first line tells which message it claims to be; envelope and
+//! The sequence number in a record's first line says which message it claims to be; envelope and
 //! mail data are computed again from it.
 
 use std::{io, path::Path};

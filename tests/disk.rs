@@ -1,4 +1,4 @@
-//! Full disks, wrong disks, and directories that cannot be used: each is told, none loses mail.
+//! Full disks, wrong disks, and directories that cannot be used: each is reported, none loses mail.
 
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! A group is served again by recipient: a real server, Dovecot behind LMTP, and a webhook.
+//! Redelivery by recipient: a real server, Dovecot over LMTP, and a webhook.
 
 #![allow(clippy::unwrap_used)]
 

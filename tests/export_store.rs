@@ -1,4 +1,4 @@
-//! Records into object stores: a folder, two real S3 servers, and one that answers as it is told.
+//! Records into object stores: a folder, two real S3 servers, and one that gives scripted answers.
 //!
 //! `tests/servers/s3.sh` installs the servers. Objects are read back without our client: by plain
 //! HTTP from the one, from the disk of the other.

@@ -1,5 +1,5 @@
 //! `mailrace log` over the logs of real servers: every subcommand, exit codes, damage, and a tail
-//! beside a server under load.
+//! while a server is under load.
 
 mod common;
 

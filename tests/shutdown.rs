@@ -1,4 +1,4 @@
-//! DURABILITY D16: a server that is told to end finishes what is under way, and ends.
+//! DURABILITY D16: a server that is asked to end finishes what is under way, and ends.
 
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]

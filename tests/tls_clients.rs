@@ -1,4 +1,4 @@
-//! What TLS tells of clients, and what it demands of them.
+//! What TLS says about clients, and what it requires of them.
 
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]

@@ -1,8 +1,8 @@
 //! The client's side of one connection, sans-IO: replies in, commands and mail out.
 //!
-//! Messages in flight stand in a queue; replies come in the order of the commands (RFC 2920 §3.1),
-//! so each one belongs to the front of it. Here is the connection from the greeting to the QUIT;
-//! [`transaction`] is what a message goes through in between.
+//! Messages in flight are in a queue; replies come in the order of the commands (RFC 2920 §3.1), so
+//! each one belongs to the front of it. This module is the connection from the greeting to the
+//! QUIT; [`transaction`] is what a message goes through in between.
 
 mod terms;
 mod transaction;

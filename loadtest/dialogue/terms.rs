@@ -1,4 +1,4 @@
-//! What a dialogue is told and what it tells.
+//! The inputs and outputs of a dialogue.
 
 use super::super::{
     credentials::Credentials,

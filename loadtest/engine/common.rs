@@ -1,5 +1,5 @@
 //! What the threads of a run have in common: the clock and its start, the count of messages, and
-//! the wish to stop. None of it is touched more than once a message.
+//! the request to stop. None of it is touched more than once for each message.
 
 use std::{
     io,

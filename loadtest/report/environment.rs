@@ -1,4 +1,4 @@
-//! Where a run was made, so that two reports can be told apart.
+//! Where a run was made, so that two reports can be distinguished.
 
 use std::fs;
 

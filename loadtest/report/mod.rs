@@ -1,4 +1,4 @@
-//! What a run says: one document, kept as JSON and shown as text, CSV or HTML.
+//! The result of a run: one document, kept as JSON and shown as text, CSV or HTML.
 
 use std::collections::BTreeMap;
 

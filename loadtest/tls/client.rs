@@ -1,4 +1,4 @@
-//! Whom to believe, and the tickets by which a connection continues an earlier one.
+//! Which authorities to trust, and the tickets with which a connection continues an earlier one.
 
 use std::{
     collections::VecDeque,

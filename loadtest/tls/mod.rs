@@ -1,12 +1,12 @@
-//! TLS of connections: whom to believe, and rustls as octets in, octets out.
+//! TLS of connections: which authorities to trust, and rustls as octets in, octets out.
 //!
 //! ```text
 //!  socket --octets--> Tls::feed ----> plaintext --> dialogue --> outbox --> Tls::encrypt
 //!  socket <--------------------------------------------------------------- Tls::write
 //! ```
 //!
-//! [`Secure`] is a run's, checked; [`Client`] is one thread's, with the tickets of its connections;
-//! [`Tls`] is one connection's.
+//! [`Secure`] belongs to a run and is checked; [`Client`] belongs to one thread, with the tickets
+//! of its connections; [`Tls`] to one connection.
 
 mod client;
 mod connection;

@@ -1,6 +1,6 @@
-//! The simulated disk. What a process sees is in real files on a memory file system; what would be
-//! there after a crash is kept beside it: the old octets of each block that no sync has covered yet,
-//! the old contents of small files, entries of directories that were not synced.
+//! The simulated disk. What a process sees is in real files on a memory file system. What a crash
+//! would leave is kept separately: the old octets of each block that no sync has covered yet, the
+//! old contents of small files, entries of directories that were not synced.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

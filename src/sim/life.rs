@@ -1,4 +1,4 @@
-//! Start and restart of a run's server: recovery, and what is checked of the log behind it.
+//! Start and restart of a run's server: recovery, and the checks of the log after it.
 
 use std::{collections::BTreeSet, fs, io, sync::Arc, time::Duration};
 

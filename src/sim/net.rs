@@ -1,5 +1,5 @@
-//! The simulated network: sockets with octets on their way in both directions, and what the kernel
-//! would tell the shard of them.
+//! The simulated network: sockets with octets under way in both directions, and what the kernel
+//! would report to the shard.
 
 use std::{
     collections::{BTreeMap, VecDeque},

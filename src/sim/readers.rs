@@ -1,4 +1,4 @@
-//! Who reads a run's log: the exporter's lane, and a reader outside the server.
+//! The readers of a run's log: the exporter's lane, and a reader outside the server.
 
 use std::time::Duration;
 

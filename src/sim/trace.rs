@@ -1,4 +1,4 @@
-//! What happened in a run: always as a hash, as text where somebody is to read it.
+//! What happened in a run: always as a hash, as text if somebody is to read it.
 
 /// See the module's page.
 #[derive(Debug)]

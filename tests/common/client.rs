@@ -1,4 +1,4 @@
-//! A plain SMTP client that says what it is told.
+//! A plain SMTP client that sends what the test says.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

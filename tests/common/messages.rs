@@ -1,4 +1,4 @@
-//! Messages that tell who sent them.
+//! Messages from which one can see who sent them.
 
 /// The record id of a final 250.
 #[track_caller]
