@@ -3,16 +3,17 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
-pub mod consumer;
 pub mod export;
 pub mod header;
-pub mod log;
 pub mod metrics;
 pub mod policy;
 pub mod server;
 pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
-pub mod smtp;
-pub mod stage;
 pub mod tls;
+
+// Rooms with a manifest of their own are crates, under the same names.
+pub use mailrace_log::{self as log, consumer};
+pub use mailrace_smtp as smtp;
+pub use mailrace_stage as stage;

@@ -87,14 +87,11 @@ fn the_core_of_a_shard_has_no_kernel() {
 fn leaves_import_nothing_and_nobody_imports_upwards() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for (room, allowed) in [
-        ("smtp", &[][..]),
-        ("log", &[]),
-        ("metrics", &[]),
+        ("metrics", &[][..]),
         ("tls", &[]),
         ("header", &[]),
         ("shard", &["smtp", "tls", "log", "metrics", "shard"]),
         ("policy", &["smtp", "shard", "metrics"]),
-        ("consumer", &["log"]),
         ("export", &["consumer", "header", "log", "metrics", "tls"]),
         ("admin", &["metrics", "log", "consumer", "export"]),
     ] {
@@ -116,5 +113,44 @@ fn leaves_import_nothing_and_nobody_imports_upwards() {
                 assert!(!named || fine, "{} imports {other}", path.display());
             }
         }
+    }
+}
+
+/// A room that is a crate imports what its manifest names, which the compiler holds it to.
+#[test]
+fn crates_depend_on_what_they_may() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = Vec::new();
+    for entry in fs::read_dir(&root).unwrap() {
+        let Ok(manifest) = fs::read_to_string(entry.unwrap().path().join("Cargo.toml")) else {
+            continue;
+        };
+        let manifest: toml::Table = manifest.parse().unwrap();
+        let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+        let mut ours: Vec<String> = dependencies
+            .into_iter()
+            .flat_map(|dependencies| dependencies.keys())
+            .filter_map(|name| name.strip_prefix("mailrace-").map(str::to_owned))
+            .collect();
+        ours.sort();
+        let name = manifest["package"]["name"].as_str().unwrap().to_owned();
+        seen.push((name, ours.join(" ")));
+    }
+    seen.sort();
+    let expected = [("mailrace-log", "stage"), ("mailrace-smtp", "stage"), ("mailrace-stage", "")];
+    let seen: Vec<_> = seen.iter().map(|(name, ours)| (name.as_str(), ours.as_str())).collect();
+    assert_eq!(seen, expected);
+}
+
+/// Readers and groups stand on the log, never the other way round.
+#[test]
+fn the_log_knows_no_consumer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log");
+    for path in sources(&root) {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let is_free = path.starts_with(root.join("consumer"))
+            || !code.any(|line| line.contains("consumer::") || line.contains("{consumer"));
+        assert!(is_free, "{} imports consumer", path.display());
     }
 }

@@ -23,7 +23,7 @@ use super::{
     },
     record,
 };
-use crate::stage::{Bug, planted};
+use mailrace_stage::{Bug, planted};
 
 /// Fragment buffers kept for the next: 16 MiB. A buffer that is given back to the system costs as
 /// much to get again, in cleared pages, as the copy into it.

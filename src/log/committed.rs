@@ -31,7 +31,7 @@ use super::{
     private::{make_private_dir, private_file},
     recovery::Octets,
 };
-use crate::stage::{FileOp, act};
+use mailrace_stage::{FileOp, act};
 
 const MAGIC: &[u8; 8] = b"MRGRP001";
 const SUMMED: usize = 40;

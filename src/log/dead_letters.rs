@@ -27,7 +27,7 @@ use super::{
     frame::crc,
     private::{make_private_dir, private_file},
 };
-use crate::stage::{Bug, FileOp, act, planted};
+use mailrace_stage::{Bug, FileOp, act, planted};
 
 /// A record that was not exported, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::{
     inventory::{Inventory, Item, owner},
     meta::last_begun,
 };
-use crate::stage::{FileOp, act};
+use mailrace_stage::{FileOp, act};
 
 /// Opens the manifest. Another log's is set aside; a missing one is made, and said to be missing
 /// where segments were made since deletions are recorded.

@@ -28,7 +28,7 @@ use super::{
     offset::parse_node,
     private::{make_private_dir, private_file, tighten},
 };
-use crate::stage::{self, FileOp, act};
+use mailrace_stage::{self as stage, FileOp, act};
 
 /// Directory of a shard's log.
 #[must_use]

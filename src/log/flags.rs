@@ -62,9 +62,9 @@ mod tests {
     fn bits_are_frozen() {
         let bits = MailFlag::NAMES.map(|(flag, _)| flag.bit());
         assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64]);
-        assert!(bits.iter().all(|bit| bit & crate::log::UNDER_TLS == 0));
+        assert!(bits.iter().all(|bit| bit & crate::UNDER_TLS == 0));
         assert_eq!(MailFlag::names(u32::MAX).count(), MailFlag::NAMES.len());
         assert_eq!(MailFlag::names(0b1_0001_0100).collect::<Vec<_>>(), ["bare_lf", "nul"]);
-        assert_eq!(MailFlag::names(crate::log::UNDER_TLS).count(), 0);
+        assert_eq!(MailFlag::names(crate::UNDER_TLS).count(), 0);
     }
 }

@@ -430,7 +430,7 @@ impl Follower {
         let dir = shard_dir(&self.log.dir, self.shard);
         let changed = fs::metadata(&dir)?.modified()?;
         // A simulated second is over too soon for the file system's stamps.
-        let simulated = crate::stage::unix_micros().is_some();
+        let simulated = mailrace_stage::unix_micros().is_some();
         let recent = simulated || changed.elapsed().is_ok_and(|age| age < STAMP_GRAIN);
         if recent || self.listed != Some(changed) {
             self.numbers = segment_numbers(&dir)?;

@@ -21,7 +21,7 @@ use std::{
 };
 
 use super::{Identity, committed::Lock, frame::crc, private::private_file, recovery::Octets};
-use crate::stage::{FileOp, act};
+use mailrace_stage::{FileOp, act};
 
 /// What is known of a segment that will not be written again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

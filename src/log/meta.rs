@@ -20,7 +20,7 @@ use super::{
     private::private_file,
     recovery::Octets,
 };
-use crate::stage::{FileOp, act};
+use mailrace_stage::{FileOp, act};
 
 const MAGIC: &[u8; 8] = b"MRSHARD1";
 const SLOT: &[u8; 8] = b"MRBEGUN1";

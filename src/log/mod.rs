@@ -4,12 +4,43 @@
 //! [`Log`] reads, also while a server runs, [`Follower`] stays at the end, [`verify`] checks all of
 //! it. The format is documented octet by octet in `frame`, the directory in `files`, and the
 //! promise in `docs/DURABILITY.md`.
+//!
+//! # Reading a log from another program
+//!
+//! A consumer depends on this crate alone and runs on the server's machine, as a user who may read the
+//! data directory and write to its `groups`. It takes no lock of the server's.
+//!
+//! ```no_run
+//! use mailrace_log::{Committed, Log, Visit, consumer::{Group, Reader}};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = "/var/lib/mailrace".as_ref();
+//! let group = Group::new(dir, "billing")?;
+//! for shard in Log::open(dir)?.shards()? {
+//!     let (mut place, _) = group.offset(shard)?;
+//!     let committed = group.committed(shard)?.unwrap_or_default();
+//!     let mut reader = Reader::open(dir, shard, committed.offset)?;
+//!     reader.poll(&mut |log, offset, record| {
+//!         println!("{shard}-{offset}: from <{}>", record.mail_from());
+//!         log.mail_data(shard, record, |piece| std::io::Write::write_all(&mut std::io::stdout(), piece))?;
+//!         Ok(Visit::More)
+//!     })?;
+//!     place.save(Committed { offset: reader.next_offset(), ..committed })?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Delivery is at least once: a crash before `save` shows the records again, under the same offsets.
+//! Retention keeps what a group has not committed; `mailrace group ls` shows how far it is. See
+//! `config/examples/consumer-rust` for a whole program.
 
 mod adopt;
 mod appender;
 mod buffer;
 mod chunk;
 mod committed;
+pub mod consumer;
 mod cursor;
 mod dead_letters;
 mod facts;

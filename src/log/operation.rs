@@ -144,8 +144,8 @@ pub struct GroupBuffer(pub(super) AlignedBuffer);
 
 impl GroupBuffer {
     /// Zeros, for tests of those who write groups.
-    #[cfg(test)]
-    pub(crate) fn zeroed(octets: usize) -> Self {
+    #[must_use]
+    pub fn zeroed(octets: usize) -> Self {
         let mut buffer = AlignedBuffer::new(octets);
         buffer.extend_zeroed(octets);
         Self(buffer)

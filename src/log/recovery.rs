@@ -29,7 +29,7 @@ use super::{
     frame::{BLOCK, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
     inventory::{Inventory, Item},
 };
-use crate::stage::{Bug, FileOp, act, planted};
+use mailrace_stage::{Bug, FileOp, act, planted};
 
 /// Octets by position: a file, or memory in tests.
 pub trait Octets {

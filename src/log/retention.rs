@@ -27,7 +27,7 @@ use super::{
     frame::crc,
     private::private_file,
 };
-use crate::stage::{Bug, FileOp, act, planted, since_boot};
+use mailrace_stage::{Bug, FileOp, act, planted, since_boot};
 
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -539,7 +539,7 @@ impl Ages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{DataDir, Mail, Writer, recover};
+    use crate::{DataDir, Mail, Writer, recover};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -643,7 +643,7 @@ mod tests {
             body_type: 0,
             flags: 0,
             size_declared: None,
-            facts: crate::log::Facts::default(),
+            facts: crate::Facts::default(),
         };
         for _ in 0..records {
             writer.append(&mail, &[b'x'; 60_000]).unwrap();
@@ -656,7 +656,7 @@ mod tests {
     fn offsets_are_not_reused_after_all_was_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let (data, mark) = written(dir.path(), 50);
-        let identity = crate::log::Identity { node: data.node, shard: 0 };
+        let identity = crate::Identity { node: data.node, shard: 0 };
         let shard = shard_dir(dir.path(), 0);
         let before = recover(&shard, identity).unwrap();
         assert_eq!(before.next_offset.get(), mark);

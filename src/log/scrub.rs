@@ -187,7 +187,7 @@ mod tests {
     use std::{cell::Cell, os::unix::fs::FileExt};
 
     use super::*;
-    use crate::log::{segment_path, shard_dir, tests::write_files};
+    use crate::{segment_path, shard_dir, tests::write_files};
 
     struct At(Option<u64>);
 

@@ -39,9 +39,6 @@ pub struct Config {
     pub low_priority: bool,
     /// Refuse a client that talks before the greeting (RFC 5321 §4.3.1). Default off.
     pub greet_check: bool,
-    /// `NOOP panic` panics, so that tests see what becomes of such a session.
-    #[cfg(test)]
-    pub panics: bool,
 }
 
 impl Default for Config {
@@ -61,8 +58,6 @@ impl Default for Config {
             mt_priority: false,
             low_priority: false,
             greet_check: false,
-            #[cfg(test)]
-            panics: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::ops::Range;
 
-use crate::stage::{Bug, planted};
+use mailrace_stage::{Bug, planted};
 
 /// A whole reply line with its CRLF.
 ///

@@ -12,7 +12,7 @@ const NODE: [u8; 6] = [0x7f, 0x3a, 0x9c, 0x21, 0xb0, 0x4e];
 const BYTES: u64 = 20 * 1024;
 
 fn kept(version: u8) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/fixtures/v{version}"))
 }
 
 /// The two messages of a fixture: one in the record alone, one with a fragment before it.

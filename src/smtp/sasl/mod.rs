@@ -14,7 +14,7 @@ mod password;
 mod scram;
 
 #[cfg(test)]
-pub(in crate::smtp) use scram::prove;
+pub(crate) use scram::prove;
 
 pub use scram::{Nonce, ScramCredential};
 
@@ -59,12 +59,12 @@ impl Mechanism {
     }
 
     /// Finds a mechanism by its name; case does not matter (RFC 4954 §4).
-    pub(in crate::smtp) fn parse(name: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The client sends its password as it is.
-    pub(in crate::smtp) const fn tells_password(self) -> bool {
+    pub(crate) const fn tells_password(self) -> bool {
         matches!(self, Self::Plain | Self::Login)
     }
 }
@@ -136,7 +136,7 @@ impl fmt::Debug for AuthAnswer {
 
 /// What comes next in an exchange.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::smtp) enum Next {
+pub(crate) enum Next {
     /// Send this challenge, not yet in base64.
     Challenge(Vec<u8>),
     /// Find this out.
@@ -155,7 +155,7 @@ pub(in crate::smtp) enum Next {
 
 /// One exchange, from AUTH to its end.
 #[derive(Debug)]
-pub(in crate::smtp) struct Exchange {
+pub(crate) struct Exchange {
     mechanism: Mechanism,
     offers_plus: bool,
     step: Step,
@@ -181,22 +181,22 @@ impl fmt::Debug for Step {
 
 impl Exchange {
     /// `offers_plus`: the list of mechanisms has SCRAM-SHA-256-PLUS.
-    pub(in crate::smtp) fn new(mechanism: Mechanism, offers_plus: bool) -> Self {
+    pub(crate) fn new(mechanism: Mechanism, offers_plus: bool) -> Self {
         Self { mechanism, offers_plus, step: Step::First }
     }
 
-    pub(in crate::smtp) fn mechanism(&self) -> Mechanism {
+    pub(crate) fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 
     /// The challenge to a client that gave no initial response.
-    pub(in crate::smtp) fn opening(&self) -> &'static [u8] {
+    pub(crate) fn opening(&self) -> &'static [u8] {
         // The prompts of LOGIN are fixed: some clients look for them.
         if self.mechanism == Mechanism::Login { b"Username:" } else { b"" }
     }
 
     /// Takes a decoded response.
-    pub(in crate::smtp) fn respond(&mut self, response: &[u8]) -> Next {
+    pub(crate) fn respond(&mut self, response: &[u8]) -> Next {
         match &mut self.step {
             Step::First => self.first(response),
             Step::Login(user) => {
@@ -249,7 +249,7 @@ impl Exchange {
     }
 
     /// Takes the answer to the question asked last.
-    pub(in crate::smtp) fn answer(&mut self, answer: AuthAnswer) -> Next {
+    pub(crate) fn answer(&mut self, answer: AuthAnswer) -> Next {
         match (&mut self.step, answer) {
             (_, AuthAnswer::Blocked) => Next::Blocked,
             (Step::Password(user), AuthAnswer::Password(true)) => Next::Done(std::mem::take(user)),
@@ -268,12 +268,12 @@ impl Exchange {
 }
 
 /// Decodes a response. RFC 4954 §4: strictly, with its padding, and nothing else in between.
-pub(in crate::smtp) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
 /// Puts a challenge in base64.
-pub(in crate::smtp) fn encode(challenge: &[u8]) -> String {
+pub(crate) fn encode(challenge: &[u8]) -> String {
     STANDARD.encode(challenge)
 }
 

@@ -286,7 +286,7 @@ fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
 
 /// The client's side, for tests.
 #[cfg(test)]
-pub(in crate::smtp) fn prove(
+pub(crate) fn prove(
     password: &[u8],
     client_first_bare: &str,
     server_first: &str,

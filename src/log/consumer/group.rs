@@ -19,12 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mailrace_stage::{FileOp, act};
+
 use crate::{
-    log::{
-        Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file,
-        sync_dir,
-    },
-    stage::{FileOp, act},
+    Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file, sync_dir,
 };
 
 /// A consumer group of one data directory. Cheap: it names files, and opens none.
@@ -373,7 +371,7 @@ pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::DeadLetter;
+    use crate::DeadLetter;
 
     fn group(dir: &Path) -> Group {
         let group = Group::new(dir, "g").unwrap();

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use crate::log::{Damage, Follower, HighWaterMarks, Log, RecordView, Visit};
+use crate::{Damage, Follower, HighWaterMarks, Log, RecordView, Visit};
 
 /// Shows the records of one shard in order, each once, for as long as it is asked.
 ///
