@@ -96,7 +96,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A URL that paths are put behind: no `/` at its end, no query.
+/// A URL to which paths are appended: no `/` at its end, no query.
 pub(super) fn base_url(text: &str) -> Result<String, String> {
     let text = url(text)?;
     if text.contains('?') {

@@ -19,8 +19,8 @@ const HEAD: &str = "\
 # A table or key behind # is off; where it has no default its value is an example.
 ";
 
-/// Every key with its default and what it does, as TOML. Exporters are turned off, for a default
-/// cannot tell where the mail goes.
+/// Every key with its default and what it does, as TOML. Exporters are turned off, because a
+/// default cannot know where the mail goes.
 pub fn every_default() -> String {
     let mut text = HEAD.to_owned();
     let mut section = "";

@@ -18,7 +18,7 @@ pub const DEFAULT_FILES: [&str; 2] = ["./mailrace.toml", "/etc/mailrace/mailrace
 /// Largest file: what is larger is no configuration.
 const BYTES_MAX: u64 = 10 << 20;
 
-/// The text of a configuration file and the name it goes by in messages.
+/// The text of a configuration file and its name in messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFile {
     /// As it was named.
@@ -176,7 +176,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The line is told without its text, which may be a secret somebody wrote there.
+    /// The line is reported without its text, which may be a secret that somebody wrote there.
     fn syntax_error(&mut self, error: &toml::de::Error) {
         let at = error.span().map_or(self.file.text.len(), |span| span.start);
         let before = self.file.text.get(..at).unwrap_or(&self.file.text);

@@ -75,7 +75,7 @@ pub struct Config {
     source: Source,
 }
 
-/// What [`Config::load`] was told, so that it can be asked again.
+/// The arguments of [`Config::load`], so that it can be called again.
 #[derive(Clone, Debug, Default)]
 struct Source {
     named: Option<PathBuf>,
@@ -457,7 +457,7 @@ impl Config {
         Ok((listen, token))
     }
 
-    /// Loads it anew from where it came from.
+    /// Loads it again from the same source.
     ///
     /// # Errors
     ///

@@ -256,8 +256,8 @@ impl Settings {
         self.values.keys().map(|key| count(keys::locate(key).0)).max().unwrap_or(0)
     }
 
-    /// Reads one value; a mistake is noted and the type's default stands in until `finish`. A key
-    /// that is not there was told by `complete`.
+    /// Reads one value; a mistake is noted and the type's default is used until `finish`. A missing
+    /// key was reported by `complete`.
     fn take<T: Default>(
         &mut self,
         key: &str,

@@ -6,7 +6,7 @@ use super::{Config, Origin, Setting, Value};
 /// One key that two configurations disagree about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Dotted key; listeners and exporters go by their names, as in `export.kafka-main.topic`.
+    /// Dotted key; listeners and exporters appear by name, as in `export.kafka-main.topic`.
     pub key: String,
     /// Value so far; `None`: there was no such listener or exporter, or it had no such key.
     pub old: Option<Value>,

@@ -103,7 +103,8 @@ pub(super) enum Amount {
 }
 
 impl Kind {
-    /// Reads what an environment variable or a flag holds; what does not fit is told by the check.
+    /// Reads what an environment variable or a flag holds; what does not fit is reported by the
+    /// check.
     pub(super) fn read(self, text: &str) -> Value {
         let kept = || Value::Text(text.to_owned());
         match self {

@@ -23,7 +23,7 @@ const LARGE_AT_ONCE: usize = 2;
 pub(super) struct Batch {
     /// Those meant, in order.
     pub(super) records: Vec<Record>,
-    /// The offset behind what was read, passed over or lost; `None` where nothing was.
+    /// The offset after what was read, skipped or lost; `None` if nothing was.
     pub(super) end: Option<u64>,
     /// Records passed over.
     pub(super) filtered: u64,

@@ -19,7 +19,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The name has no address; or what each of them said.
 ///
 /// # Cancellation
-/// Nothing is left behind.
+/// Nothing remains.
 pub(super) async fn connect(server: &str) -> io::Result<TcpStream> {
     let addresses = tokio::net::lookup_host(server).await?.collect();
     race(by_turns(addresses), TcpStream::connect).await

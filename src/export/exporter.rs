@@ -16,7 +16,7 @@ use crate::{
     metrics::{Budget, ExporterMetrics, GroupMetrics},
 };
 
-/// The same error is told again after this long.
+/// The same error is logged again after this long.
 const REMIND: Duration = Duration::from_secs(60);
 
 /// See the module's page. Lives as long as the exporter.
@@ -68,7 +68,7 @@ impl Letters {
     }
 }
 
-/// What the operator was last told, and when.
+/// What was last logged for the operator, and when.
 type Told = Option<(ErrorClass, String, Instant)>;
 
 /// How far a lane is.
@@ -111,10 +111,10 @@ impl Exporter {
         &self.options.name
     }
 
-    /// Makes sure that the sink is there.
+    /// Makes sure that the sink is up.
     ///
     /// # Cancellation
-    /// Nothing is left behind: the next call asks again.
+    /// Nothing remains: the next call checks again.
     pub(super) async fn ready(&self) -> Result<(), SinkError> {
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
@@ -153,7 +153,7 @@ impl Exporter {
         self.ready.store(false, Ordering::Release);
     }
 
-    /// Counts a failed attempt and tells the operator, once a minute for the same.
+    /// Counts a failed attempt and logs it, once a minute for the same error.
     pub(super) fn failed(&self, error: &SinkError) {
         self.metrics.error(error.class.name());
         self.metrics.up.set(0);
@@ -234,7 +234,7 @@ impl Exporter {
     }
 }
 
-/// Whether the operator was not told of it within the last minute; from now on it is told.
+/// Whether this was not logged within the last minute; from now on it counts as logged.
 fn is_news(told: &Mutex<Told>, error: &SinkError) -> bool {
     let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let same = |(class, text, at): &(ErrorClass, String, Instant)| {

@@ -74,7 +74,7 @@ impl Kafka {
         }
     }
 
-    /// The topic's client; `anew` if it has to be looked up in any case.
+    /// The topic's client; with `anew` it is looked up in any case.
     async fn topic(&self, anew: bool) -> Result<Arc<Topic>, SinkError> {
         let asked = Instant::now();
         let mut slot = self.state.lock().await;
@@ -105,7 +105,7 @@ impl Kafka {
         }
     }
 
-    /// The next attempt connects anew.
+    /// The next attempt connects again.
     async fn forget(&self, topic: &Arc<Topic>) {
         self.state.lock().await.live.take_if(|live| Arc::ptr_eq(live, topic));
     }

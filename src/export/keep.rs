@@ -46,7 +46,7 @@ pub struct KeeperOptions {
     pub segments_from: Box<dyn Fn(u16) -> u64 + Send>,
     /// High-water marks.
     pub marks: Arc<HighWaterMarks>,
-    /// Groups whose lag somebody else tells: those of exporters.
+    /// Groups whose lag is reported elsewhere: those of exporters.
     pub told: Vec<String>,
     /// Where it counts.
     pub metrics: ExportMetrics,
@@ -115,7 +115,8 @@ impl Keeper {
         Ok(Self { live: keeper_live, metrics, stops, threads })
     }
 
-    /// Goes by other rules from the next look on, and leaves other groups' lag to be told elsewhere.
+    /// Uses other rules from the next look on, and leaves the lag of these groups to be reported
+    /// elsewhere.
     pub fn change(&self, rules: Rules, told: Vec<String>) {
         tell_age(&self.metrics, &rules);
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live { rules, told };
@@ -144,7 +145,7 @@ impl Drop for Keeper {
     }
 }
 
-/// The scrub, and whom it reports to.
+/// The scrub, and where it reports to.
 struct Scrubber {
     scrub: Scrub,
     log: Log,
@@ -260,7 +261,7 @@ struct Seen {
     segments: BTreeSet<(u16, u64)>,
     /// Of those, how many retention has deleted since.
     deleted: u64,
-    /// Groups whose lag is told here.
+    /// Groups whose lag is reported here.
     groups: BTreeSet<String>,
     /// First segment without a seal of each shard, as it was.
     unsealed: BTreeMap<u16, u64>,

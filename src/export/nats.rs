@@ -127,7 +127,7 @@ impl Nats {
         Ok(())
     }
 
-    /// Waits for the oldest ack. After a failure those behind it are taken in, too, for they may
+    /// Waits for the oldest ack. After a failure those after it are collected too, because they may
     /// have been stored; what follows them is not sent.
     async fn settle(
         &self,

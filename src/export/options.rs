@@ -55,12 +55,12 @@ pub enum SinkOptions {
 pub struct DocumentOptions {
     /// `encoding`
     pub encoding: Encoding,
-    /// Largest mail data that goes within the document; larger goes by reference (claim check).
+    /// Largest mail data that is part of the document; larger is passed by reference (claim check).
     pub inline_max: u64,
     /// In front of `/v1/messages/<id>/raw` in a reference; the admin listener's address as consumers
     /// reach it. No `/` at the end.
     pub reference_url: String,
-    /// `digest = "sha256"`: the document tells the mail data's SHA-256.
+    /// `digest = "sha256"`: the document contains the mail data's SHA-256.
     pub sha256: bool,
     /// `key`: what decides the partition.
     pub key: Key,
@@ -349,7 +349,7 @@ impl FileMode {
         self.0
     }
 
-    /// Of a directory that is made for such files: whoever may read them may also enter it.
+    /// Mode of a directory made for such files: those who may read the files may also enter it.
     #[must_use]
     pub fn of_dir(self) -> u32 {
         self.0 | (self.0 & 0o444) >> 2

@@ -21,7 +21,7 @@ use crate::{
 /// How long a shutdown waits for requests under way.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
-/// Marks are told to lanes at most this often; a batch gathers meanwhile.
+/// Marks are announced to lanes at most this often; a batch gathers in between.
 const TELL_EVERY: Duration = Duration::from_millis(1);
 
 /// What the export plane is made from.
@@ -38,7 +38,7 @@ pub struct PlaneOptions {
     pub exporters: Vec<ExportOptions>,
     /// Where they count.
     pub metrics: ExportMetrics,
-    /// Who else is to be told of marks.
+    /// Others to whom marks are announced.
     pub bells: Bells,
 }
 
@@ -258,8 +258,8 @@ fn tell(
 }
 
 impl Plane {
-    /// Lets exactly these exporters run: those whose options are the same go on undisturbed, the
-    /// others stop, save their offsets, and start anew. Returns the names of those that changed,
+    /// Lets exactly these exporters run: those whose options are the same continue undisturbed, the
+    /// others stop, save their offsets, and start again. Returns the names of those that changed,
     /// came or went.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::log::{self, Log, MailFlag, RecordId, RecordView, UNDER_TLS};
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its name for ever: the idempotency key.
+    /// Its permanent name: the idempotency key.
     pub id: RecordId,
     /// Microseconds since 1970.
     pub received_at: i64,
@@ -220,7 +220,7 @@ impl RcptParams {
     }
 }
 
-/// Puts the mail data of a record behind what is in `room`.
+/// Appends the mail data of a record to `room`.
 pub(super) fn append_data(
     log: &Log,
     shard: u16,

@@ -15,7 +15,7 @@ use crate::log::{DeadLetter, unix_micros};
 pub(super) enum Settled {
     /// Each record is delivered, or among these.
     Done(Vec<DeadLetter>),
-    /// The exporter was told to stop before that.
+    /// The exporter was stopped before that.
     Stopped,
 }
 
@@ -146,8 +146,8 @@ fn letter(record: &Record, error: &SinkError, attempts: u32) -> DeadLetter {
     }
 }
 
-/// Wait before the attempt behind `attempt`: doubled each time, then between half of that and all
-/// of it, so that lanes do not come back in step.
+/// Wait before the attempt after `attempt`: doubled each time, then between half of that and all of
+/// it, so that lanes do not come back in step.
 fn backoff(retry: &RetryOptions, attempt: u32, jitter: f64) -> Duration {
     let doubled = retry.initial.saturating_mul(1 << (attempt - 1).min(20));
     doubled.min(retry.max).mul_f64(0.5 + jitter / 2.0)

@@ -65,7 +65,7 @@ pub enum ErrorClass {
     TooLarge,
     /// It refuses the record for another reason.
     Refused,
-    /// It told the exporter to stop for good (webhook: 410).
+    /// It asked the exporter to stop for good (webhook: 410).
     Gone,
     /// Everything else.
     Other,

@@ -61,7 +61,7 @@ impl Drop for Clock {
     }
 }
 
-/// In steps: what is due behind something else is not to find that its own time is over.
+/// In steps: what is due after something else must not find that its own time is over.
 fn pass_on(runtime: &Runtime, time: Duration) {
     let mut step = Duration::from_millis(20).max(time / 100);
     let mut left = time;

@@ -116,8 +116,8 @@ fn strip_line_end(line: &[u8]) -> &[u8] {
     }
 }
 
-/// Octets of the header at the front of mail data, without the empty line that ends it; `None`
-/// where it goes on behind these octets.
+/// Octets of the header at the front of mail data, without the empty line that ends it; `None` if
+/// it continues beyond these octets.
 #[must_use]
 pub fn end(octets: &[u8]) -> Option<usize> {
     let mut at = 0;

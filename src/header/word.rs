@@ -147,7 +147,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Where another word begins behind white space.
+/// Where another word begins after white space.
 fn reopened(encoded: &[u8]) -> Option<usize> {
     let mut words = memchr::memmem::find_iter(encoded, b"=?");
     words.find(|&at| matches!(encoded.get(at.wrapping_sub(1)), Some(b' ' | b'\t')))

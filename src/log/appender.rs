@@ -47,7 +47,7 @@ struct Active {
     chain: u32,
     end_offset: u64,
     indexed: u64,
-    /// What a sync has covered: behind the last record, behind its group.
+    /// What a sync has covered: the offset after the last record, the position after its group.
     synced: (u64, u64),
     /// First segment that holds mail data of its records.
     reach: u64,
@@ -111,7 +111,7 @@ pub struct Appender {
     poisoned: Vec<u64>,
     poisonings: Vec<Duration>,
     read_only: bool,
-    /// Microseconds since 1970, as last told: for people (D14).
+    /// Microseconds since 1970, as last passed in: for people (D14).
     unix_micros: i64,
 }
 

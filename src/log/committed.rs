@@ -143,7 +143,7 @@ impl CommittedOffset {
         Ok(Saved::Done)
     }
 
-    /// Makes a new place durable, whoever moved the group before: an operator's seek.
+    /// Makes a new offset durable, even if another process has moved the group: an operator's seek.
     ///
     /// # Errors
     /// What the file system says.

@@ -164,7 +164,7 @@ impl Cursor {
         Ok((self.chunks.read(position, len)?, good))
     }
 
-    /// Moves behind the group that was peeked at.
+    /// Moves past the group that was peeked at.
     pub(super) fn pass(&mut self, frame: &GroupFrame) {
         self.next = self.next.max(frame.first_offset + u64::from(frame.records));
         self.expected = Some((frame.number + 1, self.sum));
@@ -211,13 +211,13 @@ impl Cursor {
 pub(super) struct Entry<'a> {
     /// In the payload.
     pub(super) at: usize,
-    /// `None` where the frame itself fails: nothing behind it can be found.
+    /// `None` if the frame itself fails: nothing after it can be found.
     pub(super) frame: Option<EntryFrame>,
     /// `None` where its checksum fails.
     pub(super) content: Option<&'a [u8]>,
 }
 
-/// The entries of a payload, damaged ones told as such.
+/// The entries of a payload, damaged ones marked as such.
 pub(super) fn entries(payload: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {

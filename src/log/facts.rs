@@ -33,9 +33,9 @@ pub struct Facts<'a> {
     pub auth_mechanism: &'a str,
     /// Who it proved to be.
     pub auth_user: &'a str,
-    /// The peer of the connection, where [`super::Mail::client`] was told by PROXY or XCLIENT.
+    /// The peer of the connection, if [`super::Mail::client`] came from PROXY or XCLIENT.
     pub proxy: Option<SocketAddr>,
-    /// What the proxy, or the peer that spoke XCLIENT or XFORWARD, told besides: `KEY=value` items
+    /// What else the proxy, or the peer that used XCLIENT or XFORWARD, said: `KEY=value` items
     /// joined by LF.
     pub proxy_facts: &'a str,
     /// Confirmed name of the client; empty: not looked up, or none.

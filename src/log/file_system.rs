@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-/// A kind of file system, as far as it matters to the promise behind a 250 (D2).
+/// A kind of file system, as far as it matters to the promise of a 250 (D2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
     /// A local disk, or one that this program does not know.

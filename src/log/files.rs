@@ -303,8 +303,7 @@ pub fn free_space(dir: &Path) -> io::Result<FreeSpace> {
 /// Octets of one write of zeros: enough for the device's sequential rate.
 const ZEROS: usize = 1 << 20;
 
-/// Writes zeros over a part of a segment, so that a later sync has nothing to tell the file system.
-/// Blocks.
+/// Writes zeros over a part of a segment, so that a later sync has no metadata to write. Blocks.
 ///
 /// # Errors
 /// What the file system says.

@@ -287,7 +287,7 @@ impl Follower {
         }
     }
 
-    /// Goes on behind a sealed segment, and reports what of it was not shown.
+    /// Continues after a sealed segment, and reports what of it was not shown.
     fn pass_over(&mut self, seal: Seal, to: u64, missing: bool, damage: &mut Vec<Damage>) {
         self.number = seal.number;
         self.cursor = None;

@@ -215,7 +215,7 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// Looks at the first blocks of every segment. Safe beside a running server.
+    /// Looks at the first blocks of every segment. Safe while a server runs.
     pub(super) fn take(dir: &Path, identity: Identity, seals: &Seals) -> io::Result<Self> {
         let begun = last_begun(dir)?;
         let numbers = segment_numbers(dir)?;

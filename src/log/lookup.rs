@@ -147,7 +147,7 @@ impl Log {
         Ok((start, end.unwrap_or(start).max(start)))
     }
 
-    /// Offset behind the last record of a segment.
+    /// Offset after the last record of a segment.
     ///
     /// # Errors
     /// What the file system says.

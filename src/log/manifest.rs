@@ -32,14 +32,14 @@ pub struct Seal {
     pub nonce: [u8; 16],
     /// Of its first record.
     pub first_offset: u64,
-    /// Behind its last record.
+    /// Offset after its last record.
     pub end_offset: u64,
-    /// Behind its last group.
+    /// Position after its last group.
     pub end_position: u64,
-    /// Acknowledged records are lost behind the end.
+    /// Acknowledged records are lost after the end.
     pub damaged: bool,
-    /// Offsets behind the last record that are left out for good: they were, or may have been,
-    /// given to records that are not there. The next segment begins behind them.
+    /// Offsets after the last record that are left out for good: they were, or may have been, given
+    /// to records that are not there. The next segment begins after them.
     pub skipped: u32,
     /// First segment that holds mail data of its records: its own number where that is all in it.
     /// `None`: not known, as with a segment that recovery sealed.

@@ -72,8 +72,8 @@ impl HighWaterMarks {
 }
 
 impl Listener {
-    /// Waits until a mark differs from what `seen` holds, or for `timeout`; then tells `seen` all
-    /// marks. True where one has moved.
+    /// Waits until a mark differs from what `seen` holds, or for `timeout`; then copies all marks
+    /// to `seen`. True if one has moved.
     pub fn wait(&self, marks: &HighWaterMarks, seen: &mut Vec<u64>, timeout: Duration) -> bool {
         seen.resize(marks.marks.len(), 0);
         marks.sleeping.store(true, Ordering::Relaxed);

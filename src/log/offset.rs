@@ -19,7 +19,7 @@ impl Offset {
         self.0
     }
 
-    /// The offset behind it.
+    /// The next offset.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -49,7 +49,7 @@ impl Identity {
     }
 }
 
-/// Names one record for ever: `7f3a9c21b04e-003-00000000000002d5`.
+/// Names one record permanently: `7f3a9c21b04e-003-00000000000002d5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordId {
     /// The node.

@@ -138,7 +138,7 @@ pub struct IndexEntry {
     pub position: u64,
 }
 
-/// Framed groups on their way to the disk: whoever writes them owns them meanwhile.
+/// Framed groups under way to the disk: the driver owns them while it writes them.
 #[derive(Debug)]
 pub struct GroupBuffer(pub(super) AlignedBuffer);
 

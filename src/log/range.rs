@@ -181,7 +181,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// A time as RFC 3339 tells it in UTC: `2026-11-22T18:04:05Z`.
+/// A time in RFC 3339 format, in UTC: `2026-11-22T18:04:05Z`.
 #[must_use]
 pub fn format_time(unix_micros: i64) -> String {
     let seconds = unix_micros.div_euclid(1_000_000);

@@ -75,14 +75,14 @@ impl SegmentFacts {
     }
 }
 
-/// What a walk over records found behind its last.
+/// What a walk over records found after the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEnd {
     /// Stopped by the visitor, nothing damaged until there.
     Stopped,
     /// The end of what was written.
     End,
-    /// A group or record fails its checksum though it is sealed. What lies whole behind it was
+    /// A group or record fails its checksum though it is sealed. What is intact after it was
     /// visited; this is the first.
     Corrupt {
         /// First offset that is missing.
@@ -498,7 +498,7 @@ fn walk(
 pub(super) enum GroupEnd {
     /// The visitor has had enough.
     Stopped,
-    /// The visitor has had enough, behind this damage.
+    /// The visitor has had enough, after this damage.
     Last {
         /// As below.
         offset: u64,

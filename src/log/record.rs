@@ -253,7 +253,7 @@ impl<'a> RecordView<'a> {
         }
     }
 
-    /// Mail data that lies in the record itself; behind the fragments.
+    /// Mail data in the record itself; it follows the fragments.
     #[must_use]
     pub fn inline(&self) -> &'a [u8] {
         self.archived.body.as_slice()

@@ -76,9 +76,9 @@ pub enum End {
     Clean,
     /// At a group that was never wholly written: not acknowledged, left out.
     Torn,
-    /// At a group behind which acknowledged records lie: `acknowledged` is their last known end.
+    /// At a group after which acknowledged records lie: `acknowledged` is their last known end.
     Damaged {
-        /// High-water mark found behind the break.
+        /// High-water mark found after the break.
         acknowledged: u64,
     },
 }
@@ -88,11 +88,11 @@ pub enum End {
 pub struct Walked {
     /// Its header.
     pub header: SegmentHeader,
-    /// Behind the last record.
+    /// Offset after the last record.
     pub end_offset: u64,
-    /// Behind the last good group.
+    /// Position after the last good group.
     pub end_position: u64,
-    /// Highest mark that a good group tells: records below it were acknowledged.
+    /// Highest mark in a good group: records below it were acknowledged.
     pub high_water_mark: u64,
     /// How it ends.
     pub end: End,
@@ -176,12 +176,12 @@ pub(super) fn judge(
     Ok(if acknowledged > end_offset { End::Damaged { acknowledged } } else { end })
 }
 
-/// Looks through a segment whose header is not there. `None`: it holds no group either, so it was
+/// Looks through a segment whose header is missing. `None`: it holds no group either, so it was
 /// prepared and never used. Otherwise the segment ends before its first record.
 ///
-/// Without the header its nonce is not known, and mail data may hold whatever looks like a group. So
-/// only one counts whose offset comes soon enough behind `before`, where the segment ahead ends; with
-/// none but others nothing is concluded, and the file stays.
+/// Without the header its nonce is unknown, and mail data may hold anything that looks like a
+/// group. So a group counts only if its offset follows soon enough after `before`, where the
+/// previous segment ends. If all groups are others, nothing is concluded, and the file stays.
 fn walk_headless(
     segment: &(impl Octets + ?Sized),
     bytes: u64,
@@ -226,7 +226,7 @@ fn walk_headless(
     }))
 }
 
-/// What the segments behind one tell of it.
+/// What the later segments say about one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Later {
     /// First offset of the next segment.
@@ -235,7 +235,7 @@ struct Later {
     acknowledged: u64,
 }
 
-/// What becomes of a segment: a pure function of what it holds and what the later ones tell.
+/// What becomes of a segment: a pure function of its content and of what the later ones say.
 ///
 /// | its end | later segments | lost | offsets left out |
 /// |---|---|---|---|
@@ -271,7 +271,7 @@ fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
 struct Verdict {
     /// Acknowledged records that are not there.
     lost: u64,
-    /// Offsets behind the last record that no later record may get.
+    /// Offsets after the last record that no later record may get.
     skipped: u64,
 }
 
@@ -282,11 +282,11 @@ pub struct Recovery {
     pub next_offset: Offset,
     /// Number of the next segment.
     pub next_segment: u64,
-    /// Octets behind torn tails, left out.
+    /// Octets of torn tails, left out.
     pub truncated_bytes: u64,
     /// Acknowledged records that are not there, at most.
     pub lost_records: u64,
-    /// What is wrong; told again at every start while the segment is kept.
+    /// What is wrong; reported again at every start while the segment is kept.
     pub damage: Vec<Fault>,
     /// What an operator should know besides, a sentence each.
     pub notices: Vec<String>,

@@ -64,8 +64,8 @@ pub struct Candidate {
     pub reach: u64,
 }
 
-/// A seal is this old before its segment may go: what the shard tells of its messages in progress
-/// is no older.
+/// A seal must be this old before its segment may go: what the shard reports of its messages in
+/// progress is no older.
 const AGE_MIN: Duration = Duration::from_secs(5);
 
 /// Why a segment goes.
@@ -213,9 +213,9 @@ pub struct Retention {
     log: Log,
     clock: Clock,
     ages: BTreeMap<u16, Ages>,
-    /// Since when a segment is behind every group, by that clock.
+    /// Since when every group has passed a segment, by that clock.
     consumed: BTreeMap<(u16, u64), Duration>,
-    /// Of segments whose seal does not tell it.
+    /// Of segments whose seal does not hold it.
     reaches: BTreeMap<(u16, u64), u64>,
 }
 
@@ -359,7 +359,7 @@ impl Retention {
         Ok(candidates)
     }
 
-    /// Reads a segment for the reach its seal does not tell.
+    /// Reads a segment for the reach that its seal does not hold.
     fn scan(&mut self, facts: &SegmentFacts) -> io::Result<u64> {
         let key = (facts.shard, facts.number);
         if let Some(&known) = self.reaches.get(&key) {
@@ -480,7 +480,7 @@ impl Clock {
 }
 
 /// When the seals of a shard were first seen: a line each, `number boot seconds`. Lost or damaged
-/// lines begin an age anew.
+/// lines begin an age again.
 #[derive(Debug, Default)]
 struct Ages(BTreeMap<u64, (String, u64)>);
 

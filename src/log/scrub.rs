@@ -62,7 +62,7 @@ impl Scrub {
         }
     }
 
-    /// Checks what is due; `None` where nothing is, or where it was told to stop.
+    /// Checks what is due; `None` if nothing is, or if it was stopped.
     ///
     /// # Errors
     /// What the file system says; what was checked until then counts.

@@ -2,7 +2,7 @@
 
 use super::frame::{BLOCK, GROUP_FRAME, GroupFrame};
 
-/// First offset of the records of a group, and the one behind them; `None` where no group begins.
+/// First offset of the records of a group, and the one after them; `None` if no group begins.
 #[must_use]
 pub fn offsets(octets: &[u8]) -> Option<(u64, u64)> {
     let (frame, _) = GroupFrame::decode(octets)?;

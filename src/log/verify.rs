@@ -69,7 +69,7 @@ pub struct Checked {
     pub bytes: u64,
 }
 
-/// Whom a verification tells.
+/// Receives the findings of a verification.
 pub trait Witness {
     /// Something was found.
     ///
@@ -103,7 +103,7 @@ struct Verifier<'a> {
     order: VecDeque<(u64, u64)>,
 }
 
-/// Checks the logs of some shards; of each segment the first break is told.
+/// Checks the logs of some shards; of each segment the first break is reported.
 ///
 /// # Errors
 /// What the file system or the witness says.
@@ -232,7 +232,7 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Returns the offset behind the segment's last record.
+    /// Returns the offset after the segment's last record.
     fn segment(&mut self, segment: &SegmentFacts) -> io::Result<u64> {
         // Deleted since it was listed, or what `Inventory` says of it.
         let opened = match self.log.cursor(segment) {

@@ -30,7 +30,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Recovers the log of a shard and goes on behind it.
+    /// Recovers the log of a shard and continues it.
     ///
     /// # Errors
     /// What recovery or the file system says.

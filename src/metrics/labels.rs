@@ -74,7 +74,7 @@ label_set! {
     HandshakeResult {
         /// Established.
         Ok => "ok",
-        /// Refused by either side, given up, or too slow.
+        /// Refused by either side, abandoned, or too slow.
         Failed => "failed",
     }
 }

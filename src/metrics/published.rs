@@ -60,7 +60,7 @@ impl Published {
         }
     }
 
-    /// Shard: tells what it is doing.
+    /// Shard: publishes what it is doing.
     pub fn set_state(&self, state: ShardState) {
         self.state.store(state as u8, Ordering::Release);
     }

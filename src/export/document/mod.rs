@@ -24,11 +24,11 @@ pub struct Document {
     pub content_type: &'static str,
     /// CloudEvents attributes and, with [`Encoding::Raw`], those of the envelope, as name and
     /// value. A sink writes the former as `ce_id` or `ce-id`, the latter (`mailrace_…`) as they
-    /// are; beside a body in JSON, which holds them too, none is needed. Values are any text:
+    /// are; along with a body in JSON, which holds them too, none is needed. Values are any text:
     /// [`percent_encode`] makes them fit for HTTP and NATS.
     pub attributes: Vec<(String, String)>,
-    /// What is sent. Empty where mail data beyond `inline_max` would be sent raw: then `dataref`
-    /// among the attributes tells where it is.
+    /// What is sent. Empty where mail data beyond `inline_max` would be sent raw: then the
+    /// attribute `dataref` says where it is.
     pub body: Bytes,
     /// Partition key; never empty.
     pub key: Option<String>,

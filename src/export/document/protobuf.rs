@@ -52,7 +52,7 @@ pub struct MessageReceived {
     /// Of the mail data, in hexadecimal; absent unless asked for.
     #[prost(string, optional, tag = "14")]
     pub sha256: Option<String>,
-    /// The mail data, exact; absent where it goes by reference.
+    /// The mail data, exact; absent if it is passed by reference.
     #[prost(bytes = "bytes", optional, tag = "15")]
     pub raw: Option<Bytes>,
     /// Where the mail data can be fetched.
@@ -205,7 +205,7 @@ pub struct ProxyFact {
     /// Of the attribute.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Printable, cut behind 255 characters.
+    /// Printable, cut after 255 characters.
     #[prost(string, tag = "2")]
     pub value: String,
 }

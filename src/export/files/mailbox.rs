@@ -21,8 +21,8 @@ pub(super) fn push_lines(data: &[u8], out: &mut Vec<u8>) {
 }
 
 /// One message of an mbox in the mboxrd variant: `>` in front of each line of `>`s and `From `, so
-/// that a reader can take away exactly one again. RFC 4155 tells of the separator line, a space in
-/// a quoted local part would end the address there.
+/// that a reader can remove exactly one again. RFC 4155 describes the separator line; a space in a
+/// quoted local part would end the address there.
 pub(super) fn push_mboxrd(record: &Record, mail: &[u8], out: &mut Vec<u8>) {
     let sender = match record.mail_from.as_str() {
         "" => "MAILER-DAEMON",

@@ -46,8 +46,8 @@ pub struct Files(Arc<Inner>);
 struct Inner {
     options: FilesOptions,
     document: DocumentOptions,
-    /// Where each shard's deliveries of this process have come to. The inner lock keeps an attempt
-    /// that was given up, and still writes, apart from the next one.
+    /// How far each shard's deliveries of this process have come. The inner lock keeps an abandoned
+    /// attempt, which may still be writing, apart from the next one.
     lanes: Mutex<HashMap<u16, Arc<Mutex<Option<u64>>>>>,
 }
 

@@ -68,8 +68,8 @@ pub fn replace_file(dir: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
     put_file(dir, name, octets, FileMode::default())
 }
 
-/// Makes a directory, and those above it that are missing, for whom may read files of this mode.
-/// One that is there stays as it is.
+/// Makes a directory, and missing ones above it, for those who may read files of this mode. An
+/// existing one stays as it is.
 pub(in crate::export) fn make_dirs(dir: &Path, mode: FileMode) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());

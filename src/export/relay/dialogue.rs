@@ -30,7 +30,7 @@ const BLOCK_OCTETS: usize = 65_536;
 /// How this side presents itself.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// LHLO, and a reply a recipient behind the mail data.
+    /// LHLO, and a reply for each recipient after the mail data.
     pub(super) lmtp: bool,
     /// Argument of EHLO or LHLO.
     pub(super) helo: String,
@@ -40,7 +40,7 @@ pub(super) struct Settings {
     pub(super) login: Option<(String, String)>,
 }
 
-/// What the caller is told.
+/// What the caller learns.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// Messages can be sent.
@@ -154,7 +154,7 @@ impl Dialogue {
         self.state == State::Ready && self.offer.mail_max.is_none_or(|most| self.mails < most)
     }
 
-    /// Changes whenever something was achieved: the deadline starts anew.
+    /// Changes whenever there was progress: the deadline starts again.
     pub(super) fn progress(&self) -> u64 {
         self.progress
     }
@@ -181,7 +181,7 @@ impl Dialogue {
     /// Begins a transaction with some of a mail's forward-paths.
     ///
     /// # Errors
-    /// This server cannot take the message, whoever it is for; nothing was sent.
+    /// This server cannot take the message for any recipient; nothing was sent.
     ///
     /// # Panics
     /// Where the session is not ready.

@@ -121,7 +121,8 @@ impl Link {
     /// Sends a message to some of its forward-paths.
     ///
     /// # Errors
-    /// This server cannot take the message, whoever it is for; nothing was sent, the session stands.
+    /// This server cannot take the message for any recipient; nothing was sent, the session
+    /// remains.
     ///
     /// # Cancellation
     /// The session is in the middle of a transaction: drop it.

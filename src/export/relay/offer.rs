@@ -32,7 +32,7 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Reads the keywords behind the first line, which names the server.
+    /// Reads the keywords after the first line, which names the server.
     pub(super) fn read(reply: &Reply) -> Self {
         let mut offer = Self::default();
         for line in reply.lines.iter().skip(1) {

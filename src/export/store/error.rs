@@ -7,7 +7,7 @@ use object_store::{
 
 use crate::export::{ErrorClass, SinkError};
 
-/// Longest text of a server that is told on.
+/// Longest text of a server that is passed on.
 const TEXT_CHARS_MAX: usize = 300;
 
 pub(super) fn classify(error: Error) -> SinkError {
@@ -60,7 +60,7 @@ fn http_error(error: &Error) -> Option<&HttpError> {
     None
 }
 
-/// The library tells the status in its text only.
+/// The library gives the status in its text only.
 fn status(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()
@@ -82,8 +82,8 @@ fn text(error: &Error) -> String {
     short
 }
 
-/// The library tells how long it took and how often it tried: no text would be that of the attempt
-/// before, and each would be logged.
+/// The library says how long it took and how often it tried: no text would equal that of the
+/// attempt before, and each would be logged.
 fn without_times(text: String) -> String {
     let parts = text
         .contains("Error performing ")

@@ -4,16 +4,17 @@ use std::{io, path::Path, sync::Arc};
 
 use crate::{Damage, Follower, HighWaterMarks, Log, RecordView, Visit};
 
-/// Shows the records of one shard in order, each once, for as long as it is asked.
+/// Shows the records of one shard in order, each once, for as long as it is polled.
 ///
-/// Its methods block. Where a record lies in damage, the reader goes on behind it and says so; it
+/// Its methods block. If a record is damaged, the reader continues after it and reports it; it
 /// never repairs.
 #[derive(Debug)]
 pub struct Reader {
     follower: Follower,
     shard: u16,
     marks: Option<Arc<HighWaterMarks>>,
-    /// Where damage was last told. A poll that ends in a damaged group meets it again in the next.
+    /// Where damage was last reported. A poll that ends in a damaged group meets it again in the
+    /// next.
     damage_told: Option<u64>,
 }
 
@@ -67,8 +68,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Shows what is there and not yet shown, until the visitor has enough. Damage met on the way is
-    /// told once.
+    /// Shows what is there and not yet shown, until the visitor has enough. Damage on the way is
+    /// reported once.
     ///
     /// The visitor gets the log, the offset and the record; [`Log::mail_data`] shows the mail data
     /// of large records.
