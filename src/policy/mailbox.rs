@@ -71,8 +71,8 @@ impl Mailbox {
         Some(new)
     }
 
-    /// Without the detail behind a delimiter: `user+detail` is `user` (RFC 5233 §1). `None` where
-    /// there is none; a delimiter at the front is part of the name.
+    /// Without the detail after a delimiter: `user+detail` is `user` (RFC 5233 §1). `None` if there
+    /// is none; a delimiter at the front is part of the name.
     pub(super) fn without_detail(&self, delimiter: u8) -> Option<Self> {
         let local = self.local();
         let at = local.iter().skip(1).position(|octet| *octet == delimiter)? + 1;

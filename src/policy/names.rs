@@ -73,7 +73,7 @@ impl NameSet {
         self.rebuild(self.len);
     }
 
-    /// Makes the slots anew, with room for `len` names.
+    /// Rebuilds the slots, with room for `len` names.
     fn rebuild(&mut self, len: usize) {
         let slots = len * 4 / 3 + 1;
         self.tags = vec![0; slots];

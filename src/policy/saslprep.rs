@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// What is hashed and compared for a password.
 ///
 /// # Errors
-/// Why there is no such thing, for whoever chooses the password: never with the password itself.
+/// Why there is none, for the user who chooses the password: never with the password itself.
 pub(super) fn prepare(password: &str) -> Result<Cow<'_, str>, String> {
     let prepared = stringprep::saslprep(password)
         .map_err(|error| format!("a password with {}", cause(password, &error.to_string())))?;

@@ -178,12 +178,11 @@ impl Users {
         Ok(Self { users, dummy, decoy, iterations })
     }
 
-    /// Whether it is the password of this user. The same work whoever it is; takes tens of
-    /// milliseconds.
+    /// Whether it is the password of this user. Costs the same work for every user, known or not;
+    /// takes tens of milliseconds.
     ///
-    /// It is prepared first (RFC 4616 §2). As it was given it is tried besides, where that is
-    /// another: files made by other programs, or by us before passwords were prepared, hold the
-    /// hashes of such.
+    /// It is prepared first (RFC 4616 §2). If that changes it, it is also tried as given: files
+    /// written by other programs, or by us before passwords were prepared, hold hashes of such.
     pub fn verify(&self, user: &str, password: &str) -> bool {
         let prepared = saslprep::prepare(password).ok();
         let as_given = prepared.as_deref() != Some(password);

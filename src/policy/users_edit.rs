@@ -187,7 +187,7 @@ pub(super) fn line_of(
     Ok(format!("{name}:{hash}:{}", format_credential(&scram)))
 }
 
-/// Writes beside the file, syncs, and puts it in its place.
+/// Writes another file next to it, syncs, and renames it over the old one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -252,7 +252,7 @@ mod tests {
         assert_eq!((workers.has_users("mx"), workers.has_users("other")), (Some(true), None));
     }
 
-    /// What was found out before the file changed is not remembered behind it.
+    /// What was found out before the file changed is not remembered after it.
     #[test]
     fn a_late_success_is_not_remembered() {
         let mut proven = Proven::default();

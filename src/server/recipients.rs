@@ -15,7 +15,7 @@ use crate::config::Config;
 /// the next: nobody's list is taken half-written.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another without reading it.
+/// What distinguishes one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,

@@ -63,7 +63,7 @@ impl Needs {
 }
 
 impl DiskRoom {
-    /// As it is now, beside a running server or none.
+    /// As it is now, with or without a running server.
     ///
     /// # Errors
     /// What the file system says; `NotFound` where the directory is not there.
@@ -83,8 +83,8 @@ impl DiskRoom {
         })
     }
 
-    /// As it will be behind a start, which makes two segments a shard: one that is written, and one
-    /// ahead.
+    /// As it will be after a start, which makes two segments for each shard: one that is written,
+    /// and one ahead.
     ///
     /// # Errors
     /// As for [`DiskRoom::now`].

@@ -66,8 +66,8 @@ pub trait Advisor: Send + Sync + fmt::Debug {
     /// deadline ends its wait.
     fn ask(&self, question: Question, ticket: Ticket);
 
-    /// What is stored for SCRAM of a user of this listener; must not block. Of one whom nobody
-    /// knows it makes something up, the same each time; `None`: it cannot be found out, try again.
+    /// What is stored for SCRAM of a user of this listener; must not block. For an unknown user it
+    /// makes a credential up, the same each time. `None`: it cannot be found out, try again.
     fn credential(&self, listener: &str, user: &str) -> Option<ScramCredential> {
         let _ = (listener, user);
         None
@@ -98,7 +98,7 @@ impl fmt::Debug for Ticket {
 }
 
 impl Ticket {
-    /// Answers; the connection may be gone by now, which harms nobody.
+    /// Answers; the connection may be gone by now, which does no harm.
     pub fn answer(self, answer: Answer) {
         self.answers.push((self.key, answer));
     }

@@ -105,7 +105,7 @@ impl Limits {
 /// New settings for a shard that runs: for each of its listeners, in their order, and for itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What sessions of each listener go by from now on, and what comes before their greeting.
+    /// The settings of each listener's sessions from now on, and what comes before their greeting.
     pub listeners: Vec<(Arc<smtp::Config>, Arc<Gate>)>,
     /// Bounds of the shard.
     pub limits: Limits,
@@ -252,8 +252,8 @@ impl SharedState {
         self.marks.get(self.shard)
     }
 
-    /// The first segment that holds mail data of messages not yet in a sealed segment: it and those
-    /// behind it may not be deleted. `u64::MAX`: there is none.
+    /// The first segment that holds mail data of messages not yet in a sealed segment: it and later
+    /// ones may not be deleted. `u64::MAX`: there is none.
     #[must_use]
     pub fn segments_from(&self) -> u64 {
         self.segments_from.load(Ordering::Acquire)

@@ -116,7 +116,7 @@ fn is_valid(kind: Kind, value: &str) -> bool {
     }
 }
 
-/// An IPv4 address, or an IPv6 one behind `IPV6:`.
+/// An IPv4 address, or an IPv6 one after `IPV6:`.
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     match text.split_at_checked(5) {
         Some((prefix, text)) if prefix.eq_ignore_ascii_case("IPV6:") => {

@@ -71,8 +71,8 @@ pub(super) fn is_orcpt(value: &str, smtputf8: bool) -> bool {
         && if utf8 { is_utf8_xtext(address) } else { is_xtext(address) }
 }
 
-/// Whether it is xtext (RFC 3461 §4) of printable ASCII and spaces. A control octet behind its
-/// coding would come out where it is written into a line (CVE-2020-28021, CVE-2020-28026).
+/// Whether it is xtext (RFC 3461 §4) of printable ASCII and spaces. A coded control octet would
+/// come out where it is written into a line (CVE-2020-28021, CVE-2020-28026).
 pub(super) fn is_xtext(value: &str) -> bool {
     value.is_ascii() && is_utf8_xtext(value)
 }

@@ -24,7 +24,7 @@ impl HeaderCount {
         self.received as usize
     }
 
-    /// Takes the next octets; nothing behind the header or the first `max` octets is looked at.
+    /// Takes the next octets; nothing after the header or the first `max` octets is looked at.
     #[inline]
     pub(super) fn feed(&mut self, octets: &[u8], max: usize) {
         if !self.done {
@@ -63,7 +63,7 @@ impl HeaderCount {
     }
 
     /// From within a line: looks at the start of each following one, all lines in one search.
-    /// Returns the last line, where too little of it is here to tell.
+    /// Returns the last line, if there is too little of it to decide.
     fn skip_lines<'a>(&mut self, octets: &'a [u8]) -> &'a [u8] {
         for lf in memchr_iter(b'\n', octets) {
             let line = octets.get(lf + 1..).unwrap_or_default();

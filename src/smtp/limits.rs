@@ -109,10 +109,10 @@ impl Auth {
     }
 }
 
-/// Tells whose mail is taken. Asked at RCPT, on the shard: it must not block.
+/// Decides whose mail is accepted. Asked at RCPT, on the shard: it must not block.
 pub trait RecipientPolicy: Send + Sync {
     /// Judges a forward-path without brackets, source route dropped; `postmaster` may lack its
-    /// domain. Called for whoever is not authenticated.
+    /// domain. Called for clients that are not authenticated.
     fn judge(&self, forward_path: &str) -> Recipient;
 }
 

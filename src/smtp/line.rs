@@ -30,7 +30,7 @@ pub(super) fn next(input: &[u8], max: usize) -> Line<'_> {
     }
 }
 
-/// Finds the octet behind the first CRLF of `input`; `after_cr` says that a CR stood before it.
+/// Finds the octet after the first CRLF of `input`; `after_cr` says that a CR preceded it.
 pub(super) fn past_crlf(input: &[u8], mut after_cr: bool) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = input.get(from..).and_then(|rest| memchr(b'\n', rest)) {

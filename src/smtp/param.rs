@@ -36,7 +36,7 @@ pub(super) struct RcptParams<'a> {
     pub(super) orcpt: Option<&'a str>,
 }
 
-/// What a client may ask for: what its EHLO was told, and no more.
+/// What a client may ask for: what the reply to its EHLO offered, and no more.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Offer<'a> {
     pub(super) config: &'a Config,

@@ -190,7 +190,7 @@ fn dot_string_len(text: &str, lenient: &mut Leniencies) -> Option<usize> {
     (len > 0).then_some(len)
 }
 
-/// Length of a quoted string behind its opening quote, closing quote included.
+/// Length of a quoted string after its opening quote, including the closing quote.
 fn quoted_len(text: &str) -> Option<usize> {
     let mut octets = text.bytes().enumerate();
     while let Some((at, octet)) = octets.next() {
@@ -229,7 +229,7 @@ fn domain_len(text: &str, lenient: &mut Leniencies) -> Option<usize> {
     (len <= DOMAIN_BYTES_MAX).then_some(len)
 }
 
-/// RFC 5321 §4.1.3. No tag beside `IPv6` is registered, so none is taken.
+/// RFC 5321 §4.1.3. No tag besides `IPv6` is registered, so none is accepted.
 fn is_literal(text: &str) -> bool {
     match text.split_at_checked(5) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {

@@ -201,7 +201,7 @@ struct Hold {
 ///             ready ----|
 /// ```
 ///
-/// Nothing at or behind the first hold may be sent. Life cycle: one per connection; the session
+/// Nothing at or after the first hold may be sent. Life cycle: one for each connection; the session
 /// pushes, the driver takes, releases and fails.
 #[derive(Debug, Default)]
 pub struct Replies {

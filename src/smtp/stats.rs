@@ -21,7 +21,7 @@ pub enum ProtocolError {
     BadSequence,
     /// A command or an argument outside the grammar.
     BadSyntax,
-    /// Octets before the greeting, or behind EHLO or DATA.
+    /// Octets before the greeting, or after EHLO or DATA.
     EarlyTalker,
 }
 

@@ -3,7 +3,7 @@
 /// Longest value kept, in characters: a domain and a login have 255 at most.
 const VALUE_CHARS_MAX: usize = 255;
 
-/// Puts an item behind those that are there.
+/// Appends an item.
 ///
 /// The value may be hostile: what is not printable becomes `?`, so that no item breaks in two, and
 /// what is long is cut.

@@ -20,7 +20,8 @@ pub struct ReceivedFacts<'a> {
     pub authenticated: bool,
     /// Whether SMTPUTF8 was asked for.
     pub smtputf8: bool,
-    /// The forward-path if there is exactly one; more would tell blind recipients of each other.
+    /// The forward-path if there is exactly one; more would disclose blind recipients to each
+    /// other.
     pub only_forward_path: Option<&'a str>,
 }
 
@@ -71,7 +72,7 @@ pub fn received_field(
     out.extend_from_slice(b"\r\n");
 }
 
-/// The `with` of a trace field (RFC 3848, RFC 6531 §4.3). What came behind HELO has no other name.
+/// The `with` of a trace field (RFC 3848, RFC 6531 §4.3). What came after HELO has no other name.
 pub(super) fn with_protocol(facts: &ReceivedFacts<'_>) -> String {
     let protocol = match (facts.smtputf8, facts.lmtp) {
         (true, true) => "UTF8LMTP",

@@ -44,7 +44,7 @@ pub enum Bug {
     PoisonIgnored,
     /// A short write counts as whole.
     ShortWriteTaken,
-    /// Replies behind a held 250 leave before it.
+    /// Replies after a held 250 leave before it.
     ReplyOrderBroken,
     /// Retention does not ask which segments later records reach back to.
     FragmentDeletedEarly,
@@ -55,7 +55,7 @@ pub enum Bug {
     SlotReused,
     /// A drain does not wait for replies that are held.
     DrainForgets,
-    /// A message is acknowledged behind its 451.
+    /// A message is acknowledged after its 451.
     AcceptAfterTimeout,
     /// The end of the stream completes a message.
     EndOfStreamCompletes,

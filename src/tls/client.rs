@@ -16,7 +16,7 @@ const SUBJECT_BYTES_MAX: usize = 512;
 /// What a certificate says of who has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Client {
-    /// Its subject as RFC 4514 writes it; who has none there is told by its identity.
+    /// Its subject as RFC 4514 writes it; if it has none, its identity stands for it.
     pub subject: String,
     /// Whom it stands for: the first mailbox, else the first host of its alternative names, else
     /// its common name.
@@ -57,7 +57,7 @@ fn identity(certificate: &X509Certificate<'_>) -> Option<String> {
     mailbox.or_else(host).or_else(common).map(str::to_owned)
 }
 
-/// A name with a NUL in it is none, whoever signed it.
+/// A name with a NUL in it does not count, whatever authority signed it.
 fn usable(name: &str) -> Option<&str> {
     Some(name).filter(|name| !name.is_empty() && !name.contains(char::is_control))
 }

@@ -52,7 +52,7 @@ pub struct Demands {
     /// PEM: authorities, of one of which every client must show a certificate. There is no asking
     /// without demanding: a certificate that nobody verifies proves nothing.
     pub client_authorities: Option<PathBuf>,
-    /// Who asks for a name that no certificate has is turned away (RFC 6066 §3).
+    /// Clients that ask for a name that no certificate has are turned away (RFC 6066 §3).
     pub known_name: bool,
 }
 
@@ -175,10 +175,10 @@ impl Config {
         *watched = prepared.watched;
     }
 
-    /// Looks whether files have changed and serves what is in them now; sessions that stand keep
-    /// what they have. An entry for each pair of files that changed: what it holds cannot be used
-    /// and the certificate so far stays (told once, not at each look), or which files it was.
-    /// Reads files: not for a shard's thread.
+    /// Checks whether files have changed and serves their new content; established sessions keep
+    /// what they have. Returns an entry for each pair of files that changed: why the content cannot
+    /// be used and the previous certificate stays (reported once, not at each check), or which
+    /// files it was. Reads files: not for a shard's thread.
     pub fn reload(&self) -> Vec<Result<Files, LoadError>> {
         let mut outcomes = Vec::new();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);

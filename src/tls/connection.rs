@@ -16,7 +16,7 @@ use super::{Config, aside, client::Client, server_name::Hiding};
 /// Octets of a record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
 
-/// Octets a record may have behind its header: 16 KiB and what TLS 1.2 may add (RFC 5246 §6.2.3).
+/// Octets a record may have after its header: 16 KiB and what TLS 1.2 may add (RFC 5246 §6.2.3).
 const RECORD_BYTES_MAX: usize = (16 << 10) + 2048;
 
 /// Octets kept for a handshake message that comes in many records. rustls takes no message over
@@ -126,14 +126,14 @@ impl Tls {
         })
     }
 
-    /// Takes octets of the peer's, which are decrypted where they lie, and hands out plaintext with
-    /// what the handshake before it agreed on.
+    /// Takes octets from the peer, which are decrypted in place, and passes on plaintext together
+    /// with the result of the handshake before it.
     ///
-    /// Look at [`Tls::pending_bytes`] behind it. Octets behind a close_notify are not looked at.
+    /// Check [`Tls::pending_bytes`] afterwards. Octets after a close_notify are not looked at.
     ///
     /// # Errors
-    /// The handshake failed or a record cannot be believed: nothing more is read or written but the
-    /// pending alert.
+    /// The handshake failed or a record is not authentic: nothing more is read or written except
+    /// the pending alert.
     pub fn feed(
         &mut self,
         octets: &mut [u8],
@@ -203,12 +203,12 @@ impl Tls {
     }
 
     /// Whether a close_notify has come: what was received is all there was. An end of the stream
-    /// without it is a truncation, by whoever (RFC 8446 §6.1).
+    /// without it is a truncation, by the peer or by others (RFC 8446 §6.1).
     pub fn is_closed_by_peer(&self) -> bool {
         self.closed_by_peer
     }
 
-    /// Appends `plain` to `into`, encrypted, behind what is [pending](Tls::pending_bytes).
+    /// Appends `plain` to `into`, encrypted, after what is [pending](Tls::pending_bytes).
     ///
     /// # Errors
     /// The handshake is not over, the connection has failed, or its keys are used up.
@@ -376,8 +376,8 @@ impl Tls {
         })
     }
 
-    /// Takes the alert that tells the peer of a failure. rustls is asked for no more than that: it
-    /// must not read on.
+    /// Takes the alert that reports a failure to the peer. rustls is asked for nothing else: it
+    /// must not continue reading.
     fn alert(&mut self) {
         while self.connection.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(data)) =

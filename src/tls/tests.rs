@@ -291,7 +291,7 @@ fn f7_certificates_by_name() {
     assert!(pair.shake_hands().unwrap_err().contains("not valid for name"), "no name is sent");
 }
 
-/// F8: a client of another protocol is told so (ALPACA).
+/// F8: a client of another protocol gets an alert that says so (ALPACA).
 #[test]
 fn f8_other_protocols_are_refused() {
     for (protocol, good) in [("smtp", true), ("esmtp", true), ("h2", false), ("http/1.1", false)] {

@@ -40,7 +40,7 @@ const CACHE_MAX: usize = 131_072;
 /// How long an answer is kept at least and at most, whatever its TTL: lists change within minutes.
 const KEPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 
-/// The same of "there is none" (RFC 2308); where no SOA tells, the lower bound.
+/// The same for "there is none" (RFC 2308); without an SOA, the lower bound.
 const KEPT_NONE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
 
 /// Records of one answer that are looked at.
@@ -102,10 +102,10 @@ impl Lookups {
         })
     }
 
-    /// Asks, unless it is known or being asked.
+    /// Sends a query, unless the answer is cached or the query under way.
     ///
     /// # Cancellation
-    /// The query goes on for whoever asks next.
+    /// The query continues for the next client that asks.
     pub(super) async fn ask(&self, name: Name, kind: RecordType) -> Found {
         let key = (name, kind);
         if let Some(found) = self.cache.borrow_mut().get(&key, Instant::now()) {

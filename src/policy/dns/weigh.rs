@@ -35,7 +35,7 @@ struct List {
     /// As it is named in the reply, in A-label form.
     zone: Arc<str>,
     weight: i32,
-    /// It was told that the list does not talk to us.
+    /// It was reported that the list does not answer us.
     told: AtomicBool,
 }
 
@@ -149,7 +149,7 @@ fn printable(name: &Name) -> Option<String> {
     (!text.is_empty() && text.bytes().all(fine)).then_some(text)
 }
 
-/// `1.2.0.192.` or 32 nibbles, with the dot behind (RFC 5782 §2.1, §2.4).
+/// `1.2.0.192.` or 32 nibbles, with a final dot (RFC 5782 §2.1, §2.4).
 fn reversed(address: IpAddr) -> String {
     let mut text = String::with_capacity(REVERSED_BYTES_MAX);
     // Writing to a string cannot fail.

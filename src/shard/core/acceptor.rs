@@ -12,7 +12,7 @@ use crate::smtp::{Replies, Session};
 /// A listener that could not accept is left alone this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a failing accept is told.
+/// How often a failing accept is logged.
 const ACCEPT_TELL: Duration = Duration::from_secs(10);
 
 /// Which listeners are to be armed again, and when.

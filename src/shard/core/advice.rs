@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Services {
-    /// Takes what a session wants to know to whoever knows it.
+    /// Passes a session's question on to where the answer is known.
     pub(super) fn ask_for(&mut self, key: Key, connection: &mut Connection) {
         if connection.link.phase == Phase::Open
             && let Some(question) = connection.dialogue.session.auth_question()

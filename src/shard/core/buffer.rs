@@ -20,8 +20,8 @@ impl Returns {
     }
 }
 
-/// Octets that were received, in a buffer of whoever lent it. While this lives the lender cannot
-/// reach the memory; dropped, it goes back to be filled again.
+/// Received octets, in a buffer on loan. While this lives the lender cannot reach the memory;
+/// dropped, it goes back to be filled again.
 pub struct ReceiveBuffer {
     memory: Box<[u8]>,
     len: usize,

@@ -40,7 +40,7 @@ impl Services {
         Proxying::Refused
     }
 
-    /// Octets came in where a header is waited for; what is behind it goes its usual way.
+    /// Octets arrived where a header is awaited; what follows it is processed as usual.
     pub(super) fn take_header(&mut self, key: Key, connection: &mut Connection, octets: &mut [u8]) {
         let Connection { link, dialogue, .. } = connection;
         if link.phase != Phase::Open {
@@ -114,8 +114,8 @@ impl Services {
         self.broken(connection, reason);
     }
 
-    /// XCLIENT told of another client: it is judged and greeted as if it had come by itself; says
-    /// whether it may stay. The peer's right to tell is not judged a second time.
+    /// XCLIENT named another client: it is judged and greeted as if it had connected itself; says
+    /// whether it may stay. The peer's right to use XCLIENT is not judged a second time.
     pub(super) fn new_client(
         &mut self,
         key: Key,
@@ -135,7 +135,7 @@ impl Services {
     }
 }
 
-/// What a proxy told of the client, and of the message at its end.
+/// What a proxy said about the client, followed by what it said about the message.
 pub(super) fn told(dialogue: &Dialogue) -> String {
     let mut told = match &dialogue.proxy {
         Some(proxied) => proxied.told.clone(),

@@ -138,8 +138,8 @@ impl Commit {
         Some(waiting)
     }
 
-    /// Marks the next of these offsets as failed, from place `at` of the queue on, which is moved
-    /// behind it; whose it is.
+    /// Marks the next of these offsets as failed, from place `at` of the queue on, which moves past
+    /// it; returns whose it is.
     pub(super) fn fail_next(&mut self, at: &mut usize, from: Offset, to: Offset) -> Option<Key> {
         let range = from..to;
         let mut waiting = self.waiting.iter_mut().enumerate().skip(*at);
@@ -280,8 +280,8 @@ impl Services {
         None
     }
 
-    /// The 250 of a message is let go; `false`: its peer is gone. The record stays (RFC 1047 tells of
-    /// the duplicate it makes).
+    /// Releases the 250 of a message; `false`: its peer is gone. The record stays (RFC 1047
+    /// describes the duplicate that this makes).
     pub(super) fn release(
         &mut self,
         connection: &mut Connection,

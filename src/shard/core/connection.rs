@@ -19,8 +19,8 @@ use crate::{
     tls::{self, Tls},
 };
 
-/// What stands for the peer of a unix socket, which has no address: this machine. It is spared the
-/// limits against strangers always, as whoever may open the socket was let in by its mode.
+/// What stands for the peer of a unix socket, which has no address: this machine. The limits
+/// against strangers never bind it, because the mode of the socket decides who may open it.
 pub const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How far a connection is on its way out.
@@ -42,7 +42,7 @@ pub(super) enum Phase {
 pub(super) enum Waits {
     /// They go at the end of the turn.
     Nothing,
-    /// A moment, for the commit behind them.
+    /// A moment, for the commit that follows them.
     Commit,
     /// Longer: the peer made too many errors.
     Penalty,
@@ -80,7 +80,7 @@ pub(super) struct Link {
     pub(super) waits: Waits,
     /// A commit let replies go: they are sent at once.
     pub(super) released: bool,
-    /// The end of the peer's stream was seen, behind all that the intake holds.
+    /// The end of the peer's stream was seen, after all that the intake holds.
     pub(super) ended: bool,
     /// Octets that came in and are not processed.
     pub(super) intake: Intake,
@@ -130,8 +130,8 @@ pub(super) struct Dialogue {
     pub(super) session: Session,
     pub(super) replies: Replies,
     pub(super) mail: Collected,
-    /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or who a proxy told
-    /// of.
+    /// Whose connection it is: the socket's peer, [`UNIX_PEER`] at a unix socket, or the client
+    /// that a proxy named.
     pub(super) peer: SocketAddr,
     pub(super) listener: u16,
     /// Its address counts it.
@@ -163,7 +163,7 @@ impl Dialogue {
         self.proxy.as_ref().is_some_and(|proxied| proxied.awaits_header)
     }
 
-    /// Whether octets that came wait to be read: the end of the stream is behind them.
+    /// Whether received octets wait to be read: the end of the stream follows them.
     pub(super) fn reads_later(&self, intake: &Intake) -> bool {
         intake.is_paused() || self.wait.is_some() && !intake.unread.is_empty()
     }
@@ -212,7 +212,7 @@ pub(super) struct Proxied {
     pub(super) awaits_header: bool,
     /// When the wait began.
     pub(super) since: Duration,
-    /// What the header told besides an address.
+    /// What the header said besides an address.
     pub(super) told: String,
 }
 

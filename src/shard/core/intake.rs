@@ -258,7 +258,7 @@ impl Services {
         self.log_full() || self.memory_full() && dialogue.session.is_in_mail_data()
     }
 
-    /// Reads on where the reason to stop is gone; gives up where it does not go.
+    /// Resumes reading where the reason to stop is gone; ends the connection if it lasts too long.
     pub(super) fn resume(&mut self, key: Key, connection: &mut Connection) {
         let Connection { link, dialogue, .. } = connection;
         let since = link.intake.paused_since().unwrap_or(self.now);

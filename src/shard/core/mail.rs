@@ -255,7 +255,7 @@ impl Spans {
     }
 }
 
-/// Adds what the record tells of TLS.
+/// Adds what the record says about TLS.
 fn with_tls<'a>(facts: Facts<'a>, tls: Option<&'a tls::Facts>) -> Facts<'a> {
     let Some(tls) = tls else { return facts };
     Facts {

@@ -109,12 +109,12 @@ pub struct Listener {
     pub gate: Arc<Gate>,
 }
 
-/// How long whoever runs a shard may sleep before its next turn.
+/// How long the driver of a shard may sleep before its next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     /// At most this long.
     pub at_most: Duration,
-    /// Until so many operations have ended, beside those that are submitted with it.
+    /// Until this many operations have ended, in addition to those that are submitted with it.
     pub answers: usize,
 }
 
@@ -194,7 +194,7 @@ impl Shard {
         self.services.wants_first_look(listener, peer)
     }
 
-    /// An operation ended. [`Shard::handle_tick`] comes behind all that have.
+    /// An operation ended. [`Shard::handle_tick`] follows once all completions are handed over.
     pub fn handle_completion(&mut self, now: Now, completion: Completion) {
         self.set_time(now);
         let services = &mut self.services;
@@ -266,7 +266,7 @@ impl Shard {
         self.services.is_drained()
     }
 
-    /// Closes the log behind the last record; the shard's last act.
+    /// Closes the log after the last record; the shard's last act.
     #[must_use]
     pub fn finish(self) -> Finished {
         self.services.commit.finish()

@@ -20,7 +20,7 @@ use std::{fmt, time::Duration};
 /// How far a shard is up the ladder. Each step does what the ones before it do as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Step {
-    /// Nothing is given up.
+    /// No restriction.
     #[default]
     Calm,
     Stress,

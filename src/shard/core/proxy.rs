@@ -21,7 +21,7 @@ pub struct Header {
     /// (`LOCAL`), or the proxy does not know (`UNKNOWN`, `UNSPEC`, another protocol than TCP): the
     /// connection counts as what it looks like.
     pub client: Option<SocketAddr>,
-    /// What else was told: `KEY=value` items joined by LF, printable.
+    /// What else it said: `KEY=value` items joined by LF, printable.
     pub told: String,
 }
 
@@ -56,11 +56,11 @@ impl fmt::Display for BadHeader {
     }
 }
 
-/// Reads the header at the front of `input`, which may go on behind it; with it comes its length.
-/// `None`: it is not complete, and may still become one.
+/// Reads the header at the front of `input`, which may continue after it; returns it with its
+/// length. `None`: it is not complete, and may still become so.
 ///
 /// # Errors
-/// What is there is no header, whatever follows.
+/// The octets are not a header, whatever follows.
 pub fn parse(input: &[u8]) -> Result<Option<(usize, Header)>, BadHeader> {
     match input.first() {
         None => Ok(None),

@@ -24,7 +24,7 @@ const SKIPPED_MAX: u32 = 63;
 /// See the module's page. Counts records by offsets.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
-    /// Replies let go by the commit that it follows; 0 while there is no rest.
+    /// Replies released by the commit that it follows; 0 while there is no rest.
     released: u64,
     began: u64,
     seen: u64,

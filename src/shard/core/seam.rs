@@ -102,8 +102,8 @@ pub enum Submission {
         /// The socket.
         socket: SocketId,
     },
-    /// An operation of the log. The sync behind a write is begun only after the whole of the write,
-    /// and fails where that failed or was short.
+    /// An operation of the log. The sync linked to a write starts only after the whole of the
+    /// write, and fails if that failed or was short.
     Log(Op),
     /// Make a segment file: allocated, its directory entry durable, its blocks zero. Answered by
     /// [`Completion::Segment`]; one at a time.
@@ -185,7 +185,7 @@ pub enum Completion {
         /// How long it took.
         took: Duration,
     },
-    /// Of [`Op::Sync`], and of the sync behind an [`Op::Write`].
+    /// Of [`Op::Sync`], and of the sync linked to an [`Op::Write`].
     Synced {
         /// Its name.
         op: u64,

@@ -117,7 +117,7 @@ impl Services {
         }
     }
 
-    /// Whether a client is let in at this moment, whoever it is.
+    /// Whether any client is admitted at this moment.
     pub(super) fn entry(&self) -> Entry {
         match self.admission() {
             Admission::Draining => Entry::Draining,

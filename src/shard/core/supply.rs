@@ -74,9 +74,9 @@ impl Supply {
         }
     }
 
-    /// Whether the one that is being made is wanted as it is, now that the appender has come to
-    /// `position`. From the middle of a segment on it is: to finish the step of filling and the sync
-    /// behind it takes some tens of milliseconds, in which a fast sender fills the other half.
+    /// Whether the one being made is wanted as it is, now that the appender has reached `position`.
+    /// From the middle of a segment on it is: finishing the step of filling and its sync takes some
+    /// tens of milliseconds, in which a fast sender fills the other half.
     pub(super) fn hurries(&mut self, position: u64) -> bool {
         let hurries = self.preparing && !self.hurried && position > self.bytes / 2;
         self.hurried |= hurries;

@@ -285,7 +285,8 @@ fn g9_a_blocked_address_does_not_wait_for_its_greeting() {
     assert_eq!(bench.take(blocked), "", "nothing more");
 }
 
-/// A commit that does not come is told the sender, and does not become a 250 when it comes after all.
+/// A commit that does not come is reported to the sender, and does not become a 250 when it comes
+/// after all.
 #[test]
 fn a_commit_that_comes_too_late_is_no_250() {
     let mut bench = Bench::new(smtp::Config::default(), Gate::default());

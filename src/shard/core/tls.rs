@@ -132,8 +132,8 @@ impl Services {
         true
     }
 
-    /// A stream that ends without a close_notify was cut off, by whoever (RFC 8446 §6.1). Where
-    /// octets wait unread nobody knows yet.
+    /// A stream that ends without a close_notify was cut off, by the peer or by others (RFC 8446
+    /// §6.1). If octets still wait unread, that is not known yet.
     pub(super) fn note_truncation(&mut self, connection: &Connection) {
         if let Some(state) = &connection.tls
             && connection.link.phase == Phase::Open

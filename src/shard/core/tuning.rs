@@ -22,12 +22,12 @@ pub(super) struct Tuning {
     configured: Limits,
     /// What is left of them under stress.
     limits: Limits,
-    /// What sessions of each listener go by when there is no stress.
+    /// The settings of each listener's sessions when there is no stress.
     calm: Vec<Arc<smtp::Config>>,
     ladder: Ladder,
     /// Whose reading is stopped.
     pub(super) paused: Vec<Key>,
-    /// Some of them are because memory is full or the log is behind.
+    /// Some of them because memory is full or the log does not keep up.
     pub(super) held_up: bool,
     shard: u16,
     abort_on_io_error: bool,

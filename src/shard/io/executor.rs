@@ -143,12 +143,12 @@ pub fn spawn(
     }
 }
 
-/// Has an executor of its own do `work` with what it is given.
+/// Has an executor of its own do `work` on `given`.
 ///
-/// An executor that parks before its first task ever ran (see [`heartbeat`]) has nothing yet by
-/// which it could be woken, and sleeps for ever. So `given` changes hands at the first step: where
-/// that does not come, another executor gets it. The sleeper is left behind, and should it wake
-/// after all, finds that nothing is there for it.
+/// An executor that parks before its first task ever ran (see [`heartbeat`]) cannot be woken, and
+/// sleeps forever. So `given` changes hands at the first step: if that does not come, another
+/// executor gets it. The sleeper is abandoned, and should it wake after all, it finds nothing to
+/// do.
 fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
     builder: impl Fn(u32) -> LocalExecutorBuilder,
     mut given: T,
@@ -181,7 +181,7 @@ fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
     Err(StartError { doing: "cannot start a shard's executor", source })
 }
 
-/// Makes a shard, tells of it, and runs it to its end.
+/// Makes a shard, announces it, and runs it to its end.
 async fn serve(start: Start) -> io::Result<()> {
     let Start { options, listeners, identity, recovery, state, tell } = start;
     bind_to_cpu(options.shard, options.core);

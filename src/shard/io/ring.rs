@@ -66,7 +66,7 @@ impl Completion {
         cqueue::buffer_select(self.flags)
     }
 
-    /// The result as the standard library tells it.
+    /// The result as the standard library has it.
     pub(crate) fn outcome(&self) -> io::Result<usize> {
         usize::try_from(self.result).map_err(|_| io::Error::from_raw_os_error(-self.result))
     }
@@ -182,8 +182,8 @@ impl Ring {
         self.sending.get_mut(place as usize).map(std::mem::take).unwrap_or_default()
     }
 
-    /// Writes a group at a position of a segment; with `then_sync` an fdatasync is linked behind
-    /// the write, which starts only after a complete write and is cancelled by a short one.
+    /// Writes a group at a position of a segment; with `then_sync` an fdatasync is linked to the
+    /// write, which starts only after a complete write and is cancelled by a short one.
     /// [`Ring::written`] is to be called with the completion.
     pub(crate) fn write(
         &mut self,
@@ -250,8 +250,8 @@ impl Ring {
         self.enter(1, timeout)
     }
 
-    /// As [`Ring::wait`], for `more` completions beside one for each queued operation: what nobody
-    /// needs at once is served together.
+    /// As [`Ring::wait`], for `more` completions in addition to one for each queued operation: what
+    /// is not needed at once is processed together.
     ///
     /// # Errors
     /// See [`Ring::wait`].

@@ -304,7 +304,7 @@ impl Space {
     }
 }
 
-/// Runs a closure on the blocking pool. A panic there would hang the caller for ever: it ends the
+/// Runs a closure on the blocking pool. A panic there would hang the caller forever: it ends the
 /// process instead (D17).
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     glommio::executor()

@@ -105,7 +105,7 @@ impl fmt::Debug for AuthQuestion {
 pub enum AuthAnswer {
     /// Whether it is the password.
     Password(bool),
-    /// The credential; of a user whom nobody knows one that is made up, the same each time.
+    /// The credential; for an unknown user one that is made up, the same each time.
     Credential {
         /// See [`ScramCredential`].
         credential: ScramCredential,
@@ -168,7 +168,7 @@ enum Step {
     Login(String),
     /// A password was asked about.
     Password(String),
-    /// EXTERNAL: who the client wants to be; empty: whoever it is.
+    /// EXTERNAL: who the client wants to be; empty: the owner of the certificate.
     Subject(String),
     Scram(Box<Scram>),
 }

@@ -150,7 +150,7 @@ impl Scram {
         Next::Challenge(challenge)
     }
 
-    /// Takes the client-final-message, or the empty response behind ours.
+    /// Takes the client-final-message, or the empty response that follows ours.
     pub(super) fn respond(&mut self, message: &[u8]) -> Next {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Challenged { server_first, nonce, binding, keys } => {

@@ -31,7 +31,8 @@ mod tests;
 pub struct TextScan {
     /// Octets of the unfinished line so far.
     pub line_bytes: u64,
-    /// Longest finished line in octets without CRLF; of lines under 64 octets any may be told.
+    /// Longest finished line in octets without CRLF; if all are under 64 octets, the length of any
+    /// of them.
     pub longest: u64,
     /// The last octet was a CR whose LF may follow.
     pub after_cr: bool,
@@ -62,12 +63,12 @@ impl Default for TextScan {
     }
 }
 
-/// What a scan stops at, beside the end of the input.
+/// What a scan stops at, besides the end of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stops {
     /// A dot at the start of a line.
     pub dot: bool,
-    /// A bare LF, and the octet behind a bare CR.
+    /// A bare LF, and the octet after a bare CR.
     pub bare: bool,
 }
 

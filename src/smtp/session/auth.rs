@@ -67,8 +67,8 @@ impl Session {
         self.auth.as_mut().is_some_and(|auth| std::mem::take(&mut auth.failed))
     }
 
-    /// Answers [`Event::Authenticate`]; call [`Session::handle_input`] behind it. An answer that
-    /// nobody waits for is nothing.
+    /// Answers [`Event::Authenticate`]; call [`Session::handle_input`] afterwards. An answer that
+    /// is not awaited does nothing.
     pub fn resolve_auth(&mut self, cx: &mut Context<'_>, answer: AuthAnswer) {
         if !self.is_waiting_for_auth() {
             return;

@@ -14,7 +14,7 @@ use super::{Context, Ending, Event, Session};
 /// Recipients refused for their number before the session ends (Postfix has the same number).
 const OVERSHOOT_MAX: u32 = 1_000;
 
-/// Splits `FROM:<path> params`; one or more spaces behind the colon are borne with.
+/// Splits `FROM:<path> params`; spaces after the colon are allowed.
 fn parse<'a>(
     cx: &mut Context<'_>,
     argument: &'a [u8],
@@ -197,7 +197,7 @@ impl Session {
     }
 }
 
-/// Who must be told where we are wrong (RFC 5321 §4.5.1), wherever he is.
+/// The mailbox to which errors of ours are reported (RFC 5321 §4.5.1), in any domain.
 fn is_postmaster(mailbox: &str) -> bool {
     let local = mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local);
     local.eq_ignore_ascii_case("postmaster")

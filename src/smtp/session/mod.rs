@@ -110,8 +110,8 @@ pub enum Event {
     /// Drop what was collected, send all replies in the clear, then begin TLS. Everything received
     /// from now on is TLS's, everything said behind these replies goes under it.
     StartTls,
-    /// The peer told of another client, for which the session begins anew: ask
-    /// [`Session::told_client`] for its address, call [`Session::handle_open`] again, and go on.
+    /// The peer named another client, for which the session begins again: ask
+    /// [`Session::told_client`] for its address, call [`Session::handle_open`] again, and continue.
     NewClient,
     /// Drop what was collected, send all replies (held ones when released), then close.
     Close(Ending),
@@ -187,7 +187,7 @@ pub struct Session {
     handed_out: bool,
     offence: Option<Offence>,
     helo: Box<str>,
-    /// The peer may speak for clients; what it told of them.
+    /// The peer may speak for clients; what it said about them.
     upstream: Option<Box<Upstream>>,
     /// Nothing until the first AUTH.
     auth: Option<Box<AuthState>>,
@@ -469,7 +469,7 @@ impl Session {
 
     /// Answers `EndOfMail`: the message is in the log under `ticket` and not yet synced.
     ///
-    /// Its 250 is rendered now and held in [`Replies`]; commands behind it go on.
+    /// Its 250 is rendered now and held in [`Replies`]; commands after it continue.
     pub fn resolve_accepted(&mut self, cx: &mut Context<'_>, ticket: u64, id: &dyn Display) {
         let replies = self.final_replies(cx.config);
         if !self.leave_verdict(cx.now) {
@@ -741,7 +741,7 @@ impl Session {
         Some(self.close_421(cx, "4.7.0", text))
     }
 
-    /// Runs one command line; `behind` says that more octets were already received.
+    /// Runs one command line; `behind` says that more octets were already received after it.
     fn command(&mut self, cx: &mut Context<'_>, line: &[u8], behind: bool) -> Option<Event> {
         let line = line::trim_end(line);
         let (verb, rest) = command::split(line);

@@ -12,10 +12,10 @@ use super::super::reply;
 use super::super::told::push_told;
 use super::{Context, Event, Session, State};
 
-/// What a peer that may speak for clients has told.
+/// What a peer that may speak for clients has said.
 #[derive(Debug, Default)]
 pub(super) struct Upstream {
-    /// By XCLIENT: a value holds until the next is told, HELO, PROTO and LOGIN until the next
+    /// By XCLIENT: a value holds until the next one is given, HELO, PROTO and LOGIN until the next
     /// command.
     client: Vec<Attribute>,
     /// By XFORWARD, of the next message.
@@ -28,20 +28,19 @@ fn merge(into: &mut Vec<Attribute>, new: Vec<Attribute>) {
     into.extend(new);
 }
 
-/// `None`: nothing was told of it. `Some(None)`: that it is not known.
+/// `None`: it was not mentioned. `Some(None)`: it is not known.
 fn find(attributes: &[Attribute], kind: Kind) -> Option<Option<&str>> {
     attributes.iter().find(|(told, _)| *told == kind).map(|(_, value)| value.as_deref())
 }
 
 impl Session {
-    /// Lets the peer use XCLIENT and XFORWARD, as long as the session lasts and whoever it says to
-    /// speak for.
+    /// Lets the peer use XCLIENT and XFORWARD for the whole session, whichever client it names.
     pub fn trust_xclient(&mut self) {
         self.upstream.get_or_insert_default();
     }
 
-    /// Address and port of the client as XCLIENT told them, where it did; what it left out is
-    /// `peer`'s, if it speaks of the same client. An address that is not known is 0.0.0.0.
+    /// Address and port of the client given by XCLIENT, if there was one; what it left out is taken
+    /// from `peer`, if it means the same client. An address that is not known is 0.0.0.0.
     pub fn told_client(&self, peer: SocketAddr) -> Option<SocketAddr> {
         let told = &self.upstream.as_ref()?.client;
         let address = find(told, Kind::Addr);
@@ -59,13 +58,13 @@ impl Session {
         Some(SocketAddr::new(address, port))
     }
 
-    /// Who authenticated to the peer, as XCLIENT told.
+    /// The user that authenticated to the peer, according to XCLIENT.
     pub(super) fn told_login(&self) -> Option<&str> {
         find(&self.upstream.as_ref()?.client, Kind::Login).flatten()
     }
 
-    /// Puts what was told of the client and of the present message behind `items`, as
-    /// [`push_told`] does.
+    /// Appends to `items` what was said about the client and the present message, as [`push_told`]
+    /// does.
     pub fn push_told(&self, items: &mut String) {
         let Some(upstream) = &self.upstream else { return };
         for (prefix, told) in [("XCLIENT_", &upstream.client), ("XFORWARD_", &upstream.forwarded)] {

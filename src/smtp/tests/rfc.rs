@@ -505,7 +505,7 @@ fn rfc3848_names_of_protocols() {
     }
 }
 
-/// RFC 8314 §4.3: behind the other clauses, and nothing but a name.
+/// RFC 8314 §4.3: after the other clauses, and nothing but a name.
 #[test]
 fn rfc8314_4_3_the_cipher_suite() {
     let facts = ReceivedFacts {

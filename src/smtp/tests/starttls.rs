@@ -75,7 +75,7 @@ fn b9_not_twice() {
     );
 }
 
-/// F1 (CVE-2011-0411): what stands behind it was said by anybody. Whole writes only.
+/// F1 (CVE-2011-0411): anybody may have sent what follows it. Whole writes only.
 #[test]
 fn f1_octets_behind_it_are_fatal() {
     for tls in [TlsPolicy::Offered, TlsPolicy::Required] {

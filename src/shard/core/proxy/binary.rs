@@ -71,7 +71,7 @@ fn source(protocol: u8, addresses: &[u8]) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(port.try_into().ok()?)))
 }
 
-/// Type, value, and what is behind them.
+/// Type, value, and what follows them.
 type Item<'a> = (u8, &'a [u8], &'a [u8]);
 
 /// Takes an item off the front.
