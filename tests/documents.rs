@@ -197,7 +197,7 @@ fn names_of_code_exist() {
     let path = Regex::new(r"^([A-Za-z_]+)((?:::[A-Za-z_]+)+)$").unwrap();
     let file = Regex::new(r"^(?:src|tests|docs|config|benches|loadtest|fuzz|deploy)/[\w./-]*$");
     let file = file.unwrap();
-    let foreign = ["std", "rustls", "tokio", "glommio"];
+    let foreign = ["mailrace", "std", "rustls", "tokio", "glommio"];
     let mut wrong = Vec::new();
     let mut named = 0;
     for document in NAMING {
@@ -210,9 +210,11 @@ fn names_of_code_exist() {
                 let (first, rest) = (&parts[1], parts[2].split("::").skip(1));
                 // `log::Appender` is a word in the files of `log`; `Facts::tls` is anywhere.
                 let room = first.starts_with(char::is_lowercase);
-                let places =
-                    [format!("src/{first}/"), format!("src/{first}.rs"), format!("{first}/")];
-                let of_room = |name: &str| places.iter().any(|place| name.starts_with(place));
+                let (dir, module) = (format!("/{first}/"), format!("/{first}.rs"));
+                let of_room = |name: &str| {
+                    let name = format!("/{name}");
+                    name.contains(&dir) || name.ends_with(&module)
+                };
                 let there: Vec<_> =
                     files.iter().filter(|(name, _)| !room || of_room(name)).collect();
                 let said = |part: &str| {
@@ -255,4 +257,91 @@ fn links_between_documents_lead_somewhere() {
         }
     }
     assert!(count > 20, "{count} links");
+}
+
+/// Rooms that the code of one names by `crate::`, in lists as well.
+fn imports(code: &str, rooms: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        let (mut depth, mut word, mut first) = (0, String::new(), true);
+        for letter in after.chars() {
+            if letter.is_ascii_alphanumeric() || letter == '_' {
+                word.push(letter);
+                continue;
+            }
+            // `crate::a`, or each name at the head of `crate::{a, b::{c, d}, e}`.
+            if first && depth <= 1 {
+                found.insert(std::mem::take(&mut word));
+            }
+            word.clear();
+            first = matches!(letter, '{' | ',') && depth == usize::from(letter == ',');
+            depth = match letter {
+                '{' => depth + 1,
+                '}' => depth.saturating_sub(1),
+                _ => depth,
+            };
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found.intersection(rooms).cloned().collect()
+}
+
+#[test]
+fn lists_of_imports_are_read() {
+    let rooms = ["a", "b", "c", "log", "tls"].map(str::to_owned).into();
+    let read = |code: &str| imports(code, &rooms).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(read("usecrate::log::Log;"), "log");
+    assert_eq!(read("usecrate::{log::{self,a},tls::b,c};"), "c log tls");
+    assert_eq!(read("usecrate::{log::{a::{b},c},tls};crate::a::x()"), "a log tls");
+}
+
+/// The table of rooms in ARCHITECTURE, against what each imports; its own crates by their manifests.
+#[test]
+fn the_table_of_rooms_is_what_they_import() {
+    let text = read("src/ARCHITECTURE.md");
+    let table = text.split("| room | what it is | imports |").nth(1).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let rooms: BTreeSet<String> =
+        rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert!(rooms.len() > 12, "{rooms:?}");
+    let mut wrong = Vec::new();
+    for row in rows {
+        let room = row[0].trim_matches('`');
+        let dir = format!("src/{room}");
+        // Who may import every room has nothing to be checked; `consumer` is a part of `log`.
+        if row[2] == "every room" || !root().join(&dir).is_dir() {
+            continue;
+        }
+        let mut said = all("`([a-z]+)`", row[2]);
+        let manifest = fs::read_to_string(root().join(&dir).join("Cargo.toml")).ok();
+        let mut real: BTreeSet<String> = BTreeSet::new();
+        for (file, text) in texts(&[&dir], &["rs"]) {
+            let is_test = |part: &str| part == "tests" || part.ends_with("_tests");
+            if manifest.is_some() || file.trim_end_matches(".rs").split('/').any(is_test) {
+                continue;
+            }
+            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            let code = text.lines().map(|line| line.split("//").next().unwrap());
+            let code: String = code.flat_map(str::split_whitespace).collect();
+            real.extend(imports(&code, &rooms));
+        }
+        for dependency in manifest.iter().flat_map(|text| all(r"(?m)^mailrace-([a-z]+)\b", text)) {
+            real.insert(dependency);
+        }
+        real.remove(room);
+        // Every room may use the hooks.
+        real.remove("stage");
+        said.remove("stage");
+        if said != real {
+            wrong.push(format!("{room}: said {said:?}, imported {real:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "ARCHITECTURE's table of rooms:\n{}", wrong.join("\n"));
 }
