@@ -7,20 +7,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-#[path = "../tests/servers/lane.rs"]
-mod lane;
-#[path = "../tests/servers/nats.rs"]
-mod nats;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, message::PublishMessage};
 use futures_util::future::join_all;
-use lane::{deliver_all, raw, record};
 use mailrace::export::{Key, Nats, NatsOptions, Record, Sink, TlsOptions};
-use nats::NatsServer;
+use support::servers::{
+    lane::{deliver_all, raw, record},
+    nats::NatsServer,
+};
 
 const RECORDS: u64 = 20_000;
 const BATCH: usize = 500;

@@ -1,5 +1,5 @@
 //! In steady state a message costs no allocation: what it needs was kept from the one before.
-//! Counted over the whole process, so this file holds one test.
+//! Counted over the whole process by an allocator of its own, so this binary holds one test.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The parts that need no receiver; `tests/export_webhook.rs` has one.
+//! The parts that need no receiver; `tests/export/webhook.rs` has one.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Headers as senders write them. `tests/header_python.rs` compares many more with another reader.
+//! Headers as senders write them. `tests/protocol/header_python.rs` compares many more with another
+//! reader.
 
 use super::*;
 

@@ -637,7 +637,7 @@ fn one_name(name: &[u8]) -> Vec<u8> {
     [&len(name.len() + 3)[..], &[0], &len(name.len()), name].concat()
 }
 
-/// F7: rustls ends the handshake for such names. Whole handshakes with them are in tests/tls.rs.
+/// F7: rustls ends the handshake for such names. tests/tls/sockets.rs has whole handshakes with them.
 #[test]
 fn f7_a_name_that_is_none_gets_the_default_certificate_or_unrecognized_name() {
     let mut malformed: Vec<Vec<u8>> = [

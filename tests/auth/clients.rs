@@ -1,7 +1,11 @@
 //! Foreign clients log in with what they have, and deliver.
 
 use super::*;
-use crate::common::machine::{has, skip};
+
+use crate::support::{
+    self,
+    machine::{has, skip},
+};
 
 /// PLAIN and LOGIN; SCRAM where curl was built with it.
 #[test]
@@ -172,8 +176,8 @@ fn passwords_are_prepared() {
     }
     let case = Case::new("SCRAM-SHA-256,PLAIN");
     user_add(&case.path("users"), USER, "\u{fb01}sh\u{a0}cafe\u{301} \u{2168}");
-    common::signal(&case.server.child, libc::SIGHUP);
-    common::eventually("the reload", Duration::from_secs(20), || {
+    support::signal(&case.server.child, libc::SIGHUP);
+    support::eventually("the reload", Duration::from_secs(20), || {
         case.server.errors().contains("configuration reloaded")
     });
     let same =

@@ -1,7 +1,8 @@
 //! `mailrace user`.
 
 use super::*;
-use crate::common::machine::has;
+
+use crate::support::machine::has;
 
 #[test]
 fn users_are_added_listed_and_removed() {

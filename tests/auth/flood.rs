@@ -7,6 +7,8 @@ use std::{
 
 use super::*;
 
+use crate::support;
+
 /// Median of some durations.
 fn median(mut all: Vec<Duration>) -> Duration {
     all.sort_unstable();
@@ -43,7 +45,7 @@ fn nobody_waits_for_a_hash() {
                 })
             })
             .collect();
-        let done = common::Raise(&over);
+        let done = support::Raise(&over);
         let mut messages = Vec::new();
         let began = Instant::now();
         let enough = |messages: usize| messages >= 100 && guessed.load(Ordering::Relaxed) >= 32;

@@ -1,7 +1,8 @@
 //! Guesses over sockets, and users that come and go.
 
 use super::*;
-use crate::common::eventually;
+
+use crate::support::{self, eventually};
 
 /// G1, G8 and the record: in the clear, for another, and then with success.
 #[test]
@@ -49,7 +50,7 @@ fn g9_guessing() {
     }
     // In sessions that stand, and in place of the greeting.
     assert!(open.say(&plain(USER, PASSWORD)).starts_with("421 4.7.0 "));
-    let mut refused = common::Client::open(case.server.smtp);
+    let mut refused = support::Client::open(case.server.smtp);
     let reply = refused.reply();
     assert!(reply.starts_with("421 4.7.0 "), "{reply}");
     let refused = case

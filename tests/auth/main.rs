@@ -4,14 +4,12 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../servers/certificates.rs"]
-mod certificates;
 mod clients;
 mod command;
-#[path = "../common/mod.rs"]
-mod common;
 mod flood;
 mod guesses;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -23,13 +21,12 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use certificates::Authority;
-use common::{Launch, MAILRACE, Server, succeeded};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
+use support::{Launch, MAILRACE, Server, servers::certificates::Authority, succeeded};
 
 const USER: &str = "tim@example.test";
 const PASSWORD: &str = "tanstaaf tanstaaf, 1=2";
@@ -106,7 +103,7 @@ impl Case {
     #[track_caller]
     fn check(&self, mechanism: &str) {
         assert_eq!(self.counted(mechanism, "ok"), 1.0, "{mechanism}");
-        assert_eq!(common::verified(&self.server.dir), 1);
+        assert_eq!(support::verified(&self.server.dir), 1);
         assert!(!self.server.heard().contains("tanstaaf"), "no secret is logged");
     }
 }

@@ -3,13 +3,11 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../servers/certificates.rs"]
-mod certificates;
-#[path = "../common/mod.rs"]
-mod common;
 mod consumer;
 mod peer;
 mod proxy;
+#[path = "../support/mod.rs"]
+mod support;
 mod threads;
 mod tls;
 mod view;
@@ -32,8 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::Server;
 use serde_json::Value;
+use support::Server;
 
 const LOADTEST: &str = env!("CARGO_BIN_EXE_mailrace-loadtest");
 
@@ -83,7 +81,7 @@ impl Sink {
     fn start_unix(path: &Path, backlog: &str) -> Self {
         let address = format!("unix:{}", path.display());
         let child = Self::command().args(["-L", &address, backlog]).spawn().unwrap();
-        common::eventually("smtp-sink listens", Duration::from_secs(10), || {
+        support::eventually("smtp-sink listens", Duration::from_secs(10), || {
             UnixStream::connect(path).is_ok()
         });
         Self(child, ([0, 0, 0, 0], 0).into())
@@ -480,7 +478,7 @@ fn misbehaving_clients_do_not_count() {
 
 #[test]
 fn nonsense_is_a_usage_error() {
-    let nobody = common::machine::closed_port();
+    let nobody = support::machine::closed_port();
     let target = format!("smtp://{}", nobody.address);
     for arguments in [
         &["-r", "x"][..],
@@ -524,14 +522,14 @@ fn nonsense_is_a_usage_error() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
-    let mut command = Command::new(common::MAILRACE);
+    let mut command = Command::new(support::MAILRACE);
     let output = command.args(["bench", "-c", "0", &target]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
 fn a_server_that_is_not_there_is_told() {
-    let nobody = common::machine::closed_port();
+    let nobody = support::machine::closed_port();
     let started = Instant::now();
     let (output, _) = outcome(nobody.address, &["-z", "1s"]);
     assert_eq!(output.status.code(), Some(1));

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::support;
+
 #[test]
 fn threads_send_each_message_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -58,7 +60,7 @@ fn threads_share_the_rate_and_measure_together() {
 
 #[test]
 fn threads_give_up_together() {
-    let nobody = common::machine::closed_port();
+    let nobody = support::machine::closed_port();
     let started = Instant::now();
     let (output, _) = outcome(nobody.address, &["-z", "1s", "--threads", "4"]);
     assert_eq!(output.status.code(), Some(1));

@@ -14,7 +14,9 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use super::{certificates::Authority, *};
+use super::{support::servers::certificates::Authority, *};
+
+use crate::support;
 
 /// Certificates for `localhost` and 127.0.0.1: `server`, and `stranger` of another authority.
 struct Keys(tempfile::TempDir);
@@ -287,8 +289,8 @@ fn the_text_tells_of_tls() {
 
 #[test]
 fn openssl_is_loaded() {
-    if !common::machine::has("openssl") {
-        common::machine::skip("openssl is not installed");
+    if !support::machine::has("openssl") {
+        support::machine::skip("openssl is not installed");
         return;
     }
     let keys = Keys::new();
@@ -309,7 +311,7 @@ fn openssl_is_loaded() {
         let serving = thread::spawn(move || peer::talk(input, &mut out));
         let ca = keys.path("ca.pem");
         // The first attempt may come before it listens, and is the only one it takes.
-        common::eventually("s_server listens", Duration::from_secs(10), || {
+        support::eventually("s_server listens", Duration::from_secs(10), || {
             let ports = fs::read_to_string("/proc/net/tcp").unwrap();
             ports.contains(&format!(":{port:04X} 00000000:0000 0A"))
         });

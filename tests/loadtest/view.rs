@@ -6,7 +6,9 @@ use std::{
     os::fd::{FromRawFd, OwnedFd},
 };
 
-use super::{common::machine::promtool, *};
+use super::{support::machine::promtool, *};
+
+use crate::support;
 
 /// Both ends of a pseudo terminal: the user's, the program's.
 fn terminal() -> (OwnedFd, OwnedFd) {
@@ -142,12 +144,12 @@ fn metrics_are_served_while_it_runs() {
     let acked = "mailrace_bench_messages_acked_total";
     let response = "mailrace_bench_response_seconds";
     let mut page = scrape(&address);
-    common::eventually("messages are counted", Duration::from_secs(20), || {
+    support::eventually("messages are counted", Duration::from_secs(20), || {
         page = scrape(&address);
         value(&page, acked) > 0.0
     });
     let first = value(&page, acked);
-    common::eventually("the count goes on", Duration::from_secs(20), || {
+    support::eventually("the count goes on", Duration::from_secs(20), || {
         page = scrape(&address);
         value(&page, acked) > first
     });

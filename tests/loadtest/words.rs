@@ -1,6 +1,8 @@
 //! What a run says where it does not go well, and what it knows of the server.
 
-use super::{common::machine, *};
+use super::{support::machine, *};
+
+use crate::support;
 
 /// A server that greets each connection so and closes it.
 fn greeter(greeting: &'static str) -> SocketAddr {
@@ -119,10 +121,10 @@ fn verify_finds_the_data_directory_as_serve_does() {
     fs::write(&config, format!("[log]\ndir = \"{}\"\n", data.display())).unwrap();
     let target = format!("smtp://{}", server.smtp);
     let run = |arguments: &[&str], environment: Option<&Path>| {
-        let mut command = Command::new(common::MAILRACE);
+        let mut command = Command::new(support::MAILRACE);
         command.args(["bench", &target, "-n", "20", "-c", "2", "--verify", "--format", "json"]);
         command.args(arguments).current_dir(dir.path());
-        common::without_settings(&mut command);
+        support::without_settings(&mut command);
         if let Some(dir) = environment {
             command.env("MAILRACE_LOG__DIR", dir);
         }

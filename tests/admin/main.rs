@@ -1,0 +1,10 @@
+//! The HTTP side: metrics, a real Prometheus, the stream.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod metrics;
+mod prometheus;
+mod stream;
+#[path = "../support/mod.rs"]
+mod support;

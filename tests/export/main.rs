@@ -1,0 +1,17 @@
+//! Every sink against real servers.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod documents;
+mod end_to_end;
+mod files;
+mod kafka;
+mod nats;
+mod relay;
+mod replay;
+mod store;
+#[path = "../support/mod.rs"]
+mod support;
+mod trouble;
+mod webhook;

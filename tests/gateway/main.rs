@@ -1,0 +1,14 @@
+//! The server as a process: mail in and read back, its start and its end, limits and overload.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod end_to_end;
+mod limits;
+mod logging;
+mod ordinary_user;
+mod overload;
+mod shutdown;
+mod start;
+#[path = "../support/mod.rs"]
+mod support;

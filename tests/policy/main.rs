@@ -1,0 +1,10 @@
+//! What a listener asks before it takes mail.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod dns;
+mod gates;
+mod open_relay;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,10 @@
+//! Rules over the sources and the documents.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod documents;
+mod rooms;
+#[path = "../support/mod.rs"]
+mod support;
+mod words;
