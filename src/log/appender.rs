@@ -47,6 +47,8 @@ struct Active {
     chain: u32,
     end_offset: u64,
     indexed: u64,
+    /// Index entries of groups that no sync has covered yet.
+    unindexed: VecDeque<IndexEntry>,
     /// What a sync has covered: the offset after the last record, the position after its group.
     synced: (u64, u64),
     /// First segment that holds mail data of its records.
@@ -109,6 +111,8 @@ pub struct Appender {
     waiting_bytes: usize,
     next_op: u64,
     poisoned: Vec<u64>,
+    /// Poisoned segments whose seals are not durable yet.
+    unsealed: Vec<u64>,
     poisonings: Vec<Duration>,
     read_only: bool,
     /// Microseconds since 1970, as last passed in: for people (D14).
@@ -140,6 +144,7 @@ impl Appender {
             waiting_bytes: 0,
             next_op: 0,
             poisoned: Vec::new(),
+            unsealed: Vec::new(),
             poisonings: Vec::new(),
             read_only: false,
             unix_micros: 0,
@@ -383,8 +388,7 @@ impl Appender {
         let segment = active.number;
         if position >= active.indexed + INDEX_STEP {
             active.indexed = position;
-            let entry = IndexEntry { segment, offset: first_offset, position };
-            self.events.push_back(LogEvent::Indexed(entry));
+            active.unindexed.push_back(IndexEntry { segment, offset: first_offset, position });
         }
         self.queue(segment, position, buffer, (first_offset, first_offset + u64::from(records)));
         Ok((segment, position))
@@ -427,6 +431,7 @@ impl Appender {
             chain,
             end_offset: first_offset,
             indexed: 0,
+            unindexed: VecDeque::new(),
             synced: (first_offset, BLOCK as u64),
             reach: spare.number,
         });
@@ -446,8 +451,13 @@ impl Appender {
         Ok(())
     }
 
-    /// The next operation to start.
+    /// The next operation to start. None while a poisoned segment's seal is not durable
+    /// ([`Appender::handle_sealed`]): what is written after it tells recovery that everything before
+    /// was acknowledged, and only the seal says which records were not.
     pub fn poll_op(&mut self) -> Option<Op> {
+        if !self.unsealed.is_empty() {
+            return None;
+        }
         if self.syncing.is_none() && self.closing.is_empty() && !self.gather.is_empty() {
             let alone = !self.is_writing() && self.outgoing.is_empty();
             if self.close_group().is_err() {
@@ -472,10 +482,19 @@ impl Appender {
             && self.closed > self.high_water_mark
             && !self.outgoing.iter().any(|(f, _)| f.has_records())
             && self.closing.is_empty();
-        if !self.outgoing.is_empty() && !holds_off {
+        if !self.outgoing.is_empty() && !holds_off && !self.follows_unsynced_segment() {
             return self.start_write(false);
         }
         self.start_sync()
+    }
+
+    /// Whether the next write has records that an earlier segment must be synced for. Mail data of
+    /// theirs may be at its end: written before that sync, a record could outlive its mail data when
+    /// power is lost, and recovery could not tell that from damage. Its own sync waits all the same.
+    fn follows_unsynced_segment(&self) -> bool {
+        self.outgoing.front().is_some_and(|(flight, _)| {
+            flight.has_records() && self.closing.iter().any(|full| full.number < flight.segment)
+        })
     }
 
     /// `log.sync = "each"`: one record is written and synced before the next is written.
@@ -625,6 +644,12 @@ impl Appender {
         let mut mine = self.closing.iter_mut().chain(&mut self.active);
         if let Some(segment) = mine.find(|segment| segment.number == syncing.segment) {
             segment.synced = (syncing.covers, syncing.position);
+            // Not before: an entry says that something was synced there, and recovery takes a
+            // segment of zeros that has one for wiped.
+            let covered = |entry: &IndexEntry| entry.position < syncing.position;
+            while segment.unindexed.front().is_some_and(covered) {
+                self.events.extend(segment.unindexed.pop_front().map(LogEvent::Indexed));
+            }
         }
         // A segment may have been left while a sync of its earlier part was under way: it is
         // through only with the sync of all of it.
@@ -698,12 +723,18 @@ impl Appender {
         seals.extend(last.iter().map(|active| cut(active, next - active.synced.0)));
         // What the syncs covered stays readable; the seals say where that ends.
         self.poisoned.extend(seals.iter().map(|seal| seal.number));
+        self.unsealed.extend(seals.iter().map(|seal| seal.number));
         self.events.extend(seals.into_iter().map(LogEvent::Sealed));
         self.closed = self.next;
         self.high_water_mark = self.next;
         self.poisonings.retain(|at| now.saturating_sub(*at) < POISON_WINDOW);
         self.poisonings.push(now);
         self.read_only |= self.poisonings.len() >= POISONINGS_MAX;
+    }
+
+    /// The seal of this segment is durable.
+    pub fn handle_sealed(&mut self, number: u64) {
+        self.unsealed.retain(|unsealed| *unsealed != number);
     }
 
     fn seal_of(&self, active: &Active) -> Seal {

@@ -7,7 +7,8 @@
 //! When does it leave a segment for the next one? The header of the next may reach the disk before
 //! the last group of this one. It leaves once nothing more can come: the segment is sealed, or the
 //! first group of a later segment has a high-water mark that covers all before it (which happens
-//! after a failed write or sync, D5).
+//! after a failed write or sync, D5). Writes complete in any order: a segment whose header has not
+//! come yet is waited for, where offsets are missing between what was shown and the segment after it.
 //!
 //! A sealed segment that is missing is skipped and reported. One that cannot be read is first
 //! retried for a while, because the cause may pass.
@@ -410,17 +411,27 @@ impl Follower {
         }
     }
 
-    /// The next segment that has a header.
+    /// The next segment that has a header; none while one before it may still get its own.
     fn successor(&mut self) -> io::Result<Option<SegmentFacts>> {
         self.list()?;
+        // Offsets before this one have been shown, or will never be given out.
+        let left = find_seal(&self.seals, self.number).map_or(0, |seal| seal.next_offset());
+        let left = left.max(self.next);
+        let mut unbegun = Vec::new();
         for &number in self.numbers.iter().filter(|&&number| number > self.number) {
             // One that was sealed comes next, whether it can be read or not. Otherwise the seal is
             // looked for again when the segment is opened for good.
             let sealed = find_seal(&self.seals, number);
             if let Some(facts) = self.log.facts(self.shard, number, sealed)? {
                 let seal = find_seal(&self.log.seals(self.shard)?, number);
+                // Segments are sealed in their order: one without a seal before it was never used.
+                let mut blank = unbegun.iter().map(|&before| self.log.is_blank(self.shard, before));
+                if seal.is_none() && facts.base_offset > left && blank.any(|blank| blank) {
+                    return Ok(None);
+                }
                 return Ok(Some(SegmentFacts { seal, ..facts }));
             }
+            unbegun.extend(sealed.is_none().then_some(number));
         }
         Ok(None)
     }

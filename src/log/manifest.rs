@@ -196,6 +196,8 @@ pub struct Manifest {
     file: File,
     path: PathBuf,
     seals: Seals,
+    /// Up to here a sync has covered it for certain.
+    durable: u64,
 }
 
 impl Manifest {
@@ -209,7 +211,7 @@ impl Manifest {
         })?;
         let mut seals = Seals::default();
         seals.read_on(&file)?;
-        Ok(Self { file, path: path.to_owned(), seals })
+        Ok(Self { file, path: path.to_owned(), seals, durable: 0 })
     }
 
     /// Its file.
@@ -249,16 +251,31 @@ impl Manifest {
     /// # Errors
     /// What the file system says; each of the seals may or may not be there.
     pub fn append_all(&mut self, seals: &[Seal]) -> io::Result<()> {
-        if seals.is_empty() {
+        if seals.is_empty() && self.durable == self.seals.end {
             return Ok(());
         }
         let _lock = Lock::take(&self.file)?;
         // Retention, or the shard, may have appended since.
         self.seals.read_on(&self.file)?;
-        let octets = seals.iter().map(Seal::encode).collect::<Vec<_>>().concat();
-        act(FileOp::Write, &self.path, || self.file.write_all_at(&octets, self.seals.end))?;
+        // What a process left that died before its sync, or whose sync failed, can be read and may
+        // be lost all the same. A later sync alone need not write it: it is written again.
+        let again = usize::try_from(self.seals.end - self.durable).unwrap_or(0);
+        let mut octets = vec![0; again];
+        self.file.read_exact_at(&mut octets, self.durable)?;
+        octets.extend(seals.iter().flat_map(|seal| seal.encode()));
+        act(FileOp::Write, &self.path, || self.file.write_all_at(&octets, self.durable))?;
         act(FileOp::Sync, &self.path, || self.file.sync_data())?;
-        self.seals.read_on(&self.file)
+        self.seals.read_on(&self.file)?;
+        self.durable = self.seals.end;
+        Ok(())
+    }
+
+    /// Makes durable what it holds: only then may a file go that it says is deleted.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn make_durable(&mut self) -> io::Result<()> {
+        self.append_all(&[])
     }
 
     /// Says whose it is and that deletions are recorded from now on, where it does not say so yet.

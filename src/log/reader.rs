@@ -297,6 +297,14 @@ impl Log {
         Ok(Some(SegmentFacts { shard, number, base_offset, bytes, seal }))
     }
 
+    /// Whether nothing was written to the beginning of a segment yet.
+    pub(super) fn is_blank(&self, shard: u16, number: u64) -> bool {
+        let mut block = [0; BLOCK];
+        let read =
+            File::open(self.path(shard, number)).and_then(|file| file.read_at(0, &mut block));
+        read.is_ok() && block.iter().all(|&octet| octet == 0)
+    }
+
     pub(super) fn path(&self, shard: u16, number: u64) -> PathBuf {
         segment_path(&shard_dir(&self.dir, shard), number)
     }

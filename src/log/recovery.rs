@@ -1,8 +1,8 @@
 //! Judges what a dead process left: a pure walk of a segment's octets, and around it the opening of
 //! a shard's log.
 //!
-//! 1. Every segment file without a seal, and the directory, is synced before it is read: the dead
-//!    process may have left completed but unflushed writes.
+//! 1. The manifest, every segment file without a seal, and the directory are synced before anything
+//!    is concluded: the dead process may have left completed but unflushed writes.
 //! 2. The groups are walked from the header. A group counts only if nonce, number, chain and
 //!    checksums hold.
 //! 3. The first group that does not is a torn tail, unless a later block holds a valid group of the
@@ -307,6 +307,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     let (mut manifest, mut damage, mut notices) = open_manifest(dir, identity)?;
     let inventory = Inventory::take(dir, identity, manifest.content())?;
     check_readable(dir, identity, &inventory)?;
+    manifest.make_durable()?;
     if manifest.content().owner.is_none() {
         notices.extend(record_earlier_deletions(&mut manifest, &inventory)?);
         manifest.mark(identity)?;

@@ -13,6 +13,7 @@
 //! distinguished from a lost one. A crash in between leaves files that are deleted again later.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Write},
@@ -375,6 +376,9 @@ impl Retention {
     }
 
     /// Deletes segments and their indexes: recorded first, and made durable last.
+    ///
+    /// The last segment goes first, and a segment with mail data of later ones only once their going
+    /// is durable: when power is lost some of them may come back, and each must come back whole.
     fn delete(&mut self, gone: &[(Candidate, Reason)]) -> io::Result<()> {
         let shards: BTreeSet<u16> = gone.iter().map(|(segment, _)| segment.shard).collect();
         for shard in shards {
@@ -384,7 +388,16 @@ impl Retention {
             let path = dir.join("manifest");
             let recorded = Manifest::open(&path).and_then(|mut open| open.remove(&numbers));
             recorded.map_err(|error| super::reader::at(&path, &error))?;
-            for segment in of_shard() {
+            let mut descending: Vec<_> = of_shard().collect();
+            descending.sort_by_key(|segment| Reverse(segment.number));
+            // The first segment that those deleted since the last sync have mail data in.
+            let mut unsynced_reach = u64::MAX;
+            for segment in descending {
+                if unsynced_reach <= segment.number {
+                    sync_dir(&dir)?;
+                    unsynced_reach = u64::MAX;
+                }
+                unsynced_reach = unsynced_reach.min(segment.reach);
                 let path = segment_path(&dir, segment.number);
                 // The index is advice: it goes first, so that none is left without its segment.
                 for path in [path.with_extension("idx"), path] {

@@ -45,6 +45,8 @@ struct Disk {
     next_segment: u64,
     acknowledged: u64,
     failed: Vec<(u64, u64)>,
+    /// Seals that are not written yet.
+    unsealed: Vec<u64>,
     sent: HashMap<u64, Vec<u8>>,
     now: Duration,
 }
@@ -62,6 +64,7 @@ impl Disk {
             next_segment: 1,
             acknowledged: 0,
             failed: Vec::new(),
+            unsealed: Vec::new(),
             sent: HashMap::new(),
             now: Duration::ZERO,
         }
@@ -122,6 +125,11 @@ impl Disk {
                 self.start(op);
             }
         }
+        if self.random.below(4) == 0
+            && let Some(number) = self.unsealed.pop()
+        {
+            self.appender.handle_sealed(number);
+        }
         if !self.under.is_empty() && self.random.below(4) > 0 {
             let at = self.random.below(self.under.len() as u64) as usize;
             let under = self.under.swap_remove(at);
@@ -136,6 +144,7 @@ impl Disk {
                     }
                 }
                 LogEvent::Failed { from, to } => self.failed.push((from.get(), to.get())),
+                LogEvent::Sealed(seal) => self.unsealed.push(seal.number),
                 _ => {}
             }
         }

@@ -1,12 +1,31 @@
 //! What the simulator (feature `sim`) needs from the format.
 
-use super::frame::{BLOCK, GROUP_FRAME, GroupFrame};
+use super::{
+    FragmentAt, RecordView,
+    frame::{BLOCK, EntryFrame, GROUP_FRAME, GroupFrame},
+};
 
 /// First offset of the records of a group, and the one after them; `None` if no group begins.
 #[must_use]
 pub fn offsets(octets: &[u8]) -> Option<(u64, u64)> {
     let (frame, _) = GroupFrame::decode(octets)?;
     Some((frame.first_offset, frame.first_offset + u64::from(frame.records)))
+}
+
+/// Where the records of a group have mail data outside of it, with their offsets.
+#[must_use]
+pub fn fragments(octets: &[u8]) -> Vec<(u64, FragmentAt)> {
+    let mut found = Vec::new();
+    let Some((group, _)) = GroupFrame::decode(octets) else { return found };
+    let payload = octets.get(GROUP_FRAME..).unwrap_or_default();
+    let mut rest = payload.get(..group.payload_bytes as usize).unwrap_or_default();
+    while let Some((entry, content)) = EntryFrame::decode(rest) {
+        if let Some(record) = RecordView::new(entry.kind, content) {
+            found.extend(record.fragments().map(|fragment| (entry.offset, fragment)));
+        }
+        rest = rest.get(entry.span()..).unwrap_or_default();
+    }
+    found
 }
 
 /// The offset that forged groups claim.

@@ -48,8 +48,20 @@ pub(super) struct Segments {
     durable: BTreeMap<u64, u64>,
     /// Offsets that each segment was written records of.
     pub(super) held: BTreeMap<u64, (u64, u64)>,
-    /// Groups of these segments from these offsets on may be lost: a write went astray.
-    pub(super) astray: Vec<(u64, u64)>,
+    /// Writes that went astray.
+    pub(super) astray: Vec<Astray>,
+    /// Mail data outside its record's group: offset of the record, segment and position.
+    mail_data: Vec<(u64, u64, u64)>,
+}
+
+/// A write that went astray may have lost what its segment holds from there on.
+#[derive(Debug)]
+pub(super) struct Astray {
+    segment: u64,
+    /// Where it should have been written.
+    position: u64,
+    /// First offset from there on.
+    from: u64,
 }
 
 /// What a write is to come to.
@@ -98,6 +110,8 @@ impl Segments {
             }
         }
         let offsets = crate::log::staged::offsets(octets).unwrap_or_default();
+        let fragments = crate::log::staged::fragments(octets).into_iter();
+        self.mail_data.extend(fragments.map(|(offset, at)| (offset, at.segment, at.position)));
         segment.pending.push(Pending { op, position, len, offsets, done: None });
         if offsets.0 < offsets.1 {
             let held = self.held.entry(number).or_insert(offsets);
@@ -138,7 +152,7 @@ impl Segments {
                 segment.put(to, octets)?;
                 segment.pending[at].position = to;
                 segment.pending[at].done = Some(step);
-                self.astray.push((number, offsets.0));
+                self.astray.push(Astray { segment: number, position, from: offsets.0 });
             }
         }
         Ok(())
@@ -176,9 +190,11 @@ impl Segments {
 
     /// Whether a record may be lost because a write went astray.
     pub(super) fn is_astray(&self, offset: u64) -> bool {
-        self.astray.iter().any(|(segment, from)| {
+        let mail_data = || self.mail_data.iter().filter(|(of, ..)| *of == offset);
+        self.astray.iter().any(|Astray { segment, position, from }| {
             let end = self.held.get(segment).map_or(u64::MAX, |held| held.1);
             (*from..end.max(from + 1)).contains(&offset)
+                || mail_data().any(|(_, in_segment, at)| in_segment == segment && at >= position)
         })
     }
 

@@ -151,10 +151,12 @@ impl World {
     fn seal(&mut self) {
         let Some(server) = &mut self.server else { return };
         let mut done = Vec::new();
+        let mut again = false;
         while let Some(seal) = server.seals.pop_front() {
-            // As in production: one that cannot be written is tried again with the next.
+            // As in production: one that cannot be written is tried again a second later.
             if server.manifest.append(&seal).is_err() {
                 server.seals.push_front(seal);
+                again = true;
                 break;
             }
             done.push(seal.number);
@@ -162,6 +164,9 @@ impl World {
         for number in done {
             self.note("segment {} is sealed", &[number]);
             self.complete(Completion::Sealed(number));
+        }
+        if again {
+            self.at(1_000_000, Event::Seal);
         }
     }
 

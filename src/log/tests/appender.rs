@@ -316,6 +316,7 @@ impl FaultyDisk {
                     }
                     self.mark = to.get();
                 }
+                LogEvent::Sealed(seal) => self.bench.appender.handle_sealed(seal.number),
                 _ => {}
             }
         }

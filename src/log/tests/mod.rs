@@ -80,6 +80,12 @@ impl Bench {
     fn run(&mut self) {
         loop {
             self.feed();
+            while let Some(event) = self.appender.poll_event() {
+                if let LogEvent::Sealed(seal) = &event {
+                    self.appender.handle_sealed(seal.number);
+                }
+                self.events.push(event);
+            }
             let Some(op) = self.appender.poll_op() else { break };
             match op {
                 Op::Write { op, segment, position, buffer, then_sync } => {
@@ -109,9 +115,6 @@ impl Bench {
                     self.appender.handle_sync(op, result, Duration::ZERO);
                 }
             }
-        }
-        while let Some(event) = self.appender.poll_event() {
-            self.events.push(event);
         }
     }
 }

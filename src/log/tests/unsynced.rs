@@ -94,3 +94,128 @@ fn a_write_that_hangs_in_a_poisoned_segment_holds_nothing_up() {
     bench.appender.handle_write(hangs, kept, Ok(len), Duration::ZERO);
     assert!(bench.appender.is_idle());
 }
+
+/// An entry of the index is evidence that something was synced: recovery takes a segment of zeros
+/// that has one for wiped.
+#[test]
+fn an_index_entry_waits_for_the_sync_of_its_group() {
+    let mut bench = Bench::new();
+    // As long as two steps of the index.
+    let bytes = 4 << 20;
+    bench.segments.insert(1, vec![0; bytes as usize]);
+    bench.next = 2;
+    bench.appender.handle_segment(Spare { number: 1, nonce: [1; 16], bytes });
+    let indexed = |event: &LogEvent| matches!(event, LogEvent::Indexed(_));
+    let mut sync = None;
+    for seed in 0..30 {
+        let mut fragment = bench.appender.new_fragment();
+        fragment.push(&vec![7; 60_000]);
+        let at = bench.appender.append_fragment(fragment).unwrap();
+        bench.appender.append(&mail("a@x.test"), &[&body(seed)], &[at]).unwrap();
+        while let Some(op) = bench.appender.poll_op() {
+            match op {
+                Op::Write { op, buffer, then_sync, .. } => {
+                    let len = buffer.len();
+                    bench.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
+                    sync = sync.or(then_sync);
+                }
+                Op::Sync { op, .. } => sync = Some(op),
+            }
+        }
+    }
+    while let Some(event) = bench.appender.poll_event() {
+        assert!(!indexed(&event), "nothing was synced: {event:?}");
+    }
+    bench.appender.handle_sync(sync.expect("a sync is under way"), Ok(()), Duration::ZERO);
+    bench.run();
+    assert!(bench.events.iter().any(indexed), "{:?}", bench.events);
+}
+
+/// Were the record written sooner, it could outlive its mail data when power is lost.
+#[test]
+fn a_record_is_written_after_the_sync_of_the_segment_with_its_mail_data() {
+    let mut bench = Bench::new();
+    bench.feed();
+    let whole = |bench: &mut Bench, op, buffer: GroupBuffer| {
+        let len = buffer.len();
+        bench.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
+    };
+    let mut parts = Vec::new();
+    // Up to the end of segment 1, whose 255 blocks take 17 of them: the record finds no room there.
+    for _ in 0..17 {
+        let mut fragment = bench.appender.new_fragment();
+        fragment.push(&vec![7; 60_000]);
+        parts.push(bench.appender.append_fragment(fragment).unwrap());
+        while let Some(Op::Write { op, buffer, .. }) = bench.appender.poll_op() {
+            whole(&mut bench, op, buffer);
+        }
+    }
+    bench.feed();
+    bench.appender.append(&mail("a@x.test"), &[&vec![b'x'; 70_000]], &parts).unwrap();
+    let mut synced = false;
+    while let Some(op) = bench.appender.poll_op() {
+        match op {
+            Op::Write { op, buffer, segment, position, then_sync } => {
+                assert!(synced || segment == 1 || position == 0, "a record at {position}");
+                whole(&mut bench, op, buffer);
+                if let Some(sync) = then_sync {
+                    bench.appender.handle_sync(sync, Ok(()), Duration::ZERO);
+                }
+            }
+            Op::Sync { op, segment } => {
+                synced |= segment == 1;
+                bench.appender.handle_sync(op, Ok(()), Duration::ZERO);
+            }
+        }
+    }
+    assert_eq!(bench.appender.high_water_mark(), Offset::new(1));
+    assert!(synced);
+}
+
+/// What is written later says that everything before it was acknowledged; only the seal of the
+/// segment whose write failed says what was not.
+#[test]
+fn after_a_failed_write_the_seal_comes_before_further_writes() {
+    let mut bench = Bench::new();
+    bench.feed();
+    bench.appender.append(&mail("a@x.test"), &[b"first"], &[]).unwrap();
+    let Some(Op::Write { op, buffer, .. }) = bench.appender.poll_op() else { panic!("the header") };
+    let broken = Err(io::Error::from_raw_os_error(libc::EIO));
+    bench.appender.handle_write(op, buffer, broken, Duration::ZERO);
+    bench.feed();
+    bench.appender.append(&mail("a@x.test"), &[b"second"], &[]).unwrap();
+    assert!(bench.appender.poll_op().is_none(), "the seal is not durable");
+    bench.appender.handle_sealed(1);
+    assert!(matches!(bench.appender.poll_op(), Some(Op::Write { segment: 2, .. })));
+}
+
+/// Writes complete in any order. A reader that took the segment without a header for one that was
+/// never used would pass over what comes in it.
+#[test]
+fn a_follower_waits_for_a_header_that_comes_late() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let written = write_files(dir.path(), 1_200);
+    let log = Log::open(dir.path()).unwrap();
+    let segments = log.segments(0).unwrap();
+    assert!(segments.len() > 2, "three segments at least");
+    let second = segments[1].base_offset;
+    let path = segment_path(&shard_dir(dir.path(), 0), segments[1].number);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut header = vec![0; BLOCK];
+    file.read_exact_at(&mut header, 0).unwrap();
+    file.write_all_at(&vec![0; BLOCK], 0).unwrap();
+    let mut follower = Follower::new(&log, 0, 0).unwrap();
+    let mut shown = Vec::new();
+    let mut poll = || {
+        let damage = follower.poll(&mut |offset, _| {
+            shown.push(offset);
+            Ok(())
+        });
+        assert_eq!(damage.unwrap(), []);
+        shown.clone()
+    };
+    assert_eq!(poll(), (0..second).collect::<Vec<_>>(), "up to the segment without a header");
+    file.write_all_at(&header, 0).unwrap();
+    assert_eq!(poll(), (0..written.len() as u64).collect::<Vec<_>>(), "each once, in their order");
+}

@@ -223,6 +223,7 @@ impl Shard {
             }
             Completion::Synced { op, result, took } => services.synced(op, result, took),
             Completion::Sealed(number) => {
+                services.commit.appender.handle_sealed(number);
                 services.commit.sealing.retain(|(sealing, _)| *sealing != number);
             }
             Completion::Segment(made) => services.segment_made(made),

@@ -49,6 +49,9 @@ const FILL_FIRST: u64 = 8 << 20;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+/// A seal that could not be written is tried again then.
+const SEAL_AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module's page.
 pub(super) struct Segments {
     dir: PathBuf,
@@ -170,7 +173,7 @@ impl Segments {
     /// A segment will not be written again: its seal is made durable in the background.
     pub(super) fn sealed(&mut self, seal: Seal) {
         self.files.retain(|(number, _)| *number != seal.number);
-        let inbox = self.inbox.clone();
+        let (inbox, shared) = (self.inbox.clone(), self.space.shared.clone());
         inbox.borrow_mut().seals.push_back(seal);
         background(async move {
             // The manifest travels to the pool and back. A task that finds it away has nothing to
@@ -192,17 +195,25 @@ impl Segments {
                     (manifest, seal, done)
                 })
                 .await;
-                let mut inbox = inbox.borrow_mut();
-                inbox.busy -= 1;
-                inbox.manifest = Some(manifest);
-                if let Err(error) = done {
-                    // Tried again with the next one. Recovery walks a segment without a seal: slower,
-                    // nothing lost; but nobody must take its number for one that was never used.
-                    tracing::warn!(%error, "a segment's seal cannot be written");
-                    inbox.seals.push_front(seal);
-                    return;
+                {
+                    let mut inbox = inbox.borrow_mut();
+                    inbox.busy -= 1;
+                    inbox.manifest = Some(manifest);
+                    match &done {
+                        Ok(()) => inbox.sealed.push(seal.number),
+                        Err(_) => inbox.seals.push_front(seal),
+                    }
                 }
-                inbox.sealed.push(seal.number);
+                if let Err(error) = done {
+                    // Recovery walks a segment without a seal: slower, nothing lost; but nobody must
+                    // take its number for one that was never used, and after a failed write the log
+                    // waits for the seal.
+                    tracing::warn!(%error, "a segment's seal cannot be written; it is tried again");
+                    glommio::timer::sleep(SEAL_AGAIN).await;
+                    if shared.is_finished() {
+                        return;
+                    }
+                }
             }
         });
     }
@@ -413,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_that_could_not_be_written_is_written_with_the_next() {
+    fn a_seal_that_could_not_be_written_is_tried_again() {
         let dir = tempfile::tempdir().unwrap();
         let data = log::DataDir::open(dir.path()).unwrap();
         let shard = data.make_shard(0).unwrap();
