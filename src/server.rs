@@ -54,7 +54,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Runs the server until SIGTERM or SIGINT has been answered by a drain.
 ///
 /// # Errors
-/// Whatever keeps it from starting, with the cure where one is known; a shard's failure.
+/// What keeps it from starting, with the fix if one is known; a shard's failure.
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let ready = Arc::new(Readiness::default());
     // Before there is any: each that a server needs is counted.

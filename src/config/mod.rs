@@ -276,7 +276,7 @@ pub struct ListenerConfig {
     pub tls: Option<Files>,
     /// Authorities of client certificates, which are then required.
     pub tls_client_ca: Option<PathBuf>,
-    /// Who asks for a name that no certificate has is refused.
+    /// Clients that ask for a name that no certificate has are refused.
     pub tls_reject_unknown_name: bool,
     /// `listener.auth`
     pub auth: AuthConfig,
@@ -290,7 +290,7 @@ pub struct ListenerConfig {
     pub dns: DnsConfig,
     /// Wait before the greeting.
     pub greet_delay: Duration,
-    /// Who talks before the greeting is refused.
+    /// Clients that talk before the greeting are refused.
     pub greet_check: bool,
     /// Its mail is refused first under overload.
     pub low_priority: bool,

@@ -16,7 +16,8 @@ struct Bell {
     ring: Sender<()>,
 }
 
-/// Hears one bell; gone with its value. A sign that nobody has taken yet counts for later ones.
+/// Waits at one bell; dropping it unregisters it. A ring that was not noticed yet counts for later
+/// waits.
 #[derive(Debug)]
 pub struct Ear {
     number: u64,

@@ -56,7 +56,7 @@ impl Nats {
     /// A sink that is not connected yet. An attempt to deliver takes no longer than `timeout`.
     ///
     /// # Errors
-    /// The subject is no template.
+    /// The subject is not a valid template.
     pub fn new(
         options: NatsOptions,
         document: DocumentOptions,

@@ -25,7 +25,7 @@ pub struct ExportOptions {
     pub in_flight: usize,
     /// Longest that one attempt may take.
     pub timeout: Duration,
-    /// Which records are meant; the others are passed over and count as exported.
+    /// Which records are exported; the others are skipped and count as exported.
     pub filter: Filter,
     /// Records a second while records are sent again after a seek (replay); `None`: no limit.
     pub replay_rate: Option<u32>,
@@ -158,7 +158,7 @@ pub struct NatsOptions {
     pub servers: Vec<String>,
     /// Name of the stream.
     pub stream: String,
-    /// Make the stream where it is missing; otherwise that is an error.
+    /// Create a missing stream; otherwise that is an error.
     pub create: bool,
     /// Copies of the stream that is made.
     pub replicas: usize,
@@ -166,7 +166,7 @@ pub struct NatsOptions {
     pub subject: String,
     /// User.
     pub user: String,
-    /// File with the password, or with a token where there is no user.
+    /// File with the password, or with a token if there is no user.
     pub password_file: Option<PathBuf>,
     /// NATS credentials file.
     pub credentials_file: Option<PathBuf>,
@@ -181,7 +181,7 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// Topic.
     pub topic: String,
-    /// Make the topic where it is missing with so many partitions; 0: that is an error.
+    /// Create a missing topic with this many partitions; 0: that is an error.
     pub create_partitions: i32,
     /// `none`, `gzip`, `lz4`, `snappy`.
     pub compression: Compression,

@@ -83,10 +83,10 @@ impl fmt::Debug for Plane {
 /// Makes the sink of an exporter, within its runtime.
 pub(super) type MakeSink = dyn Fn(&ExportOptions) -> Result<Box<dyn Sink>, SinkError>;
 
-/// Starts the exporters. A sink that is not there is no error: it is waited for.
+/// Starts the exporters. A sink that is down is not an error: it is waited for.
 ///
 /// # Errors
-/// Options that make no sense, files that cannot be opened; nothing runs then.
+/// Options that are invalid, files that cannot be opened; nothing runs then.
 pub fn start(options: PlaneOptions) -> Result<Plane, StartError> {
     start_with(options, &make_sink)
 }

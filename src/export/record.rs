@@ -75,7 +75,7 @@ impl Record {
         Ok(Self::new(id, view, data.freeze()))
     }
 
-    /// Domain of the first forward-path, in lower case; empty where it has none (`Postmaster`).
+    /// Domain of the first forward-path, in lower case; empty if it has none (`Postmaster`).
     #[must_use]
     pub fn rcpt_domain(&self) -> String {
         self.rcpt_to.first().map(|path| domain(path)).unwrap_or_default()
@@ -118,11 +118,11 @@ pub struct Facts {
     pub tls_client: String,
     /// SASL mechanism.
     pub auth_mechanism: String,
-    /// Who logged in.
+    /// The user that logged in.
     pub auth_user: String,
     /// The proxy that the connection came through.
     pub proxy: Option<SocketAddr>,
-    /// What it said of the client besides: `KEY=value` items joined by LF.
+    /// What else it said about the client: `KEY=value` items joined by LF.
     pub proxy_facts: String,
     /// Sum of the weights of DNS lists.
     pub list_score: i32,

@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 
 use super::{Facts, Record, record::domain};
 
-/// Class of a letter that is no dead one: its record is to be delivered again.
+/// Class of an entry that is not a dead letter: its record is to be delivered again.
 pub const REPLAY: &str = "replay";
 
 /// Recipients: an address in which `*` stands for any characters. The local part counts exactly, the

@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use super::record::Record;
 
-/// A future of a sink; boxed, for there is one a batch.
+/// A future of a sink; boxed, because there is only one for each batch.
 pub type SinkFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A system that takes records. Export plane; one for each exporter, shared by its shards' lanes.

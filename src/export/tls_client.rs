@@ -15,8 +15,8 @@ use crate::tls;
 
 /// What a client of a sink is configured with. Reads files: not for an executor's thread.
 ///
-/// Where [`TlsOptions::enabled`] is not set nobody is believed, so that a server which insists on
-/// TLS is refused instead of trusted by chance.
+/// If [`TlsOptions::enabled`] is not set no certificate is trusted, so that a server which insists
+/// on TLS is refused instead of trusted by chance.
 ///
 /// # Errors
 /// A file cannot be read, holds no certificate or key, or key and certificate do not belong together.

@@ -41,9 +41,9 @@ impl<'a> Field<'a> {
 /// The fields of a header in order.
 ///
 /// Only an empty line ends the header (RFC 5322 §2.1), as for the count of Received fields while a
-/// mail comes in. A line that is no field (the `From a@x.test ...` of mbox files, a torn line, a
-/// continuation of nothing) is passed over with the lines that continue it. A bare LF, where it was
-/// let in, ends a line.
+/// mail comes in. A line that is not a field (the `From a@x.test ...` of mbox files, a torn line, a
+/// continuation of nothing) is skipped with the lines that continue it. A bare LF, if it was let
+/// in, ends a line.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
@@ -130,7 +130,7 @@ pub fn end(octets: &[u8]) -> Option<usize> {
     }
 }
 
-/// The header of mail data, whole; all of it where no empty line ends one.
+/// The whole header of mail data; all of the data if no empty line ends it.
 #[must_use]
 pub fn section(data: &[u8]) -> &[u8] {
     end(data).and_then(|len| data.get(..len)).unwrap_or(data)

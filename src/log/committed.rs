@@ -129,11 +129,11 @@ impl CommittedOffset {
         &self.path
     }
 
-    /// Makes a new place durable, unless somebody else has moved the group since. `saved_at` is set
-    /// here.
+    /// Makes a new offset durable, unless another process has moved the group since. `saved_at` is
+    /// set here.
     ///
     /// # Errors
-    /// What the file system says; the old place stands then, or the new one.
+    /// What the file system says; the old offset remains then, or the new one.
     pub fn save(&mut self, committed: Committed) -> io::Result<Saved> {
         let _lock = Lock::take(&self.file)?;
         if let Some(moved) = self.newer()? {
@@ -154,7 +154,7 @@ impl CommittedOffset {
         self.write(to(now.map(|(_, committed)| committed)))
     }
 
-    /// Looks whether somebody else has moved the group.
+    /// Checks whether another process has moved the group.
     ///
     /// # Errors
     /// What the file system says.

@@ -90,7 +90,7 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Those nobody has dealt with, by offset.
+    /// Those that are not settled, by offset.
     pub fn pending(&self) -> impl Iterator<Item = &DeadLetter> {
         self.pending.values().map(|(letter, _)| letter)
     }
@@ -114,7 +114,7 @@ impl DeadLetters {
         wanted.map(|(offset, _)| *offset).collect()
     }
 
-    /// The letter of a record, where nobody has dealt with it.
+    /// The letter of a record, if it is not settled.
     #[must_use]
     pub fn get(&self, offset: u64) -> Option<&DeadLetter> {
         self.pending.get(&offset).map(|(letter, _)| letter)

@@ -70,7 +70,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     act(FileOp::SyncDir, dir, || File::open(dir)?.sync_all())
 }
 
-/// Holds a data directory: nobody else may.
+/// Holds a data directory exclusively.
 #[derive(Debug)]
 pub struct DirLock {
     /// Of the file `LOCK`, which earlier versions look at, and of the directory itself, which nobody
@@ -100,7 +100,7 @@ impl DirLock {
     }
 }
 
-/// The data directory of a running server: nobody else may have it open.
+/// The data directory of a running server, which has it exclusively.
 #[derive(Debug)]
 pub struct DataDir {
     /// Where it is.
@@ -115,8 +115,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens or makes a data directory and locks it. What others could read of it they can read no
-    /// more.
+    /// Opens or creates a data directory and locks it. Files that others could read become private.
     ///
     /// # Errors
     /// `WouldBlock` where another process holds it; `InvalidData` where the node's id is lost, or is
@@ -162,7 +161,7 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), node, fresh, notices, _lock: lock })
     }
 
-    /// Makes a shard's directory where it is missing.
+    /// Creates a shard's directory if it is missing.
     ///
     /// # Errors
     /// What the file system says.

@@ -44,7 +44,7 @@ pub struct Seal {
     /// First segment that holds mail data of its records: its own number where that is all in it.
     /// `None`: not known, as with a segment that recovery sealed.
     pub reach: Option<u64>,
-    /// Its file was deleted on purpose, or is about to be: nobody misses it.
+    /// Its file was deleted on purpose, or is about to be: it is not missed.
     pub removed: bool,
 }
 

@@ -46,7 +46,7 @@ impl HighWaterMarks {
         self.marks.get(usize::from(shard)).map_or(0, |mark| mark.load(Ordering::Acquire))
     }
 
-    /// Moves a shard's mark on.
+    /// Advances a shard's mark.
     ///
     /// # Panics
     /// Where it would go back: a mark only grows.

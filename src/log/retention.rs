@@ -56,7 +56,7 @@ pub struct Candidate {
     pub bytes: u64,
     /// Since its seal was first seen.
     pub age: Duration,
-    /// For how long nobody has needed it; `None`: somebody does.
+    /// For how long it has not been needed; `None`: it is still needed.
     pub consumed: Option<Duration>,
     /// Groups exist at all.
     pub grouped: bool,

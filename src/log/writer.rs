@@ -50,7 +50,7 @@ impl Writer {
         })
     }
 
-    /// Leaves the syncs out: a crash may lose what nobody waits for.
+    /// Leaves the syncs out: a crash may lose records that nothing waits for.
     #[must_use]
     pub fn without_sync(mut self) -> Self {
         self.sync = false;

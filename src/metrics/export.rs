@@ -86,7 +86,7 @@ pub struct ExporterMetrics {
     pub dead_lettered: IntCounter,
     /// Records that retention deleted before they were delivered.
     pub dropped: IntCounter,
-    /// Records the filter passed over.
+    /// Records skipped by the filter.
     pub filtered: IntCounter,
     /// Damaged places passed, of all exporters.
     pub corrupt: IntCounter,
@@ -100,7 +100,7 @@ pub struct ExporterMetrics {
     pub up: IntGauge,
     /// When one did.
     pub last_success: Gauge,
-    /// Dead letters nobody has dealt with.
+    /// Dead letters that are not settled.
     pub dead: IntGauge,
     errors: IntCounterVec,
     name: String,
@@ -272,7 +272,7 @@ impl ExportMetrics {
         self.unusable.with_label_values(&[kind.name()]).set(count);
     }
 
-    /// Forgets an exporter that there is no more, and its group's lag.
+    /// Forgets an exporter that no longer exists, and its group's lag.
     pub fn forget(&self, name: &str, classes: &[&str]) {
         // What was never counted is not there to be removed.
         for result in RESULTS {

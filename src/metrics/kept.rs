@@ -29,7 +29,7 @@ pub struct LogFacts {
     pub corrupt: Tally<CorruptStage>,
 }
 
-/// Where those who are no shard count. Cheap to clone; all clones are one.
+/// Counters of everything that is not a shard. Cheap to clone; all clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct LogCounts(Arc<Mutex<LogFacts>>);
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::shard::{Advisor, Answer, ClientAdvice, Question, Ticket};
 use crate::smtp::ScramCredential;
 
-/// Who answers the questions of shards, each kind by threads of its own.
+/// Answers the questions of shards, each kind on threads of its own.
 #[derive(Debug, Default)]
 pub struct Advisors {
     /// Those about clients; `None`: no listener asks any.
@@ -31,7 +31,7 @@ pub struct Advisors {
 }
 
 impl Advisors {
-    /// Who answers those about clients.
+    /// What answers questions about clients.
     pub fn clients(&self) -> Option<Arc<dns::ClientAdvisor>> {
         self.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -41,7 +41,7 @@ impl Advisors {
         *self.clients.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(clients));
     }
 
-    /// Who answers those about users.
+    /// What answers questions about users.
     pub fn users(&self) -> Option<Arc<Workers>> {
         self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

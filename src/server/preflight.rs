@@ -22,7 +22,7 @@ pub struct StartFailure {
     pub cause: String,
     /// What to do about it.
     pub cure: String,
-    /// Somebody must change something before another start can succeed (exit code 78).
+    /// Something must be changed before another start can succeed (exit code 78).
     pub permanent: bool,
 }
 

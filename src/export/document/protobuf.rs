@@ -25,7 +25,7 @@ pub struct MessageReceived {
     /// What was said about it.
     #[prost(message, optional, tag = "5")]
     pub envelope: Option<Envelope>,
-    /// Who said it.
+    /// The proxy that said it.
     #[prost(message, optional, tag = "6")]
     pub client: Option<Client>,
     /// Absent: plain text.
@@ -142,7 +142,7 @@ pub struct Envelope {
     /// -9 to 9.
     #[prost(sint32, optional, tag = "10")]
     pub mt_priority: Option<i32>,
-    /// One a forward-path; none where no forward-path has any.
+    /// One for each forward-path; none if no forward-path has any.
     #[prost(message, repeated, tag = "11")]
     pub rcpt_params: Vec<RcptParams>,
     /// SIZE= of MAIL.
@@ -179,7 +179,7 @@ pub struct Client {
     /// Address of the proxy in between.
     #[prost(string, optional, tag = "5")]
     pub proxy_ip: Option<String>,
-    /// Who logged in.
+    /// The user that logged in.
     #[prost(string, optional, tag = "6")]
     pub auth_user: Option<String>,
     /// SASL mechanism.
@@ -191,7 +191,7 @@ pub struct Client {
     /// Port of the proxy in between.
     #[prost(uint32, optional, tag = "9")]
     pub proxy_port: Option<u32>,
-    /// What the proxy said of the client besides.
+    /// What else the proxy said about the client.
     #[prost(message, repeated, tag = "10")]
     pub proxy_facts: Vec<ProxyFact>,
     /// Sum of the weights of DNS lists.

@@ -83,7 +83,7 @@ pub struct ShardGroup {
     pub lag: u64,
     /// When the next record was received, microseconds since 1970; `None`: none is pending.
     pub oldest_pending: Option<i64>,
-    /// Dead letters that nobody has dealt with.
+    /// Dead letters that are not settled.
     pub dead: u64,
 }
 
@@ -228,7 +228,7 @@ impl Group {
         DeadLetters::open(&self.dir.join(format!("shard-{shard:03}.dead")))
     }
 
-    /// Tells others that a consumer is at work.
+    /// Marks the group as having a consumer at work.
     ///
     /// # Errors
     /// [`GroupError::Active`] where the group is being removed; what the file system says.
@@ -264,8 +264,8 @@ impl Group {
         }
     }
 
-    /// Moves the group in one shard. Records below where it was count as replayed from now on. A
-    /// consumer at work goes on from there within a second or so.
+    /// Moves the group in one shard. Records below its previous offset count as replayed from now
+    /// on. A consumer at work continues from there within a second or so.
     ///
     /// # Errors
     /// What the file system says.
