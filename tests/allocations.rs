@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -17,6 +20,8 @@ use mailrace::{
     log::{Appender, Identity, LogEvent, Mail, Offset, Op, Options, Spare},
     smtp::{self, Admission, Context, Entry, Event, Notes, Replies, Session, Stats},
 };
+
+use ports::free_address;
 
 struct Counting;
 
@@ -44,11 +49,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// Allocations a second of a server that has nothing to do: its timers, and those who look after it.
 fn idle_rate() -> f64 {
@@ -252,7 +252,7 @@ fn a_message_costs_no_allocation() {
     // With sockets and files around it there are the shard's timers, by time, and the index, by
     // MiB: less than one a message even where a debug build takes its time.
     let dir = tempfile::tempdir().unwrap();
-    let (port, refusing) = (free_port(), free_port());
+    let (port, refusing) = (free_address().port(), free_address().port());
     let sets = [
         format!("log.dir={}", dir.path().display()),
         "log.segment_size=256MiB".to_owned(),

@@ -18,10 +18,11 @@ use mailrace::export::{
 };
 
 use crate::support::{
-    self,
+    self, machine,
+    ports::free_address,
     servers::{
-        certificates, kafka,
-        kafka::{KafkaServer, answering, free_port, plain},
+        certificates,
+        kafka::{self, KafkaServer, answering, plain},
         lane::{deliver_all, deliver_one, raw, record, records},
         proxy::Proxy,
     },
@@ -49,7 +50,7 @@ fn read(server: &KafkaServer) -> Option<Vec<serde_json::Value>> {
     let python = root.join("target/servers/python/bin/python");
     let probe = Command::new(&python).args(["-c", "import kafka"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        support::machine::skip("kafka-python is missing: run tests/support/servers/kafka.sh");
+        machine::skip("kafka-python is missing: run tests/support/servers/kafka.sh");
         return None;
     }
     let output = Command::new(python)
@@ -165,7 +166,7 @@ async fn a_killed_broker_is_waited_for_and_a_replay_restores() {
 /// D4 (5): the broker's answers get lost; what is stored twice has the same id.
 #[tokio::test]
 async fn lost_answers_are_tried_again() {
-    let port = free_port();
+    let port = free_address().port();
     let proxy = Proxy::start(port);
     let Some(server) = KafkaServer::behind(port, proxy.port) else { return };
     let timeout = Duration::from_millis(1_500);
@@ -188,7 +189,7 @@ async fn lost_answers_are_tried_again() {
 /// one is refused. The proxy stands in for `max.message.bytes`, which this broker does not have.
 #[tokio::test]
 async fn what_is_too_large_is_refused_alone() {
-    let target = free_port();
+    let target = free_address().port();
     let refused = Arc::new(AtomicUsize::new(0));
     let count = refused.clone();
     let port = answering(
@@ -230,7 +231,7 @@ async fn what_is_too_large_is_refused_alone() {
 /// NOT_LEADER_OR_FOLLOWER, then NOT_ENOUGH_REPLICAS: tried again, and nothing is refused for good.
 #[tokio::test]
 async fn a_leader_that_moves_is_tried_again() {
-    let target = free_port();
+    let target = free_address().port();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let port = answering(
@@ -256,7 +257,8 @@ async fn a_leader_that_moves_is_tried_again() {
 
 #[tokio::test]
 async fn what_is_missing_is_named() {
-    let nobody = sink(options(free_port())).check().await.unwrap_err();
+    let closed = machine::closed_port();
+    let nobody = sink(options(closed.address.port())).check().await.unwrap_err();
     assert_eq!(nobody.class, ErrorClass::Connect, "{nobody}");
     let Some(server) = KafkaServer::start() else { return };
     let options = KafkaOptions { create_partitions: 0, ..options(server.port) };
@@ -277,7 +279,7 @@ async fn what_is_missing_is_named() {
 #[tokio::test]
 async fn sasl_plain() {
     let dir = tempfile::tempdir().unwrap();
-    let target = free_port();
+    let target = free_address().port();
     let port = answering(target, plain("alice", "secret"));
     let Some(_server) = KafkaServer::behind(target, port) else { return };
     let with = |password: &str| {
@@ -296,7 +298,7 @@ async fn sasl_plain() {
 /// OpenSSL, by Python, ends TLS in front of the broker and wants a client certificate.
 #[tokio::test]
 async fn tls_in_both_directions() {
-    if !support::machine::has("python3") {
+    if !machine::has("python3") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -305,7 +307,7 @@ async fn tls_in_both_directions() {
     authority.issue(dir.path(), "server");
     authority.issue(dir.path(), "client");
     certificates::Authority::new().write(dir.path(), "other");
-    let (target, port) = (free_port(), free_port());
+    let (target, port) = (free_address().port(), free_address().port());
     let Some(_server) = KafkaServer::behind(target, port) else { return };
     let _proxy = kafka::tls_proxy(dir.path(), port, target);
     let file = |name: &str| Some(dir.path().join(name));

@@ -22,8 +22,8 @@ use mailrace::{
 use crate::support::{
     self, Launch, Server,
     machine::has,
+    ports,
     servers::{
-        self,
         dovecot::{self, Dovecot},
         postfix::{self, Postfix, SmtpSink},
     },
@@ -786,7 +786,7 @@ fn hostile_servers() {
         assert!(began.elapsed() < Duration::from_secs(20));
     }
     // Nobody there at all: the batch ends with the first.
-    let nowhere = servers::free_address();
+    let nowhere = ports::free_address();
     let sink = Relay::new(&options(nowhere)).unwrap();
     let outcomes = run(async { sink.deliver(&records(100, &["a@d.test"])).await });
     for outcome in &outcomes {

@@ -217,7 +217,7 @@ fn a_message_larger_than_the_broker_takes() {
         let id = letter["id"].as_str().unwrap();
         assert!(large.iter().any(|(known, _)| known == id), "{letter}");
         assert_eq!(letter["class"], "too_large");
-        let said = server.errors();
+        let said = server.heard();
         let named = |line: &str| line.contains("a dead letter: ") && line.contains(id);
         assert!(said.lines().any(named), "each has a line: {id} has none: {said}");
         let text = letter["text"].as_str().unwrap();

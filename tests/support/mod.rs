@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper fails the test")]
 
 pub mod machine;
+pub mod ports;
 pub mod servers;
 
 mod client;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
+mod ports;
 mod rooms;
 #[path = "../support/mod.rs"]
 mod support;

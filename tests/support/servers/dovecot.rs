@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{eventually, machine};
+use crate::support::{eventually, machine, ports::free_address};
 
 /// Whom the mail belongs to.
 const NOBODY: u32 = 65_534;
@@ -44,7 +44,7 @@ impl Dovecot {
         own(&mail);
         // Not nobody's: its mailbox cannot be made.
         fs::create_dir(dir.path().join("later")).unwrap();
-        let lmtp = super::free_address();
+        let lmtp = free_address();
         fs::write(dir.path().join("users"), users(dir.path())).unwrap();
         fs::write(dir.path().join("conf"), conf(dir.path(), lmtp, certificate)).unwrap();
         let child = spawn(dir.path());

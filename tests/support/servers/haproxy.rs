@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{eventually, machine, succeeded};
+use crate::support::{eventually, machine, ports::free_address, succeeded};
 
 pub struct Haproxy {
     child: Child,
@@ -20,7 +20,7 @@ impl Haproxy {
     /// `bind` and `server` are options of these lines, `backend` lines of the section.
     pub fn start(bind: &str, server: (SocketAddr, &str), backend: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let front = super::free_address();
+        let front = free_address();
         let (address, options) = server;
         let config = format!(
             "global

@@ -15,7 +15,10 @@ use std::{
 };
 
 use super::lane::PATIENCE;
-use crate::support::machine::{die_with_parent, skip};
+use crate::support::{
+    machine::{die_with_parent, skip},
+    ports::free_address,
+};
 
 /// Killed when dropped.
 pub struct KafkaServer {
@@ -27,7 +30,7 @@ pub struct KafkaServer {
 impl KafkaServer {
     /// `None`: it is not installed.
     pub fn start() -> Option<Self> {
-        let port = free_port();
+        let port = free_address().port();
         Self::behind(port, port)
     }
 
@@ -61,11 +64,6 @@ impl Drop for KafkaServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port nobody listens on; the broker takes no port of its own choice.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn program() -> PathBuf {

@@ -11,17 +11,7 @@ pub mod proxy;
 pub mod secure;
 pub mod unbound;
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    path::Path,
-};
-
-/// An address of loopback that nobody listens on. Between here and the server's bind another could
-/// take it: the kernel hands out ports in turn, so that is a matter of thousands of binds.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use std::{fs, path::Path};
 
 /// Messages of a Maildir's `new`, from `X-Mailrace-Id` on: above it stands what the server added.
 /// They are stored with LF and come back with CRLF.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{eventually, machine, succeeded};
+use crate::support::{eventually, machine, ports::free_address, succeeded};
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
 
@@ -63,7 +63,7 @@ impl Postfix {
     fn start_as(certificate: Option<(&Path, &Path)>, main_cf: impl Fn(&Path) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let (smtp, smtps) = (super::free_address(), super::free_address());
+        let (smtp, smtps) = (free_address(), free_address());
         let at = |name: &str| dir.path().join(name);
         for made in ["etc", "queue", "data", "mail"] {
             fs::create_dir(at(made)).unwrap();
@@ -187,7 +187,7 @@ pub struct SmtpSink {
 
 impl SmtpSink {
     pub fn start(options: &[&str]) -> Self {
-        let address = super::free_address();
+        let address = free_address();
         let mut command = Command::new("smtp-sink");
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").args(options);
         if machine::is_root() {
