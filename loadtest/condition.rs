@@ -146,7 +146,7 @@ fn quantity(name: &str) -> Option<Quantity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::loadtest::report::tests::sample;
+    use crate::report::tests::sample;
 
     #[test]
     fn conditions_are_judged() {

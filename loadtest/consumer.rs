@@ -22,7 +22,7 @@ use super::{
     mail::{ID_LINE_BYTES, Mail, Sequence},
     measure::{Measure, histogram},
 };
-use crate::log::{Follower, Log, RecordView};
+use mailrace_log::{Follower, Log, RecordView};
 
 /// Between two looks at the end of the log.
 const LOOK: Duration = Duration::from_millis(1);

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    mailrace::cli::run_loadtest(std::env::args_os())
+    mailrace_loadtest::run_program(std::env::args_os())
 }

@@ -2,6 +2,19 @@
 //!
 //! The architecture page shows how the parts fit together.
 
+/// Writes a line to stderr, for people; see [`view::say`].
+macro_rules! complain {
+    ($($text:tt)*) => { crate::view::say(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// As `complain`, without the end of the line.
+macro_rules! complain_on {
+    ($($text:tt)*) => { crate::view::say(format_args!($($text)*)) };
+}
+
+pub(crate) use complain;
+pub(crate) use complain_on;
+
 mod alarm;
 mod args;
 mod compare;
@@ -36,9 +49,9 @@ mod usage;
 mod verify;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use args::{Format, RunArgs};
 
@@ -74,6 +87,26 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+}
+
+/// Load tester for SMTP and LMTP servers.
+#[derive(Debug, Parser)]
+#[command(name = "mailrace-loadtest", version)]
+struct Standalone {
+    #[command(flatten)]
+    args: LoadtestArgs,
+}
+
+/// Parses the arguments of `mailrace-loadtest` and runs it.
+pub fn run_program(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Standalone::try_parse_from(arguments) {
+        Ok(standalone) => run(&standalone.args, None),
+        Err(error) => {
+            // A closed stdout is no reason to fail over a help text.
+            let _ = error.print();
+            ExitCode::from(if error.use_stderr() { run::EXIT_USAGE } else { 0 })
+        }
+    }
 }
 
 /// Finds the data directory of the loaded server where no flag names it.

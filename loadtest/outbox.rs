@@ -113,7 +113,7 @@ impl Sink for Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::loadtest::mail::{Carriage, Sizes, tests::options};
+    use crate::mail::{Carriage, Sizes, tests::options};
 
     fn drain(outbox: &mut Outbox, mail: &Mail, step: usize) -> Vec<u8> {
         let mut out = Vec::new();

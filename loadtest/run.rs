@@ -24,11 +24,12 @@ use super::{
     verify::verify,
     view::View,
 };
-use crate::{
-    cli::{EXIT_FAILED, EXIT_USAGE},
-    log::Log,
-};
+use mailrace_log::Log;
 
+/// It did not do what it was asked to.
+const EXIT_FAILED: u8 = 1;
+/// The arguments make no sense.
+pub(super) const EXIT_USAGE: u8 = 2;
 /// A threshold was missed, or the log does not hold what was acknowledged.
 const EXIT_MISSED: u8 = 3;
 /// The generator was the bottleneck.
@@ -41,7 +42,7 @@ pub(super) fn run(args: &RunArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
     let mut args = args.clone();
     if (args.verify || args.e2e) && args.log_dir.is_none() {
         let Some(find_dir) = find_dir else {
-            crate::cli::complain!(
+            crate::complain!(
                 "mailrace bench: --verify and --e2e need --log-dir DIR, the server's data directory"
             );
             return ExitCode::from(EXIT_USAGE);
@@ -55,7 +56,7 @@ pub(super) fn run(args: &RunArgs, find_dir: Option<FindDir<'_>>) -> ExitCode {
     let (mut options, mail) = match Options::check(args) {
         Ok(checked) => checked,
         Err(what) => {
-            crate::cli::complain!("mailrace bench: {what}");
+            crate::complain!("mailrace bench: {what}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -87,7 +88,7 @@ fn done(what: &str, result: io::Result<ExitCode>) -> ExitCode {
         Ok(code) => code,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            crate::cli::complain!("mailrace bench: {what}: {error}");
+            crate::complain!("mailrace bench: {what}: {error}");
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -149,37 +150,37 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
 fn verdict(options: &Options, report: &Report, gave_up: Option<&str>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     if !report.generator.valid {
-        crate::cli::complain!(
+        crate::complain!(
             "mailrace bench: the run is INVALID: {}",
             report.generator.invalid_because.join("; ")
         );
         code = ExitCode::from(EXIT_INVALID);
     }
     if let Some(why) = gave_up {
-        crate::cli::complain!("mailrace bench: {why}");
+        crate::complain!("mailrace bench: {why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     if report.totals.acked == 0 {
         let why = report.commonest_refusal();
         let why =
             why.map_or(String::new(), |(code, text)| format!("; the server said: {code} {text}"));
-        crate::cli::complain!("mailrace bench: no message was acknowledged{why}");
+        crate::complain!("mailrace bench: no message was acknowledged{why}");
         code = ExitCode::from(EXIT_FAILED);
     }
     for condition in options.fail_if.iter().filter(|condition| condition.holds(report)) {
-        crate::cli::complain!("mailrace bench: failed: {condition}");
+        crate::complain!("mailrace bench: failed: {condition}");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.verify.as_ref().is_some_and(|verify| !verify.holds()) {
-        crate::cli::complain!("mailrace bench: the log does not hold what was acknowledged");
+        crate::complain!("mailrace bench: the log does not hold what was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.e2e.as_ref().is_some_and(|e2e| e2e.unseen > 0) {
-        crate::cli::complain!("mailrace bench: the consumer did not see all that was acknowledged");
+        crate::complain!("mailrace bench: the consumer did not see all that was acknowledged");
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
-        crate::cli::complain!("mailrace bench: no rate keeps the threshold");
+        crate::complain!("mailrace bench: no rate keeps the threshold");
         code = ExitCode::from(EXIT_MISSED);
     }
     code

@@ -17,7 +17,7 @@ use super::{
     target::Address,
     units::{show_bytes, show_count, show_seconds},
 };
-use crate::log::free_space;
+use mailrace_log::free_space;
 
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
 /// Clock ticks a second of /proc/PID/stat: USER_HZ, part of the kernel's interface to programs.
@@ -206,7 +206,7 @@ fn listening_unix(path: &Path) -> Vec<String> {
 /// Says on stderr, before the load, how much the log of a server on this machine may grow.
 pub(super) fn announce(options: &Options, mail: &Mail, dir: Option<&Path>) {
     if let Some(words) = forecast(options, mail, dir) {
-        crate::cli::complain!("mailrace bench: {words}");
+        crate::complain!("mailrace bench: {words}");
     }
 }
 

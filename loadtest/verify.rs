@@ -10,7 +10,7 @@ use super::{
     mail::{Mail, Sequence},
     report::Verify,
 };
-use crate::log::{Log, RecordView, WalkEnd};
+use mailrace_log::{Log, RecordView, WalkEnd};
 
 /// Walks the whole log.
 ///
@@ -123,12 +123,12 @@ mod tests {
     use std::{fs, os::unix::fs::FileExt, time::Duration};
 
     use super::*;
-    use crate::{
-        cli::bench::loadtest::mail::{Sizes, tests::options},
-        log::{
-            self, Appender, DataDir, Identity, Offset, Op, Options, prepare_segment, segment_path,
-        },
+    use mailrace_log::{
+        self as log, Appender, DataDir, Identity, Offset, Op, Options, prepare_segment,
+        segment_path,
     };
+
+    use crate::mail::{Sizes, tests::options};
 
     /// A message as it is to stand in the log.
     #[derive(Clone)]

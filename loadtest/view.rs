@@ -1,6 +1,7 @@
 //! While the run goes on: a line on the terminal, and metrics over HTTP.
 
 use std::{
+    fmt,
     io::{self, IsTerminal, Read, Write},
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
@@ -16,6 +17,12 @@ use super::{
 
 /// A scraper that sends nothing for so long is dropped.
 const SCRAPE_WAIT: Duration = Duration::from_secs(5);
+
+/// Writes to stderr. `eprintln!` panics where nobody reads it any more (a closed pipe), which is no
+/// failure of the run.
+pub(super) fn say(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(text);
+}
 
 /// Shows how far the run is. Drawn on stderr, so a report on stdout stays clean.
 #[derive(Debug)]
@@ -39,7 +46,7 @@ impl View {
     /// Wipes the line.
     pub(super) fn close(&mut self) {
         if self.is_dirty {
-            crate::cli::complain_on!("\r\x1b[K");
+            crate::complain_on!("\r\x1b[K");
             self.is_dirty = false;
         }
         self.last = (0.0, 0);
@@ -63,7 +70,7 @@ impl View {
                 show_seconds(snapshot.response.max() as f64 / 1e9),
             )
         };
-        crate::cli::complain_on!("\r\x1b[K{line}");
+        crate::complain_on!("\r\x1b[K{line}");
         // A terminal that is gone is no reason to stop.
         let _ = io::stderr().flush();
         self.is_dirty = true;
@@ -121,7 +128,7 @@ fn serve(address: SocketAddr) -> io::Result<Arc<Mutex<String>>> {
         io::Error::new(error.kind(), format!("--metrics-addr {address}: {error}"))
     })?;
     // The port may have been left to the system.
-    crate::cli::complain!("metrics: http://{}/metrics", listener.local_addr()?);
+    crate::complain!("metrics: http://{}/metrics", listener.local_addr()?);
     let page = Arc::new(Mutex::new(render(&Snapshot::default())));
     let shown = Arc::clone(&page);
     thread::spawn(move || {

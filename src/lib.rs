@@ -3,17 +3,17 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
-pub mod export;
-pub mod header;
-pub mod metrics;
 pub mod policy;
 pub mod server;
 pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
-pub mod tls;
 
 // Rooms with a manifest of their own are crates, under the same names.
+pub use mailrace_export as export;
+pub use mailrace_header as header;
 pub use mailrace_log::{self as log, consumer};
+pub use mailrace_metrics as metrics;
 pub use mailrace_smtp as smtp;
 pub use mailrace_stage as stage;
+pub use mailrace_tls as tls;

@@ -6,7 +6,7 @@
 //! cargo bench --bench compare -- --install --json r.json --svg r.svg --markdown r.md
 //! ```
 //!
-//! One machine, one go: the server on one core, the loader (`mailrace-loadtest`) on another, a
+//! One machine, one go: the server on one core, the loader (`mailrace bench`) on another, a
 //! fresh server with fresh data for each run, the servers in turn within each round so that what
 //! else the machine does meets all alike. Each run first tries for a moment how fast the server is,
 //! then sends a fixed number of messages and divides by it the CPU time that the server, its

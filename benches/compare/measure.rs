@@ -204,8 +204,8 @@ fn loader(
     effort: Effort,
     options: &[&str],
 ) -> Result<Value, Left> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace-loadtest"));
-    command.arg(format!("smtp://127.0.0.1:{}", server.port));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace"));
+    command.arg("bench").arg(format!("smtp://127.0.0.1:{}", server.port));
     command.args(case.options()).args(options).args(["--format", "json", "--no-tui"]);
     command.args(["--drain", &format!("{}s", (effort.seconds * 4.0).ceil() + 10.0)]);
     talk(&mut command, site)

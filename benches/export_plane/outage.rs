@@ -87,8 +87,8 @@ fn start(programs: &Path, room: &Path, settings: &[&str]) -> Server {
 fn one(programs: &Path, room: &Path, settings: &[&str]) -> Run {
     let server = start(programs, room, settings);
     let load = |time: &str| {
-        let mut command = pinned("1", programs.join("mailrace-loadtest"));
-        command.arg(format!("smtp://{}", server.smtp));
+        let mut command = pinned("1", programs.join("mailrace"));
+        command.arg("bench").arg(format!("smtp://{}", server.smtp));
         command.args(["-r", RATE, "-z", time, "--warmup", "0s", "--size", "4k", "--chunking"]);
         command.args(["--no-tui", "--format", "json"]);
         let output = command.stderr(Stdio::null()).output().unwrap();

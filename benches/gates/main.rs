@@ -63,8 +63,6 @@ struct Options {
     /// The program to measure
     #[arg(long, default_value = env!("CARGO_BIN_EXE_mailrace"))]
     mailrace: PathBuf,
-    #[arg(long, default_value = env!("CARGO_BIN_EXE_mailrace-loadtest"))]
-    loadtest: PathBuf,
     /// Where data goes, on a real disk
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: PathBuf,
@@ -154,8 +152,9 @@ fn measure(
     let data = Scratch::new(dir, "data")?;
     let (process, port) = start(options, data.path(), file, gates)?;
     let send = |count: u64| -> io::Result<()> {
-        let mut command = Command::new(&options.loadtest);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace"));
         command
+            .arg("bench")
             .arg(format!("smtp://127.0.0.1:{port}"))
             .args(["-n", &count.to_string(), "-c", "50", "--to", "user{seq}@server.test"])
             .args(["--format", "json", "--no-tui"])

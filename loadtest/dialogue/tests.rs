@@ -1,7 +1,7 @@
 //! Dialogues as data: `S:` what the server says, `C:` what the client must say, at any split.
 
 use super::*;
-use crate::cli::bench::loadtest::{
+use crate::{
     credentials::Credentials,
     mail::{Mail, Sequence, Sizes, tests::options},
 };

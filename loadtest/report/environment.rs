@@ -5,7 +5,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::log::format_time;
+use mailrace_log::format_time;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(in super::super) struct Environment {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
 use super::Report;
-use crate::cli::bench::loadtest::{
+use crate::{
     measure::{Measure, unpack},
     units::show_seconds,
 };

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Distribution, Report};
-use crate::cli::bench::loadtest::units::{show_bytes, show_count, show_seconds};
+use crate::units::{show_bytes, show_count, show_seconds};
 
 /// The report in lines.
 pub(in super::super) fn text(report: &Report) -> String {

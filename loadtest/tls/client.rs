@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use super::{Error, Tls};
-use crate::export::{TlsOptions, client_config};
+use mailrace_tls::{TlsOptions, client_config};
 
 /// TLS of a run, checked.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Secure {
             ca_file: ca_file.map(Path::to_owned),
             ..TlsOptions::default()
         };
-        let mut config = client_config(&options).map_err(|error| error.text)?;
+        let mut config = client_config(&options).map_err(|error| error.to_string())?;
         if insecure {
             let provider = Arc::clone(config.crypto_provider());
             config.dangerous().set_certificate_verifier(Arc::new(Anybody(provider)));

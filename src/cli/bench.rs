@@ -1,16 +1,12 @@
-//! `mailrace bench`: the load tester, whose modules live in `loadtest/`.
+//! `mailrace bench`: the load tester, the crate in `loadtest/`.
 
-#[path = "../../loadtest/mod.rs"]
-pub(super) mod loadtest;
+use std::{path::PathBuf, process::ExitCode};
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use clap::Args;
+use mailrace_loadtest::LoadtestArgs;
 
-use clap::{Args, Parser};
-
-use super::{EXIT_CONFIG, EXIT_USAGE, print_errors};
+use super::{EXIT_CONFIG, print_errors};
 use crate::config::Config;
-
-use loadtest::LoadtestArgs;
 
 /// The load tester beside the server: it finds the data directory as `serve` does.
 #[derive(Args, Debug)]
@@ -39,25 +35,5 @@ pub(super) fn run(args: &BenchArgs) -> ExitCode {
             ExitCode::from(EXIT_CONFIG)
         })
     };
-    loadtest::run(&args.load, Some(&find_dir))
-}
-
-/// Load tester for SMTP and LMTP servers.
-#[derive(Debug, Parser)]
-#[command(name = "mailrace-loadtest", version)]
-struct Standalone {
-    #[command(flatten)]
-    args: LoadtestArgs,
-}
-
-/// Parses the arguments of `mailrace-loadtest` and runs it.
-pub fn run_loadtest(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Standalone::try_parse_from(arguments) {
-        Ok(standalone) => loadtest::run(&standalone.args, None),
-        Err(error) => {
-            // A closed stdout is no reason to fail over a help text.
-            let _ = error.print();
-            ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 })
-        }
-    }
+    mailrace_loadtest::run(&args.load, Some(&find_dir))
 }

@@ -35,7 +35,6 @@ mod reload;
 mod serve;
 mod user;
 
-pub use bench::run_loadtest;
 pub use serve::{Serve, ServeError};
 
 use crate::config::{Config, ConfigErrors};

@@ -10,10 +10,8 @@ use super::{
     BatchOptions, Filter, Record,
     record::{append_data, domain},
 };
-use crate::{
-    consumer::Reader,
-    log::{Damage, Identity, Offset, RecordView, Visit},
-};
+use mailrace_log::consumer::Reader;
+use mailrace_log::{Damage, Identity, Offset, RecordView, Visit};
 
 /// Large records, those of more than `batch.bytes`, that an exporter holds at once.
 const LARGE_AT_ONCE: usize = 2;

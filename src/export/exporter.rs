@@ -11,10 +11,8 @@ use std::{
 use tokio::time::{self, Instant};
 
 use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::Larges};
-use crate::{
-    log::unix_micros,
-    metrics::{Budget, ExporterMetrics, GroupMetrics},
-};
+use mailrace_log::unix_micros;
+use mailrace_metrics::{Budget, ExporterMetrics, GroupMetrics};
 
 /// The same error is logged again after this long.
 const REMIND: Duration = Duration::from_secs(60);

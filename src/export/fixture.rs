@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Facts, Record};
-use crate::log::{Identity, Offset};
+use mailrace_log::{Identity, Offset};
 
 /// A small message of one shard.
 pub fn record(shard: u16, offset: u64) -> Record {

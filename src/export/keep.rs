@@ -11,14 +11,12 @@ use std::{
 };
 
 use super::lane::lower_priority;
-use crate::{
-    consumer::{Group, lowest_needed},
-    log::{
-        Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub,
-        write_in_progress,
-    },
-    metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp},
+use mailrace_log::consumer::{Group, lowest_needed};
+use mailrace_log::{
+    Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub,
+    write_in_progress,
 };
+use mailrace_metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -350,10 +348,9 @@ mod tests {
     use std::{cell::Cell, os::unix::fs::FileExt};
 
     use super::*;
-    use crate::{
-        export::tests::mail,
-        log::{DataDir, Writer, segment_path, shard_dir},
-    };
+    use mailrace_log::{DataDir, Writer, segment_path, shard_dir};
+
+    use crate::tests::mail;
 
     fn options(dir: &std::path::Path, marks: HighWaterMarks) -> KeeperOptions {
         KeeperOptions {

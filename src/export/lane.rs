@@ -22,15 +22,12 @@ use super::{
     exporter::{Exporter, Place},
     settle::{Settled, settle},
 };
-use crate::{
-    consumer::{Group, Reader},
-    log::{
-        Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
-        Saved,
-    },
-    metrics::{CorruptStage, LogOp},
-    stage::{Bug, planted},
+use mailrace_log::consumer::{Group, Reader};
+use mailrace_log::{
+    Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log, Saved,
 };
+use mailrace_metrics::{CorruptStage, LogOp};
+use mailrace_stage::{Bug, planted};
 
 /// How often a sink that is not there is asked for while a batch gathers; one that is due sooner asks
 /// by itself.

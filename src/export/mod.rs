@@ -37,7 +37,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod tls_client;
 mod trace;
 mod webhook;
 mod xtext;
@@ -55,7 +54,7 @@ pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode, FilesLayout,
     FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
-    Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions, reference_url,
+    Start, StoreLayout, StoreOptions, StorePlace, WebhookOptions, reference_url,
 };
 pub use plane::{Plane, PlaneOptions, StartError, start};
 pub use probe::probe;
@@ -66,5 +65,6 @@ pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
 pub use store::Store;
 pub use tls::install_crypto;
-pub use tls_client::client_config;
 pub use webhook::Webhook;
+
+pub use mailrace_tls::TlsOptions;

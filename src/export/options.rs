@@ -5,6 +5,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use mailrace_tls::TlsOptions;
+
 /// One `[[export]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportOptions {
@@ -136,19 +138,6 @@ pub struct Filter {
     pub rcpt_domain: Vec<String>,
     /// Domains of the reverse-path.
     pub from_domain: Vec<String>,
-}
-
-/// TLS towards a sink.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsOptions {
-    /// Use it. Without `ca_file` the system's roots are believed.
-    pub enabled: bool,
-    /// PEM file of the authorities to believe, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client certificate.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of its key.
-    pub key_file: Option<PathBuf>,
 }
 
 /// `nats`: JetStream.

@@ -15,7 +15,7 @@ use parquet::{
 };
 
 use super::Record;
-use crate::header::Summary;
+use mailrace_header::Summary;
 
 /// Times in UTC; `mail_from` is empty for the null reverse-path; `raw` is the mail data, exact.
 const SCHEMA: &str = "

@@ -12,11 +12,9 @@ use super::{
     exporter::Exporter,
     lane::{self, Parts, lower_priority},
 };
-use crate::{
-    consumer::{Active, Group, GroupError},
-    log::{HighWaterMarks, Log, MarkListener},
-    metrics::ExportMetrics,
-};
+use mailrace_log::consumer::{Active, Group, GroupError};
+use mailrace_log::{HighWaterMarks, Log, MarkListener};
+use mailrace_metrics::ExportMetrics;
 
 /// How long a shutdown waits for requests under way.
 const SHUTDOWN: Duration = Duration::from_secs(5);

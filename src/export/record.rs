@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use bytes::{Bytes, BytesMut};
 
 use super::xtext;
-use crate::log::{self, Log, MailFlag, RecordId, RecordView, UNDER_TLS};
+use mailrace_log::{self, Log, MailFlag, RecordId, RecordView, UNDER_TLS};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub struct RcptParams {
 }
 
 impl Facts {
-    fn new(facts: &log::Facts<'_>) -> Self {
+    fn new(facts: &mailrace_log::Facts<'_>) -> Self {
         if facts.is_empty() {
             return Self::default();
         }

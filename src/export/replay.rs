@@ -139,10 +139,9 @@ mod tests {
 
     #[test]
     fn a_record_keeps_the_recipients_that_are_meant_and_their_parameters() {
-        let mut record = crate::export::fixture::record(0, 1);
+        let mut record = crate::fixture::record(0, 1);
         record.rcpt_to = ["a@x.test", "b@y.test", "c@x.test"].map(str::to_owned).to_vec();
-        let params =
-            |text: &str| crate::export::RcptParams { notify: Some(text.to_owned()), orcpt: None };
+        let params = |text: &str| crate::RcptParams { notify: Some(text.to_owned()), orcpt: None };
         record.facts.rcpt_params = vec![params("1"), params("2"), params("3")];
         "*@x.test".parse::<RcptPattern>().unwrap().narrow(&mut record);
         assert_eq!(record.rcpt_to, ["a@x.test", "c@x.test"]);

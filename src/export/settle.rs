@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{ErrorClass, Outcome, Record, RetryOptions, SinkError, exporter::Exporter, sink::all};
-use crate::log::{DeadLetter, unix_micros};
+use mailrace_log::{DeadLetter, unix_micros};
 
 /// How a batch ended.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ fn backoff(retry: &RetryOptions, attempt: u32, jitter: f64) -> Duration {
 /// From 0 to 1; the address space's and the clock's noise is enough.
 fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
-    let noise = crate::stage::random().unwrap_or_else(|| RandomState::new().hash_one(0_u8));
+    let noise = mailrace_stage::random().unwrap_or_else(|| RandomState::new().hash_one(0_u8));
     (noise >> 11) as f64 / (1_u64 << 53) as f64
 }
 

@@ -106,7 +106,13 @@ impl SinkError {
     /// An error without a time to come again.
     pub fn new(class: ErrorClass, text: impl fmt::Display) -> Self {
         // Whatever library it comes from, it may hold an error of rustls.
-        Self { class, text: crate::tls::plain_text(text.to_string()), retry_after: None }
+        Self { class, text: mailrace_tls::plain_text(text.to_string()), retry_after: None }
+    }
+}
+
+impl From<mailrace_tls::ClientConfigError> for SinkError {
+    fn from(error: mailrace_tls::ClientConfigError) -> Self {
+        Self::new(ErrorClass::Other, error)
     }
 }
 

@@ -15,11 +15,9 @@ use super::{
     exporter::Exporter,
     lane::{Lane, Parts},
 };
-use crate::{
-    consumer::Group,
-    log::{HighWaterMarks, Log},
-    metrics::ExportMetrics,
-};
+use mailrace_log::consumer::Group;
+use mailrace_log::{HighWaterMarks, Log};
+use mailrace_metrics::ExportMetrics;
 
 thread_local! {
     /// The clock and tasks of this thread's simulation.
@@ -125,7 +123,7 @@ pub struct Export {
 pub struct StagedLane {
     lane: Lane,
     stop: watch::Sender<bool>,
-    _active: crate::consumer::Active,
+    _active: mailrace_log::consumer::Active,
 }
 
 impl StagedLane {

@@ -8,11 +8,9 @@ use std::{
 };
 
 use super::{plane::start_with, *};
-use crate::{
-    consumer::Group,
-    log::{DataDir, Fate, HighWaterMarks, Log, Mail, Writer},
-    metrics::ExportMetrics,
-};
+use mailrace_log::consumer::Group;
+use mailrace_log::{DataDir, Fate, HighWaterMarks, Log, Mail, Writer};
+use mailrace_metrics::ExportMetrics;
 
 const NAME: &str = "main";
 
@@ -109,7 +107,7 @@ pub(super) fn mail(listener: &str) -> Mail<'_> {
         body_type: 0,
         flags: 0,
         size_declared: None,
-        facts: crate::log::Facts::default(),
+        facts: mailrace_log::Facts::default(),
     }
 }
 
@@ -485,7 +483,7 @@ fn damage_is_told_and_passed() {
     let mut stand = Stand::new(1);
     // Sealed segments of 1 MiB.
     stand.append_sized(0, 60, 50_000);
-    let path = crate::log::segment_path(stand.writers[0].dir(), 1);
+    let path = mailrace_log::segment_path(stand.writers[0].dir(), 1);
     let mut octets = std::fs::read(&path).unwrap();
     let at = octets.len() / 2;
     octets[at] ^= 0x40;
@@ -506,7 +504,7 @@ fn damage_is_told_and_passed() {
     for line in ["export_corrupt_records_total 1\n", "result=\"dead_lettered\"} 1\n"] {
         assert!(text.contains(line), "{line} is missing in {text}");
     }
-    let read = stand.metrics.log.facts().corrupt.count(crate::metrics::CorruptStage::Read);
+    let read = stand.metrics.log.facts().corrupt.count(mailrace_metrics::CorruptStage::Read);
     assert_eq!(read, 1);
 }
 
@@ -597,7 +595,7 @@ fn a_missing_segment_is_a_dead_letter_and_stops_nobody() {
         let segments = log.segments(0).unwrap();
         (segments[1].base_offset, segments[2].base_offset)
     };
-    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 2)).unwrap();
+    std::fs::remove_file(mailrace_log::segment_path(stand.writers[0].dir(), 2)).unwrap();
     let sink = Arc::new(Script::default());
     stand.start(options(), &sink);
     until("the commit", || stand.committed(0) == 60);
@@ -612,7 +610,7 @@ fn a_missing_segment_is_a_dead_letter_and_stops_nobody() {
     assert_eq!((letters[0].offset, letters[0].class.as_str()), (second, "missing"));
     let what = format!("records {second}..{third} are lost: segment 2 is missing");
     assert_eq!(letters[0].text, what);
-    let needed = crate::consumer::lowest_needed(stand.dir.path(), 0).unwrap();
+    let needed = mailrace_log::consumer::lowest_needed(stand.dir.path(), 0).unwrap();
     assert_eq!(needed, Some(60), "there is nothing to keep");
     assert!(text.contains("result=\"dropped\"} 0\n"), "lost is not deleted: {text}");
 }
@@ -627,8 +625,8 @@ fn records_deleted_before_their_delivery_are_counted() {
     let second = log.segments(0).unwrap()[1].base_offset;
     assert!(second > 0);
     let dir = stand.writers[0].dir().to_owned();
-    crate::log::Manifest::open(&dir.join("manifest")).unwrap().remove(&[1]).unwrap();
-    std::fs::remove_file(crate::log::segment_path(&dir, 1)).unwrap();
+    mailrace_log::Manifest::open(&dir.join("manifest")).unwrap().remove(&[1]).unwrap();
+    std::fs::remove_file(mailrace_log::segment_path(&dir, 1)).unwrap();
     for is_new in [false, true] {
         let name = if is_new { "new" } else { NAME };
         let group = Group::new(stand.path(), name).unwrap();
@@ -655,7 +653,7 @@ fn a_new_group_reports_a_lost_front_segment() {
     let mut stand = Stand::new(1);
     stand.append_sized(0, 60, 50_000);
     let second = Log::open(stand.dir.path()).unwrap().segments(0).unwrap()[1].base_offset;
-    std::fs::remove_file(crate::log::segment_path(stand.writers[0].dir(), 1)).unwrap();
+    std::fs::remove_file(mailrace_log::segment_path(stand.writers[0].dir(), 1)).unwrap();
     let sink = Arc::new(Script::default());
     stand.start(options(), &sink);
     until("the commit", || stand.committed(0) == 60);
@@ -672,11 +670,11 @@ fn a_batch_is_whole_when_a_later_segment_fails() {
     stand.append_sized(0, 60, 50_000);
     let log = Log::open(stand.dir.path()).unwrap();
     let second = log.segments(0).unwrap()[1].base_offset;
-    let path = crate::log::segment_path(stand.writers[0].dir(), 2);
+    let path = mailrace_log::segment_path(stand.writers[0].dir(), 2);
     let aside = stand.path().join("aside");
     std::fs::rename(&path, &aside).unwrap();
     std::fs::create_dir(&path).unwrap();
-    let reader = crate::consumer::Reader::open(stand.path(), 0, 0).unwrap();
+    let reader = mailrace_log::consumer::Reader::open(stand.path(), 0, 0).unwrap();
     let all = BatchOptions { records: 1_000, bytes: 1 << 30, delay: Duration::ZERO };
     let larges = batch::Larges::new();
     let mut reader = batch::BatchReader::new(reader, all, Filter::default(), larges);
@@ -741,7 +739,7 @@ fn a_replay_by_recipient_leaves_the_offset_alone() {
     let mut letters = stand.group().dead_letters(0).unwrap();
     let wanted = [4, 9, 11];
     letters
-        .add(wanted.map(|offset| crate::log::DeadLetter {
+        .add(wanted.map(|offset| mailrace_log::DeadLetter {
             offset,
             at: 0,
             class: REPLAY.to_owned(),

@@ -19,7 +19,7 @@
 use std::{borrow::Cow, io::Write, net::IpAddr};
 
 use super::{Record, path::quoted};
-use crate::header::{Fields, SCAN_BYTES_MAX};
+use mailrace_header::{Fields, SCAN_BYTES_MAX};
 
 /// Renders the lines, each with its CRLF; `by` is this server's name.
 pub(super) fn lines(record: &Record, return_path: bool, by: &str) -> Vec<u8> {

@@ -38,9 +38,11 @@ use reqwest::{
 };
 use sha2::Sha256;
 
+use mailrace_tls::client_config;
+
 use super::{
     Document, DocumentOptions, ErrorClass, Outcome, Record, SinkError, TlsOptions, WebhookOptions,
-    client_config, encode, encode_small, read_secret,
+    encode, encode_small, read_secret,
     sink::{Sink, SinkFuture},
 };
 

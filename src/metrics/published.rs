@@ -96,7 +96,7 @@ impl Published {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Names;
+    use crate::Names;
 
     #[test]
     fn a_copy_is_made_only_when_wanted() {

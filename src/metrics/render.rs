@@ -631,7 +631,7 @@ fn histogram(distribution: &Distribution, scale: Scale) -> Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{
+    use crate::{
         BackpressureCause, CloseReason, CorruptStage, HandshakeResult, LogOp, Names, RefuseReason,
     };
 
@@ -697,11 +697,11 @@ mod tests {
     /// Every family is there once, every series of it too, in both details.
     #[test]
     fn nothing_is_there_twice() {
-        let exports = crate::metrics::ExportMetrics::new();
+        let exports = crate::ExportMetrics::new();
         for name in ["main", "archive"] {
             let _ = (exports.exporter(name, &["connect"]), exports.group(name));
         }
-        let dns = crate::metrics::DnsMetrics::new();
+        let dns = crate::DnsMetrics::new();
         for detail in [Detail::Summed, Detail::Shard] {
             let more = [exports.gather(), dns.gather()].concat();
             let log = LogFacts { kept: kept(), ..LogFacts::default() };
@@ -749,7 +749,7 @@ mod tests {
 
     #[test]
     fn trouble_of_readers_counts_with_the_shards() {
-        let counts = crate::metrics::LogCounts::default();
+        let counts = crate::LogCounts::default();
         counts.error(LogOp::Read);
         counts.corrupt(CorruptStage::Read);
         let mut extra = Extra { log: counts.facts(), ..Extra::default() };

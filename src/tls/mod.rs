@@ -13,6 +13,7 @@
 mod aside;
 mod certificate;
 mod client;
+mod client_config;
 mod config;
 mod connection;
 mod server_name;
@@ -21,6 +22,7 @@ mod tests;
 mod words;
 
 pub use certificate::{Certificate, Files, LoadError};
+pub use client_config::{ClientConfigError, TlsOptions, client_config};
 pub use config::{Config, Demands, Prepared};
 pub use connection::{Error, Facts, Tls};
 pub use words::{plain, plain_of_file, plain_pem, plain_text};

@@ -57,7 +57,7 @@ fn without_a_header_the_network_is_bound() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let target = format!("smtp://{address}");
-    let mut child = Command::new(LOADTEST)
+    let mut child = loadtest()
         .args([&target[..], "-n", "1", "-c", "1", "--client-net", "127.77.0.0/16"])
         .stderr(Stdio::null())
         .stdout(Stdio::null())

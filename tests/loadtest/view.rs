@@ -26,7 +26,7 @@ fn terminal() -> (OwnedFd, OwnedFd) {
 /// All that a run drew on its terminal, and its report, which went elsewhere.
 fn draw(arguments: &[&str]) -> (String, String) {
     let (user, program) = terminal();
-    let child = Command::new(LOADTEST)
+    let child = loadtest()
         .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::from(program))
@@ -118,7 +118,7 @@ fn value(page: &str, series: &str) -> f64 {
 fn metrics_are_served_while_it_runs() {
     let sink = Sink::start();
     let target = format!("smtp://{}", sink.1);
-    let mut child = Command::new(LOADTEST)
+    let mut child = loadtest()
         .args([
             &target[..],
             "-r",

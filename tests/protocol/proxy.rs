@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::support::{
-    Client, Launch, Server, eventually, id_of, log_command, log_envelope,
+    Client, Launch, MAILRACE, Server, eventually, id_of, log_command, log_envelope,
     machine::has,
     servers::{self, certificates::Authority, haproxy::Haproxy},
     succeeded,
@@ -466,11 +466,11 @@ fn haproxy_ends_tls() {
 /// Our own load tester claims clients of a network.
 #[test]
 fn load_tester_behind_the_protocol() {
-    let loadtest = env!("CARGO_BIN_EXE_mailrace-loadtest");
     for version in ["v1", "v2"] {
         let dir = tempfile::tempdir().unwrap();
         let server = behind_proxy(dir.path()).start();
-        let output = Command::new(loadtest)
+        let output = Command::new(MAILRACE)
+            .arg("bench")
             .args([&format!("smtp://{}", server.smtp), "-n", "40", "-c", "4"])
             .args(["--messages-per-connection", "2", "--proxy-protocol", version])
             .args(["--client-net", "10.0.0.0/8", "--format", "json"])

@@ -36,7 +36,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("config/value.rs", "{text:?} is not", "a string"),
     ("config/value.rs", "format!(\"{amount:?}\")", "compared, never shown"),
     ("config/value.rs", "format!(\"{time:?}\")", "compared, never shown"),
-    ("consumer/group.rs", "{name:?} is no", "a string"),
+    ("log/consumer/group.rs", "{name:?} is no", "a string"),
     ("export/nats/stream.rs", "{name:?} is no", "a string"),
     ("export/nats/subject.rs", "{text:?} ", "a string"),
     ("export/options.rs", "{text:?} ", "a string"),

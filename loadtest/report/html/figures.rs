@@ -4,7 +4,7 @@ use super::{
     super::Report,
     chart::{Axis, Chart},
 };
-use crate::cli::bench::loadtest::{
+use crate::{
     options::parse_stages,
     units::{show_bytes, show_count, show_seconds},
 };

@@ -8,7 +8,7 @@ mod tests;
 use std::fmt::Write;
 
 use super::{Distribution, Report, text};
-use crate::cli::bench::loadtest::units::{show_bytes, show_count, show_seconds};
+use crate::units::{show_bytes, show_count, show_seconds};
 
 /// A column of text.
 const WORDS: &str = "first words";

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::header::{Fields, Summary};
+use mailrace_header::{Fields, Summary};
 
 /// Fields that a document shows at most.
 pub const FIELDS_MAX: usize = 200;
@@ -78,7 +78,7 @@ fn json_bytes(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::SCAN_BYTES_MAX;
+    use mailrace_header::SCAN_BYTES_MAX;
 
     #[test]
     fn bounds_hold_and_subject_is_found_beyond_them() {

@@ -10,11 +10,10 @@ use super::{
     EVENT_TYPE, Names,
     header::{Field, Header},
 };
-use crate::{
-    export::{DocumentOptions, Record},
-    header,
-    log::format_time,
-};
+use mailrace_header as header;
+use mailrace_log::format_time;
+
+use crate::{DocumentOptions, Record};
 
 #[derive(Serialize)]
 struct Event<'a> {

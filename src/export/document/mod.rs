@@ -15,7 +15,7 @@ pub use attributes::percent_encode;
 pub use header::{FIELDS_BYTES_MAX, FIELDS_MAX};
 
 use super::{DocumentOptions, Encoding, Key, Record};
-use crate::log::format_time_micros;
+use mailrace_log::format_time_micros;
 
 /// A record, ready for a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{Names, header::Header};
-use crate::export::{DocumentOptions, Record};
+use crate::{DocumentOptions, Record};
 
 /// One accepted message.
 #[derive(Clone, PartialEq, Message)]
@@ -375,8 +375,8 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
     .encode_to_vec()
 }
 
-fn mailboxes(all: Vec<crate::header::Mailbox>) -> Vec<Mailbox> {
-    let of = |crate::header::Mailbox { name, address }| Mailbox { name, address };
+fn mailboxes(all: Vec<mailrace_header::Mailbox>) -> Vec<Mailbox> {
+    let of = |mailrace_header::Mailbox { name, address }| Mailbox { name, address };
     all.into_iter().map(of).collect()
 }
 

@@ -1,6 +1,8 @@
 //! Mail as mailboxes of Unix keep it: lines that end in LF, mbox's separator lines.
 
-use crate::{export::Record, log::format_time};
+use mailrace_log::format_time;
+
+use crate::Record;
 
 /// A name that no other message has in this Maildir, and the same at each attempt.
 pub(super) fn maildir_name(record: &Record) -> String {

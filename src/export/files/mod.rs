@@ -32,7 +32,7 @@ use super::{
     sink::{SinkFuture, all},
     trace,
 };
-use crate::log::sync_dir;
+use mailrace_log::sync_dir;
 
 pub use place::replace_file;
 use place::{at, part_name, publish, stage};

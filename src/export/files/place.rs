@@ -10,10 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    export::{ErrorClass, FileMode, SinkError},
-    log::sync_dir,
-};
+use mailrace_log::sync_dir;
+
+use crate::{ErrorClass, FileMode, SinkError};
 
 /// A file that is whole and synced, but not yet under its name.
 pub(super) struct Staged {
@@ -51,12 +50,7 @@ pub(super) fn publish(dir: &Path, staged: Vec<Staged>) -> io::Result<()> {
 }
 
 /// Writes a whole file under its name. Blocks.
-pub(in crate::export) fn put_file(
-    dir: &Path,
-    name: &str,
-    octets: &[u8],
-    mode: FileMode,
-) -> io::Result<()> {
+pub(crate) fn put_file(dir: &Path, name: &str, octets: &[u8], mode: FileMode) -> io::Result<()> {
     publish(dir, vec![stage(dir.join(part_name(name)), dir.join(name), octets, mode)?])
 }
 
@@ -70,7 +64,7 @@ pub fn replace_file(dir: &Path, name: &str, octets: &[u8]) -> io::Result<()> {
 
 /// Makes a directory, and missing ones above it, for those who may read files of this mode. An
 /// existing one stays as it is.
-pub(in crate::export) fn make_dirs(dir: &Path, mode: FileMode) -> io::Result<()> {
+pub(crate) fn make_dirs(dir: &Path, mode: FileMode) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -94,7 +88,7 @@ pub(in crate::export) fn make_dirs(dir: &Path, mode: FileMode) -> io::Result<()>
 }
 
 /// What the file system says, as a sink says it.
-pub(in crate::export) fn sink_error(error: io::Error) -> SinkError {
+pub(crate) fn sink_error(error: io::Error) -> SinkError {
     let class = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorClass::Missing,
         io::ErrorKind::PermissionDenied => ErrorClass::Auth,

@@ -5,7 +5,7 @@ use rskafka::{
     client::error::{Error, ProtocolError, RequestError},
 };
 
-use crate::export::{ErrorClass, SinkError};
+use crate::{ErrorClass, SinkError};
 
 /// An error of the client as one of a sink.
 pub(super) fn classify(error: &Error) -> SinkError {

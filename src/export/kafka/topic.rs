@@ -11,10 +11,10 @@ use rskafka::{
 };
 use tokio::{sync::OnceCell, time::Instant};
 
+use mailrace_tls::client_config;
+
 use super::error::classify;
-use crate::export::{
-    ErrorClass, KafkaOptions, SinkError, secret::read_secret, tls_client::client_config,
-};
+use crate::{ErrorClass, KafkaOptions, SinkError, secret::read_secret};
 
 /// How long the number of partitions is believed; Java's `metadata.max.age.ms`. Other producers
 /// that share keys notice a grown topic within that time, too.

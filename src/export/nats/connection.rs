@@ -22,10 +22,10 @@ use async_nats::{
 };
 use tokio::sync::{Mutex, watch};
 
+use mailrace_tls::client_config;
+
 use super::stream;
-use crate::export::{
-    ErrorClass, NatsOptions, SinkError, secret::read_secret, tls_client::client_config,
-};
+use crate::{ErrorClass, NatsOptions, SinkError, secret::read_secret};
 
 /// Longest that connecting to one server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 };
 
 use super::subject::{Coverage, Template, coverage};
-use crate::export::{ErrorClass, NatsOptions, SinkError};
+use crate::{ErrorClass, NatsOptions, SinkError};
 
 /// Shortest time in which JetStream should drop what comes twice: the retries of an outage that
 /// lasts as long as a restart (D4).

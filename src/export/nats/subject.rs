@@ -1,6 +1,6 @@
 //! Subjects: filling in the template, and whether a stream covers the result.
 
-use crate::export::{ErrorClass, Record, SinkError};
+use crate::{ErrorClass, Record, SinkError};
 
 /// A subject with placeholders, cut at its dots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ fn unfit(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::fixture::record;
+    use crate::fixture::record;
 
     fn filled(template: &str, rcpt: &str) -> String {
         let mut record = record(3, 7);

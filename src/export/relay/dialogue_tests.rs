@@ -2,7 +2,7 @@
 //! Each is fed whole and octet by octet, and must come out the same.
 
 use super::{super::mail::tests::record, *};
-use crate::export::{RcptParams, Record};
+use crate::{RcptParams, Record};
 
 fn smtp() -> Settings {
     Settings { lmtp: false, helo: "relay.test".to_owned(), starttls: false, login: None }

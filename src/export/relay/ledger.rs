@@ -14,7 +14,7 @@ use super::{
     super::{ErrorClass, Outcome, Record, SinkError},
     fate::Fate,
 };
-use crate::log::RecordId;
+use mailrace_log::RecordId;
 
 /// Recipients kept at once, of all records: some 70 MiB where each has a long refusal. Records that
 /// became dead letters by `give_up_after` are not reported here, so the oldest are pushed out.
@@ -145,7 +145,7 @@ fn key(record: &Record) -> Key {
 #[cfg(test)]
 mod tests {
     use super::{super::mail::tests::record, *};
-    use crate::log::Offset;
+    use mailrace_log::Offset;
 
     fn numbered(number: u64, recipients: usize) -> Record {
         let mut record = record(b"");

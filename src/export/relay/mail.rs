@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::super::{
     ErrorClass, RcptParams, Record, SinkError, path::quoted, trace::without_return_path, xtext,
 };
-use crate::header;
+use mailrace_header as header;
 
 /// A message and its envelope, ready for any server.
 #[derive(Clone, Debug)]

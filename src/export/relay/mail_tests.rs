@@ -23,7 +23,7 @@ pub(in super::super) fn record(data: &[u8]) -> Record {
         body_type: 0,
         size_declared: None,
         flags: 0,
-        facts: crate::export::Facts::default(),
+        facts: crate::Facts::default(),
         replay: false,
         data: Bytes::copy_from_slice(data),
     }

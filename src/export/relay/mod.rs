@@ -29,6 +29,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use mailrace_tls::client_config;
 use rustls::pki_types::ServerName;
 
 use self::{
@@ -40,7 +41,7 @@ use self::{
     pool::Pool,
 };
 use super::{
-    ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions, client_config, read_secret,
+    ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions, read_secret,
     sink::{Sink, SinkFuture},
     trace,
 };

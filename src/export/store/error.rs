@@ -5,7 +5,7 @@ use object_store::{
     client::{HttpError, HttpErrorKind},
 };
 
-use crate::export::{ErrorClass, SinkError};
+use crate::{ErrorClass, SinkError};
 
 /// Longest text of a server that is passed on.
 const TEXT_CHARS_MAX: usize = 300;

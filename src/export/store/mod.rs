@@ -36,7 +36,7 @@ use super::{
     parquet, percent_encode,
     sink::{SinkFuture, all},
 };
-use crate::log::{format_time_micros, sync_dir};
+use mailrace_log::{format_time_micros, sync_dir};
 
 /// A larger object goes in parts of so many octets: S3 wants at least 5 MiB, R2 equal ones.
 const PART_BYTES: usize = 8 << 20;

@@ -3,15 +3,43 @@
 //! Two cryptographic providers are compiled in (rskafka brings ring along), so rustls has no
 //! process-wide default that it could find by itself: every configuration names aws-lc-rs.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use super::{ErrorClass, SinkError, TlsOptions};
-use crate::tls;
+use super::{plain, plain_of_file, plain_pem};
+
+/// TLS towards a server: whether to use it, which authorities to believe, who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// Use it. Without `ca_file` the system's roots are believed.
+    pub enabled: bool,
+    /// PEM file of the authorities to believe, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Why no client can be configured: a text that names the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfigError(String);
+
+impl fmt::Display for ClientConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ClientConfigError {}
 
 /// What a client of a sink is configured with. Reads files: not for an executor's thread.
 ///
@@ -20,21 +48,20 @@ use crate::tls;
 ///
 /// # Errors
 /// A file cannot be read, holds no certificate or key, or key and certificate do not belong together.
-pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, SinkError> {
+pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, ClientConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&format!("TLS: {}", tls::plain(&error))))?
+        .map_err(|error| failed(&format!("TLS: {}", plain(&error))))?
         .with_root_certificates(roots(options)?);
     match (&options.cert_file, &options.key_file) {
         (Some(cert), Some(key)) => {
             let certificates = certificates(cert)?;
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-                failed(&format!("{}: {}", key.display(), tls::plain_pem(&error)))
-            })?;
-            builder.with_client_auth_cert(certificates, secret).map_err(|error| {
-                failed(&format!("{}: {}", cert.display(), tls::plain_of_file(&error)))
-            })
+            let secret = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| failed(&format!("{}: {}", key.display(), plain_pem(&error))))?;
+            builder
+                .with_client_auth_cert(certificates, secret)
+                .map_err(|error| failed(&format!("{}: {}", cert.display(), plain_of_file(&error))))
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(failed("a client certificate needs both cert_file and key_file")),
@@ -42,7 +69,7 @@ pub fn client_config(options: &TlsOptions) -> Result<ClientConfig, SinkError> {
 }
 
 /// Authorities that are believed.
-fn roots(options: &TlsOptions) -> Result<RootCertStore, SinkError> {
+fn roots(options: &TlsOptions) -> Result<RootCertStore, ClientConfigError> {
     let mut roots = RootCertStore::empty();
     if !options.enabled {
         return Ok(roots);
@@ -59,14 +86,14 @@ fn roots(options: &TlsOptions) -> Result<RootCertStore, SinkError> {
         };
     };
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| named(path, &tls::plain_of_file(&error)))?;
+        roots.add(certificate).map_err(|error| named(path, &plain_of_file(&error)))?;
     }
     Ok(roots)
 }
 
 /// Certificates of a PEM file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SinkError> {
-    let broken = |error| named(path, &tls::plain_pem(&error));
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientConfigError> {
+    let broken = |error| named(path, &plain_pem(&error));
     let found = CertificateDer::pem_file_iter(path)
         .map_err(broken)?
         .collect::<Result<Vec<_>, _>>()
@@ -74,12 +101,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SinkError> 
     if found.is_empty() { Err(named(path, "no certificate")) } else { Ok(found) }
 }
 
-fn named(path: &Path, text: &str) -> SinkError {
+fn named(path: &Path, text: &str) -> ClientConfigError {
     failed(&format!("{}: {text}", path.display()))
 }
 
-fn failed(text: &str) -> SinkError {
-    SinkError::new(ErrorClass::Other, text)
+fn failed(text: &str) -> ClientConfigError {
+    ClientConfigError(text.to_owned())
 }
 
 #[cfg(test)]
@@ -87,7 +114,7 @@ mod tests {
     use super::*;
 
     fn text(options: &TlsOptions) -> String {
-        client_config(options).unwrap_err().text
+        client_config(options).unwrap_err().to_string()
     }
 
     #[test]
