@@ -309,7 +309,15 @@ fn crates_depend_on_what_they_may() {
         seen.push((name, ours.join(" ")));
     }
     seen.sort();
-    let expected = [("mailrace-log", "stage"), ("mailrace-smtp", "stage"), ("mailrace-stage", "")];
+    let expected = [
+        ("mailrace-export", "header log metrics stage tls"),
+        ("mailrace-header", ""),
+        ("mailrace-log", "stage"),
+        ("mailrace-metrics", ""),
+        ("mailrace-smtp", "stage"),
+        ("mailrace-stage", ""),
+        ("mailrace-tls", ""),
+    ];
     let seen: Vec<_> = seen.iter().map(|(name, ours)| (name.as_str(), ours.as_str())).collect();
     assert_eq!(seen, expected);
 }
