@@ -3,6 +3,7 @@
 mod drain;
 mod listeners;
 mod logging;
+mod notify;
 pub mod preflight;
 mod recipients;
 mod reload;
@@ -89,6 +90,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     export::save_hostname(&data.path, &config.server.hostname)
         .map_err(|error| format!("log.dir: {error}"))?;
     let stop = Signals::install()?;
+    let notifier = notify::Notifier::from_environment()?;
     let accept_files = recipients::AcceptFiles::new(&config);
     let mut addresses = bind_addresses(&config)?;
     let admin_socket = addresses.admin.take();
@@ -191,6 +193,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let disk_rule = room::DiskRule::new(&config);
     let keeper =
         keep(&config, &data.path, &shared, &marks, &metrics, &disk_rule, (faults, &ready))?;
+    let watchdog = notifier.watchdog(published.clone())?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let (drains, wanted_drains) = crossbeam::channel::bounded(16);
     let admin = match admin_socket {
@@ -266,7 +269,9 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     };
     reloader.taken_up();
     reloader.accepts_at_start();
+    let serving = format!("Serving with {}", plural(shards.len() as u64, "shard"));
     let mut hangups = stop.hangups();
+    notifier.ready(&serving);
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
     let mut housekeeping = || {
@@ -283,11 +288,11 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         if stop.hangups() != hangups {
             hangups = stop.hangups();
             // What came of it is told in the log.
-            let _ = reloader.reload();
+            let _ = notifier.around_reload(|| reloader.reload());
         }
         while let Ok(wanted) = wanted_reloads.try_recv() {
             // Whoever asked may be gone.
-            let _ = wanted.send(reloader.reload());
+            let _ = wanted.send(notifier.around_reload(|| reloader.reload()));
         }
         reloader.current.server.drain_lead
     };
@@ -298,6 +303,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         out.asked(lead) || shared.iter().any(|shard| shard.is_finished())
     });
     ready.set_draining();
+    notifier.stopping();
     let stopping = Instant::now();
     tracing::info!(lead_seconds = lead.as_secs_f64(), "draining");
     let enough = out.lead(lead, || {
@@ -315,6 +321,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     if let Some(admin) = admin {
         admin.shut_down();
     }
+    drop(watchdog);
     tracing::info!(seconds = stopping.elapsed().as_millis() as f64 / 1e3, "stopped");
     failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
 }

@@ -147,7 +147,7 @@ pub fn descriptors(hard: u64, needed: u64) -> Result<(), StartFailure> {
 
 /// Threads that a server starts.
 pub fn threads_needed(shards: usize, exporters: usize) -> usize {
-    2 * shards + exporters + 13
+    2 * shards + exporters + 14
 }
 
 /// Starts so many threads at a time and ends them: a runtime that cannot make one panics.

@@ -1,0 +1,17 @@
+//! The files of `deploy/`, each under the program it is made for.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod notify;
+mod prometheus;
+#[path = "../support/mod.rs"]
+mod support;
+mod systemd;
+
+use std::path::{Path, PathBuf};
+
+/// A file of the source tree.
+fn tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
