@@ -3,7 +3,9 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod fail2ban;
 mod notify;
+mod package;
 mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;

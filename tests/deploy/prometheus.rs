@@ -1,9 +1,22 @@
 //! Alerts and dashboard against the real tools.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use crate::{
-    support::{Server, machine::has, servers::certificates::Authority, succeeded},
+    support::{
+        self, Server, eventually,
+        machine::{self, has},
+        servers::{certificates::Authority, free_address},
+        succeeded,
+    },
     tree,
 };
 
@@ -61,16 +74,7 @@ fn each_alert_has_its_place_in_the_runbook() {
 #[test]
 fn alerts_and_dashboard_name_only_metrics_that_exist() {
     let dir = tempfile::tempdir().unwrap();
-    Authority::new().issue(dir.path(), "tls");
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let settings = [
-        format!("server.tls.cert_file={}", path("tls.crt")),
-        format!("server.tls.key_file={}", path("tls.key")),
-        "export.0.name=sink".to_owned(),
-        "export.0.type=blackhole".to_owned(),
-    ];
-    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
-    let server = Server::start_with(&dir.path().join("data"), &settings);
+    let server = server_of_everything(dir.path());
     let page = server.page("/metrics").1;
     let word = regex::Regex::new(r"\b(mailrace|process)_[a-z_]+[a-z]").unwrap();
     let mut seen = 0;
@@ -100,5 +104,110 @@ fn files_for_haproxy_and_sysctl_are_accepted() {
         let (key, _) = line.split_once(" = ").unwrap_or_else(|| panic!("{line}"));
         let file = format!("/proc/sys/{}", key.replace('.', "/"));
         assert!(fs::exists(&file).unwrap(), "the kernel has no {key}");
+    }
+}
+
+#[test]
+fn every_query_of_the_dashboard_has_an_answer() {
+    if !has("prometheus") || !has("swaks") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = server_of_everything(dir.path());
+    let prometheus = Prometheus::start(dir.path(), server.admin);
+    support::send(&server, 200, 2_000);
+    let mut swaks = Command::new("swaks");
+    swaks.args(["--server", &server.smtp.to_string(), "--tls", "--helo", "t.example"]);
+    succeeded("swaks", swaks.args(["--to", "a@example.com"]).output().unwrap());
+    let exported = "sum(rate(mailrace_export_records_total{result='delivered'}[20s])) > 0";
+    eventually("rates are seen", Duration::from_secs(60), || {
+        let handshakes = "sum(rate(mailrace_tls_handshakes_total[20s])) > 0";
+        prometheus.values(exported).len() == 1 && prometheus.values(handshakes).len() == 1
+    });
+    let dashboard = fs::read(tree("deploy/grafana/mailrace.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_slice(&dashboard).unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let mut query = target["expr"].as_str().unwrap().replace("$__rate_interval", "20s");
+            for variable in ["$job", "$instance", "$listener", "$group"] {
+                query = query.replace(variable, ".*");
+            }
+            let values = prometheus.values(&query);
+            assert!(values.iter().any(|value| !value.is_nan()), "{}: {query}", panel["title"]);
+            asked += 1;
+        }
+    }
+    assert!(asked >= 50, "{asked}");
+}
+
+/// One with TLS and an exporter: it has every family of metrics.
+fn server_of_everything(dir: &Path) -> Server {
+    Authority::new().issue(dir, "tls");
+    let path = |name: &str| dir.join(name).display().to_string();
+    let settings = [
+        format!("server.tls.cert_file={}", path("tls.crt")),
+        format!("server.tls.key_file={}", path("tls.key")),
+        "export.0.name=sink".to_owned(),
+        "export.0.type=blackhole".to_owned(),
+    ];
+    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    Server::start_with(&dir.join("data"), &settings)
+}
+
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    fn start(dir: &Path, target: SocketAddr) -> Self {
+        let config = dir.join("prometheus.yml");
+        let text = format!(
+            "global:\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\nscrape_configs:\n\
+             - job_name: mailrace\n  static_configs:\n  - targets: ['{target}']\n"
+        );
+        fs::write(&config, text).unwrap();
+        let address = free_address();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: the call is one system call.
+        unsafe { command.pre_exec(machine::die_with_parent) };
+        let prometheus = Self { child: command.spawn().unwrap(), address };
+        eventually("Prometheus is ready", Duration::from_secs(60), || {
+            prometheus.get("/-/ready").is_some_and(|answer| answer.contains(" 200 "))
+        });
+        prometheus
+    }
+
+    /// The values of an instant query.
+    fn values(&self, query: &str) -> Vec<f64> {
+        let query: String = query.bytes().map(|octet| format!("%{octet:02x}")).collect();
+        let answer = self.get(&format!("/api/v1/query?query={query}")).expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let answer: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        let result = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        let value = |series: &serde_json::Value| series["value"][1].as_str().unwrap().parse();
+        result.iter().map(|series| value(series).unwrap()).collect()
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

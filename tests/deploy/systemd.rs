@@ -133,14 +133,14 @@ fn install(files: &Path) {
 }
 
 /// A systemd of its own.
-struct Machine {
+pub struct Machine {
     boot: Child,
     first: String,
 }
 
 impl Machine {
     /// `None` where the kernel or the container this runs in does not let it.
-    fn boot(dir: &Path) -> Option<Self> {
+    pub fn boot(dir: &Path) -> Option<Self> {
         let mut command = Command::new(tree("tests/deploy/boot-systemd"));
         command.arg(dir).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut boot = command.spawn().unwrap();
@@ -158,7 +158,7 @@ impl Machine {
         Some(machine)
     }
 
-    fn command(&self, command: &[&str]) -> Output {
+    pub fn command(&self, command: &[&str]) -> Output {
         let mut entered = Command::new("nsenter");
         entered.args(["-t", &self.first, "-p", "-m", "-u", "-i", "-C", "-n", "-r", "-w"]);
         entered.args(command).stdin(Stdio::null());
@@ -166,7 +166,7 @@ impl Machine {
     }
 
     #[track_caller]
-    fn run(&self, command: &[&str]) -> String {
+    pub fn run(&self, command: &[&str]) -> String {
         let output = self.command(command);
         if !output.status.success() {
             let log = self.command(&["journalctl", "-u", "mailrace", "--no-pager"]).stdout;
@@ -175,7 +175,7 @@ impl Machine {
         String::from_utf8(succeeded(&command.join(" "), output).stdout).unwrap()
     }
 
-    fn show(&self, property: &str) -> String {
+    pub fn show(&self, property: &str) -> String {
         let text = self.run(&["systemctl", "show", "-P", property, "mailrace"]);
         text.trim().to_owned()
     }
