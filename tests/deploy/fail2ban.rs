@@ -34,7 +34,7 @@ fn failed_logins_and_refusals_are_seen_in_both_forms_of_the_log() {
     succeeded("user add", user.output().unwrap());
     for format in ["text", "json"] {
         let settings = [
-            format!("server.tls.cert_file={}", path("tls.crt")),
+            format!("server.tls.cert_file={}", path("tls.pem")),
             format!("server.tls.key_file={}", path("tls.key")),
             format!("server.log_format={format}"),
             format!("listener.0.auth.users_file={}", path("users")),

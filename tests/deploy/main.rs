@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fail2ban;
+mod network;
 mod notify;
 mod package;
 mod prometheus;

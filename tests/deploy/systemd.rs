@@ -129,6 +129,7 @@ fn install(files: &Path) {
     let credentials = files.join("etc/mailrace/credentials");
     fs::create_dir_all(&credentials).unwrap();
     Authority::new().issue(&credentials, "tls");
+    fs::rename(credentials.join("tls.pem"), credentials.join("tls.crt")).unwrap();
     fs::write(files.join("etc/mailrace/mailrace.toml"), CONFIG).unwrap();
 }
 
