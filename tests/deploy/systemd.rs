@@ -125,7 +125,7 @@ fn install(files: &Path) {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(from, to).unwrap();
     }
-    fs::write(files.join(UNIT).join("test.conf"), "[Service]\nWatchdogSec=2\n").unwrap();
+    fs::write(files.join(UNIT).join("test.conf"), "[Service]\nWatchdogSec=10\n").unwrap();
     let credentials = files.join("etc/mailrace/credentials");
     fs::create_dir_all(&credentials).unwrap();
     Authority::new().issue(&credentials, "tls");
