@@ -11,7 +11,7 @@ use crate::{
     support::{
         self, Client, Server, body, eventually, id_of,
         machine::{self, has},
-        servers::free_address,
+        ports::free_address,
         succeeded,
     },
     tree,

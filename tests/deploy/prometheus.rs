@@ -14,7 +14,8 @@ use crate::{
     support::{
         self, Server, eventually,
         machine::{self, has},
-        servers::{certificates::Authority, free_address},
+        ports::free_address,
+        servers::certificates::Authority,
         succeeded,
     },
     tree,
