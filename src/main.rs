@@ -1,6 +1,6 @@
 //! The `mailrace` program: passes its arguments to the command line room.
 
-use mailrace::cli;
+use mailrace::{cli, server};
 use std::process::ExitCode;
 
 #[cfg(feature = "mimalloc")]
@@ -8,5 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(std::env::args_os(), mailrace::server::run)
+    server::set_revision(mailrace_revision::revision!());
+    cli::run(std::env::args_os(), server::run)
 }

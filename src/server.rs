@@ -7,6 +7,7 @@ mod notify;
 pub mod preflight;
 mod recipients;
 mod reload;
+mod revision;
 mod room;
 mod signals;
 mod standing;
@@ -24,11 +25,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::room::DiskRoom;
 use self::{
     listeners::{Bound, Place, advise, bind_addresses, limits},
+    revision::revision,
     signals::Signals,
 };
+pub use self::{revision::set_revision, room::DiskRoom};
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
     config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, plural},
@@ -39,9 +41,6 @@ use crate::{
     shard::{self, SharedState},
     smtp,
 };
-
-/// Of the source, as `build.rs` found it.
-const REVISION: &str = env!("BUILD_REVISION");
 
 /// How often the operator is reminded that mail may be lost (D2).
 const REMINDER: Duration = Duration::from_secs(60);
@@ -204,7 +203,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
                 published,
                 ready: ready.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                revision: REVISION.to_owned(),
+                revision: revision().to_owned(),
                 disk: Box::new(move || {
                     low.facts(&dir, shared.iter().any(|shard| shard.disk_full()))
                 }),
@@ -418,7 +417,7 @@ fn greet(
         out,
         "mailrace {} ({})   {shards}   io_uring ok   sync={}   data {}{}",
         env!("CARGO_PKG_VERSION"),
-        REVISION,
+        revision(),
         config.log.sync.name(),
         data.path.display(),
         if data.fresh { " (new)" } else { "" },

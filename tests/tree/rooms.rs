@@ -314,6 +314,7 @@ fn crates_depend_on_what_they_may() {
         ("mailrace-header", ""),
         ("mailrace-log", "stage"),
         ("mailrace-metrics", ""),
+        ("mailrace-revision", ""),
         ("mailrace-smtp", "stage"),
         ("mailrace-stage", ""),
         ("mailrace-tls", ""),
