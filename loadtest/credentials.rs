@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use mailrace_smtp::client::plain_response;
 
 /// Initial responses of AUTH PLAIN (RFC 4616 §2), ready to be sent. Never shown.
 #[derive(Clone, Default)]
@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Credentials, String> {
         Some((user, password))
             if !user.is_empty() && !password.is_empty() && !line.contains('\0') =>
         {
-            Ok(STANDARD.encode(format!("\0{user}\0{password}")))
+            Ok(plain_response(user, password))
         }
         _ => Err(format!("line {} is not user:password", at + 1)),
     });
@@ -55,6 +55,8 @@ fn parse(text: &str) -> Result<Credentials, String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use hdrhistogram::{
     Histogram,
     serialization::{Deserializer, Serializer, V2Serializer},
 };
+use mailrace_smtp::client::Line;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     dialogue::{Fault, Nanos, Observer, Phase, Ticket},
     ledger::Ledger,
     mail::Mail,
-    reply::Line,
 };
 
 /// Nanoseconds of the longest latency that is told apart: ten minutes, the longest a client waits

@@ -32,7 +32,6 @@ mod options;
 mod outbox;
 mod proxy;
 mod random;
-mod reply;
 mod report;
 mod run;
 mod scenario;

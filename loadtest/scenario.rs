@@ -6,11 +6,11 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
+use mailrace_smtp::client::Line;
 use serde::{Deserialize, Serialize};
 
 use super::{
     dialogue::{Fault, Nanos, Observer, Phase, Ticket},
-    reply::Line,
     units,
 };
 

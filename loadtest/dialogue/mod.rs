@@ -7,30 +7,20 @@
 mod terms;
 mod transaction;
 
-use std::{collections::VecDeque, io::Write};
+use std::collections::VecDeque;
 
-use super::{
-    mail::Carriage,
-    outbox::Outbox,
-    reply::{Line, LineReader},
-    target::Protocol,
-};
-pub(super) use terms::{
-    Context, Extensions, Fault, Nanos, Observer, Phase, Security, Style, Ticket,
-};
+use mailrace_smtp::client::{Failure, Hello, Line, LineReader, Step as HelloStep};
+
+use super::{mail::Carriage, outbox::Outbox};
+pub(super) use mailrace_smtp::client::Offer as Extensions;
+pub(super) use terms::{Context, Fault, Nanos, Observer, Phase, Security, Style, Ticket};
 use transaction::{Flight, Step};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Connecting,
-    /// TLS is under way; nothing is said.
-    Handshake,
-    Banner,
-    Helo,
-    /// The server did not like EHLO.
-    PlainHelo,
-    Starttls,
-    Auth,
+    /// Up to where a message can be sent: see [`Hello`].
+    Hello,
     Open,
     /// RSET after a failed transaction.
     Resetting,
@@ -45,10 +35,9 @@ pub(super) struct Dialogue {
     reader: LineReader,
     flights: VecDeque<Flight>,
     pub(super) outbox: Outbox,
-    extensions: Extensions,
+    hello: Hello,
     /// Among all connections of the run.
     number: u64,
-    is_secured: bool,
     started: u64,
     /// Mail data stands in the outbox.
     data_waits: bool,
@@ -67,9 +56,8 @@ impl Dialogue {
             reader: LineReader::default(),
             flights: VecDeque::new(),
             outbox: Outbox::default(),
-            extensions: Extensions::default(),
+            hello: Hello::default(),
             number: 0,
-            is_secured: false,
             started: 0,
             data_waits: false,
             needs_reset: false,
@@ -96,15 +84,7 @@ impl Dialogue {
 
     /// Connected, and not so far that it could take a message.
     pub(super) fn is_unborn(&self) -> bool {
-        matches!(
-            self.state,
-            State::Handshake
-                | State::Banner
-                | State::Helo
-                | State::PlainHelo
-                | State::Starttls
-                | State::Auth
-        )
+        self.state == State::Hello
     }
 
     /// Greeted, and not quitting yet: it takes messages, or will again.
@@ -114,7 +94,7 @@ impl Dialogue {
 
     /// TLS begins once the outbox is empty, or is under way.
     pub(super) fn wants_tls(&self) -> bool {
-        self.state == State::Handshake
+        self.state == State::Hello && self.hello.step() == HelloStep::Handshake
     }
 
     /// Nothing more to say or hear: close the connection.
@@ -128,7 +108,7 @@ impl Dialogue {
     }
 
     pub(super) fn extensions(&self) -> Extensions {
-        self.extensions
+        *self.hello.offer()
     }
 
     /// Greeted, and no message sent yet.
@@ -173,10 +153,11 @@ impl Dialogue {
     ) {
         debug_assert_eq!(self.state, State::Connecting);
         observer.phase(Phase::Connect, self.begun, now - self.since);
-        self.state = match style.security {
-            Security::Implicit => State::Handshake,
-            Security::Never | Security::Starttls => State::Banner,
+        self.hello = match style.security {
+            Security::Implicit => Hello::before_tls(),
+            Security::Never | Security::Starttls => Hello::new(false),
         };
+        self.state = State::Hello;
         self.since = now;
     }
 
@@ -187,17 +168,11 @@ impl Dialogue {
         style: &Style,
         observer: &mut impl Observer,
     ) {
-        debug_assert_eq!(self.state, State::Handshake);
+        debug_assert!(self.wants_tls(), "TLS in {:?}", self.state);
         observer.phase(Phase::Tls, self.begun, now - self.since);
-        self.is_secured = true;
         self.since = now;
-        if style.security == Security::Implicit {
-            self.state = State::Banner;
-            return;
-        }
-        // RFC 3207 §4.2: what the server offered in the clear is forgotten, and asked for anew.
-        self.extensions = Extensions::default();
-        self.say_helo(style);
+        let Self { hello, outbox, number, .. } = self;
+        outbox.write(|out| hello.handle_secured(&style.manner(*number), out));
     }
 
     /// Takes what the server sent.
@@ -211,7 +186,7 @@ impl Dialogue {
         let mut reader = std::mem::take(&mut self.reader);
         let mut rest = octets;
         while self.state != State::Over {
-            if self.state == State::Handshake {
+            if self.wants_tls() {
                 // What comes in the clear where TLS is due is nobody's (RFC 3207 §6).
                 if !rest.is_empty() {
                     self.fail(Fault::Protocol, now, observer);
@@ -231,9 +206,9 @@ impl Dialogue {
     /// The connection is no more: what was in flight has failed.
     pub(super) fn fail(&mut self, fault: Fault, now: Nanos, observer: &mut impl Observer) {
         let quitting = self.state == State::Quitting;
-        let fault = match (self.state, fault) {
-            (State::Handshake, Fault::Timeout) => Fault::HandshakeTimeout,
-            (State::Handshake, Fault::Closed | Fault::Socket | Fault::Protocol) => Fault::Handshake,
+        let fault = match (self.wants_tls(), fault) {
+            (true, Fault::Timeout) => Fault::HandshakeTimeout,
+            (true, Fault::Closed | Fault::Socket | Fault::Protocol) => Fault::Handshake,
             _ => fault,
         };
         while let Some(flight) = self.flights.pop_front() {
@@ -257,11 +232,11 @@ impl Dialogue {
     }
 
     fn pipelines(&self, style: &Style) -> bool {
-        style.pipelining && self.extensions.pipelining
+        style.pipelining && self.hello.offer().pipelining
     }
 
     fn carriage(&self, style: &Style) -> Carriage {
-        if style.chunking && self.extensions.chunking { Carriage::Bdat } else { Carriage::Data }
+        if style.chunking && self.hello.offer().chunking { Carriage::Bdat } else { Carriage::Data }
     }
 
     fn handle_line(
@@ -271,10 +246,10 @@ impl Dialogue {
         cx: Context<'_>,
         observer: &mut impl Observer,
     ) {
-        if self.state == State::Helo {
-            self.note_keyword(line.text);
-        }
         if !line.is_final {
+            if self.state == State::Hello {
+                self.handle_hello(line, now, cx.style, observer);
+            }
             if line.code >= 400 && self.words.is_empty() {
                 self.words.extend_from_slice(line.text);
             }
@@ -293,38 +268,15 @@ impl Dialogue {
             return self.fail(Fault::Rejected(421), now, observer);
         }
         match self.state {
-            State::Banner if positive => {
-                observer.phase(Phase::Banner, self.begun, now - self.since);
-                self.say_helo(cx.style);
-            }
-            State::Helo | State::PlainHelo if positive => {
-                observer.phase(Phase::Helo, self.begun, now - self.since);
-                self.handle_greeted(now, cx.style, observer);
-            }
-            State::Starttls if line.code == 220 => self.state = State::Handshake,
-            State::Starttls => self.fail(Fault::Starttls(Some(line.code)), now, observer),
-            State::Auth if positive => {
-                observer.phase(Phase::Auth, self.begun, now - self.since);
-                self.state = State::Open;
-            }
-            State::Auth => self.fail(Fault::Auth(Some(line.code)), now, observer),
-            State::Helo if cx.style.protocol == Protocol::Smtp => {
-                self.extensions = Extensions::default();
-                self.say("HELO", &cx.style.helo);
-                self.state = State::PlainHelo;
-            }
+            State::Hello => self.handle_hello(line, now, cx.style, observer),
             State::Open => self.handle_reply(line.code, now, cx, observer),
             State::Resetting if positive => {
                 self.state = State::Open;
                 self.after_message(cx.style, now);
             }
             State::Quitting => self.state = State::Over,
-            State::Banner | State::Helo | State::PlainHelo | State::Resetting => {
-                self.fail(Fault::Rejected(line.code), now, observer);
-            }
-            State::Connecting | State::Handshake | State::Over => {
-                self.fail(Fault::Protocol, now, observer)
-            }
+            State::Resetting => self.fail(Fault::Rejected(line.code), now, observer),
+            State::Connecting | State::Over => self.fail(Fault::Protocol, now, observer),
         }
     }
 
@@ -334,55 +286,43 @@ impl Dialogue {
         }
     }
 
-    /// The server has told what it offers.
-    fn handle_greeted(&mut self, now: Nanos, style: &Style, observer: &mut impl Observer) {
-        if style.security == Security::Starttls && !self.is_secured {
-            if !self.extensions.starttls {
-                return self.fail(Fault::Starttls(None), now, observer);
-            }
-            self.outbox.push(b"STARTTLS\r\n");
-            self.state = State::Starttls;
-        } else if let Some(response) = style.credentials.of(self.number) {
-            debug_assert!(self.is_secured, "a password is not said in the clear");
-            if !self.extensions.auth_plain {
-                return self.fail(Fault::Auth(None), now, observer);
-            }
-            // RFC 4954 §4: the initial response saves a round trip.
-            self.say("AUTH PLAIN", response);
-            self.state = State::Auth;
-        } else {
-            self.state = State::Open;
-        }
-    }
-
-    fn say_helo(&mut self, style: &Style) {
-        let verb = match style.protocol {
-            Protocol::Smtp => "EHLO",
-            Protocol::Lmtp => "LHLO",
+    /// A reply line on the way to where a message can be sent.
+    fn handle_hello(
+        &mut self,
+        line: Line<'_>,
+        now: Nanos,
+        style: &Style,
+        observer: &mut impl Observer,
+    ) {
+        let waited_for = self.hello.step();
+        let Self { hello, outbox, number, .. } = self;
+        let mut heard = Ok(());
+        outbox.write(|out| heard = hello.handle_line(line, &style.manner(*number), out));
+        let moved = self.hello.step() != HelloStep::OldHello || heard.is_err();
+        let phase = match waited_for {
+            HelloStep::Greeting => Some(Phase::Banner),
+            HelloStep::Hello => moved.then_some(Phase::Helo),
+            HelloStep::OldHello => Some(Phase::Helo),
+            HelloStep::Auth => Some(Phase::Auth),
+            HelloStep::StartTls | HelloStep::Handshake | HelloStep::Ready => None,
         };
-        self.say(verb, &style.helo);
-        self.state = State::Helo;
-    }
-
-    fn say(&mut self, verb: &str, argument: &str) {
-        self.outbox.write(|out| {
-            // Writing into a Vec cannot fail.
-            let _ = write!(out, "{verb} {argument}\r\n");
-        });
-    }
-
-    fn note_keyword(&mut self, text: &[u8]) {
-        if text.eq_ignore_ascii_case(b"PIPELINING") {
-            self.extensions.pipelining = true;
-        } else if text.eq_ignore_ascii_case(b"CHUNKING") {
-            self.extensions.chunking = true;
-        } else if text.eq_ignore_ascii_case(b"STARTTLS") {
-            self.extensions.starttls = true;
-        } else if text.len() > 4 && text[..5].eq_ignore_ascii_case(b"AUTH ") {
-            let mut mechanisms = text[5..].split(|octet| *octet == b' ');
-            self.extensions.auth_plain =
-                mechanisms.any(|mechanism| mechanism.eq_ignore_ascii_case(b"PLAIN"));
+        if let Some(phase) = phase
+            && line.is_final
+            && !matches!(heard, Err(Failure::Refused(_)))
+        {
+            observer.phase(phase, self.begun, now - self.since);
         }
+        let fault = match heard {
+            Ok(()) if self.hello.step() == HelloStep::Ready => return self.state = State::Open,
+            Ok(()) => return,
+            Err(Failure::NoStartTls) => Fault::Starttls(None),
+            Err(Failure::NoAuthPlain | Failure::NoTlsForAuth) => Fault::Auth(None),
+            Err(Failure::Refused(HelloStep::StartTls)) => Fault::Starttls(Some(line.code)),
+            Err(Failure::Refused(HelloStep::Auth)) => Fault::Auth(Some(line.code)),
+            Err(Failure::Refused(_)) if line.code < 400 => Fault::Protocol,
+            Err(Failure::Refused(_)) => Fault::Rejected(line.code),
+        };
+        self.fail(fault, now, observer);
     }
 }
 

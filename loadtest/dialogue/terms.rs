@@ -1,9 +1,10 @@
 //! The inputs and outputs of a dialogue.
 
+use mailrace_smtp::client::{Line, Manner};
+
 use super::super::{
     credentials::Credentials,
     mail::{Mail, Sequence},
-    reply::Line,
     target::Protocol,
 };
 
@@ -133,18 +134,21 @@ pub(in super::super) struct Style {
     pub(in super::super) messages_max: u64,
 }
 
+impl Style {
+    /// How the `number`th connection presents itself.
+    pub(super) fn manner(&self, number: u64) -> Manner<'_> {
+        Manner {
+            lmtp: self.protocol == Protocol::Lmtp,
+            name: &self.helo,
+            starttls: self.security == Security::Starttls,
+            plain: self.credentials.of(number),
+        }
+    }
+}
+
 /// What a dialogue refers to.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Context<'a> {
     pub(in super::super) style: &'a Style,
     pub(in super::super) mail: &'a Mail,
-}
-
-/// Service extensions that matter here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Extensions {
-    pub(in super::super) pipelining: bool,
-    pub(in super::super) chunking: bool,
-    pub(in super::super) starttls: bool,
-    pub(in super::super) auth_plain: bool,
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     credentials::Credentials,
     mail::{Mail, Sequence, Sizes, tests::options},
+    target::Protocol,
 };
 
 #[derive(Debug, Default, PartialEq, Eq)]

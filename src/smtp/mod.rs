@@ -1,4 +1,5 @@
-//! Protocol core: the receiving side of RFC 5321 without sockets, clocks or disks.
+//! Protocol core: the receiving side of RFC 5321 without sockets, clocks or disks, and in [`client`]
+//! what every sending side has in common.
 //!
 //! A driver passes octets and the time in, and gets [`Event`]s and rendered [`Replies`] back.
 //!
@@ -21,6 +22,7 @@
 
 mod attribute;
 mod chunking;
+pub mod client;
 mod command;
 mod data;
 mod dsn;

@@ -310,7 +310,7 @@ fn crates_depend_on_what_they_may() {
     }
     seen.sort();
     let expected = [
-        ("mailrace-export", "header log metrics stage tls"),
+        ("mailrace-export", "header log metrics smtp stage tls"),
         ("mailrace-header", ""),
         ("mailrace-log", "stage"),
         ("mailrace-metrics", ""),

@@ -2,9 +2,9 @@
 //! octets to the server and events out.
 //!
 //! ```text
-//!  Greeting -> Hello -> StartTls -> Handshake -> Hello -> Auth -> Ready <-> Envelope -> Content
-//!                 |                                 |               ^                      |
-//!                 +---------------------------------+---------------+------- Final <-------+
+//!  Hello (smtp::client) -> Ready <-> Envelope -> Content
+//!                            ^                      |
+//!                            +------- Final <-------+
 //! ```
 //!
 //! The caller polls events first, then output, then waits for input, for room to write or for the
@@ -14,14 +14,13 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 use super::{
     super::{ErrorClass, SinkError},
     fate::{Answered, Fate, fate},
     mail::{Body, Mail, Place, push_transparent},
-    offer::Offer,
-    reply::{BadReply, Reply, ReplyReader},
+};
+use mailrace_smtp::client::{
+    BadReply, Failure, Hello, Manner, Reply, ReplyReader, Step, plain_response,
 };
 
 /// Mail data taken at once; bounds what stands unsent in memory.
@@ -38,6 +37,13 @@ pub(super) struct Settings {
     pub(super) starttls: bool,
     /// User and password for AUTH PLAIN.
     pub(super) login: Option<(String, String)>,
+}
+
+impl Settings {
+    fn manner<'a>(&'a self, plain: Option<&'a str>) -> Manner<'a> {
+        let Self { lmtp, helo, starttls, .. } = self;
+        Manner { lmtp: *lmtp, name: helo, starttls: *starttls, plain }
+    }
 }
 
 /// What the caller learns.
@@ -66,13 +72,8 @@ enum Command {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    Greeting,
+    /// Up to where a message can be sent: see [`Hello`].
     Hello,
-    /// HELO, for a server that knows no EHLO.
-    OldHello,
-    StartTls,
-    Handshake,
-    Auth,
     Ready,
     /// MAIL, RCPT, DATA are under way.
     Envelope,
@@ -108,8 +109,9 @@ struct Transaction {
 pub(super) struct Dialogue {
     settings: Settings,
     state: State,
-    secure: bool,
-    offer: Offer,
+    /// Initial response of AUTH PLAIN.
+    response: Option<String>,
+    hello: Hello,
     reader: ReplyReader,
     out: Vec<u8>,
     events: VecDeque<Event>,
@@ -125,11 +127,12 @@ pub(super) struct Dialogue {
 impl Dialogue {
     /// A session that has just been connected; `secure` with TLS already.
     pub(super) fn new(settings: Settings, secure: bool) -> Self {
+        let login = settings.login.as_ref();
         Self {
+            response: login.map(|(user, password)| plain_response(user, password)),
             settings,
-            state: State::Greeting,
-            secure,
-            offer: Offer::default(),
+            state: State::Hello,
+            hello: Hello::new(secure),
             reader: ReplyReader::default(),
             out: Vec::new(),
             events: VecDeque::new(),
@@ -145,13 +148,14 @@ impl Dialogue {
     /// Most recipients that may go into one transaction.
     pub(super) fn recipients_max(&self) -> usize {
         // RFC 5321 §4.5.3.1.8: each server takes 100; RFC 9422 §4 says how many this one does.
-        self.offer.rcpt_max.unwrap_or(100)
+        self.hello.offer().rcpt_max.unwrap_or(100)
     }
 
     /// Another message may be sent through this session.
     pub(super) fn is_ready(&self) -> bool {
         // RFC 9422 §4: MAILMAX.
-        self.state == State::Ready && self.offer.mail_max.is_none_or(|most| self.mails < most)
+        self.state == State::Ready
+            && self.hello.offer().mail_max.is_none_or(|most| self.mails < most)
     }
 
     /// Changes whenever there was progress: the deadline starts again.
@@ -234,6 +238,11 @@ impl Dialogue {
     /// Takes octets of the server. `flushed`: all that was polled has been written.
     pub(super) fn handle_input(&mut self, mut octets: &[u8], flushed: bool) {
         while !octets.is_empty() && self.state != State::Closed {
+            // RFC 3207 §6: what follows the reply in plain text was put there by another.
+            if self.hello.step() == Step::Handshake {
+                self.close(ErrorClass::Other, "the server sent octets between STARTTLS and TLS");
+                break;
+            }
             match self.reader.take(&mut octets) {
                 Ok(Some(reply)) => {
                     self.progress += 1;
@@ -242,18 +251,13 @@ impl Dialogue {
                 Ok(None) => {}
                 Err(error) => self.close(ErrorClass::Other, BadReply::text(error)),
             }
-            // RFC 3207 §6: what stands in plain text behind the reply was put there by another.
-            if self.state == State::Handshake && !octets.is_empty() {
-                self.close(ErrorClass::Other, "the server sent octets between STARTTLS and TLS");
-            }
         }
     }
 
-    /// TLS stands: all that the server said before is forgotten (RFC 3207 §4.2).
+    /// TLS is established.
     pub(super) fn handle_secured(&mut self) {
-        self.secure = true;
-        self.offer = Offer::default();
-        self.push_hello();
+        let Self { hello, settings, response, out, .. } = self;
+        hello.handle_secured(&settings.manner(response.as_deref()), out);
     }
 
     /// Nothing came in time.
@@ -284,7 +288,7 @@ impl Dialogue {
     /// Parameters of MAIL that the message needs (RFC 5321 §4.1.1.2).
     fn parameters(&self, mail: &Mail) -> Result<String, SinkError> {
         let refused = |text: &str| Err(SinkError::new(ErrorClass::Refused, text));
-        let offer = &self.offer;
+        let offer = self.hello.offer();
         let mut parameters = String::new();
         if let Some(limit) = offer.size {
             let size = mail.size();
@@ -316,7 +320,7 @@ impl Dialogue {
             parameters += &mail.dsn;
         }
         // RFC 8689 §4.2.1: a verified server (ours all are) that promises the same, or nobody.
-        match (mail.require_tls, self.secure, offer.require_tls) {
+        match (mail.require_tls, self.hello.is_secure(), offer.require_tls) {
             (false, ..) => {}
             (true, true, true) => parameters += " REQUIRETLS",
             (true, false, _) => return refused("5.7.30 the mail needs TLS (REQUIRETLS)"),
@@ -341,14 +345,14 @@ impl Dialogue {
                     let mail = &transaction.mail;
                     let index = transaction.recipients.get(place).map_or(0, |(index, _)| *index);
                     let path = mail.forward_paths.get(index).map_or("", String::as_str);
-                    let more = if self.offer.dsn { mail.rcpt_dsn(index) } else { "" };
+                    let more = if self.hello.offer().dsn { mail.rcpt_dsn(index) } else { "" };
                     self.out.extend_from_slice(format!("RCPT TO:<{path}>{more}\r\n").as_bytes());
                 }
                 Command::Data => self.out.extend_from_slice(b"DATA\r\n"),
                 Command::End(_) => unreachable!("the end is no command"),
             }
             self.awaited.push_back(command);
-            if !self.offer.pipelining {
+            if !self.hello.offer().pipelining {
                 break;
             }
         }
@@ -380,73 +384,53 @@ impl Dialogue {
         self.state = State::Final;
     }
 
-    fn push_hello(&mut self) {
-        let verb = if self.settings.lmtp { "LHLO" } else { "EHLO" };
-        self.out.extend_from_slice(format!("{verb} {}\r\n", self.settings.helo).as_bytes());
-        self.state = State::Hello;
-    }
-
     fn handle_reply(&mut self, reply: &Reply, flushed: bool) {
         match self.state {
-            State::Greeting if reply.code == 220 => self.push_hello(),
-            State::Hello if reply.code == 250 => {
-                self.offer = Offer::read(reply);
-                self.after_hello();
-            }
-            // RFC 5321 §4.1.1.1: the old greeting for servers that know no other.
-            State::Hello if !self.settings.lmtp && matches!(reply.code, 500 | 502) => {
-                self.out.extend_from_slice(format!("HELO {}\r\n", self.settings.helo).as_bytes());
-                self.state = State::OldHello;
-            }
-            State::OldHello if reply.code == 250 => self.after_hello(),
-            State::StartTls if reply.code == 220 => {
-                self.state = State::Handshake;
-                self.events.push_back(Event::StartTls);
-            }
-            State::Auth if reply.code == 235 => self.become_ready(),
-            State::Auth => self.close(ErrorClass::Auth, &format!("AUTH PLAIN: {}", reply.text())),
+            State::Hello => self.handle_hello(reply),
             State::Envelope => self.handle_envelope(reply),
             State::Content => self.handle_early(reply),
             State::Final => self.handle_final(reply, flushed),
             State::Quit => self.close(ErrorClass::Other, "the session has ended"),
             State::Ready => self.close(ErrorClass::Connect, &reply.text()),
-            State::Greeting | State::Hello | State::OldHello | State::StartTls => {
-                let class = match reply.class() {
-                    4 => ErrorClass::Throttled,
-                    _ => ErrorClass::Other,
-                };
-                let what = match self.state {
-                    State::Greeting => "greeting",
-                    State::StartTls => "STARTTLS",
-                    _ if self.settings.lmtp => "LHLO",
-                    _ => "EHLO",
-                };
-                self.close(class, &format!("{what}: {}", reply.text()));
-            }
-            State::Handshake | State::Closed => {}
+            State::Closed => {}
         }
     }
 
-    fn after_hello(&mut self) {
-        if self.settings.starttls && !self.secure {
-            if !self.offer.starttls {
-                return self.close(ErrorClass::Other, "the server offers no STARTTLS");
+    fn handle_hello(&mut self, reply: &Reply) {
+        let Self { hello, settings, response, out, .. } = self;
+        let heard = hello.handle_reply(reply, &settings.manner(response.as_deref()), out);
+        let (class, text) = match heard {
+            Ok(()) => {
+                return match self.hello.step() {
+                    Step::Ready => self.become_ready(),
+                    Step::Handshake => self.events.push_back(Event::StartTls),
+                    _ => {}
+                };
             }
-            self.out.extend_from_slice(b"STARTTLS\r\n");
-            self.state = State::StartTls;
-            return;
-        }
-        let Some((user, password)) = &self.settings.login else { return self.become_ready() };
-        // RFC 4954 §4, RFC 4616: a password goes through TLS or not at all.
-        if !self.secure {
-            return self.close(ErrorClass::Auth, "a user is given, and AUTH needs TLS");
-        }
-        if !self.offer.auth_plain {
-            return self.close(ErrorClass::Auth, "the server offers no AUTH PLAIN");
-        }
-        let response = STANDARD.encode(format!("\0{user}\0{password}"));
-        self.out.extend_from_slice(format!("AUTH PLAIN {response}\r\n").as_bytes());
-        self.state = State::Auth;
+            Err(Failure::NoStartTls) => (ErrorClass::Other, "the server offers no STARTTLS".into()),
+            Err(Failure::NoTlsForAuth) => {
+                (ErrorClass::Auth, "a user is given, and AUTH needs TLS".into())
+            }
+            Err(Failure::NoAuthPlain) => {
+                (ErrorClass::Auth, "the server offers no AUTH PLAIN".into())
+            }
+            Err(Failure::Refused(step)) => {
+                let class = match (step, reply.class()) {
+                    (Step::Auth, _) => ErrorClass::Auth,
+                    (_, 4) => ErrorClass::Throttled,
+                    _ => ErrorClass::Other,
+                };
+                let what = match step {
+                    Step::Greeting => "greeting",
+                    Step::StartTls => "STARTTLS",
+                    Step::Auth => "AUTH PLAIN",
+                    _ if self.settings.lmtp => "LHLO",
+                    _ => "EHLO",
+                };
+                (class, format!("{what}: {}", reply.text()))
+            }
+        };
+        self.close(class, &text);
     }
 
     fn become_ready(&mut self) {

@@ -1,9 +1,7 @@
 //! What a reply means for a recipient, or for the connection.
 
-use super::{
-    super::{ErrorClass, SinkError},
-    reply::Reply,
-};
+use super::super::{ErrorClass, SinkError};
+use mailrace_smtp::client::Reply;
 
 /// What became of one recipient in a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]

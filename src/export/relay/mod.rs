@@ -16,9 +16,7 @@ mod fate;
 mod ledger;
 mod link;
 mod mail;
-mod offer;
 mod pool;
-mod reply;
 
 use std::{
     path::Path,

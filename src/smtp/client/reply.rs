@@ -10,21 +10,23 @@ const TEXT_OCTETS_MAX: usize = 300;
 
 /// A whole reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub struct Reply {
     /// Reply code, 200 to 599.
-    pub(super) code: u16,
+    pub code: u16,
     /// Text of each line, without code and separator.
-    pub(super) lines: Vec<String>,
+    pub lines: Vec<String>,
 }
 
 impl Reply {
     /// First digit of the code.
-    pub(super) fn class(&self) -> u16 {
+    #[must_use]
+    pub fn class(&self) -> u16 {
         self.code / 100
     }
 
     /// Enhanced status code (RFC 3463) at the start of the text, if its class agrees (RFC 2034 §4).
-    pub(super) fn enhanced(&self) -> Option<(u16, u16)> {
+    #[must_use]
+    pub fn enhanced(&self) -> Option<(u16, u16)> {
         let word = self.lines.first()?.split(' ').next()?;
         let mut parts = word.split('.').map(|part| part.parse::<u16>().ok());
         let (class, subject, detail) = (parts.next()??, parts.next()??, parts.next()??);
@@ -32,7 +34,8 @@ impl Reply {
     }
 
     /// Code and text on one line, shortened: a server's words go into logs and dead letters.
-    pub(super) fn text(&self) -> String {
+    #[must_use]
+    pub fn text(&self) -> String {
         let mut text = self.code.to_string();
         for word in self.lines.iter().flat_map(|line| line.split_whitespace()) {
             if text.len() + word.len() >= TEXT_OCTETS_MAX {
@@ -48,7 +51,7 @@ impl Reply {
 
 /// Why what came is no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadReply {
+pub enum BadReply {
     /// A line without a code, or with one that is none.
     NotAReply,
     /// Lines of one reply with different codes.
@@ -61,7 +64,8 @@ pub(super) enum BadReply {
 
 impl BadReply {
     /// For people.
-    pub(super) fn text(self) -> &'static str {
+    #[must_use]
+    pub fn text(self) -> &'static str {
         match self {
             Self::NotAReply => "the server sent what is no SMTP reply",
             Self::MixedCodes => "the server sent a reply with several codes",
@@ -71,74 +75,126 @@ impl BadReply {
     }
 }
 
+/// One line of a reply (RFC 5321 §4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Reply code, 200 to 599.
+    pub code: u16,
+    /// The last line of its reply.
+    pub is_final: bool,
+    /// What follows code and separator, without the line end.
+    pub text: &'a [u8],
+}
+
+/// Cuts reply lines out of octets. Copies only a line that came in parts.
+#[derive(Debug, Default)]
+pub struct LineReader {
+    /// Invariant: `len <= LINE_OCTETS_MAX`.
+    part: Vec<u8>,
+    part_is_done: bool,
+    /// Of the reply that has begun.
+    code: Option<u16>,
+    /// Of its lines that are complete.
+    octets: usize,
+}
+
+impl LineReader {
+    /// Takes the next line off the front of `input`; `None` once all of it is consumed.
+    ///
+    /// # Errors
+    /// What came is no reply, or none that ends; nothing more can be read then.
+    pub fn next<'a, 'input: 'a>(
+        &'a mut self,
+        input: &mut &'input [u8],
+    ) -> Result<Option<Line<'a>>, BadReply> {
+        if self.part_is_done {
+            self.part.clear();
+            self.part_is_done = false;
+        }
+        // A bare LF ends a line here too: there is nothing to smuggle in a reply.
+        let end = memchr::memchr(b'\n', input).map(|at| at + 1);
+        let (piece, rest) = input.split_at(end.unwrap_or(input.len()));
+        *input = rest;
+        let len = self.part.len() + piece.len();
+        if len > LINE_OCTETS_MAX {
+            return Err(BadReply::LineTooLong);
+        }
+        let line = if end.is_some() && self.part.is_empty() {
+            piece
+        } else {
+            self.part.extend_from_slice(piece);
+            self.part_is_done = end.is_some();
+            if end.is_none() {
+                return Ok(None);
+            }
+            &self.part
+        };
+        self.octets += len;
+        if self.octets > REPLY_OCTETS_MAX {
+            return Err(BadReply::TooLong);
+        }
+        let line = parse(line)?;
+        if *self.code.get_or_insert(line.code) != line.code {
+            return Err(BadReply::MixedCodes);
+        }
+        if line.is_final {
+            self.code = None;
+            self.octets = 0;
+        }
+        Ok(Some(line))
+    }
+
+    /// Something of a reply has come, and not all of it.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.octets > 0 || !self.part.is_empty() && !self.part_is_done
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Line<'_>, BadReply> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (code, rest) = line.split_at_checked(3).ok_or(BadReply::NotAReply)?;
+    let code = match code {
+        [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+            code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
+        }
+        _ => return Err(BadReply::NotAReply),
+    };
+    let is_final = match rest.first() {
+        None | Some(b' ') => true,
+        Some(b'-') => false,
+        Some(_) => return Err(BadReply::NotAReply),
+    };
+    Ok(Line { code, is_final, text: rest.get(1..).unwrap_or_default() })
+}
+
 /// Collects replies.
 #[derive(Debug, Default)]
-pub(super) struct ReplyReader {
-    line: Vec<u8>,
-    code: Option<u16>,
+pub struct ReplyReader {
+    reader: LineReader,
     lines: Vec<String>,
-    octets: usize,
 }
 
 impl ReplyReader {
     /// Takes octets from the front of `input` up to the end of one reply.
     ///
     /// # Errors
-    /// What came is no reply, or none that ends; nothing more can be read then.
-    pub(super) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Reply>, BadReply> {
-        while !input.is_empty() {
-            // A bare LF ends a line here too: there is nothing to smuggle in a reply.
-            let end = memchr::memchr(b'\n', input).map_or(input.len(), |at| at + 1);
-            let (piece, rest) = input.split_at(end);
-            *input = rest;
-            self.octets += piece.len();
-            self.line.extend_from_slice(piece);
-            if self.line.len() > LINE_OCTETS_MAX {
-                return Err(BadReply::LineTooLong);
-            }
-            if self.octets > REPLY_OCTETS_MAX {
-                return Err(BadReply::TooLong);
-            }
-            if self.line.last() == Some(&b'\n')
-                && let Some(reply) = self.end_line()?
-            {
-                return Ok(Some(reply));
+    /// As [`LineReader::next`].
+    pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Reply>, BadReply> {
+        while let Some(line) = self.reader.next(input)? {
+            self.lines.push(String::from_utf8_lossy(line.text).into_owned());
+            if line.is_final {
+                return Ok(Some(Reply { code: line.code, lines: std::mem::take(&mut self.lines) }));
             }
         }
         Ok(None)
     }
 
     /// Something of a reply has come, and not all of it.
-    pub(super) fn is_inside(&self) -> bool {
-        self.octets > 0
-    }
-
-    fn end_line(&mut self) -> Result<Option<Reply>, BadReply> {
-        let line = std::mem::take(&mut self.line);
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (code, rest) = line.split_at_checked(3).ok_or(BadReply::NotAReply)?;
-        let code = match code {
-            [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
-                code.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
-            }
-            _ => return Err(BadReply::NotAReply),
-        };
-        let last = match rest.first() {
-            None | Some(b' ') => true,
-            Some(b'-') => false,
-            Some(_) => return Err(BadReply::NotAReply),
-        };
-        if *self.code.get_or_insert(code) != code {
-            return Err(BadReply::MixedCodes);
-        }
-        self.lines.push(String::from_utf8_lossy(rest.get(1..).unwrap_or_default()).into_owned());
-        if !last {
-            return Ok(None);
-        }
-        let lines = std::mem::take(&mut self.lines);
-        *self = Self::default();
-        Ok(Some(Reply { code, lines }))
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        self.reader.is_inside()
     }
 }
 
@@ -178,6 +234,19 @@ mod tests {
         }
         assert_eq!(read(b"HTTP/1.1 400 Bad Request\r\n"), Err(BadReply::NotAReply));
         assert_eq!(read(b"250-a\r\n251 b\r\n"), Err(BadReply::MixedCodes));
+    }
+
+    #[test]
+    fn a_line_is_copied_only_where_it_came_in_parts() {
+        let mut reader = LineReader::default();
+        let mut input = b"250-a\r\n250 b\r\n25".as_slice();
+        let first = input.as_ptr();
+        let line = reader.next(&mut input).unwrap().unwrap();
+        assert_eq!(line.text.as_ptr(), first.wrapping_add(4));
+        assert_eq!(reader.next(&mut input).unwrap().unwrap().text, b"b");
+        assert!(!reader.is_inside());
+        assert_eq!(reader.next(&mut input), Ok(None));
+        assert!(reader.is_inside());
     }
 
     #[test]
