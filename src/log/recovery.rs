@@ -434,7 +434,12 @@ fn record_unknown(manifest: &mut Manifest, inventory: &Inventory) -> io::Result<
 }
 
 fn next_offset(manifest: &Manifest) -> u64 {
-    let last = manifest.seals().iter().map(Seal::next_offset).max().unwrap_or(0);
+    let forgotten = |seal: &Seal| {
+        planted(Bug::OffsetReusedAfterRetention)
+            && manifest.find(seal.number).is_some_and(|last| last.removed)
+    };
+    let seals = manifest.seals().iter().filter(|seal| !forgotten(seal));
+    let last = seals.map(Seal::next_offset).max().unwrap_or(0);
     if planted(Bug::OffsetReusedAfterRecovery) { last.saturating_sub(1) } else { last }
 }
 

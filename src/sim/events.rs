@@ -172,12 +172,13 @@ impl World {
 
     fn retention(&mut self) -> Checked {
         self.at(1_000_000, Event::Retention);
-        if self.plan.keep_segments == 0 {
+        let by_size = self.plan.keep_segments > 0;
+        if !by_size && !self.plan.deletes_by_age {
             return Ok(());
         }
         let rules = Rules {
-            age: None,
-            size: Some(self.plan.keep_segments * self.plan.segment_bytes),
+            age: self.plan.deletes_by_age.then_some(Duration::from_secs(5)),
+            size: by_size.then_some(self.plan.keep_segments * self.plan.segment_bytes),
             require_consumed: true,
             retain_after_export: Duration::from_secs(2),
             hold: false,

@@ -8,6 +8,10 @@ use super::mails::{Mails, number_of};
 /// A violation, as a sentence.
 pub(super) type Checked<T = ()> = Result<T, String>;
 
+/// How old an answer of the sink may be before it is committed: a second, and the longest pauses of
+/// the lane on both sides of it.
+const COMMIT_AGE_MAX: u64 = 1_500_000;
+
 /// One try to send a mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
@@ -192,6 +196,18 @@ impl Ledger {
         }
         self.committed = offset;
         Ok(())
+    }
+
+    /// D11: an offset that may be committed is, within a second and some turns of the lane.
+    pub(super) fn check_commit_age(&self, now: u64) -> Checked {
+        let next = self.offsets.range(self.committed..).next();
+        match next.and_then(|(offset, known)| Some((offset, known.told?))) {
+            Some((offset, told)) if now > told + COMMIT_AGE_MAX => Err(format!(
+                "D11: the sink answered for record {offset} {} us ago, and it is not committed",
+                now - told
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// I5 at the end: every acknowledged record was taken by the sink, or is a dead letter.

@@ -21,6 +21,7 @@ mod hunt;
 mod ledger;
 mod life;
 mod mails;
+mod many;
 mod net;
 mod peer;
 mod plan;
@@ -33,5 +34,6 @@ mod trace;
 mod world;
 
 pub use hunt::{Found, hunt, replay, shrink};
+pub use many::{Batch, Hear, Sums};
 pub use plan::{Death, DiskFault, Fault, Mode, PeerFault, Plan, SinkFault};
 pub use world::Summary;

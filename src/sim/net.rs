@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
+    io::{self, Read},
     rc::Rc,
 };
 
@@ -15,6 +15,11 @@ pub(super) const WINDOW: usize = 96 << 10;
 
 /// Octets of a socket's send buffer.
 const SEND_BUFFER: usize = 16 << 10;
+
+/// Moves octets to the caller, who knows that there are so many.
+fn take(from: &mut VecDeque<u8>, into: &mut [u8]) {
+    from.read_exact(into).expect("so many are there");
+}
 
 /// One connection, seen from the middle.
 #[derive(Debug, Default)]
@@ -184,10 +189,13 @@ impl Net {
         }
         let room = WINDOW.saturating_sub(at.inbound.len()).min(most).min(octets.len());
         // What a closed socket gets is answered with an RST.
-        match at.closed {
-            true => drop(octets.drain(..room)),
-            false => at.inbound.extend(octets.drain(..room)),
+        if !at.closed {
+            let (front, back) = octets.as_slices();
+            let split = room.min(front.len());
+            at.inbound.extend(&front[..split]);
+            at.inbound.extend(&back[..room - split]);
         }
+        drop(octets.drain(..room));
         room
     }
 
@@ -211,7 +219,9 @@ impl Net {
         let Some(at) = self.sockets.get_mut(&socket) else { return Arrived::Broken };
         let some = most.min(at.outbound.len());
         if some > 0 {
-            return Arrived::Octets(at.outbound.drain(..some).collect());
+            let mut octets = vec![0; some];
+            take(&mut at.outbound, &mut octets);
+            return Arrived::Octets(octets);
         }
         let over = at.closed || at.shut_sending && at.sending.is_none();
         match (over && at.outbound.is_empty(), at.aborted) {
@@ -294,9 +304,7 @@ impl Socket {
             let most = memory.len().min(self.inbound.len());
             let len =
                 if random.one_in(12) { random.between(1, most as u64) as usize } else { most };
-            for (to, octet) in memory.iter_mut().zip(self.inbound.drain(..len)) {
-                *to = octet;
-            }
+            take(&mut self.inbound, &mut memory[..len]);
             let buffer = ReceiveBuffer::new(memory, len, number, home.clone());
             return Some(Completion::Received { key, more: true, result: Ok(Some(buffer)) });
         }

@@ -292,9 +292,9 @@ impl Peer {
                 if !octets.is_empty() {
                     self.heard = now;
                 }
-                for octet in octets {
-                    self.line.push(octet);
-                    if octet == b'\n' {
+                for part in octets.split_inclusive(|octet| *octet == b'\n') {
+                    self.line.extend_from_slice(part);
+                    if part.ends_with(b"\n") {
                         let line = std::mem::take(&mut self.line);
                         self.hear(&line, ledger, random)?;
                     }

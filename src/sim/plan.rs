@@ -130,6 +130,8 @@ pub struct Plan {
     pub in_flight: u64,
     /// Segments kept by size, in segments; 0: all.
     pub keep_segments: u64,
+    /// Segments are deleted once they are five seconds old and exported, also the last one.
+    pub deletes_by_age: bool,
     /// Without faults: everything must go well.
     pub calm: bool,
     /// In the order of their kinds.
@@ -156,6 +158,8 @@ impl Plan {
             batch_records: random.skewed(1, 100),
             in_flight: if random.one_in(3) { random.between(2, 6) } else { 1 },
             keep_segments: if random.one_in(3) { 0 } else { random.between(1, 3) },
+            // Drawn last: seeds without it mean what they meant before there was this rule.
+            deletes_by_age: random.one_in(8),
             calm: mode == Mode::Calm,
             faults: Vec::new(),
         };
@@ -257,6 +261,9 @@ impl fmt::Display for Plan {
             buffers.1,
             if self.sync_each { ", sync = \"each\"" } else { "" }
         )?;
+        if self.deletes_by_age {
+            writeln!(f, "  segments are deleted once they are five seconds old and exported")?;
+        }
         for fault in &self.faults {
             writeln!(f, "  {fault:?}")?;
         }

@@ -299,6 +299,9 @@ impl World {
                 return Err("liveness: mails are not exported though nothing is wrong".to_owned());
             }
         }
+        if self.plan.deletes_by_age {
+            self.delete_all()?;
+        }
         self.drain_now()?;
         self.check_log()?;
         self.read_dead_letters();
@@ -307,6 +310,22 @@ impl World {
             self.check_calm()?;
         }
         Ok(())
+    }
+
+    /// A server that nobody sends mail to: retention deletes every segment that holds a record, and
+    /// the manifest alone remembers which offsets were given out.
+    fn delete_all(&mut self) -> Checked {
+        self.restart()?;
+        let until = self.now + 20_000_000;
+        while self.now < until {
+            self.next()?;
+        }
+        // Dead letters, and a gap at the end of the log, keep a segment.
+        let mut kept = self.ledger.offsets.iter().filter(|(_, known)| !known.deleted);
+        match kept.next().filter(|_| self.plan.calm) {
+            Some((offset, _)) => Err(format!("D12: record {offset} is old, exported, and kept")),
+            None => Ok(()),
+        }
     }
 
     /// Nothing went wrong, so nothing was refused, and everything came once.

@@ -38,6 +38,8 @@ pub enum Bug {
     NonceUnchecked,
     /// Recovery gives the last offset out again.
     OffsetReusedAfterRecovery,
+    /// Recovery forgets the offsets of segments that retention has deleted.
+    OffsetReusedAfterRetention,
     /// The committed offset covers a batch that is under way.
     CommitBeforeAck,
     /// A segment is used on after a failed sync, and the next sync believed.
@@ -69,13 +71,14 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ReplyBeforeSync,
         Self::OtherSegmentSync,
         Self::SyncBeforeWrite,
         Self::TailBlockAgain,
         Self::NonceUnchecked,
         Self::OffsetReusedAfterRecovery,
+        Self::OffsetReusedAfterRetention,
         Self::CommitBeforeAck,
         Self::PoisonIgnored,
         Self::ShortWriteTaken,

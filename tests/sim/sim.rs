@@ -6,16 +6,20 @@ use std::{
     process::ExitCode,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use clap::Parser;
 use mailrace::{
-    sim::{Found, Mode, Plan, hunt, replay, shrink},
+    sim::{Batch, Found, Mode, Plan, hunt, replay, shrink},
     stage::Bug,
 };
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the server's shard, log and exporter in simulations of a disk, a network, a clock and a sink
 /// that fail, and checks that nothing acknowledged is lost.
@@ -57,6 +61,9 @@ struct Args {
     /// Run each seed of so many twice, and compare
     #[arg(long, default_value_t = 50)]
     twice: u64,
+    /// Go on after a seed that fails: it is printed with its command, and the exit code is 1
+    #[arg(long)]
+    keep_going: bool,
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
@@ -108,82 +115,59 @@ fn one(args: &Args, seed: u64) -> bool {
     summary.violation.is_none()
 }
 
-/// What the runs add up to.
-#[derive(Default)]
-struct Sums {
-    seeds: AtomicU64,
-    steps: AtomicU64,
-    acknowledged: AtomicU64,
-    refused: AtomicU64,
-    crashes: AtomicU64,
-    twice: AtomicU64,
-}
-
 /// Runs many seeds, several at a time.
 fn many(args: &Args) -> bool {
-    let (sums, next, stop) = (Sums::default(), AtomicU64::new(args.from), AtomicBool::new(false));
-    let found: Mutex<Vec<(u64, Found)>> = Mutex::default();
     let began = Instant::now();
-    let end = args.from + args.seeds;
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end {
-                return;
-            }
-            let plan = Plan::new(seed, args.mode());
-            let summary = replay(&plan, args.plant, false);
-            let add = |sum: &AtomicU64, more| sum.fetch_add(more, Ordering::Relaxed);
-            add(&sums.steps, summary.steps);
-            add(&sums.acknowledged, summary.acknowledged);
-            add(&sums.refused, summary.refused);
-            add(&sums.crashes, summary.crashes);
-            let done = add(&sums.seeds, 1) + 1;
-            let mut violation = summary.violation;
-            if args.twice > 0 && seed % args.twice == 0 {
-                add(&sums.twice, 1);
-                let again = replay(&plan, args.plant, false);
-                if again.hash != summary.hash && violation.is_none() {
-                    violation = Some("the same seed twice: another trace".to_owned());
-                }
-            }
-            if let Some(violation) = violation {
-                stop.store(true, Ordering::Relaxed);
-                let found_here = (seed, Found { plan, violation });
-                found.lock().unwrap_or_else(PoisonError::into_inner).push(found_here);
-            }
-            if done % 1_000 == 0 {
-                eprintln!("{done} seeds, {:.0} s", began.elapsed().as_secs_f64());
-            }
-        }
+    let done = AtomicU64::new(0);
+    let batch = Batch {
+        seeds: args.from..args.from + args.seeds,
+        mode: args.mode(),
+        bug: args.plant,
+        jobs: args.jobs,
+        twice: args.twice,
+        keep_going: args.keep_going,
     };
-    std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
-            scope.spawn(work);
+    let sums = batch.run(&|found| {
+        if let Some((found, violation)) = found.filter(|_| args.keep_going) {
+            println!("FAILED: seed {found}: {violation}; again: {}", again(args, found));
+        }
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(1_000) {
+            eprintln!("{done} seeds, {:.0} s", began.elapsed().as_secs_f64());
         }
     });
     let took = began.elapsed().as_secs_f64();
-    let get = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
-    let seeds = get(&sums.seeds);
     println!(
-        "{seeds} seeds ({} of them twice, with the same trace), {} steps, {} mails acknowledged, {} \
-         tries refused, {} crashes, {took:.0} s, {:.0} seeds a minute",
-        get(&sums.twice),
-        get(&sums.steps),
-        get(&sums.acknowledged),
-        get(&sums.refused),
-        get(&sums.crashes),
-        seeds as f64 / took * 60.0
+        "{} seeds ({} of them twice, with the same trace), {} steps, {} mails acknowledged, {} \
+         tries refused, {} crashes, {} seeds failed, {took:.0} s, {:.0} seeds a minute",
+        sums.seeds,
+        sums.twice,
+        sums.steps,
+        sums.acknowledged,
+        sums.refused,
+        sums.crashes,
+        sums.found.len(),
+        sums.seeds as f64 / took * 60.0
     );
-    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.sort_by_key(|(seed, _)| *seed);
-    let Some((_, first)) = found.into_iter().next() else { return true };
-    tell(args, first);
-    false
+    let good = sums.found.is_empty();
+    if let Some(first) = sums.found.into_iter().next().filter(|_| !args.keep_going) {
+        show(args, first);
+    }
+    good
+}
+
+/// The command that runs a seed again.
+fn again(args: &Args, seed: u64) -> String {
+    let mode = match args.mode() {
+        Mode::All => "",
+        Mode::Calm => " --calm",
+        Mode::Swarm => " --swarm",
+    };
+    format!("cargo run --release --features sim --example sim -- --seed {seed}{mode}")
 }
 
 /// Shrinks a finding and shows it.
-fn tell(args: &Args, found: Found) {
+fn show(args: &Args, found: Found) {
     let whole = Plan::new(found.plan.seed, args.mode());
     println!("seed {}: {}", whole.seed, found.violation);
     let found = shrink(found, args.plant);
@@ -202,14 +186,9 @@ fn tell(args: &Args, found: Found) {
         println!("{line}");
     }
     println!("VIOLATION: {}", found.violation);
-    let mode = match args.mode() {
-        Mode::All => "",
-        Mode::Calm => " --calm",
-        Mode::Swarm => " --swarm",
-    };
     println!(
-        "again: cargo run --release --features sim --example sim -- --seed {} --mails {} --only={}{mode}",
-        whole.seed,
+        "again: {} --mails {} --only={}",
+        again(args, whole.seed),
         found.plan.mails,
         places.join(",")
     );
