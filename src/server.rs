@@ -80,9 +80,8 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let admin_token = config.admin_token()?;
     let data = DataDir::open(&config.log.dir)
         .map_err(|error| preflight::data_dir(&config.log.dir, &error))?;
-    if config.log.sync != SyncMode::None {
-        probe_direct_io(&data.path).map_err(|error| preflight::direct_io(&data.path, &error))?;
-    }
+    // Segments are opened with O_DIRECT whatever `log.sync` says.
+    probe_direct_io(&data.path).map_err(|error| preflight::direct_io(&data.path, &error))?;
     for notice in &data.notices {
         tracing::warn!("{notice}");
     }

@@ -162,7 +162,8 @@ impl Scrubber {
             Ok(Some(done)) => done,
             Ok(None) => return,
             Err(error) => {
-                tracing::error!(%error, "the scrub of the log cannot go on for now");
+                self.metrics.log.error(LogOp::Scrub);
+                tracing::error!(%error, "the scrub of the log failed and will be retried");
                 return;
             }
         };
@@ -172,8 +173,11 @@ impl Scrubber {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.metrics.scrub_segments.inc_by(done.segments);
         self.metrics.scrub_bytes.inc_by(done.bytes);
-        for _ in &done.corrupt {
+        for fault in &done.corrupt {
             self.metrics.log.corrupt(CorruptStage::Scrub);
+            if fault.kind == FaultKind::Unreadable {
+                self.metrics.log.error(LogOp::Scrub);
+            }
         }
         self.metrics.scrub_last.set(now.as_secs_f64());
         // What was found of a manifest at the start stays so: nothing can show the contrary.
@@ -229,7 +233,7 @@ fn look(retention: &mut Retention, seen: &mut Seen, options: &KeeperOptions, now
         }
         Err(error) => {
             options.metrics.log.error(LogOp::Read);
-            tracing::error!(%error, "retention cannot go on for now");
+            tracing::error!(%error, "retention failed and will be retried");
         }
     }
     match seen.measure(options) {
@@ -241,14 +245,19 @@ fn look(retention: &mut Retention, seen: &mut Seen, options: &KeeperOptions, now
         }
     }
     if let Err(error) = seen.tell_in_progress(options) {
+        options.metrics.log.error(LogOp::Write);
         tracing::warn!(%error, "the file `in-progress`, which `mailrace log prune` reads, cannot be written");
     }
     if let Err(error) = tell_groups(options, &now.told, &mut seen.groups) {
+        options.metrics.log.error(LogOp::Read);
         tracing::warn!(%error, "the groups' lag cannot be measured");
     }
     match options.log.oldest_received() {
         Ok(oldest) => options.metrics.oldest_record.set(oldest.unwrap_or(0) as f64 / 1e6),
-        Err(error) => tracing::warn!(%error, "the oldest record cannot be read"),
+        Err(error) => {
+            options.metrics.log.error(LogOp::Read);
+            tracing::warn!(%error, "the oldest record cannot be read");
+        }
     }
 }
 
@@ -487,5 +496,24 @@ mod tests {
         assert_eq!(corrupt(), 1);
         assert!(text().contains(&faulty("corrupt")), "{}", text());
         assert_eq!(told.lock().unwrap().len(), 2);
+        let errors = || metrics.log.facts().errors.count(LogOp::Scrub);
+        assert_eq!(errors(), 0, "what is damaged was read");
+        // A directory in the place of a segment can be opened, and not read.
+        let second = log.segments(0).unwrap()[1].number;
+        let path = segment_path(&shard_dir(dir.path(), 0), second);
+        clock.set(clock.get() + SCRUB_EVERY);
+        let was = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        scrubber.turn(&pace);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, was).unwrap();
+        let unreadable = errors();
+        // Nor can a directory that is gone be listed.
+        std::fs::rename(dir.path(), dir.path().with_extension("away")).unwrap();
+        clock.set(clock.get() + SCRUB_EVERY);
+        scrubber.turn(&pace);
+        std::fs::rename(dir.path().with_extension("away"), dir.path()).unwrap();
+        assert_eq!(errors(), unreadable + 1);
     }
 }

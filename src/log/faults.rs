@@ -23,8 +23,8 @@ pub(super) fn open_manifest(
         let (shard, kind) = (identity.shard, FaultKind::Manifest);
         damage.push(Fault { shard, segment: 0, offset: 0, kind, what });
     };
-    let judged = "the segments were judged again by what is in them; whether any is missing cannot \
-                  be said";
+    let judged = "the segments were checked again by their contents; segments that are missing \
+                  cannot be detected";
     let named = path.display();
     let missing = !path.exists();
     let begun = last_begun(dir)?.is_some();
@@ -39,9 +39,7 @@ pub(super) fn open_manifest(
             sync_dir(dir)?;
             manifest = Manifest::open(&path)?;
             let (theirs, aside) = (owner(whose), aside.display());
-            fault(format!(
-                "{named} is that of {theirs}: it was set aside as {aside}, and {judged}"
-            ));
+            fault(format!("{named} belongs to {theirs}: it was renamed to {aside}, and {judged}"));
         }
         Some(_) => {}
         None if missing && begun => fault(format!("{named} was missing: {judged}")),
@@ -53,14 +51,14 @@ pub(super) fn open_manifest(
     if manifest.content().damaged > 0 {
         let bad = manifest.content().damaged;
         notices.push(format!(
-            "{named}: {bad} damaged records of it are passed over; their segments are judged again \
-             by what is in them"
+            "{named}: {bad} damaged records in it are skipped; their segments were checked again \
+             by their contents"
         ));
     }
     if manifest.content().owner.is_some() && !begun {
         let meta = dir.join("shard.meta");
         notices.push(format!(
-            "{} was missing or damaged: it is written again with the next segment",
+            "{} was missing or damaged: it will be rewritten with the next segment",
             meta.display()
         ));
     }
@@ -82,8 +80,8 @@ pub(super) fn check_readable(
     {
         let (theirs, ours) = (owner(header.identity), owner(identity));
         return refuse(format!(
-            "{} holds the log of {theirs}, not that of {ours}: move it to its place; where the \
-             node's id was lost, `mailrace log adopt` writes it again",
+            "{} holds the log of {theirs}, not that of {ours}: move it back where it belongs; if \
+             the node id was lost, `mailrace log adopt` restores it",
             dir.display()
         ));
     }
@@ -96,8 +94,8 @@ pub(super) fn check_readable(
     match unreadable {
         None => Ok(()),
         Some(item) => refuse(format!(
-            "{} cannot be read ({}), and may hold mail that is not sealed yet: make it readable for \
-             this user; or move it away, and what is in it counts as lost",
+            "{} cannot be read ({}), and may hold mail that is not sealed yet: make it readable \
+             for this user; or move it away, and its contents count as lost",
             segment_path(dir, item.number).display(),
             item.error.as_deref().unwrap_or_default()
         )),
@@ -120,12 +118,12 @@ pub(super) fn fault_of(
         (Condition::Faulty(_), _) => (inventory.fault(item), held + skipped),
         (Condition::Good, Some(seal)) if seal.damaged => {
             let what = format!(
-                "{}: damaged at position {}: acknowledged records are lost, {} at most, from \
-                 offset {} on",
+                "{}: damaged at position {}: acknowledged records from offset {} on are lost; \
+                 offsets below {} are not used again",
                 segment_path(dir, seal.number).display(),
                 seal.end_position,
-                seal.skipped,
                 seal.end_offset,
+                seal.end_offset + u64::from(seal.skipped),
             );
             let (segment, offset) = (seal.number, seal.end_offset);
             (Some(Fault { shard, segment, offset, kind: FaultKind::Corrupt, what }), skipped)

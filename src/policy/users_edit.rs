@@ -38,8 +38,8 @@ pub enum Edit<'a> {
 pub enum EditError {
     /// The name, the password, or what is in the file already.
     Bad(String),
-    /// There is no such user.
-    NotThere,
+    /// The file has no user of this name.
+    NotThere(PathBuf, String),
     /// The file cannot be read or written.
     Io(PathBuf, io::Error),
 }
@@ -48,7 +48,9 @@ impl fmt::Display for EditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bad(message) => f.write_str(message),
-            Self::NotThere => f.write_str("there is no such user"),
+            Self::NotThere(path, name) => {
+                write!(f, "{}: there is no user {name}", path.display())
+            }
             Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }
@@ -82,7 +84,7 @@ pub fn edit_users(path: &Path, edit: &Edit<'_>) -> Result<bool, EditError> {
         Err(error) => return Err(failed(error)),
     };
     checked(path, &text)?;
-    let (text, was_there) = changed(&text, edit)?;
+    let (text, was_there) = changed(path, &text, edit)?;
     replace(path, &text).and_then(|()| lock.sync_all()).map_err(failed)?;
     Ok(was_there)
 }
@@ -123,13 +125,13 @@ fn checked(path: &Path, text: &str) -> Result<(), EditError> {
 fn fresh() -> io::Result<String> {
     let decoy: [u8; 32] = random()?;
     Ok(format!(
-        "# Users of mailrace: see `mailrace user --help`.\n\
-         # Secret behind the salts of users that are not here.\n!decoy:{}\n",
+        "# Users of mailrace: see `mailrace user --help`.\n# Secret from which the salts of \
+         unknown users are derived.\n!decoy:{}\n",
         STANDARD.encode(decoy)
     ))
 }
 
-fn changed(text: &str, edit: &Edit<'_>) -> Result<(String, bool), EditError> {
+fn changed(path: &Path, text: &str, edit: &Edit<'_>) -> Result<(String, bool), EditError> {
     let (name, line) = match edit {
         Edit::Set { name, password } => {
             check_name(name).map_err(EditError::Bad)?;
@@ -154,7 +156,7 @@ fn changed(text: &str, edit: &Edit<'_>) -> Result<(String, bool), EditError> {
             out.push_str(&line);
             out.push('\n');
         }
-        None if !found => return Err(EditError::NotThere),
+        None if !found => return Err(EditError::NotThere(path.to_owned(), name.to_owned())),
         _ => {}
     }
     Ok((out, found))
@@ -238,7 +240,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("tim:") && text.contains("tom:") && text.contains("# and\n\n"));
         let gone = edit_users(&path, &Edit::Remove { name: "tim" });
-        assert!(matches!(gone, Err(EditError::NotThere)));
+        assert!(matches!(gone, Err(EditError::NotThere(..))));
     }
 
     #[test]
@@ -247,9 +249,9 @@ mod tests {
         let path = dir.path().join("users");
         let set = |name, password| edit_users(&path, &Edit::Set { name, password }).unwrap_err();
         for (name, password, told) in [
-            ("a:b", "x", "is no name"),
-            ("", "x", "is no name"),
-            ("a", "", "an empty password"),
+            ("a:b", "x", "is not a user name"),
+            ("", "x", "is not a user name"),
+            ("a", "", "the password is empty"),
             ("a", "x\ny", "control characters"),
             ("a", "x\u{202e}y", "U+202E, which SASLprep (RFC 4013) does not allow"),
         ] {

@@ -87,7 +87,7 @@ fn t8_a_disk_filled_by_mail_and_drained_again() {
     assert!(client.say("NOOP").starts_with("250 "));
 
     fs::remove_file(&foreign).unwrap();
-    eventually("mail is taken again", Duration::from_secs(10), || {
+    eventually("mail is accepted again", Duration::from_secs(10), || {
         mail(&mut client).starts_with("250 ")
     });
     for _ in 0..10 {
@@ -147,14 +147,14 @@ fn t8_a_disk_filled_by_a_foreign_file_under_load() {
     let (status, ready) = server.page("/readyz");
     assert_eq!(status, 503);
     assert!(ready.starts_with("disk full: 7"), "{ready}");
-    assert!(ready.ends_with(" MiB free; mail is taken again above 80 MiB\n"), "{ready}");
+    assert!(ready.ends_with(" MiB free; mail is accepted again above 80 MiB\n"), "{ready}");
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(2_500) {
         assert!(mail(&mut client).starts_with("452 4.3.1 "), "{} free", disk.free());
         std::thread::sleep(Duration::from_millis(100));
     }
     small(100 << 20);
-    eventually("mail is taken again", Duration::from_secs(10), || {
+    eventually("mail is accepted again", Duration::from_secs(10), || {
         mail(&mut client).starts_with("250 ")
     });
     sent.push((id_of(&client.bdat(&bulk(9, 10))), 9));
@@ -279,6 +279,19 @@ fn a_tmpfs_is_refused_unless_loss_is_allowed() {
     assert_eq!(server.get(&id_of(&client.bdat(&message))), message);
 }
 
+/// Segments are opened with O_DIRECT whatever `log.sync` says: the start says what is missing.
+#[test]
+fn a_disk_without_direct_io_is_refused_whatever_the_sync() {
+    if !(root() && has("mount")) {
+        return;
+    }
+    let disk = SmallDisk::ramfs();
+    let launch = Launch::new(&disk.path.join("data")).set("server.shards=1").set("log.sync=none");
+    let failure = refused(&launch);
+    assert_eq!(failure.code, Some(78), "{failure}");
+    told(&failure, &["O_DIRECT", "local disk"]);
+}
+
 #[track_caller]
 fn refused(launch: &Launch) -> Failure {
     match launch.try_start() {
@@ -304,7 +317,7 @@ fn a_directory_in_use_is_refused() {
     let server = Server::start(dir.path());
     let failure = refused(&Launch::new(dir.path()).set("server.shards=1"));
     assert_eq!(failure.code, Some(1), "{failure}");
-    told(&failure, &[dir.path().to_str().unwrap(), "another process has it open"]);
+    told(&failure, &[dir.path().to_str().unwrap(), "another process is using it"]);
     // The first was not disturbed.
     let mut client = server.client();
     client.ehlo();

@@ -191,6 +191,13 @@ impl SmallDisk {
         disk
     }
 
+    /// A ramfs, which no file can be opened on with O_DIRECT.
+    pub fn ramfs() -> Self {
+        let disk = Self::namespace();
+        run("mount", &["-t", "ramfs", "ramfs", &disk.path.display().to_string()]);
+        disk
+    }
+
     fn namespace() -> Self {
         private_mounts();
         let dir = tempfile::tempdir().unwrap();

@@ -13,10 +13,11 @@ use crate::log::{DirLock, Evidence, Log, Manifest, hex, read_node, shard_dir, wr
 
 #[derive(Args, Debug)]
 pub(super) struct AdoptArgs {
-    /// The node's id, where the segments do not agree on one: 12 hexadecimal digits
+    /// Node id, if the segments do not agree on one: 12 hexadecimal digits
     #[arg(long, value_name = "ID", value_parser = parse_node)]
     node: Option<[u8; 6]>,
-    /// Also record missing segments as lost for good: start and `log verify` stop reporting them
+    /// Also record missing segments as permanently lost: startup and `log verify` no longer report
+    /// them
     #[arg(long)]
     accept_loss: bool,
 }
@@ -32,7 +33,15 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let _lock = DirLock::take(dir)?;
+    let _lock = DirLock::take(dir).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            let what = format!("{} is not a mailrace data directory: {error}", dir.display());
+            io::Error::new(error.kind(), what)
+        }
+        // It names the directory already.
+        io::ErrorKind::WouldBlock => error,
+        kind => io::Error::new(kind, format!("{}: {error}", dir.display())),
+    })?;
     let evidence = Evidence::gather(dir)?;
     let written = match read_node(dir) {
         Ok(node) => Some(node),
