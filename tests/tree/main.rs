@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
+mod plain;
 mod ports;
 mod rooms;
 #[path = "../support/mod.rs"]
