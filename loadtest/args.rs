@@ -29,13 +29,13 @@ pub(super) enum Percentiles {
 }
 
 /// Of `--help`.
-const EXIT_CODES: &str = "Exit codes:\n  \
-  0  the run was made and every condition was kept\n  \
-  1  the run could not be made, ended early, or no message was acknowledged\n  \
-  2  the options make no sense\n  \
-  3  a --fail-if condition holds, mail is missing from the log, or no rate kept the --search threshold\n  \
-  4  the run is INVALID: the load generator was the bottleneck, so its figures are not the server's\n \
-78  the configuration that names the data directory is wrong";
+const EXIT_CODES: &str = "Exit codes:\n  0  the run completed and no --fail-if condition holds\n  \
+                          1  the run could not start, ended early, or no message was \
+                          acknowledged\n  2  the options are invalid\n  3  a --fail-if condition \
+                          holds, mail is missing from the log, or no rate met the --search \
+                          threshold\n  4  the run is INVALID: the load generator was the \
+                          bottleneck, so its figures are not the server's\n 78  the configuration \
+                          that names the data directory is invalid";
 
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
@@ -45,8 +45,8 @@ pub(super) struct RunArgs {
     #[arg(default_value = "smtp://127.0.0.1:2525")]
     pub(super) target: String,
 
-    /// Open loop: messages at this rate, 500, 20k/s, 72M/h; without it each connection sends
-    /// its next message as soon as the one before is answered
+    /// Open loop: send messages at this rate, such as 500, 20k/s or 72M/h; without it each
+    /// connection sends its next message as soon as the previous one is answered
     #[arg(short, long, value_parser = units::rate, help_heading = "Load")]
     pub(super) rate: Option<f64>,
     /// How the open loop spreads messages
@@ -55,7 +55,8 @@ pub(super) struct RunArgs {
     /// Open loop in steps of constant rate: 30s:1k,60s:20k,30s:1k
     #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["rate", "duration", "messages"], help_heading = "Load")]
     pub(super) stages: Option<String>,
-    /// Find the highest rate that keeps a threshold, 'p99<50ms'; each try takes one duration
+    /// Find the highest rate that meets a threshold, such as 'p99<50ms'; each try takes one
+    /// --duration
     #[arg(long, value_name = "THRESHOLD", conflicts_with_all = ["stages", "messages", "verify", "e2e"], help_heading = "Load")]
     pub(super) search: Option<String>,
     /// Connections
@@ -73,7 +74,7 @@ pub(super) struct RunArgs {
     /// Load before the measured time [default: 3s, with -n 0s]
     #[arg(long, value_parser = units::duration, value_name = "TIME", help_heading = "Load")]
     pub(super) warmup: Option<Duration>,
-    /// Messages sent over one connection before it says QUIT and a new one is opened
+    /// Messages per connection; after them it is closed with QUIT and a new one is opened
     #[arg(long, default_value_t = 100, value_name = "N", help_heading = "Load")]
     pub(super) messages_per_connection: u64,
     /// Skip, and count, a message that has waited this long for a free connection (open loop)
@@ -82,7 +83,7 @@ pub(super) struct RunArgs {
     /// Messages sent but not yet answered on one connection; more than 1 needs pipelining
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Load")]
     pub(super) in_flight: usize,
-    /// Close a connection that has got no reply for this long
+    /// Close a connection that has received no reply for this long
     #[arg(long, value_parser = units::duration, default_value = "60s", value_name = "TIME", help_heading = "Load")]
     pub(super) timeout: Duration,
     /// How long to wait for outstanding replies at the end
@@ -118,20 +119,20 @@ pub(super) struct RunArgs {
     /// Recipient domains by weight: a.test:75,b.test:25
     #[arg(long, value_name = "DOMAIN:WEIGHT,...", help_heading = "Mail")]
     pub(super) domains: Option<String>,
-    /// Seed of everything random: the same seed makes the same mail and schedule
+    /// Random seed: the same seed gives the same mail and schedule
     #[arg(long, default_value_t = 1, help_heading = "Mail")]
     pub(super) seed: u64,
 
     /// Send commands in groups where the server offers it
     #[arg(long, value_enum, default_value_t = Switch::On, help_heading = "SMTP")]
     pub(super) pipelining: Switch,
-    /// Send mail data by BDAT
+    /// Send mail data with BDAT
     #[arg(long, help_heading = "SMTP")]
     pub(super) chunking: bool,
     /// Name in EHLO
     #[arg(long, default_value = "client.test", value_name = "NAME", help_heading = "SMTP")]
     pub(super) helo: String,
-    /// TLS by STARTTLS; smtps:// is TLS from the first byte on
+    /// Use STARTTLS; smtps:// is TLS from the first byte
     #[arg(long, help_heading = "SMTP")]
     pub(super) starttls: bool,
     /// Accept any certificate
@@ -140,27 +141,29 @@ pub(super) struct RunArgs {
     /// Certificate authorities to trust (PEM), instead of the system's
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) ca_file: Option<PathBuf>,
-    /// A full handshake for each connection; without it tickets of earlier ones are used
+    /// Do a full handshake for each connection instead of resuming earlier sessions
     #[arg(long, help_heading = "SMTP")]
     pub(super) no_resumption: bool,
-    /// Log in by AUTH PLAIN: lines of user:password, taken in turn; under TLS only
+    /// Log in with AUTH PLAIN, as the users in this file (lines of user:password), in turn; over
+    /// TLS only
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) auth_file: Option<PathBuf>,
     /// Begin each connection with a PROXY header, as a relaying proxy does
     #[arg(long, value_enum, value_name = "VERSION", help_heading = "SMTP")]
     pub(super) proxy_protocol: Option<Version>,
-    /// Addresses clients come from, in turn: with --proxy-protocol any network, as the header
-    /// claims; without, one of this machine that connections are bound to, such as 127.0.0.0/8
+    /// Client addresses, used in turn: with --proxy-protocol, any network, claimed in the header;
+    /// without it, addresses of this machine to connect from, such as 127.0.0.0/8
     #[arg(long, value_name = "NETWORK", help_heading = "SMTP")]
     pub(super) client_net: Option<String>,
-    /// Let a share of the connections misbehave as this TOML file says
+    /// Make some of the connections misbehave as described in this TOML file
     #[arg(long, value_name = "FILE", help_heading = "SMTP")]
     pub(super) scenario: Option<PathBuf>,
     /// Allow a target outside loopback and private networks
     #[arg(long, help_heading = "SMTP")]
     pub(super) allow_public_target: bool,
 
-    /// Read the log back: each acknowledged message is there exactly once, byte for byte
+    /// Read the log back and check that it holds each acknowledged message exactly once, byte for
+    /// byte
     #[arg(long, help_heading = "Check")]
     pub(super) verify: bool,
     /// Follow the log as a consumer does, and measure how long after its 250 each message is seen
@@ -174,10 +177,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "CONDITION", help_heading = "Check")]
     pub(super) fail_if: Vec<String>,
 
-    /// No live view
+    /// Do not show live progress
     #[arg(long, help_heading = "Output")]
     pub(super) no_tui: bool,
-    /// Form of the report
+    /// Format of the report
     #[arg(long, value_enum, default_value_t = Format::Text, help_heading = "Output")]
     pub(super) format: Format,
     /// Write the report to this file instead of stdout
@@ -189,10 +192,10 @@ pub(super) struct RunArgs {
     /// Save the response times of each second as an HdrHistogram log
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(super) hdr_log: Option<PathBuf>,
-    /// How much of the distribution the text shows
+    /// How much of the distribution the text report shows
     #[arg(long, value_enum, default_value_t = Percentiles::Short, help_heading = "Output")]
     pub(super) percentiles: Percentiles,
-    /// Note in the report, KEY=VALUE
+    /// Add a note to the report, KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Output")]
     pub(super) tag: Vec<String>,
     /// Serve metrics while running: http://ADDR/metrics

@@ -86,7 +86,7 @@ impl FromStr for Condition {
                  p99.9 p99.99 max mean, these also with service. or e2e. before them, errors, failed, late, rate, cpu"
             )
         };
-        let at = text.find(['<', '>']).ok_or_else(|| bad("no comparison"))?;
+        let at = text.find(['<', '>']).ok_or_else(|| bad("it has no comparison"))?;
         let (name, rest) = text.split_at(at);
         let (relation, value) = if let Some(value) = rest.strip_prefix(">=") {
             (Relation::AtLeast, value)

@@ -47,7 +47,7 @@ fn parse(text: &str) -> Result<Credentials, String> {
     });
     let responses: Arc<[String]> = responses.collect::<Result<_, _>>()?;
     if responses.is_empty() {
-        Err("nobody stands in it".to_owned())
+        Err("it contains no user".to_owned())
     } else {
         Ok(Credentials { responses })
     }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn other_lines_are_refused_by_number() {
         for (bad, what) in
-            [("", "nobody"), ("a:b\nsecret", "line 2 "), (":b", "line 1 "), ("a:", "line 1 ")]
+            [("", "no user"), ("a:b\nsecret", "line 2 "), (":b", "line 1 "), ("a:", "line 1 ")]
         {
             let error = parse(bad).unwrap_err();
             assert!(error.contains(what) && !error.contains("secret"), "{error}");

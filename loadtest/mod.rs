@@ -79,7 +79,7 @@ enum Command {
         /// File of --save
         #[arg(value_name = "RUN.json")]
         run: PathBuf,
-        /// Form of the report
+        /// Format of the report
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
         /// Write it to this file instead of stdout

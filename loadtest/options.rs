@@ -52,8 +52,8 @@ impl Options {
         let target = Target::parse(&args.target)?;
         if target.is_public() && !args.allow_public_target {
             return Err(format!(
-                "{target} lies outside loopback and private networks; a load test there needs \
-                 --allow-public-target and its owner's consent"
+                "{target} is outside loopback and private networks; a load test there needs \
+                 --allow-public-target and the owner's consent"
             ));
         }
         let security = security(args, &target)?;
@@ -184,7 +184,7 @@ fn with_mail(misfit: Misfit, args: &RunArgs) -> (Misfit, Mail) {
 
 fn security(args: &RunArgs, target: &Target) -> Result<Security, String> {
     let security = match (target.is_tls, args.starttls) {
-        (true, true) => return Err("--starttls does not go with smtps://".to_owned()),
+        (true, true) => return Err("--starttls cannot be combined with smtps://".to_owned()),
         (true, false) => Security::Implicit,
         (false, true) => Security::Starttls,
         (false, false) => Security::Never,
@@ -201,7 +201,7 @@ fn security(args: &RunArgs, target: &Target) -> Result<Security, String> {
             return Err(format!("{name} needs TLS: smtps:// or --starttls"));
         }
     } else if args.scenario.is_some() {
-        return Err("--scenario does not go with TLS".to_owned());
+        return Err("--scenario cannot be combined with TLS".to_owned());
     }
     Ok(security)
 }
@@ -256,7 +256,7 @@ fn recipients(text: &str) -> Result<(usize, usize), String> {
         (Ok(least), Ok(most)) if 1 <= least && least <= most && most <= RECIPIENTS_MAX => {
             Ok((least, most))
         }
-        _ => Err(format!("--recipients {text}: write N or N..M, 1 to {RECIPIENTS_MAX}")),
+        _ => Err(format!("--recipients {text} is not N or N..M, from 1 to {RECIPIENTS_MAX}")),
     }
 }
 
@@ -270,7 +270,7 @@ fn weights<T>(
         let (name, weight) = item.split_once(mark).unwrap_or((item, "1"));
         let weight: f64 = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
         if !(0.0..1e9).contains(&weight) || name.is_empty() {
-            return Err(format!("{item:?} makes no sense"));
+            return Err(format!("{item:?} is not NAME{mark}WEIGHT"));
         }
         items.push((read(name)?, weight));
     }

@@ -180,7 +180,7 @@ fn verdict(options: &Options, report: &Report, gave_up: Option<&str>) -> ExitCod
         code = ExitCode::from(EXIT_MISSED);
     }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
-        crate::complain!("mailrace bench: no rate keeps the threshold");
+        crate::complain!("mailrace bench: no rate meets the threshold");
         code = ExitCode::from(EXIT_MISSED);
     }
     code

@@ -230,8 +230,8 @@ fn forecast(options: &Options, mail: &Mail, dir: Option<&Path>) -> Option<String
         let bytes = rate * mean * seconds;
         return (bytes > WORTH_A_WORD).then(|| {
             format!(
-                "a server on this machine that keeps its mail may fill its disk: nothing limits \
-                 the rate, and {} messages/s for {} would be {}{room}; -r or -n sets a limit",
+                "a server on this machine that stores its mail may fill the disk: the rate is not \
+                 limited, and {} messages/s for {} would be {}{room}; set a limit with -r or -n",
                 show_count(rate as u64),
                 show_seconds(seconds),
                 show_bytes(bytes),
@@ -242,7 +242,7 @@ fn forecast(options: &Options, mail: &Mail, dir: Option<&Path>) -> Option<String
     let is_tight = free.is_some_and(|free| bytes > free / 2.0);
     (bytes > WORTH_A_WORD || is_tight).then(|| {
         format!(
-            "a server on this machine that keeps its mail gets up to {} of it{room}",
+            "a server on this machine that stores its mail will receive up to {}{room}",
             show_bytes(bytes)
         )
     })

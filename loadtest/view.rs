@@ -99,7 +99,7 @@ fn render(snapshot: &Snapshot) -> String {
         ("messages_failed_total", "Messages that failed", snapshot.failed),
         (
             "messages_late_skipped_total",
-            "Messages that waited too long for a connection",
+            "Messages skipped after waiting too long for a free connection",
             snapshot.late_skipped,
         ),
         ("acked_bytes_total", "Mail data that got a 2yz", snapshot.bytes),

@@ -71,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:2580")
     parser.add_argument("--group", default="example")
-    parser.add_argument("--count", type=int, help="stop after so many records")
+    parser.add_argument("--count", type=int, help="stop after this many records")
     options = parser.parse_args()
     left, wait = options.count, 0.5
     while left is None or left > 0:

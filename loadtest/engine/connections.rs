@@ -376,7 +376,7 @@ fn told(fault: Fault, measure: &Measure) -> Option<(String, bool)> {
         Fault::HandshakeTimeout => Some(("the TLS handshake took too long".to_owned(), false)),
         Fault::Handshake => Some(("the TLS handshake failed".to_owned(), false)),
         Fault::Closed => Some(("the server closes the connection".to_owned(), false)),
-        Fault::Protocol => Some(("what the server says is not SMTP".to_owned(), false)),
+        Fault::Protocol => Some(("the server does not speak SMTP".to_owned(), false)),
         _ => None,
     }
 }

@@ -228,7 +228,7 @@ impl<'a> Worker<'a> {
             let seconds = self.longest_gap() as f64 / 1e9;
             let why = self.last_error.take().or(self.last_trouble.take());
             let why = why.map(|error| format!(": {error}")).unwrap_or_default();
-            format!("no connection stood for {seconds} s{why}")
+            format!("no connection was open for {seconds} s{why}")
         });
         let (usage, end) = usage_end.unwrap_or((Usage::now(), now));
         Ok(Some(Part {

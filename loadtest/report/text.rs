@@ -131,11 +131,11 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         match held.reduce(f64::max) {
             Some(best) => writeln!(
                 out,
-                " result     {}/s is the highest rate that keeps {}",
+                " result     {}/s is the highest rate that meets {}",
                 show_count(best.round() as u64),
                 report.options["search"].as_str().unwrap_or("the threshold"),
             )?,
-            None => writeln!(out, " result     no rate that was tried keeps the threshold")?,
+            None => writeln!(out, " result     no rate that was tried meets the threshold")?,
         }
     }
     for reason in &report.failed {

@@ -40,7 +40,7 @@ impl Secure {
         resumes: bool,
     ) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| format!("{host} is no name that a certificate can have"))?;
+            .map_err(|_| format!("{host} is not a name that a certificate can have"))?;
         let options = TlsOptions {
             enabled: !insecure,
             ca_file: ca_file.map(Path::to_owned),

@@ -51,7 +51,7 @@ fn verdict(fault: &CertificateError) -> &'static str {
         }
         CertificateError::Revoked => "is revoked",
         CertificateError::UnknownIssuer => {
-            "is signed by no authority that is trusted here (--ca-file names one)"
+            "is not signed by a trusted authority (--ca-file adds one)"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "is for another name"
@@ -59,7 +59,7 @@ fn verdict(fault: &CertificateError) -> &'static str {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not for servers"
         }
-        CertificateError::BadSignature => "has a wrong signature",
+        CertificateError::BadSignature => "has an invalid signature",
         CertificateError::BadEncoding => "cannot be read",
         _ => {
             "is not acceptable (a version 1 certificate, or an extension or algorithm that is not supported)"

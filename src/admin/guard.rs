@@ -19,7 +19,8 @@ pub(super) async fn guard(
 ) -> Response {
     let headers = request.headers();
     if request.method() == Method::POST && headers.contains_key(header::ORIGIN) {
-        return (StatusCode::FORBIDDEN, "not for web pages\n").into_response();
+        return (StatusCode::FORBIDDEN, "requests from web pages are not allowed\n")
+            .into_response();
     }
     let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     let Some(token) = token.filter(|_| !probe) else {
@@ -31,5 +32,11 @@ pub(super) async fn guard(
         return next.run(request).await;
     }
     let asks = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, asks, "a token is needed: Authorization: Bearer\n").into_response()
+    (
+        StatusCode::UNAUTHORIZED,
+        asks,
+        "a token is required (server.admin.token_file): \
+                                      Authorization: Bearer TOKEN\n",
+    )
+        .into_response()
 }

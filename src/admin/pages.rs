@@ -158,7 +158,7 @@ async fn index(State(pages): State<Arc<Pages>>) -> Response {
     text.push_str("/metrics   counters for Prometheus; /metrics?detail=shard splits by shard\n");
     text.push_str("/healthz   200 while every shard answers\n");
     text.push_str(
-        "/v1/stream  records as they come; also /v1/messages/ID, /v1/groups, /v1/status\n",
+        "/v1/stream  records as they arrive; also /v1/messages/ID, /v1/groups, /v1/status\n",
     );
     text.push_str("/readyz    200 while mail should be sent here\n");
     reply(StatusCode::OK, TEXT, text)
@@ -189,7 +189,7 @@ async fn reload(State(pages): State<Arc<Pages>>) -> Response {
         Ok(Ok(told)) => reply(StatusCode::OK, TEXT, lines(told)),
         Ok(Err(errors)) => reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, lines(errors)),
         Err(_) => {
-            reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server shuts down\n".to_owned())
+            reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server is shutting down\n".to_owned())
         }
     }
 }
@@ -197,7 +197,8 @@ async fn reload(State(pages): State<Arc<Pages>>) -> Response {
 /// Begins the drain that SIGTERM begins too. Asked again, it says how much time is left.
 async fn drain(State(pages): State<Arc<Pages>>) -> Response {
     let (answer, lead) = oneshot::channel();
-    let gone = || reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server has ended\n".to_owned());
+    let gone =
+        || reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server has stopped\n".to_owned());
     if pages.state.drains.try_send(answer).is_err() {
         return gone();
     }

@@ -226,7 +226,7 @@ fn a_token_is_demanded_of_all_but_probes() {
     let error = post(server.admin.address(), Some("s3cret"), "/v1/reload").unwrap_err();
     assert_eq!(error.to_string(), "bad key\n");
     let error = post(server.admin.address(), None, "/v1/reload").unwrap_err();
-    assert!(error.to_string().contains("a token is needed"), "{error}");
+    assert!(error.to_string().contains("a token is required"), "{error}");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::config::Config;
 pub(super) struct BenchArgs {
     #[command(flatten)]
     load: LoadtestArgs,
-    /// Configuration whose log.dir --verify and --e2e read; else that of MAILRACE_LOG__DIR,
-    /// ./mailrace.toml or /etc/mailrace/mailrace.toml, as with `mailrace serve` (-c is --connections)
+    /// Configuration file whose log.dir --verify and --e2e read [default: as with `mailrace serve`;
+    /// -c is --connections here]
     #[arg(
         long = "config",
         value_name = "FILE",
@@ -29,9 +29,7 @@ pub(super) fn run(args: &BenchArgs) -> ExitCode {
     let find_dir = || {
         Config::data_dir(args.file.as_deref()).map_err(|errors| {
             print_errors(&errors);
-            crate::cli::complain!(
-                "mailrace: --log-dir DIR names the data directory without a configuration"
-            );
+            crate::cli::complain!("mailrace: or name the data directory with --log-dir DIR");
             ExitCode::from(EXIT_CONFIG)
         })
     };

@@ -14,7 +14,7 @@ pub(super) struct CheckArgs {
     /// Print every key with its value and origin
     #[arg(long)]
     effective: bool,
-    /// Print JSON, mistakes too
+    /// Print JSON, including mistakes
     #[arg(long)]
     json: bool,
 }

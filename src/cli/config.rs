@@ -12,11 +12,11 @@ pub(super) struct ConfigCommandArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print an annotated file to start from
+    /// Print an annotated configuration file to start from
     Init,
     /// Print every key with its default
     Default,
-    /// Print a JSON Schema of the file, for editors
+    /// Print a JSON Schema of the configuration file, for editors
     Schema,
 }
 

@@ -296,7 +296,7 @@ fn file_system(config: &Config) -> Finding {
         Ok(FileSystem::Remote(name)) => Finding::warning(
             "disk",
             format!(
-                "{at} is on {name}: whether a synced record survives depends on the other side"
+                "{at} is on {name}: whether a synced record survives depends on the remote server"
             ),
             "put log.dir on a local disk: ext4, xfs or btrfs",
         ),
@@ -309,7 +309,7 @@ fn space(config: &Config, running: bool) -> Finding {
     let dir = preflight::existing(&config.log.dir);
     let (measured, when) = match running {
         true => (DiskRoom::now(config, &dir), ""),
-        false => (DiskRoom::after_start(config, &dir), ", once a start has made its segments"),
+        false => (DiskRoom::after_start(config, &dir), ", after startup has created its segments"),
     };
     match measured {
         Ok(room) if room.is_full() => {
@@ -364,7 +364,8 @@ fn certificates(config: &Config) -> Vec<Finding> {
         let certificate = match Certificate::load(files) {
             Ok(certificate) => certificate,
             Err(error) => {
-                let fix = "name a PEM file with the chain, and its key, that is valid today";
+                let fix = "use a PEM file with a certificate chain that is valid today, and its \
+                           private key";
                 return Finding::failed("tls", error.to_string(), fix);
             }
         };
@@ -376,7 +377,7 @@ fn certificates(config: &Config) -> Vec<Finding> {
             true => Finding::warning(
                 "tls",
                 seen,
-                "renew it: the server reads the files again by itself",
+                "renew it: the server loads the new files automatically",
             ),
             false => Finding::ok("tls", seen),
         }
@@ -388,9 +389,7 @@ fn certificates(config: &Config) -> Vec<Finding> {
 fn files(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut note = |probe, read: Result<(), crate::config::ConfigErrors>, named: bool| match read {
-        Ok(()) if named => {
-            findings.push(Finding::ok(probe, "can be read, without mistakes".to_owned()))
-        }
+        Ok(()) if named => findings.push(Finding::ok(probe, "readable and valid".to_owned())),
         Ok(()) => {}
         Err(errors) => {
             let fix = "correct the file, or let this user read it";
@@ -413,7 +412,7 @@ fn files(config: &Config) -> Vec<Finding> {
 fn sink(options: &export::ExportOptions) -> Finding {
     let name = &options.name;
     match export::probe(options) {
-        Ok(()) => Finding::ok("sink", format!("{name} is there and would take records")),
+        Ok(()) => Finding::ok("sink", format!("{name} is reachable and accepts records")),
         Err(error) => Finding::warning(
             "sink",
             format!("{name}: {error}"),

@@ -34,8 +34,7 @@ pub(super) fn run(args: &DrainArgs) -> ExitCode {
                 None => "now".to_owned(),
             };
             super::print(&format!(
-                "draining: the ports close {when}, open sessions are finished, then the server \
-                 ends\n"
+                "draining: the ports close {when}, open sessions finish, then the server stops\n"
             ))
         }
         Err(error) => {

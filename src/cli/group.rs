@@ -26,7 +26,7 @@ pub(super) struct GroupArgs {
     command: GroupCommand,
     #[command(flatten)]
     dir: DirArgs,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long, global = true)]
     json: bool,
 }
@@ -35,18 +35,18 @@ pub(super) struct GroupArgs {
 enum GroupCommand {
     /// List the groups: lag over all shards, oldest pending record, dead letters, active or not
     Ls,
-    /// Show a group's offsets, a line for each shard
+    /// Show a group's offsets, one line per shard
     Describe {
         /// Name of the group
         group: String,
     },
     /// Move a group's committed offset: back to redeliver records, forward to skip them
     Seek(SeekArgs),
-    /// Deliver records to some recipients again; the committed offset stays where it is
+    /// Redeliver records to selected recipients; the committed offset does not change
     ///
-    /// The records are marked as replayed. An smtp or lmtp exporter sends them to the recipients
-    /// that match alone; other exporters deliver the whole record, with its whole envelope. Those
-    /// that wait are listed by `mailrace group dead ls`, and `group dead drop` cancels them.
+    /// The records are marked as replayed. An smtp or lmtp exporter sends them only to the matching
+    /// recipients; other exporters deliver the whole record with its whole envelope. `mailrace
+    /// group dead ls` lists the records that are still waiting, and `group dead drop` cancels them.
     Replay(replay::ReplayArgs),
     /// Remove a group that has no active consumer; retention no longer waits for it
     Rm {
@@ -67,7 +67,7 @@ struct SeekArgs {
     /// Only these shards
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
     shard: Vec<u16>,
-    /// Print what would be done, and change nothing
+    /// Print what would be done without changing anything
     #[arg(long)]
     dry_run: bool,
 }
@@ -89,12 +89,12 @@ enum DeadCommand {
     Show {
         /// Name of the group
         group: String,
-        /// The record's id
+        /// Record id
         id: RecordId,
     },
-    /// Deliver them again: the exporter retries them within a second
+    /// Redeliver dead letters: the exporter retries them within a second
     Requeue(WhichDead),
-    /// Discard them; retention no longer waits for them
+    /// Discard dead letters; retention no longer waits for them
     Drop(WhichDead),
 }
 
@@ -102,7 +102,7 @@ enum DeadCommand {
 struct WhichDead {
     /// Name of the group
     group: String,
-    /// Records
+    /// Record ids
     #[arg(required_unless_present = "all")]
     ids: Vec<RecordId>,
     /// All dead letters of the group
@@ -160,7 +160,7 @@ fn list(log: &Log, as_json: bool, out: &mut dyn Write) -> Result<(), GroupError>
     if !as_json {
         writeln!(
             out,
-            "{:<24} {:>12} {:>20} {:>6} AT WORK",
+            "{:<24} {:>12} {:>20} {:>6} ACTIVE",
             "GROUP", "LAG", "OLDEST-PENDING", "DEAD"
         )?;
     }
@@ -238,7 +238,7 @@ fn move_group(
     out: &mut dyn Write,
 ) -> Result<(), GroupError> {
     if seek.to.to.is_some() {
-        let what = "--to wants one side of a range, such as start, 725 or @-1h";
+        let what = "--to takes a single offset or time, such as start, 725 or @-1h";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
     }
     for shard in log.shards_among(&seek.shard)? {

@@ -67,28 +67,28 @@ enum Command {
     Serve(ConfigArgs),
     /// Reload the running server's configuration
     Reload(reload::ReloadArgs),
-    /// Drain the running server: not ready at once, then its ports close, then it ends
+    /// Drain the running server: report not ready, close the ports, finish open sessions, stop
     Drain(drain::DrainArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
-    /// Print configurations to start from, or the schema
+    /// Print a configuration to start from, all defaults, or the schema
     Config(config::ConfigCommandArgs),
-    /// Read the log
+    /// Read, check and export the log
     Log(log::LogArgs),
-    /// Consumer groups: list, seek, remove; dead letters
+    /// Consumer groups and their dead-letter queues: list, seek, replay, remove
     Group(group::GroupArgs),
     /// Users that may authenticate: add, remove, list
     User(user::UserArgs),
-    /// Load a server and measure it
+    /// Run a load test against a server
     Bench(Box<bench::BenchArgs>),
-    /// Check whether this system can run the server, with a fix for each failure
+    /// Check this machine for problems, with a fix for each
     Doctor(doctor::DoctorArgs),
 }
 
 /// Where the configuration comes from.
 #[derive(Args, Clone, Debug)]
 struct ConfigArgs {
-    /// Configuration file; else ./mailrace.toml, else /etc/mailrace/mailrace.toml
+    /// Configuration file [default: ./mailrace.toml, then /etc/mailrace/mailrace.toml]
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
     /// Set one key, for example --set log.dir=/var/lib/mailrace
@@ -97,7 +97,7 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The checked configuration; what is wrong is told on stderr.
+    /// The checked configuration; mistakes are printed on stderr.
     fn load(&self) -> Result<Config, ExitCode> {
         self.load_or_errors().map_err(|errors| {
             print_errors(&errors);
@@ -122,8 +122,8 @@ impl ConfigArgs {
         })?;
         let Some(address) = address else {
             crate::cli::complain!(
-                "mailrace: server.admin.listen is off, so the server cannot be asked; signals work: \
-                 SIGHUP reloads, SIGTERM stops"
+                "mailrace: server.admin.listen is off, so this command cannot reach the server; \
+                 use signals instead: SIGHUP reloads, SIGTERM stops"
             );
             return Err(ExitCode::from(EXIT_FAILED));
         };
@@ -141,8 +141,7 @@ struct DirArgs {
     /// Data directory [default: log.dir of the configuration]
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "file")]
     dir: Option<PathBuf>,
-    /// Configuration file whose log.dir is the data directory; else that of MAILRACE_LOG__DIR,
-    /// ./mailrace.toml or /etc/mailrace/mailrace.toml, as with `mailrace serve`
+    /// Configuration file whose log.dir is the data directory [default: as with `mailrace serve`]
     #[arg(short = 'c', long = "config", global = true, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -154,9 +153,7 @@ impl DirArgs {
             Some(dir) => Ok(dir.clone()),
             None => Config::data_dir(self.file.as_deref()).map_err(|errors| {
                 print_errors(&errors);
-                crate::cli::complain!(
-                    "mailrace: --dir DIR names the data directory without a configuration"
-                );
+                crate::cli::complain!("mailrace: or name the data directory with --dir DIR");
                 ExitCode::from(EXIT_CONFIG)
             }),
         }

@@ -9,13 +9,13 @@ use std::process::ExitCode;
 pub(super) const SIGNALS: &str = "\
 Signals:
   TERM, INT, PWR  Stop: close the ports after server.drain.lead, finish transactions in progress
-                  within 30 s, then end. Each further one ends the wait under way: first the
-                  lead, then that for transactions
+                  within 30 s, then exit. Each further signal cuts the current wait short: first
+                  the lead, then the wait for transactions
   HUP             Reload the configuration
-  QUIT, KILL      End at once; no acknowledged message is lost
+  QUIT, KILL      Exit immediately; no acknowledged message is lost
   USR1, USR2, ALRM, VTALRM, PROF, IO, XFSZ, PIPE are ignored
 
-Exit codes: 0 stopped; 1 failed; 78 the configuration, or what it names, must be changed first";
+Exit codes: 0 stopped; 1 failed; 78 the configuration, or something it names, is invalid";
 
 /// Why the server did not start, or stopped by itself: a text for the operator with the fix.
 pub type ServeError = Box<dyn std::error::Error + Send + Sync>;

@@ -19,14 +19,15 @@ use crate::policy::{Edit, EditError, Listed, edit_users, list_users};
 pub(super) struct UserArgs {
     #[command(subcommand)]
     command: UserCommand,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum UserCommand {
-    /// Add a user, or change its password: asked for at a terminal, else the first line of stdin
+    /// Add a user or change a password: prompts on a terminal, otherwise reads the first line of
+    /// stdin
     Add(One),
     /// Remove a user
     Rm(One),
@@ -39,9 +40,9 @@ enum UserCommand {
 
 #[derive(Args, Debug)]
 struct One {
-    /// Users file; `add` makes it, mode 0600
+    /// Users file; `add` creates it with mode 0600
     file: PathBuf,
-    /// Name: letters, digits and . _ + - @
+    /// User name: letters, digits and . _ + - @
     name: String,
 }
 
@@ -100,13 +101,13 @@ fn password(name: &str) -> io::Result<String> {
     write!(terminal, "Password of {name}: ")?;
     let mut lines = io::BufReader::new(terminal.try_clone()?);
     let password = line(&mut lines);
-    write!(terminal, "\nOnce more: ")?;
+    write!(terminal, "\nRepeat password: ")?;
     let again = line(&mut lines);
     writeln!(terminal)?;
     drop(hidden);
     match (password?, again?) {
         (password, again) if password == again => Ok(password),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the two are not the same")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the passwords do not match")),
     }
 }
 

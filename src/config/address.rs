@@ -40,12 +40,12 @@ pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
              (IPv6)"
         ),
         Some((host, end)) if port(end).is_some() && units::hostname(host).is_ok() => format!(
-            "an address of this machine is needed, not a name, as in \"192.0.2.1:{end}\"; \
-             \"0.0.0.0:{end}\" and \"[::]:{end}\" are every one of them"
+            "an address of this machine is needed, not a name, such as \"192.0.2.1:{end}\"; \
+             \"0.0.0.0:{end}\" and \"[::]:{end}\" stand for all its addresses"
         ),
         _ => "an address is needed, such as \"127.0.0.1:2525\" or \"[::1]:2525\"".to_owned(),
     };
-    Err(format!("{text:?} is not an address to listen at: {form}"))
+    Err(format!("{text:?} is not an address to listen on: {form}"))
 }
 
 /// An address of a DNS server; without a port it is that of DNS.
@@ -72,8 +72,7 @@ pub(super) fn host_port(text: &str) -> Result<String, String> {
 
 /// `nats://HOST:PORT`
 pub(super) fn nats_server(text: &str) -> Result<String, String> {
-    let error = "is not nats://HOST:PORT; user and password are keys of their own, and TLS is \
-                 tls.enabled";
+    let error = "is not nats://HOST:PORT; user, password_file and tls.enabled are separate keys";
     let address = text.strip_prefix("nats://").ok_or_else(|| format!("a server {error}"))?;
     match host_port(address) {
         Ok(_) => Ok(text.to_owned()),
@@ -88,7 +87,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
         return Err("not a URL such as https://host.example.com/path".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("user and password do not belong into a URL".to_owned());
+        return Err("a URL must not contain a user or password".to_owned());
     }
     if url.fragment().is_some() {
         return Err("a fragment (#) is never sent".to_owned());
@@ -100,7 +99,7 @@ pub(super) fn url(text: &str) -> Result<String, String> {
 pub(super) fn base_url(text: &str) -> Result<String, String> {
     let text = url(text)?;
     if text.contains('?') {
-        return Err("a path is put behind this URL: it cannot have a query (?)".to_owned());
+        return Err("a path is appended to this URL, so it cannot have a query (?)".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
@@ -121,7 +120,7 @@ pub(super) fn subject(text: &str) -> Result<String, String> {
         let Some(name) = known.iter().find(|name| after.starts_with(**name)) else {
             let name = after.split('}').next().unwrap_or("");
             return Err(format!(
-                "{{{name}}} is no placeholder; there are {{listener}}, {{rcpt_domain}} and {{shard}}"
+                "{{{name}}} is not a placeholder; use {{listener}}, {{rcpt_domain}} or {{shard}}"
             ));
         };
         rest = after.get(name.len()..).unwrap_or("");
@@ -129,7 +128,7 @@ pub(super) fn subject(text: &str) -> Result<String, String> {
     let bad = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
     if text.contains(bad) || text.split('.').any(str::is_empty) || rest.contains('}') {
         return Err(format!(
-            "{text:?} is not a subject: names with dots between, without spaces, * and >"
+            "{text:?} is not a subject: names separated by dots, without spaces, * or >"
         ));
     }
     Ok(text.to_owned())
@@ -212,7 +211,7 @@ mod tests {
             (":25", "\"0.0.0.0:25\" (IPv4) and \"[::]:25\" (IPv6)"),
             ("*:25", "\"0.0.0.0:25\" (IPv4) and \"[::]:25\" (IPv6)"),
             ("localhost:25", "\"127.0.0.1:25\" (IPv4) or \"[::1]:25\" (IPv6)"),
-            ("mx.example.com:25", "not a name, as in \"192.0.2.1:25\""),
+            ("mx.example.com:25", "not a name, such as \"192.0.2.1:25\""),
             ("127.0.0.1", "a port is needed: \"127.0.0.1:25\""),
             ("::1", "brackets and a port: \"[::1]:25\""),
             ("127.0.0.1:65536", "such as \"127.0.0.1:2525\""),
@@ -267,7 +266,7 @@ mod tests {
             &["mail", "mail.{listener}.{rcpt_domain}", "a-{shard}.b", "{shard}"],
             &["", "a..b", ".a", "a.", "a b", "a.*", "a.>", "{Shard}", "a.{", "a}", "{}", "{shard"],
         );
-        assert!(subject("m.{domain}").unwrap_err().contains("{domain} is no placeholder"));
+        assert!(subject("m.{domain}").unwrap_err().contains("{domain} is not a placeholder"));
         sorts(stream, &["MAIL", "m-1"], &["", "a.b", "a b", "a/b", "*"]);
         sorts(topic, &["a", "mail.inbound_1-x"], &["", ".", "..", "a b", "a/b", &"a".repeat(250)]);
         sorts(bucket, &["abc", "My_bucket.1"], &["ab", "a/b", ".abc", "a b c"]);

@@ -32,22 +32,17 @@ const MIB: u64 = 1 << 20;
 const TIMEOUT: Kind = Kind::Duration { least: 100, most: HOUR, word: None };
 const BATCH_RECORDS: Kind = Kind::Integer { least: 1, most: 100_000, word: None };
 const BATCH_BYTES: Kind = Kind::Size { least: 1 << 10, most: 256 * MIB, word: None, percent: None };
-const BATCH_BYTES_DOC: &str = "Mail data of a batch; a larger message goes alone.";
+const BATCH_BYTES_DOC: &str = "Mail data per batch; a larger message is sent alone.";
 const BATCH_DELAY: Kind = Kind::Duration { least: 0, most: HOUR, word: None };
 const AT_ONCE: Kind = Kind::Integer { least: 1, most: 64, word: None };
 
 /// In the order of the documentation; `name` and `type` first.
 pub(super) const EXPORT: &[Key] = &[
-    Key::new(
-        "name",
-        Kind::Text,
-        "",
-        "Label in the metrics and name of its consumer group; unique.",
-    )
-    .needed("main"),
-    Key::new("type", Kind::Choice(TYPES), "", "Where the records go.").needed("blackhole"),
+    Key::new("name", Kind::Text, "", "Unique name: metric label and name of the consumer group.")
+        .needed("main"),
+    Key::new("type", Kind::Choice(TYPES), "", "Where the records are sent.").needed("blackhole"),
     // kafka
-    Key::new("brokers", Kind::List, "", "HOST:PORT of one broker or more.")
+    Key::new("brokers", Kind::List, "", "HOST:PORT of one or more brokers.")
         .of(KAFKA)
         .needed("127.0.0.1:9092"),
     Key::new("topic", Kind::Text, "", "Topic.").of(KAFKA).needed("mail.inbound"),
@@ -66,66 +61,96 @@ pub(super) const EXPORT: &[Key] = &[
     )
     .of(KAFKA),
     // nats
-    Key::new("servers", Kind::List, "", "nats://HOST:PORT of one server or more.")
+    Key::new("servers", Kind::List, "", "nats://HOST:PORT of one or more servers.")
         .of(NATS)
         .needed("nats://127.0.0.1:4222"),
     Key::new("stream", Kind::Text, "MAIL", "JetStream stream.").of(NATS),
-    Key::new("create", Kind::Boolean, "true", "Make a missing stream; otherwise it is an error.")
-        .of(NATS),
+    Key::new(
+        "create",
+        Kind::Boolean,
+        "true",
+        "Create a missing stream; otherwise a missing \
+                                               stream is an error.",
+    )
+    .of(NATS),
     Key::new(
         "replicas",
         Kind::Integer { least: 1, most: 5, word: None },
         "1",
-        "Copies of a stream that is made.",
+        "Replicas of a stream that is created.",
     )
     .of(NATS),
     Key::new(
         "subject",
         Kind::Text,
         "mail.{listener}.{rcpt_domain}",
-        "Subject; {listener}, {rcpt_domain}, {shard} are filled in, their dots become _.",
+        "Subject; {listener}, {rcpt_domain} and {shard} are replaced, with dots in them as _.",
     )
     .of(NATS),
     // s3, folder
     Key::new("bucket", Kind::Text, "", "Bucket.").of(S3).needed("mail"),
-    Key::new("endpoint", Kind::Text, "", "http(s)://HOST[:PORT]; \"\": Amazon's of the region.")
-        .of(S3),
+    Key::new(
+        "endpoint",
+        Kind::Text,
+        "",
+        "http(s)://HOST[:PORT]; \"\": Amazon's endpoint for the \
+                                          region.",
+    )
+    .of(S3),
     Key::new("region", Kind::Text, "us-east-1", "Region.").of(S3),
-    Key::new("access_key", Kind::Text, "", "Key id; \"\": of the environment or machine's role.")
-        .of(S3),
+    Key::new(
+        "access_key",
+        Kind::Text,
+        "",
+        "Access key id; \"\": from the environment or the \
+                                            machine's role.",
+    )
+    .of(S3),
     Key::new("secret_key_file", Kind::File, "", "File with the secret key.").of(S3),
     Key::new("dir", Kind::Text, "", "Folder.").of(FOLDER).needed("./mailrace-export"),
-    Key::new("prefix", Kind::Text, "", "In front of each object's name.").of(STORES),
+    Key::new("prefix", Kind::Text, "", "Prefix of each object's name.").of(STORES),
     Key::new(
         "layout",
         Kind::Choice(&["eml", "jsonl", "parquet"]),
         "jsonl",
-        "An object holds: eml: one message; jsonl: a batch of events; parquet: a table.",
+        "Content of an object: eml: one message; jsonl: a batch of events; parquet: a table.",
     )
     .of(STORES),
-    Key::new("requests", AT_ONCE, "8", "Requests under way at once.").of(STORES),
+    Key::new("requests", AT_ONCE, "8", "Concurrent requests.").of(STORES),
     // webhook
     Key::new("url", Kind::Text, "", "http(s)://...").of(WEBHOOK).needed("http://127.0.0.1:8080/"),
     Key::new("secret_file", Kind::File, "", "File with the signing secret; \"\": not signed.")
         .of(WEBHOOK),
     Key::new("token_file", Kind::File, "", "File with a bearer token.").of(WEBHOOK),
-    Key::new("requests", AT_ONCE, "1", "Requests under way at once; beyond 1 they may overtake.")
-        .of(WEBHOOK),
+    Key::new(
+        "requests",
+        AT_ONCE,
+        "1",
+        "Concurrent requests; with more than 1, records may arrive \
+                                        out of order.",
+    )
+    .of(WEBHOOK),
     // lmtp, smtp
     Key::new("server", Kind::Text, "", "HOST:PORT, or the path of a unix socket.")
         .of(RELAYS)
         .needed("127.0.0.1:24"),
-    Key::new("helo", Kind::Text, "", "What this side calls itself; \"\": server.hostname.")
+    Key::new("helo", Kind::Text, "", "Name sent in EHLO or LHLO; \"\": server.hostname.")
         .of(RELAYS),
     Key::new("connections", AT_ONCE, "4", "Connections.").of(RELAYS),
-    Key::new("starttls", Kind::Boolean, "false", "Use STARTTLS; without it nothing is sent.")
-        .of(RELAYS),
-    Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first byte on.").of(RELAYS),
+    Key::new(
+        "starttls",
+        Kind::Boolean,
+        "false",
+        "Use STARTTLS; if the server does not offer it, \
+                                                  nothing is sent.",
+    )
+    .of(RELAYS),
+    Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first byte.").of(RELAYS),
     Key::new(
         "return_path",
         Kind::Boolean,
         "false",
-        "Write Return-Path on top, for a server that does not write it itself.",
+        "Prepend Return-Path, for a server that does not add it itself.",
     )
     .of(&["lmtp"]),
     // files
@@ -134,15 +159,15 @@ pub(super) const EXPORT: &[Key] = &[
         "layout",
         Kind::Choice(&["eml", "maildir", "mbox", "jsonl", "parquet"]),
         "eml",
-        "What is written there.",
+        "Format of the files.",
     )
     .of(FILES),
     Key::new(
         "trace",
         Kind::Boolean,
         "true",
-        "eml, maildir, mbox: write Return-Path, X-Mailrace-Id and Received on top of each mail, \
-         and remove earlier Return-Path fields; false: mail data exactly as received.",
+        "eml, maildir, mbox: prepend Return-Path, X-Mailrace-Id and Received to each mail, and \
+         remove earlier Return-Path fields; false: mail data exactly as received.",
     )
     .of(FILES),
     // Of several types.
@@ -150,7 +175,7 @@ pub(super) const EXPORT: &[Key] = &[
         "mode",
         Kind::Text,
         "0600",
-        "Mode of each file, in octal; directories that are made get x for each r.",
+        "Mode of each file, in octal; new directories also get x for each r.",
     )
     .of(LOCAL),
     Key::new("user", Kind::Text, "", "User; \"\": none.").of(WITH_USER),
@@ -158,10 +183,16 @@ pub(super) const EXPORT: &[Key] = &[
         .of(WITH_USER),
     Key::new("credentials_file", Kind::File, "", "NATS credentials file.").of(NATS),
     Key::new("tls.enabled", Kind::Boolean, "false", "Use TLS.").of(BROKERS),
-    Key::new("tls.ca_file", Kind::File, "", "PEM of the authorities; \"\": the system's.")
-        .of(WITH_TLS),
-    Key::new("tls.cert_file", Kind::File, "", "PEM of the client certificate.").of(WITH_TLS),
-    Key::new("tls.key_file", Kind::File, "", "PEM of its key.").of(WITH_TLS),
+    Key::new(
+        "tls.ca_file",
+        Kind::File,
+        "",
+        "Trusted certificate authorities, PEM; \"\": the \
+                                             system's.",
+    )
+    .of(WITH_TLS),
+    Key::new("tls.cert_file", Kind::File, "", "Client certificate, PEM.").of(WITH_TLS),
+    Key::new("tls.key_file", Kind::File, "", "Its private key, PEM.").of(WITH_TLS),
     // Of all.
     Key::new(
         "encoding",
@@ -175,37 +206,39 @@ pub(super) const EXPORT: &[Key] = &[
         "inline_max",
         Kind::Size { least: 0, most: 1024 * MIB, word: None, percent: None },
         "512KiB",
-        "Larger mail data goes by reference.",
+        "Larger mail data is sent by reference.",
     ),
     Key::new(
         "reference_url",
         Kind::Text,
         "",
-        "In front of /v1/messages/ID/raw in references; \"\": server.admin.listen.",
+        "URL before /v1/messages/ID/raw in references; \"\": server.admin.listen.",
     ),
     Key::new("digest", Kind::Choice(&["", "sha256"]), "", "Add the SHA-256 of the mail data."),
     Key::new(
         "key",
         Kind::Choice(&["none", "rcpt", "rcpt_domain", "mail_from", "id"]),
         "rcpt_domain",
-        "What decides the partition; rcpt_domain is that of the first recipient.",
+        "Partition key; rcpt_domain is the domain of the first recipient.",
     ),
     Key::new(
         "start",
         Kind::Text,
         "committed",
-        "Where it begins without a committed offset: committed, start, end or @TIME.",
+        "Where to start if no offset is committed: committed, start, end or @TIME.",
     ),
-    Key::new("batch.records", BATCH_RECORDS, "500", "Records of a batch.").of(BUT_FILES),
-    Key::new("batch.records", BATCH_RECORDS, "100000", "Records of a batch.").of(IN_FILES),
+    Key::new("batch.records", BATCH_RECORDS, "500", "Records per batch.").of(BUT_FILES),
+    Key::new("batch.records", BATCH_RECORDS, "100000", "Records per batch.").of(IN_FILES),
     Key::new("batch.bytes", BATCH_BYTES, "1MiB", BATCH_BYTES_DOC).of(BUT_FILES),
     Key::new("batch.bytes", BATCH_BYTES, "64MiB", BATCH_BYTES_DOC).of(IN_FILES),
-    Key::new("batch.delay", BATCH_DELAY, "20ms", "How long a batch waits for more.").of(BUT_FILES),
+    Key::new("batch.delay", BATCH_DELAY, "20ms", "How long a batch waits for more records.")
+        .of(BUT_FILES),
     Key::new(
         "batch.delay",
         BATCH_DELAY,
         "5m",
-        "How long a batch waits for more; unless set, eml and maildir layouts wait 20ms only.",
+        "How long a batch waits for more records; unless set, only 20ms for the eml and maildir \
+         layouts.",
     )
     .of(IN_FILES)
     // A file of its own for each message: waiting would make none of them fewer.
@@ -214,13 +247,13 @@ pub(super) const EXPORT: &[Key] = &[
         "retry.initial",
         Kind::Duration { least: 1, most: HOUR, word: None },
         "500ms",
-        "Wait before the second attempt; then doubled each time.",
+        "Delay before the first retry, doubled for each further one.",
     ),
     Key::new(
         "retry.max",
         Kind::Duration { least: 1, most: 24 * HOUR, word: None },
         "5m",
-        "Longest wait.",
+        "Longest delay between retries.",
     ),
     Key::new(
         "retry.give_up_after",
@@ -228,16 +261,34 @@ pub(super) const EXPORT: &[Key] = &[
         "never",
         "A record not delivered within this time goes to the dead-letter queue.",
     ),
-    Key::new("in_flight", AT_ONCE, "1", "Batches of a shard at once; beyond 1 they may overtake."),
-    Key::new("timeout", TIMEOUT, "30s", "Longest attempt.").of(BUT_WEBHOOK),
-    Key::new("timeout", TIMEOUT, "15s", "Longest attempt.").of(WEBHOOK),
-    Key::new("filter.listener", Kind::List, "", "Only of these listeners; []: any."),
-    Key::new("filter.rcpt_domain", Kind::List, "", "Only with a recipient of these; []: any."),
-    Key::new("filter.from_domain", Kind::List, "", "Only with a sender of these; []: any."),
+    Key::new(
+        "in_flight",
+        AT_ONCE,
+        "1",
+        "Concurrent batches per shard; with more than 1, records \
+                                         may arrive out of order.",
+    ),
+    Key::new("timeout", TIMEOUT, "30s", "Timeout of one attempt.").of(BUT_WEBHOOK),
+    Key::new("timeout", TIMEOUT, "15s", "Timeout of one attempt.").of(WEBHOOK),
+    Key::new("filter.listener", Kind::List, "", "Only mail from these listeners; []: all."),
+    Key::new(
+        "filter.rcpt_domain",
+        Kind::List,
+        "",
+        "Only mail to a recipient in these domains; \
+                                                    []: all.",
+    ),
+    Key::new(
+        "filter.from_domain",
+        Kind::List,
+        "",
+        "Only mail from a sender in these domains; []: \
+                                                    all.",
+    ),
     Key::new(
         "replay_rate",
         Kind::Rate,
         "",
-        "Records sent again after a seek, as 1000/s; \"\": any.",
+        "Rate at which records are redelivered after a seek, such as 1000/s; \"\": no limit.",
     ),
 ];

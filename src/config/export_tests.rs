@@ -188,8 +188,7 @@ fn secrets_come_from_files() {
         (HOOK, "token"),
     ] {
         let errors = from_text(&format!("{text}{key} = \"hunter2\"\n")).unwrap_err().to_string();
-        let told =
-            format!("secrets are not taken here: write it to a file that export.0.{key}_file");
+        let told = format!("put it into a file and set export.0.{key}_file");
         assert!(errors.contains(&told), "{errors}");
         let set = format!("export.0.{key}=hunter2");
         let errors = format!("{errors}\n{}", merged(text, &[], &[&set]).unwrap_err());
@@ -237,10 +236,9 @@ fn needed_keys_and_those_of_other_types() {
     wrong(
         &format!("{KAFKA}subject = \"x\"\nrequests = 3\nlayout = \"eml\"\ncolour = 1\n"),
         &[
-            "export.0.subject (m.toml:6): a key of type nats; this exporter is of type kafka",
-            "export.0.requests (m.toml:7): a key of type s3, folder, webhook; this exporter is of \
-             type kafka",
-            "export.0.layout (m.toml:8): a key of type s3, folder, files; this exporter is of type \
+            "export.0.subject (m.toml:6): is a key of type nats, but this exporter is of type kafka",
+            "export.0.requests (m.toml:7): is a key of type s3, folder, webhook, but this exporter is of type kafka",
+            "export.0.layout (m.toml:8): is a key of type s3, folder, files, but this exporter is of type \
              kafka",
             "export.0.colour (m.toml:9): unknown key; `mailrace config default` lists all",
         ],
@@ -262,16 +260,16 @@ fn values_that_cannot_work() {
         (KAFKA, "brokers = [\"b\"]", "\"b\" is not HOST:PORT"),
         (KAFKA, "topic = \"a b\"", "is not a topic"),
         (KAFKA, "compression = \"zstd\"", "one of none, gzip, lz4, snappy is needed"),
-        (KAFKA, "user = \"u\"", "password_file is needed with it"),
-        (KAFKA, "password_file = \"/p\"", "user is needed with it"),
+        (KAFKA, "user = \"u\"", "password_file as well"),
+        (KAFKA, "password_file = \"/p\"", "user as well"),
         (KAFKA, "tls.ca_file = \"/ca\"", "TLS is not used: tls.enabled is not true"),
-        (KAFKA, "tls = { enabled = true, cert_file = \"/c\" }", "tls.key_file is needed with it"),
-        (KAFKA, "tls = { enabled = true, key_file = \"/c\" }", "tls.cert_file is needed with it"),
+        (KAFKA, "tls = { enabled = true, cert_file = \"/c\" }", "tls.key_file as well"),
+        (KAFKA, "tls = { enabled = true, key_file = \"/c\" }", "tls.cert_file as well"),
         (KAFKA, "name = \"a/b\"", "is not a name of 1 to 32"),
         (KAFKA, "name = \"..\"", "starts with a dot"),
         (KAFKA, "name = \"\"", "must not be empty"),
-        (KAFKA, "start = \"5\"", "is none of committed, start, end and a time"),
-        (KAFKA, "start = \"@2026-11-22:2026-11-23\"", "is none of committed"),
+        (KAFKA, "start = \"5\"", "is not one of committed, start, end or a time"),
+        (KAFKA, "start = \"@2026-11-22:2026-11-23\"", "is not one of committed"),
         (KAFKA, "in_flight = 65", "from 1 to 64"),
         (KAFKA, "timeout = \"0s\"", "100ms to 1h"),
         (KAFKA, "batch.bytes = \"1GiB\"", "1KiB to 256MiB"),
@@ -282,21 +280,21 @@ fn values_that_cannot_work() {
         (KAFKA, "replay_rate = \"1000\"", "is not a rate"),
         (KAFKA, "reference_url = \"m.example\"", "not a URL"),
         (NATS, "servers = [\"http://a:1\"]", "a server is not nats://HOST:PORT"),
-        (NATS, "subject = \"mail.{domain}\"", "{domain} is no placeholder"),
+        (NATS, "subject = \"mail.{domain}\"", "{domain} is not a placeholder"),
         (NATS, "stream = \"a.b\"", "is not a stream's name"),
         (NATS, "replicas = 6", "from 1 to 5"),
         (S3, "bucket = \"a\"", "is not a bucket"),
         (S3, "endpoint = \"s3.example\"", "not a URL"),
         (S3, "region = \"\"", "a region is needed"),
-        (S3, "access_key = \"A\"", "secret_key_file is needed with it"),
-        (S3, "secret_key_file = \"/s\"", "access_key is needed with it"),
+        (S3, "access_key = \"A\"", "secret_key_file as well"),
+        (S3, "secret_key_file = \"/s\"", "access_key as well"),
         (S3, "prefix = \"/mail\"", "is not a prefix"),
         (HOOK, "url = \"ftp://a/\"", "not a URL such as https"),
         (LMTP, "server = \"host\"", "is not HOST:PORT"),
         (LMTP, "helo = \"a b\"", "is not a host name"),
         (LMTP, "tls.ca_file = \"/ca\"", "neither starttls nor implicit_tls is on"),
-        (LMTP, "implicit_tls = true\nstarttls = true", "starttls is there already"),
-        (LMTP, "user = \"u\"\npassword_file = \"/p\"", "is sent under TLS only"),
+        (LMTP, "implicit_tls = true\nstarttls = true", "starttls is set as well"),
+        (LMTP, "user = \"u\"\npassword_file = \"/p\"", "is sent only over TLS"),
     ] {
         // A key of the base that is tried is taken out there.
         let key = line.split(' ').next().unwrap();
@@ -315,7 +313,9 @@ fn values_that_cannot_work() {
     );
     wrong(
         &format!("{NATS}credentials_file = \"/c\"\npassword_file = \"/p\"\n"),
-        &["export.0.credentials_file (m.toml:5): password_file is there already: one of them"],
+        &[
+            "export.0.credentials_file (m.toml:5): password_file is set as well: use only one of them",
+        ],
     );
 }
 
@@ -339,7 +339,7 @@ fn one_mistake_is_told_once() {
 fn without_an_admin_listener_references_need_a_url() {
     let set = ["server.admin.listen="];
     let errors = merged(HOOK, &[], &set).unwrap_err().to_string();
-    assert!(errors.contains("export.0.reference_url (default): is needed where"), "{errors}");
+    assert!(errors.contains("export.0.reference_url (default): is needed if"), "{errors}");
     assert!(merged(LMTP, &[], &set).is_ok());
     let config = merged(&format!("{HOOK}reference_url = \"https://m\"\n"), &[], &set).unwrap();
     assert_eq!(config.exports[0].document.reference_url, "https://m");
@@ -417,9 +417,9 @@ fn modes_of_files_are_octal_and_sensible() {
         ("640x", "octal"),
         ("0680", "octal"),
         ("06400", "octal"),
-        ("0755", "beyond read and write"),
-        ("4600", "beyond read and write"),
-        ("0440", "keeps the server itself"),
+        ("0755", "other than read and write"),
+        ("4600", "other than read and write"),
+        ("0440", "would prevent the server"),
     ] {
         let told =
             from_text(&format!("{files}mode = \"{bad}\"\n")).expect_err("refused").to_string();
@@ -433,9 +433,9 @@ fn basic_and_bearer_exclude_each_other() {
     let SinkOptions::Webhook(hook) = export(&format!("{HOOK}{login}")).sink else { panic!() };
     assert_eq!((hook.user.as_str(), hook.password_file), ("u", Some(PathBuf::from("/pw"))));
     for (more, why) in [
-        (format!("{login}token_file = \"/t\"\n"), "one of them"),
-        ("user = \"u\"\n".to_owned(), "password_file is needed"),
-        ("password_file = \"/pw\"\n".to_owned(), "user is needed"),
+        (format!("{login}token_file = \"/t\"\n"), "only one of them"),
+        ("user = \"u\"\n".to_owned(), "password_file as well"),
+        ("password_file = \"/pw\"\n".to_owned(), "user as well"),
         (login.replace("\"u\"", "\"u:v\""), "RFC 7617"),
     ] {
         let told = from_text(&format!("{HOOK}{more}")).expect_err("refused").to_string();

@@ -103,8 +103,8 @@ impl Table<'_> {
         });
         let refers = encoding != Encoding::Raw && !matches!(sink, SinkOptions::Blackhole);
         if written.is_empty() && context.admin.is_none() && refers {
-            let message = "is needed where server.admin.listen is off: mail data larger than \
-                           inline_max goes by reference";
+            let message = "is needed if server.admin.listen is off: mail data larger than \
+                           inline_max is sent by reference";
             self.blame("reference_url", message);
         }
         DocumentOptions {
@@ -148,7 +148,7 @@ impl Table<'_> {
         let (user, password_file) = self.login(false);
         let credentials_file = self.file("credentials_file");
         if self.has("credentials_file") && self.has("password_file") {
-            self.blame("credentials_file", "password_file is there already: one of them");
+            self.blame("credentials_file", "password_file is set as well: use only one of them");
         }
         NatsOptions {
             servers: self.list("servers", address::nats_server),
@@ -209,10 +209,14 @@ impl Table<'_> {
         let enabled = url.starts_with("https:") || url.is_empty();
         let (user, password_file) = self.login(true);
         if user.contains(':') {
-            self.blame("user", "holds a colon, which ends the user of Basic (RFC 7617)");
+            self.blame(
+                "user",
+                "contains a colon, which a user name of HTTP Basic authentication \
+                                cannot have (RFC 7617)",
+            );
         }
         if self.has("token_file") && self.has("password_file") {
-            self.blame("token_file", "password_file is there already: one of them");
+            self.blame("token_file", "password_file is set as well: use only one of them");
         }
         WebhookOptions {
             user,
@@ -229,12 +233,12 @@ impl Table<'_> {
         let starttls = self.settings.boolean(&self.key("starttls"));
         let implicit_tls = self.settings.boolean(&self.key("implicit_tls"));
         if starttls && implicit_tls {
-            self.blame("implicit_tls", "starttls is there already: one of them");
+            self.blame("implicit_tls", "starttls is set as well: use only one of them");
         }
         let (user, password_file) = self.login(true);
         if !user.is_empty() && !starttls && !implicit_tls {
             // RFC 4954 §4: PLAIN is for encrypted connections.
-            self.blame("user", "is sent under TLS only: starttls or implicit_tls is needed");
+            self.blame("user", "is sent only over TLS: starttls or implicit_tls is needed");
         }
         let tls = self.tls(starttls || implicit_tls, "neither starttls nor implicit_tls is on");
         RelayOptions {
@@ -306,7 +310,7 @@ impl Table<'_> {
     /// Of two keys that make sense together only.
     fn needs(&mut self, field: &str, other: &str) {
         if self.has(field) && !self.has(other) {
-            self.blame(field, &format!("{other} is needed with it"));
+            self.blame(field, &format!("requires {other} as well"));
         }
     }
 
@@ -376,7 +380,7 @@ fn start(text: &str) -> Result<Start, String> {
         Some(Bound::Time(micros)) => Ok(Start::Time(micros)),
         Some(Bound::Ago(micros)) => Ok(Start::Time(log::unix_micros() - micros)),
         _ => Err(format!(
-            "{text:?} is none of committed, start, end and a time such as @2026-11-22 or @-1h"
+            "{text:?} is not one of committed, start, end or a time such as @2026-11-22 or @-1h"
         )),
     }
 }

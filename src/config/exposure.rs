@@ -36,8 +36,8 @@ pub(super) fn check_running(
                 origin: Origin::Default,
                 file: None,
                 message: format!(
-                    "{}; where the running server listens, and what it speaks there, changes with \
-                     a restart only",
+                    "{}; the addresses and protocols of the running server change only with a \
+                     restart",
                     message(index, &why)
                 ),
             });
@@ -49,7 +49,7 @@ pub(super) fn check_running(
 fn message(index: usize, why: &str) -> String {
     format!(
         "{why}: listener.{index}.accept.domains or listener.{index}.accept.recipients_file is \
-         needed (accept.domains = [\"*\"] accepts mail for any domain on purpose)"
+         needed (accept.domains = [\"*\"] deliberately accepts mail for any domain)"
     )
 }
 
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn clients_named_by_others_need_accept() {
         let needed = "listener.0.accept.domains or listener.0.accept.recipients_file is needed \
-                      (accept.domains = [\"*\"] accepts mail for any domain on purpose)";
+                      (accept.domains = [\"*\"] deliberately accepts mail for any domain)";
         let lmtp = "protocol = \"lmtp\"\n";
         for (listener, export, key, why) in [
             (
@@ -177,7 +177,7 @@ mod tests {
             let taken = from_text(new).unwrap().as_taken_by(&running);
             let error = taken.check_running().unwrap_err().to_string();
             assert!(error.contains("0.0.0.0:25 listens beyond loopback"), "{error}");
-            assert!(error.contains("with a restart only"), "{error}");
+            assert!(error.contains("only with a restart"), "{error}");
         }
         let new = from_text("[[listener]]\naccept.domains = [\"new.example\"]\n").unwrap();
         new.as_taken_by(&running).check_running().unwrap();

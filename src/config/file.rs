@@ -69,7 +69,9 @@ impl ConfigFile {
             .read_to_end(&mut octets)
             .map_err(|error| bad(format!("cannot be read: {error}")))?;
         if octets.len() as u64 > BYTES_MAX {
-            return Err(bad("is larger than 10 MiB; this is no configuration".to_owned()));
+            return Err(
+                bad("is larger than 10 MiB, too large for a configuration file".to_owned()),
+            );
         }
         let text = String::from_utf8(octets).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
@@ -204,7 +206,7 @@ fn take(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
         (Kind::List, DeValue::Array(items)) => {
             let items = items.iter().map(Spanned::get_ref).map(DeValue::as_str);
             let items: Option<Vec<_>> = items.map(|item| item.map(str::to_owned)).collect();
-            items.map_or_else(|| wrong("one of other things"), |items| Ok(Value::List(items)))
+            items.map_or_else(|| wrong("an array of other values"), |items| Ok(Value::List(items)))
         }
         (Kind::Integer { word: Some(word), .. }, DeValue::String(text)) if *text == word => {
             Ok(Value::Text(word.to_owned()))

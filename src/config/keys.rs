@@ -122,48 +122,49 @@ pub(super) const ROOT: &[Key] = &[
         "",
         "Certificate of the listeners and its chain, PEM; read again when it changes.",
     ),
-    Key::new("server.tls.key_file", Kind::File, "", "Private key of it, PEM."),
+    Key::new("server.tls.key_file", Kind::File, "", "Its private key, PEM."),
     Key::new(
         "server.admin.token_file",
         Kind::File,
         "",
-        "File with the token that admin requests must bring; needed beyond loopback.",
+        "File with the token that admin requests must carry; required unless the address is \
+         loopback.",
     )
     .restart(),
     Key::new(
         "server.admin.hosts",
         Kind::List,
         "",
-        "Names by which the stream API may be reached without a token, as in [\"mail.example.com\"]; \
-         IP addresses and localhost always may.",
+        "Host names under which the stream API answers without a token, such as \
+         [\"mail.example.com\"]; it always does under IP addresses and localhost.",
     )
     .restart(),
     Key::new(
         "server.drain.lead",
         Kind::Duration { least: 0, most: 3_600_000, word: None },
         "0s",
-        "At SIGTERM and `mailrace drain`: how long mail is still taken after /readyz says 503; \
-         with a load balancer, some seconds longer than its probes need.",
+        "On SIGTERM and `mailrace drain`: how long mail is still accepted after /readyz turns to \
+         503; with a load balancer, a few seconds more than its health checks need.",
     ),
     Key::new(
         "server.log_level",
         Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         "info",
-        "Least level of what stderr gets; the variable RUST_LOG, where it is set, wins.",
+        "Lowest level that is logged to stderr; the variable RUST_LOG overrides it.",
     )
     .restart(),
     Key::new(
         "server.log_format",
         Kind::Choice(&["auto", "text", "json"]),
         "auto",
-        "Form of the lines on stderr; auto: text on a terminal, JSON elsewhere.",
+        "Format of the log lines on stderr; auto: text on a terminal, JSON elsewhere.",
     )
     .restart(),
     Key::new(
         "server.dns.servers",
         Kind::List,
         "",
-        "Addresses of DNS servers, as in 127.0.0.1:53; []: those of /etc/resolv.conf.",
+        "Addresses of DNS servers, such as 127.0.0.1:53; []: those in /etc/resolv.conf.",
     )
     .restart(),
     Key::new("log.dir", Kind::Text, super::DEFAULT_DIR, "Data directory.").restart(),
@@ -171,7 +172,7 @@ pub(super) const ROOT: &[Key] = &[
         "log.sync",
         Kind::Choice(&["group", "each", "none"]),
         "group",
-        "group: one sync for each batch; each: for each message; none: NOT durable.",
+        "group: one sync per batch; each: one sync per message; none: NOT durable.",
     )
     .restart(),
     Key::new(
@@ -192,19 +193,19 @@ pub(super) const ROOT: &[Key] = &[
         "log.retention.age",
         Kind::Duration { least: 1_000, most: 36_500 * DAY, word: Some("") },
         "7d",
-        "Delete sealed segments older than this; \"\": never for their age.",
+        "Delete sealed segments older than this; \"\": no age limit.",
     ),
     Key::new(
         "log.retention.size",
         Kind::Size { least: MIB, most: u64::MAX, word: Some(""), percent: None },
         "",
-        "Delete the oldest segments beyond this size of all shards; \"\": no limit.",
+        "Delete the oldest segments once all shards together exceed this size; \"\": no limit.",
     ),
     Key::new(
         "log.retention.require_consumed",
         Kind::Boolean,
         "true",
-        "Keep what a configured exporter or a group has not committed.",
+        "Keep records that a configured exporter or a group has not committed.",
     ),
     Key::new(
         "log.retention.retain_after_export",
@@ -212,12 +213,12 @@ pub(super) const ROOT: &[Key] = &[
         "15m",
         "Keep a segment this long after its last consumer has passed it.",
     ),
-    Key::new("log.retention.hold", Kind::Boolean, "false", "Delete nothing at all for now."),
+    Key::new("log.retention.hold", Kind::Boolean, "false", "Suspend all deletion."),
     Key::new(
         "log.disk.low",
         Kind::Size { least: MIB, most: u64::MAX, word: None, percent: Some(99) },
         "10%",
-        "Free space below which it warns and deletes what is consumed earlier.",
+        "Free space below which the server warns, and deletes consumed segments early.",
     ),
     Key::new(
         "limits.message_size",
@@ -231,22 +232,23 @@ pub(super) const ROOT: &[Key] = &[
         // RFC 5321 §4.5.3.1.8: at least 100.
         Kind::Integer { least: 100, most: 100_000, word: None },
         "1000",
-        "Recipients of one message.",
+        "Recipients per message.",
     ),
     Key::new(
         "limits.connections.total",
         Kind::Integer { least: 1, most: 10_000_000, word: Some("auto") },
         "auto",
-        "Sessions of the whole process; \"auto\": by descriptors and memory.",
+        "Concurrent sessions of the process; \"auto\": as file descriptors and memory allow.",
     ),
     Key::new(
         "limits.inflight_bytes",
         Kind::Size { least: 0, most: u64::MAX, word: None, percent: Some(90) },
         "50%",
-        "Memory for what is received and not yet durable; a percentage is of RAM or cgroup.",
+        "Memory for mail received and not yet durable; a percentage is of RAM or of the cgroup's \
+         limit.",
     ),
     Key::new("limits.timeout.command", TIMEOUT, "5m", "Longest wait for a command."),
-    Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest DATA or BDAT."),
+    Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest duration of DATA or BDAT."),
     Key::new("limits.timeout.handshake", TIMEOUT, "30s", "Longest TLS handshake."),
     Key::new("limits.timeout.proxy", TIMEOUT, "3s", "Longest wait for a PROXY header."),
     Key::new(
@@ -260,17 +262,17 @@ pub(super) const ROOT: &[Key] = &[
         "limits.connections.per_ip",
         Kind::Integer { least: 1, most: 10_000_000, word: Some("") },
         "50",
-        "Sessions of one IPv4 address or IPv6 /64; \"\": no limit.",
+        "Sessions per IPv4 address or IPv6 /64; \"\": no limit.",
     ),
     Key::new(
         "limits.connections.rate_per_ip",
         Kind::PerMinute,
         "600/m",
-        "New sessions of one IPv4 address or IPv6 /64; \"\": no limit.",
+        "New sessions per IPv4 address or IPv6 /64; \"\": no limit.",
     ),
-    Key::new("limits.handshakes", COUNT, "256", "TLS handshakes under way on one shard."),
-    Key::new("limits.session_messages", COUNT, "10000", "MAIL commands of one session."),
-    Key::new("limits.session_recipients", COUNT, "10000", "RCPT commands of one session."),
+    Key::new("limits.handshakes", COUNT, "256", "Concurrent TLS handshakes per shard."),
+    Key::new("limits.session_messages", COUNT, "10000", "MAIL commands per session."),
+    Key::new("limits.session_recipients", COUNT, "10000", "RCPT commands per session."),
     Key::new(
         "limits.errors.soft",
         COUNT,
@@ -279,20 +281,20 @@ pub(super) const ROOT: &[Key] = &[
     ),
     Key::new("limits.errors.hard", COUNT, "20", "Errors after which the session ends."),
     Key::new("limits.junk", COUNT, "100", "Commands without a message before the session ends."),
-    Key::new("limits.auth_failures", COUNT, "3", "Failed AUTH commands of one session."),
+    Key::new("limits.auth_failures", COUNT, "3", "Failed AUTH commands per session."),
     Key::new(
         "limits.auth_failures_per_ip",
         Kind::PerMinute,
         "30/m",
-        "Failed AUTH commands of one address before it is blocked for 5 minutes; \"\": no limit.",
+        "Failed AUTH commands per address before it is blocked for 5 minutes; \"\": no limit.",
     ),
     Key::new(
         "limits.data_rate_min",
         Kind::Size { least: 0, most: MIB, word: None, percent: None },
         "500B",
-        "Slowest mail data, in bytes a second on average; 0B: no limit.",
+        "Lowest average rate of mail data, in bytes per second; 0B: no limit.",
     ),
-    Key::new("limits.data_rate_grace", TIMEOUT, "30s", "Time before the slowest rate counts."),
+    Key::new("limits.data_rate_grace", TIMEOUT, "30s", "Time before the lowest rate applies."),
     Key::new(
         "limits.content_line",
         // RFC 5321 §4.5.3.1.6.
@@ -304,27 +306,27 @@ pub(super) const ROOT: &[Key] = &[
         "limits.header_scan",
         Kind::Size { least: 1 << 12, most: 16 * MIB, word: None, percent: None },
         "256KiB",
-        "Header looked at for Received fields.",
+        "Bytes of the header searched for Received fields.",
     ),
     Key::new(
         "limits.received",
         // RFC 5321 §6.3.
         Kind::Integer { least: 100, most: 100_000, word: None },
         "100",
-        "Received fields beyond which a message is taken for a loop.",
+        "Received fields above which a message counts as a mail loop.",
     ),
-    Key::new("limits.bdat_chunks", COUNT, "4096", "BDAT commands of one message."),
+    Key::new("limits.bdat_chunks", COUNT, "4096", "BDAT commands per message."),
     Key::new(
         "limits.exempt",
         Kind::List,
         "127.0.0.0/8, ::1",
-        "Networks spared the limits that guard against abuse.",
+        "Networks exempt from the limits that guard against abuse.",
     ),
 ];
 
 /// Keys of one `[[listener]]`, with the defaults of the first.
 pub(super) const LISTENER: &[Key] = &[
-    Key::new("name", Kind::Text, "smtp", "Label in the metrics; unique.").restart(),
+    Key::new("name", Kind::Text, "smtp", "Unique name: metric label.").restart(),
     Key::new(
         "listen",
         Kind::List,
@@ -349,52 +351,53 @@ pub(super) const LISTENER: &[Key] = &[
         "paths",
         Kind::Choice(&["lenient", "strict"]),
         "lenient",
-        "lenient: dots anywhere in a local part, local parts of up to 255 bytes, _ and a final dot \
-         in domains are taken and counted; strict: refused (RFC 5321).",
+        "lenient: dots anywhere in a local part, local parts of up to 255 bytes, _ and a final \
+         dot in domains are accepted and counted; strict: refused (RFC 5321).",
     ),
     Key::new(
         "helo",
         Kind::Choice(&["lenient", "strict"]),
         "lenient",
-        "lenient: any name in EHLO and HELO is taken and recorded; strict: a domain or an address \
-         literal only.",
+        "lenient: any name in EHLO and HELO is accepted and recorded; strict: only a domain or an \
+         address literal.",
     ),
     Key::new(
         "tls_mode",
         Kind::Choice(&["off", "starttls", "required", "implicit"]),
         "starttls",
-        "starttls: offered where there is a certificate; required: no mail without it; implicit: \
-         TLS from the first byte; off.",
+        "starttls: offered if there is a certificate; required: no mail without it; implicit: TLS \
+         from the first byte; off.",
     )
     .restart(),
     Key::new(
         "tls.cert_file",
         Kind::File,
         "",
-        "Certificate of its own, shown to who asks for no other by name; \"\": server.tls alone.",
+        "Default certificate of this listener, unless the client asks for another name; \"\": \
+         only that of server.tls.",
     ),
-    Key::new("tls.key_file", Kind::File, "", "Private key of it, PEM."),
+    Key::new("tls.key_file", Kind::File, "", "Its private key, PEM."),
     Key::new(
         "tls.client_ca_file",
         Kind::File,
         "",
-        "Under TLS clients must show a certificate of these authorities, PEM; \"\": none is asked for.",
+        "Require a client certificate issued by these authorities, PEM; \"\": not requested.",
     )
     .restart(),
     Key::new(
         "tls.unknown_name",
         Kind::Choice(&["default", "reject"]),
         "default",
-        "Who asks for a name that no certificate has gets the default one, or none.",
+        "Certificate for a client that asks for an unknown name: the default one, or none.",
     )
     .restart(),
     Key::new(
         "auth.mechanisms",
         Kind::List,
         "",
-        "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL; only under TLS.",
+        "PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL; only over TLS.",
     ),
-    Key::new("auth.users_file", Kind::File, "", "Users, as `mailrace user` writes them."),
+    Key::new("auth.users_file", Kind::File, "", "Users file, written by `mailrace user`."),
     Key::new("auth.required", Kind::Boolean, "false", "No mail without AUTH (port 587)."),
     Key::new(
         "proxy_protocol.mode",
@@ -406,59 +409,68 @@ pub(super) const LISTENER: &[Key] = &[
         "proxy_protocol.trusted",
         Kind::List,
         "",
-        "Networks of the proxies; others are closed.",
+        "Networks of the proxies; other connections are closed.",
     ),
     Key::new(
         "xclient.trusted",
         Kind::List,
         "",
-        "Networks that may use XCLIENT and XFORWARD; []: nobody.",
+        "Networks that may use XCLIENT and XFORWARD; []: none.",
     ),
     Key::new(
         "accept.domains",
         Kind::List,
         "",
-        "Domains whose recipients are accepted: example.com, *.example.com for all below; *: all.",
+        "Domains whose recipients are accepted: example.com, *.example.com for all subdomains; *: \
+         all.",
     ),
-    Key::new("accept.domains_file", Kind::File, "", "More of them, one a line."),
+    Key::new("accept.domains_file", Kind::File, "", "File with more domains, one per line."),
     Key::new(
         "accept.recipients_file",
         Kind::File,
         "",
-        "The recipients of these domains, one a line; \"\": any.",
+        "File with the recipients in these domains, one per line; \"\": any.",
     ),
     Key::new(
         "accept.subaddress",
         Kind::Text,
         "+",
-        "user+detail is accepted where user is; \"\": off.",
+        "Delimiter, such as +: user+detail is accepted if user is; \"\": off.",
     ),
     Key::new(
         "dns.lists",
         Kind::List,
         "",
-        "DNS lists with weights, as in zen.example=5, allow.example=-3; asked before the greeting.",
+        "DNS lists with weights, such as zen.example=5, allow.example=-3; queried before the \
+         greeting.",
     ),
     Key::new(
         "dns.reject_at",
         Kind::Integer { least: 1, most: 1_000_000, word: None },
         "1",
-        "Sum of weights at which recipients are refused.",
+        "Sum of weights from which recipients are refused.",
     ),
     Key::new(
         "dns.deadline",
         Kind::Duration { least: 10, most: 60_000, word: None },
         "2s",
-        "Longest wait for DNS; what has not answered then counts nothing.",
+        "Longest wait for DNS; a list that has not answered by then counts as 0.",
     ),
-    Key::new("dns.reverse", Kind::Boolean, "false", "Look up the name of the client."),
+    Key::new("dns.reverse", Kind::Boolean, "false", "Look up the client's host name."),
     Key::new(
         "greet_delay",
         Kind::Duration { least: 0, most: 60_000, word: None },
         "0s",
-        "Wait before the greeting; with greet_check, who talks in it is refused.",
+        "Delay before the greeting; with greet_check, clients that send anything during it are \
+         refused.",
     ),
-    Key::new("greet_check", Kind::Boolean, "false", "Refuse who talks before the greeting."),
+    Key::new(
+        "greet_check",
+        Kind::Boolean,
+        "false",
+        "Refuse clients that send anything before the \
+                                                     greeting.",
+    ),
     Key::new(
         "priority",
         Kind::Choice(&["normal", "low"]),
@@ -475,7 +487,7 @@ pub(super) const LISTENER: &[Key] = &[
         "require_tls",
         Kind::Boolean,
         "false",
-        "Offer REQUIRETLS (RFC 8689); every exporter must be under verified TLS.",
+        "Offer REQUIRETLS (RFC 8689); every exporter must use verified TLS.",
     ),
     Key::new("mt_priority", Kind::Boolean, "false", "Offer MT-PRIORITY (RFC 6710)."),
 ];

@@ -79,13 +79,13 @@ fn listen(
         if let Some(path) = text.strip_prefix("unix:") {
             return match (protocol, path.starts_with('/')) {
                 (Protocol::Lmtp, true) if path.len() > UNIX_PATH_MAX => Err(format!(
-                    "{text}: the path has {} bytes, and that of a unix socket has {UNIX_PATH_MAX} \
-                     at most",
+                    "{text}: the path has {} bytes, but a unix socket's path can have at most \
+                     {UNIX_PATH_MAX}",
                     path.len()
                 )),
                 (Protocol::Lmtp, true) => Ok((None, Some(PathBuf::from(path)))),
                 (Protocol::Lmtp, false) => Err(format!("{text}: the path must begin with /")),
-                _ => Err(format!("{text}: a unix socket is for protocol = \"lmtp\"")),
+                _ => Err(format!("{text}: a unix socket needs protocol = \"lmtp\"")),
             };
         }
         let address = address::listen(text)?;
@@ -151,7 +151,7 @@ fn proxies(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Vec<Networ
     let trusted: Vec<Network> = s.list(&key("proxy_protocol.trusted"), str::parse);
     let on = s.choice(&key("proxy_protocol.mode")) == "required";
     if on && trusted.is_empty() {
-        let message = format!("{} is needed with it", key("proxy_protocol.trusted"));
+        let message = format!("requires {} as well", key("proxy_protocol.trusted"));
         s.blame(&key("proxy_protocol.mode"), message);
     }
     on.then_some(trusted)
@@ -171,7 +171,7 @@ fn auth(
         "SCRAM-SHA-256-PLUS" => Ok(ScramSha256Plus),
         "EXTERNAL" => Ok(External),
         _ => Err(format!(
-            "{text:?} is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL"
+            "{text:?} is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL"
         )),
     });
     let users_file = s.file(&key("auth.users_file"));
@@ -179,20 +179,20 @@ fn auth(
     let blame = |s: &mut Settings, message: String| s.blame(&key("auth.mechanisms"), message);
     let with_password = mechanisms.iter().any(|mechanism| *mechanism != External);
     if with_password && users_file.is_none() {
-        blame(s, format!("{} is needed with it", key("auth.users_file")));
+        blame(s, format!("requires {} as well", key("auth.users_file")));
     }
     if mechanisms.contains(&External) && !client_certificates {
         blame(s, format!("EXTERNAL needs {}", key("tls.client_ca_file")));
     }
     if !mechanisms.is_empty() && tls == TlsMode::Off {
-        blame(s, "AUTH is offered only under TLS, and tls_mode is \"off\"".to_owned());
+        blame(s, "AUTH is offered only over TLS, and tls_mode is \"off\"".to_owned());
     }
     if users_file.is_some() && mechanisms.is_empty() {
-        let message = format!("nobody can log in: {} is needed with it", key("auth.mechanisms"));
+        let message = format!("nobody can log in: requires {} as well", key("auth.mechanisms"));
         s.blame(&key("auth.users_file"), message);
     }
     if required && mechanisms.is_empty() {
-        s.blame(&key("auth.required"), format!("{} is needed with it", key("auth.mechanisms")));
+        s.blame(&key("auth.required"), format!("requires {} as well", key("auth.mechanisms")));
     }
     AuthConfig { mechanisms, users_file, required }
 }

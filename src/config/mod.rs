@@ -720,12 +720,11 @@ fn check(
             s.blame(&format!("listener.{index}.tls_mode"), message.to_owned());
         }
         if listener.tls_client_ca.is_some() && (listener.tls_mode == TlsMode::Off || !written) {
-            let message =
-                "there is no TLS to ask clients in: a certificate and tls_mode are needed";
+            let message = "client certificates need TLS: set a server certificate and tls_mode";
             s.blame(&format!("listener.{index}.tls.client_ca_file"), message.to_owned());
         }
         if !listener.auth.mechanisms.is_empty() && listener.tls_mode != TlsMode::Off && !written {
-            let message = "AUTH is offered only under TLS, which needs server.tls.cert_file and \
+            let message = "AUTH is offered only over TLS, which needs server.tls.cert_file and \
                            server.tls.key_file";
             s.blame(&format!("listener.{index}.auth.mechanisms"), message.to_owned());
         }
@@ -811,9 +810,9 @@ fn limits(s: &mut Settings, machine: &Machine, warnings: &mut Vec<String>) -> Li
     {
         // What a share of the memory comes to is the machine's doing.
         warnings.push(format!(
-            "limits.inflight_bytes: {percent}% of the memory that this process may use, {} MiB, do \
-             not hold one message of limits.message_size; using {}; give it more memory, or set a \
-             smaller limits.message_size",
+            "limits.inflight_bytes: {percent}% of the memory that this process may use, {} MiB, \
+             is less than one message of limits.message_size; using {}; give it more memory, or \
+             set a smaller limits.message_size",
             inflight_bytes >> 20,
             format_size(message_size),
         ));
@@ -821,7 +820,10 @@ fn limits(s: &mut Settings, machine: &Machine, warnings: &mut Vec<String>) -> Li
     }
     if inflight_bytes < message_size && inflight != Amount::Word {
         let (bytes, least) = (format_size(inflight_bytes), format_size(message_size));
-        let message = format!("{bytes} do not hold one message of limits.message_size ({least})");
+        let message = format!(
+            "{bytes} is less than one message of limits.message_size needs \
+                               ({least})"
+        );
         s.blame("limits.inflight_bytes", message);
     }
     // 0.8 of the descriptors leaves room for segments; 64 KiB is a session's input buffer.
@@ -863,7 +865,7 @@ fn files(settings: &mut Settings, table: &str) -> Option<Files> {
     let [cert, key] = ["cert_file", "key_file"].map(|field| format!("{table}.{field}"));
     for (one, other) in [(&cert, &key), (&key, &cert)] {
         if settings.is_written(one) && !settings.is_written(other) {
-            settings.blame(one, format!("{other} is needed with it"));
+            settings.blame(one, format!("requires {other} as well"));
         }
     }
     let (cert_file, key_file) = (settings.file(&cert), settings.file(&key));

@@ -50,7 +50,7 @@ fn loses_parameters(export: &ExportOptions) -> Option<&'static str> {
         SinkOptions::Store(StoreOptions { layout: StoreLayout::Jsonl, .. }) => None,
         SinkOptions::Files(files) if files.layout == FilesLayout::Jsonl => None,
         SinkOptions::Store(_) | SinkOptions::Files(_) => Some("its layout is not \"jsonl\""),
-        SinkOptions::Blackhole => Some("it keeps nothing"),
+        SinkOptions::Blackhole => Some("it discards everything"),
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
             (format!("{KAFKA}encoding = \"raw\""), "encoding = \"raw\" is the mail data alone"),
             ("type = \"files\"\ndir = \"/d\"".to_owned(), "its layout is not \"jsonl\""),
             (format!("{S3}layout = \"parquet\""), "its layout is not \"jsonl\""),
-            ("type = \"blackhole\"".to_owned(), "it keeps nothing"),
+            ("type = \"blackhole\"".to_owned(), "it discards everything"),
         ];
         for (export, why) in lost {
             let told = format!(

@@ -157,8 +157,8 @@ impl Settings {
     pub(super) fn unknown(&mut self, key: &str, origin: Origin) {
         let message = match (secret_file(key), keys::suggestion(key)) {
             (Some(file), _) => format!(
-                "secrets are not taken here: write it to a file that {file} names, or give it to \
-                 the service manager and write {file} = \"credential:NAME\""
+                "a secret must not be written here: put it into a file and set {file} to its \
+                 path, or give it to the service manager and set {file} = \"credential:NAME\""
             ),
             (None, Some(known)) => format!("unknown key; did you mean {known}?"),
             (None, None) => "unknown key; `mailrace config default` lists all".to_owned(),
@@ -217,8 +217,10 @@ impl Settings {
         for key in written {
             if keys::find_of(&key, &kind).is_none() {
                 let owners = keys::owners(&key);
-                let message =
-                    format!("a key of type {}; this exporter is of type {kind}", owners.join(", "));
+                let message = format!(
+                    "is a key of type {}, but this exporter is of type {kind}",
+                    owners.join(", ")
+                );
                 self.blame(&key, message);
                 self.values.remove(&key);
             }

@@ -132,7 +132,7 @@ fn values_out_of_range() {
         ("limits.recipients=99", "100 to 100000"),
         ("limits.timeout.command=5", "not a duration"),
         ("limits.timeout.command=0s", "1s to 1d"),
-        ("limits.inflight_bytes=1MiB", "do not hold one message"),
+        ("limits.inflight_bytes=1MiB", "is less than one message"),
         ("limits.inflight_bytes=95%", "1 to 90"),
         ("limits.exempt=example.com", "not a network"),
         ("log.segment_size=1KiB", "1MiB to 4GiB"),
@@ -145,7 +145,7 @@ fn values_out_of_range() {
         ("server.shards=0", "from 1 to 1024, or \"auto\""),
         ("server.hostname=a b", "not a host name"),
         ("listener.0.line_ends=maybe", "one of reject, normalize, allow"),
-        ("listener.0.listen=2525", "is not an address to listen at: an address is needed with"),
+        ("listener.0.listen=2525", "is not an address to listen on: an address is needed with"),
         ("server.admin.listen=*:2580", "every address of this machine is \"0.0.0.0:2580\""),
     ] {
         refused(&[], &[set], text);
@@ -180,28 +180,31 @@ fn no_catch_all_beyond_loopback() {
 #[test]
 fn gates_that_need_each_other() {
     for (sets, text) in [
-        (&["listener.0.auth.mechanisms=PLAIN"][..], "auth.users_file is needed"),
+        (&["listener.0.auth.mechanisms=PLAIN"][..], "auth.users_file as well"),
         (&["listener.0.auth.mechanisms=EXTERNAL"], "EXTERNAL needs listener.0.tls.client_ca_file"),
-        (&["listener.0.auth.mechanisms=NTLM"], "\"NTLM\" is none of PLAIN"),
+        (&["listener.0.auth.mechanisms=NTLM"], "\"NTLM\" is not one of PLAIN"),
         (
             &["listener.0.auth.mechanisms=PLAIN", "listener.0.tls_mode=off"],
-            "AUTH is offered only under TLS",
+            "AUTH is offered only over TLS",
         ),
-        (&["listener.0.auth.required=true"], "auth.mechanisms is needed with it"),
-        (&["listener.0.auth.users_file=/u"], "nobody can log in: listener.0.auth.mechanisms"),
+        (&["listener.0.auth.required=true"], "auth.mechanisms as well"),
+        (
+            &["listener.0.auth.users_file=/u"],
+            "nobody can log in: requires listener.0.auth.mechanisms",
+        ),
         (
             &["listener.0.auth.mechanisms=PLAIN", "listener.0.auth.users_file=/u"],
-            "listener.0.auth.mechanisms (--set): AUTH is offered only under TLS, which needs \
+            "listener.0.auth.mechanisms (--set): AUTH is offered only over TLS, which needs \
              server.tls.cert_file and server.tls.key_file",
         ),
-        (&["listener.0.proxy_protocol.mode=required"], "trusted is needed with it"),
+        (&["listener.0.proxy_protocol.mode=required"], "trusted as well"),
         (&["listener.0.proxy_protocol.trusted=x"], "trusted (--set): "),
-        (&["listener.0.listen=unix:/s"], "for protocol = \"lmtp\""),
+        (&["listener.0.listen=unix:/s"], "needs protocol = \"lmtp\""),
         (&["listener.0.listen=unix:s", "listener.0.protocol=lmtp"], "must begin with /"),
         (&["listener.0.listen=[::1]:25", "listener.0.protocol=lmtp"], "on port 25"),
         (
             &[&format!("listener.0.listen=unix:/{}", "s".repeat(107)), "listener.0.protocol=lmtp"],
-            "the path has 108 bytes, and that of a unix socket has 107 at most",
+            "the path has 108 bytes, but a unix socket's path can have at most 107",
         ),
         (&["listener.0.accept.domains=a b"], "is not a domain"),
         (&["listener.0.accept.subaddress=++"], "is not a delimiter"),
@@ -403,8 +406,8 @@ fn certificates_of_listeners() {
     wrong(
         "[server]\ntls.cert_file = \"/a.crt\"\n[[listener]]\ntls.key_file = \"/b.key\"\n",
         &[
-            "server.tls.cert_file (m.toml:2): server.tls.key_file is needed with it",
-            "listener.0.tls.key_file (m.toml:4): listener.0.tls.cert_file is needed with it",
+            "server.tls.cert_file (m.toml:2): requires server.tls.key_file as well",
+            "listener.0.tls.key_file (m.toml:4): requires listener.0.tls.cert_file as well",
         ],
     );
     for mode in ["required", "implicit"] {

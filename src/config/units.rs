@@ -184,7 +184,7 @@ pub(super) fn machine_hostname(name: &str) -> (String, Option<String>) {
         .collect();
     let repaired = hostname(&labels.join(".")).unwrap_or_else(|_| "localhost".to_owned());
     let warning = format!(
-        "this machine is called {name:?}, which is not a host name that SMTP allows; using \
+        "the name of this machine, {name:?}, is not a host name that SMTP allows; using \
          {repaired:?}; set server.hostname to the name that clients know"
     );
     (repaired, Some(warning))

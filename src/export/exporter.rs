@@ -172,7 +172,7 @@ impl Exporter {
         let Some(left_out) = letters.note(self.began.elapsed()) else { return };
         let (exporter, class) = (self.name(), error.class.name());
         let suppressed = (left_out > 0).then_some(left_out);
-        tracing::warn!(exporter, class, %record, suppressed, "a dead letter: {}", error.text);
+        tracing::warn!(exporter, class, %record, suppressed, "moved to the dead-letter queue: {}", error.text);
     }
 
     /// Says how many dead letters had no line, where none comes after them that would say it.
@@ -181,7 +181,12 @@ impl Exporter {
         let suppressed = letters.sum_up(self.began.elapsed(), last);
         if suppressed > 0 {
             let exporter = self.name();
-            tracing::warn!(exporter, suppressed, "more dead letters: see `mailrace group dead`");
+            tracing::warn!(
+                exporter,
+                suppressed,
+                "more records moved to the dead-letter queue: \
+                                                  see `mailrace group dead`"
+            );
         }
     }
 
@@ -190,7 +195,7 @@ impl Exporter {
         self.metrics.last_success.set(unix_micros() as f64 / 1e6);
         let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if told.take().is_some() {
-            tracing::info!(exporter = self.name(), "delivers again");
+            tracing::info!(exporter = self.name(), "delivery works again");
         }
     }
 
@@ -199,7 +204,7 @@ impl Exporter {
         self.metrics.error(error.class.name());
         self.metrics.up.set(0);
         if !self.gone.swap(true, Ordering::AcqRel) {
-            tracing::error!(exporter = self.name(), "stopped for good: {}", error.text);
+            tracing::error!(exporter = self.name(), "stopped permanently: {}", error.text);
         }
     }
 

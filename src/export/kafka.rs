@@ -164,9 +164,10 @@ impl Sink for Kafka {
             {
                 self.forget(&topic).await;
             }
-            let missing = Outcome::Retry(done.err().unwrap_or_else(|| {
-                SinkError::new(ErrorClass::Other, "the record was passed over")
-            }));
+            let missing =
+                Outcome::Retry(done.err().unwrap_or_else(|| {
+                    SinkError::new(ErrorClass::Other, "the record was skipped")
+                }));
             outcomes.into_iter().map(|known| known.unwrap_or_else(|| missing.clone())).collect()
         })
     }
@@ -257,8 +258,7 @@ impl Batch<'_> {
                 let behind = indices.split_off(indices.len() / 2);
                 waiting.extend([behind, indices]);
             } else if of_record {
-                let text =
-                    format!("{} ({bytes} octets to {})", error.text, self.sink.options.topic);
+                let text = format!("{} ({bytes} bytes to {})", error.text, self.sink.options.topic);
                 self.tell(&indices, &Outcome::Refused(SinkError { text, ..error }));
             } else {
                 waiting.push(indices);

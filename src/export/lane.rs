@@ -159,7 +159,7 @@ impl Lane {
         while !self.stopping() {
             if let Err(error) = self.turn() {
                 let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
-                tracing::error!(exporter, shard, %error, "the exporter cannot go on for now");
+                tracing::error!(exporter, shard, %error, "the exporter is paused and will retry");
                 self.wait(DISK_PAUSE);
             }
         }
@@ -332,7 +332,7 @@ impl Lane {
         for damage in std::mem::take(&mut self.gathering.damage) {
             let (exporter, shard) = (self.parts.exporter.name(), self.parts.shard);
             let (offset, segment) = (damage.offset, damage.segment);
-            tracing::error!(exporter, shard, offset, segment, "passed over: {damage}");
+            tracing::error!(exporter, shard, offset, segment, "damaged records skipped: {damage}");
             let metrics = &self.parts.exporter.metrics;
             metrics.dead_lettered.inc();
             metrics.corrupt.inc();
@@ -510,7 +510,7 @@ impl Lane {
             let mut record = match self.reader.single(offset) {
                 Ok(record) => record,
                 Err(error) => {
-                    let text = format!("cannot be read any more: {error}");
+                    let text = format!("can no longer be read: {error}");
                     self.dead.add([DeadLetter { class: "corrupt".to_owned(), text, ..letter }])?;
                     continue;
                 }
@@ -616,7 +616,7 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
                 shard,
                 offset,
                 mark,
-                "committed beyond the log: begins at its end"
+                "the committed offset is beyond the end of the log: starting at the end"
             );
             Ok(fresh(mark))
         }
@@ -625,7 +625,7 @@ fn place(parts: &Parts, found: Found) -> io::Result<Committed> {
             tracing::error!(
                 exporter = name,
                 shard,
-                "the offset file is missing or damaged: begins at the log start"
+                "the offset file is missing or damaged: starting at the start of the log"
             );
             Ok(fresh(start()?))
         }

@@ -147,7 +147,7 @@ impl Nats {
                 }
                 Ok(ack) => Outcome::Retry(SinkError::new(
                     ErrorClass::Missing,
-                    format!("the stream {} took it, not {}", ack.stream, self.stream),
+                    format!("the stream {} accepted it instead of {}", ack.stream, self.stream),
                 )),
                 Err(error) => match publish_error(&error) {
                     error if error.class == ErrorClass::TooLarge => Outcome::Refused(error),
@@ -280,7 +280,7 @@ fn publish_error(error: &PublishError) -> SinkError {
         return stream::refusal(cause);
     }
     let (class, text) = match error.kind() {
-        PublishErrorKind::StreamNotFound => (ErrorClass::Missing, "no stream takes the subject"),
+        PublishErrorKind::StreamNotFound => (ErrorClass::Missing, "no stream accepts the subject"),
         PublishErrorKind::BrokenPipe => (ErrorClass::Connect, "the connection broke"),
         PublishErrorKind::TimedOut => (ErrorClass::Timeout, "no ack in time"),
         PublishErrorKind::MaxPayloadExceeded => (ErrorClass::TooLarge, ""),

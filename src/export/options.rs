@@ -323,10 +323,10 @@ impl FileMode {
         match mode {
             None => Err(format!("{text:?} is not a file mode in octal, such as 0600 or 0640")),
             Some(mode) if mode & !0o666 != 0 => {
-                Err(format!("{text:?} has bits beyond read and write; 0600 or 0640 is meant"))
+                Err(format!("{text:?} has bits other than read and write; use 0600 or 0640"))
             }
             Some(mode) if mode & 0o600 != 0o600 => {
-                Err(format!("{text:?} keeps the server itself from reading and writing the file"))
+                Err(format!("{text:?} would prevent the server from reading and writing the file"))
             }
             Some(mode) => Ok(Self(mode)),
         }

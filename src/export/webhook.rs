@@ -266,12 +266,12 @@ fn concerns_all(class: ErrorClass) -> bool {
 
 /// What an answer means; the module's page has the table.
 fn judge(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Outcome {
-    let error = |class| SinkError::new(class, format_args!("the receiver answers {status}"));
+    let error = |class| SinkError::new(class, format_args!("the receiver answered {status}"));
     let retry = |class| Outcome::Retry(error(class));
     match status.as_u16() {
         200..300 => Outcome::Delivered,
         300..400 => {
-            let text = format!("the receiver answers {status}, and redirects are not followed");
+            let text = format!("the receiver answered {status}; redirects are not followed");
             Outcome::Retry(SinkError::new(ErrorClass::Other, text))
         }
         401 | 403 | 407 => retry(ErrorClass::Auth),
@@ -336,7 +336,7 @@ fn secret(file: &Path) -> Result<Vec<u8>, SinkError> {
     match text.strip_prefix("whsec_") {
         Some(encoded) => STANDARD
             .decode(encoded)
-            .map_err(|_| other(format_args!("{}: no base64 behind whsec_", file.display()))),
+            .map_err(|_| other(format_args!("{}: no base64 after whsec_", file.display()))),
         None => Ok(text.into_bytes()),
     }
 }

@@ -36,7 +36,9 @@ impl Evidence {
     /// What the file system says where a directory cannot be listed.
     pub fn gather(dir: &Path) -> io::Result<Self> {
         let mut evidence = Self::default();
-        for entry in fs::read_dir(dir)? {
+        let unlisted =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+        for entry in fs::read_dir(dir).map_err(unlisted)? {
             let entry = entry?;
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("shard-"));

@@ -127,8 +127,8 @@ impl DataDir {
         let mut fresh = false;
         let refuse = |what: String| {
             let what = format!(
-                "{}: {what}: put the file back, or run `mailrace log adopt --dir {}`, which writes \
-                 the id again that the segments name",
+                "{}: {what}: put the file back, or run `mailrace log adopt --dir {}`, which \
+                 restores the id from the segments",
                 path.join("node").display(),
                 path.display()
             );
@@ -138,7 +138,10 @@ impl DataDir {
             Ok(node) if evidence.nodes.is_empty() || evidence.nodes.contains_key(&node) => node,
             Ok(node) => {
                 let list = evidence.list();
-                return refuse(format!("it says {}, but the log is of node {list}", hex(node)));
+                return refuse(format!(
+                    "it holds {}, but the log belongs to node {list}",
+                    hex(node)
+                ));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && evidence.is_empty() => {
                 fresh = true;
@@ -148,12 +151,18 @@ impl DataDir {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let list = evidence.list();
-                return refuse(format!("the file is missing, but there is a log of node {list}"));
+                return refuse(format!(
+                    "the file is missing, but there is a log that belongs to \
+                                       node {list}"
+                ));
             }
             Err(error) if evidence.is_empty() => return Err(error),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let list = evidence.list();
-                return refuse(format!("it holds no node id, but there is a log of node {list}"));
+                return refuse(format!(
+                    "it holds no node id, but there is a log that belongs to \
+                                       node {list}"
+                ));
             }
             Err(error) => return Err(super::reader::at(&path.join("node"), &error)),
         };

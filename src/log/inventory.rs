@@ -267,7 +267,7 @@ impl Inventory {
                 format!("{path} cannot be read ({error}), and with it {lost}")
             }
             FaultKind::Truncated => format!(
-                "{path} was cut short: {} of {} bytes are left; it held {lost}",
+                "{path} was truncated: {} of {} bytes are left; it held {lost}",
                 item.bytes, item.needed
             ),
             FaultKind::Header => format!("{path}: the segment's header is damaged; it held {lost}"),
@@ -277,16 +277,13 @@ impl Inventory {
             FaultKind::Copy => {
                 let of = item.header.map_or(0, |header| header.number);
                 format!(
-                    "{path} is a copy of segment {of}: it is not read; move it away{}",
+                    "{path} is a copy of segment {of} and is ignored; move it away{}",
                     instead(item)
                 )
             }
             FaultKind::Foreign => {
                 let of = item.header.map_or_else(String::new, |header| owner(header.identity));
-                format!(
-                    "{path} is a segment of {of}: it is not read; move it away{}",
-                    instead(item)
-                )
+                format!("{path} is a segment of {of} and is ignored; move it away{}", instead(item))
             }
             FaultKind::Overlap | FaultKind::Corrupt | FaultKind::Manifest => path.to_string(),
         }
@@ -301,21 +298,21 @@ pub(super) fn owner(identity: Identity) -> String {
 /// The records of a segment that is not there.
 pub(super) fn lost(seal: Option<&Seal>) -> String {
     match seal {
-        None => "what was in it, if anything".to_owned(),
+        None => "its contents, if any".to_owned(),
         Some(seal) if seal.end_offset > seal.first_offset => {
             format!("records {}..{}", seal.first_offset, seal.end_offset)
         }
         Some(seal) if seal.damaged => {
-            format!("what was in it, if anything: records about offset {}", seal.first_offset)
+            format!("its contents, if any: records around offset {}", seal.first_offset)
         }
-        Some(_) => "mail data of later records, perhaps".to_owned(),
+        Some(_) => "possibly mail data of later records".to_owned(),
     }
 }
 
 fn instead(item: &Item) -> String {
     match item.seal {
         Some(seal) if seal.end_offset > seal.first_offset => {
-            format!(". The segment that was here held {}", lost(Some(&seal)))
+            format!(". The segment that belongs here held {}", lost(Some(&seal)))
         }
         _ => String::new(),
     }

@@ -30,7 +30,7 @@ impl Log {
         if id.node != self.node {
             let (theirs, ours) = (super::hex(id.node), super::hex(self.node));
             return missing(format!(
-                "no record {id} here: it is of node {theirs}, this log is of node {ours}"
+                "no record {id} here: it belongs to node {theirs}, this log to node {ours}"
             ));
         }
         if !shard_dir(&self.dir, id.shard).is_dir() {
@@ -82,7 +82,7 @@ impl Log {
                     io::ErrorKind::NotFound,
                     match seal.removed {
                         true => format!(
-                            "no record {shard}:{offset} any more: segment {} was deleted",
+                            "record {shard}:{offset} no longer exists: segment {} was deleted",
                             seal.number
                         ),
                         false => format!(

@@ -67,8 +67,8 @@ pub enum AppendError {
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "too many octets wait for a sync",
-            Self::NoSegment => "no log segment is at hand",
+            Self::Full => "too many bytes are waiting for a sync",
+            Self::NoSegment => "no log segment is available",
             Self::Failed => "the log failed",
             Self::TooLarge => "the record is larger than a segment",
         })

@@ -43,8 +43,8 @@ pub(super) fn tighten(top: &Path) -> io::Result<Vec<String>> {
     if mode & 0o077 != 0 {
         let top = top.display();
         notices.push(format!(
-            "{top} is open to other users (mode {mode:04o}); its files are not, but their names \
-             are: chmod 700 {top}"
+            "{top} is accessible to other users (mode {mode:04o}); they cannot read its files, \
+             but they see their names: chmod 700 {top}"
         ));
     }
     let mut counts = (0, 0);
@@ -59,14 +59,15 @@ pub(super) fn tighten(top: &Path) -> io::Result<Vec<String>> {
     let (tightened, failed) = counts;
     if tightened > 0 {
         notices.push(format!(
-            "{}: {tightened} files and directories were open to other users; they are not any more",
+            "{}: {tightened} files and directories were accessible to other users; their \
+             permissions have been restricted",
             top.display()
         ));
     }
     if failed > 0 {
         notices.push(format!(
-            "{}: {failed} files or directories are open to other users and are not ours to change: \
-             chown and chmod them, files to 600 and directories to 700",
+            "{}: {failed} files or directories are accessible to other users and belong to \
+             another user: chown and chmod them, files to 600 and directories to 700",
             top.display()
         ));
     }

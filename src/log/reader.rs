@@ -116,7 +116,7 @@ impl Log {
                 && Evidence::gather(dir).is_ok_and(|evidence| !evidence.is_empty());
             let what = match lost {
                 true => format!(
-                    "{} is missing: `mailrace log adopt --dir {}` writes it again",
+                    "{} is missing: `mailrace log adopt --dir {}` restores it",
                     dir.join("node").display(),
                     dir.display()
                 ),

@@ -506,7 +506,7 @@ fn record_earlier_deletions(
     let name = manifest.path().display();
     Ok(gone.last().map(|last| {
         format!(
-            "{name}: {} segments up to {last} are not there; an earlier version kept no record of \
+            "{name}: {} segments up to {last} are missing; an earlier version kept no record of \
              what it deleted, so they count as deleted",
             gone.len()
         )

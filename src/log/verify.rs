@@ -162,7 +162,7 @@ impl Verifier<'_> {
                 let base = segment.base_offset;
                 let (severity, what) = if base > end {
                     // Left out after a torn tail or a failed write: never used again (D5, D8).
-                    (Severity::Note, format!("offsets {end}..{base} are in no segment"))
+                    (Severity::Note, format!("no segment holds offsets {end}..{base}"))
                 } else {
                     let what =
                         format!("begins at offset {base}, but segment {number} ends at {end}");
@@ -182,17 +182,17 @@ impl Verifier<'_> {
         let path = shard_dir(&self.log.dir, self.shard).join("manifest");
         let named = path.display();
         let identity = self.log.identity(self.shard);
-        let unknown = "whether segments are missing cannot be said";
+        let unknown = "segments that are missing cannot be detected";
         let (severity, what) = match seals.owner {
             Some(whose) if whose != identity => {
-                (Severity::Corrupt, format!("{named} is that of {}: {unknown}", owner(whose)))
+                (Severity::Corrupt, format!("{named} belongs to {}: {unknown}", owner(whose)))
             }
             None if inventory.begun.is_some() && seals.all.is_empty() => {
                 (Severity::Corrupt, format!("{named} is missing or empty: {unknown}"))
             }
             _ if seals.damaged > 0 => {
                 let bad = seals.damaged;
-                (Severity::Warning, format!("{named}: {bad} damaged records are passed over"))
+                (Severity::Warning, format!("{named}: {bad} damaged records are skipped"))
             }
             _ => return Ok(()),
         };
@@ -226,7 +226,7 @@ impl Verifier<'_> {
             let what = "the segment's header is damaged".to_owned();
             self.tell(Severity::Corrupt, number, frame.first_offset, Some(0), what)?;
         } else if header.iter().any(|&octet| octet != 0) {
-            let what = "a torn header: never used".to_owned();
+            let what = "a torn header: the segment was never used".to_owned();
             self.tell(Severity::Note, number, 0, Some(0), what)?;
         }
         Ok(())
@@ -310,8 +310,8 @@ impl Verifier<'_> {
                     let (seal, bytes) = (segment.seal, cursor.bytes());
                     let needed = seal.map_or(0, |seal| seal.end_position);
                     return Ok(broken(&format!(
-                        "the file was cut short: {bytes} of {needed} bytes are left; from here on \
-                         {} are lost",
+                        "the file was truncated: {bytes} of {needed} bytes are left; {} are lost \
+                         from here on",
                         lost(seal.map(|seal| Seal { first_offset: offset, ..seal }).as_ref())
                     )));
                 }
@@ -339,14 +339,16 @@ impl Verifier<'_> {
         let (offset, position) = (cursor.next_offset(), cursor.position());
         let broken = |what: String| Ok(Some(Break { offset, position, what }));
         if seal.damaged {
-            return broken("sealed as damaged: acknowledged records behind this are lost".into());
+            return broken(
+                "sealed as damaged: acknowledged records after this point are lost".into(),
+            );
         }
         if offset != seal.end_offset || position != seal.end_position {
             let (end, at) = (seal.end_offset, seal.end_position);
             return broken(format!("the seal records end offset {end} at position {at}"));
         }
         if position < cursor.bytes() && !is_zero(cursor.block_at(position)?) {
-            let what = "a torn tail, never acknowledged, was left out".to_owned();
+            let what = "a torn tail, never acknowledged, was dropped".to_owned();
             self.tell(Severity::Note, segment.number, offset, Some(position), what)?;
         }
         Ok(None)
@@ -384,7 +386,7 @@ impl Verifier<'_> {
                 return Ok(broken("offsets are not contiguous"));
             }
             let Some(record) = RecordView::new(head.kind, content) else {
-                return Ok(broken("a record is no valid archive"));
+                return Ok(broken("a record cannot be decoded"));
             };
             if let Some(what) = self.record(record)? {
                 return Ok(broken(&what));
@@ -395,7 +397,7 @@ impl Verifier<'_> {
         let behind = frame.first_offset + u64::from(frame.records);
         let broken = |what: &str| Some(Break { offset: due, position, what: what.into() });
         if due != behind {
-            return Ok(broken("a group holds fewer or more records than its frame says"));
+            return Ok(broken("the number of records in a group is not the one in its frame"));
         }
         Ok(if good { None } else { broken("a group fails its checksum") })
     }
@@ -452,7 +454,7 @@ impl Verifier<'_> {
             End::Clean => Ok(Tail::End),
             End::Torn => {
                 // A group whose write is under way looks the same.
-                let what = "a group is not (yet) whole: a torn tail, never acknowledged".to_owned();
+                let what = "a group is incomplete: a torn tail, never acknowledged".to_owned();
                 self.tell(Severity::Note, segment.number, offset, Some(position), what)?;
                 Ok(Tail::End)
             }

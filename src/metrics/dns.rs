@@ -60,7 +60,7 @@ impl DnsMetrics {
         let queries = IntCounterVec::new(
             Opts::new(
                 "mailrace_policy_dns_queries_total",
-                "DNS queries about clients, by result; what the cache knows is not asked.",
+                "DNS queries about clients, by result; answers from the cache are not counted.",
             ),
             &["result"],
         )
@@ -68,7 +68,7 @@ impl DnsMetrics {
         let durations = Histogram::with_opts(
             HistogramOpts::new(
                 "mailrace_policy_dns_query_duration_seconds",
-                "One DNS query about a client.",
+                "Duration of DNS queries about clients.",
             )
             .buckets(super::render::duration_buckets()),
         )

@@ -148,7 +148,7 @@ impl ExportMetrics {
         let metrics = Self {
             records: counter(
                 "export_records_total",
-                "Records, by what became of them.",
+                "Records by outcome.",
                 &["exporter", "result"],
             ),
             bytes: counter("export_bytes_total", "Mail data delivered.", &["exporter"]),
@@ -160,25 +160,34 @@ impl ExportMetrics {
             requests: HistogramVec::new(
                 HistogramOpts::new(
                     "mailrace_export_request_duration_seconds",
-                    "One request, or batch.",
+                    "Duration of one request or batch.",
                 )
                 .buckets(super::render::duration_buckets()),
                 &["exporter"],
             )
             .expect("a constant name"),
-            up: gauge("export_up", "Whether the last attempt succeeded.", "exporter"),
+            up: gauge(
+                "export_up",
+                "Whether the last attempt succeeded (1) or failed (0).",
+                "exporter",
+            ),
             last_success: float(
                 "export_last_success_timestamp_seconds",
                 "When an attempt last succeeded.",
                 "exporter",
             ),
-            dead: gauge("export_dead_letters", "Dead letters nobody dealt with.", "exporter"),
+            dead: gauge("export_dead_letters", "Records in the dead-letter queue.", "exporter"),
             lag: gauge("log_consumer_lag_records", "Records not yet committed.", "group"),
-            lag_max: gauge("log_consumer_lag_records_max", "The same of the worst shard.", "group"),
+            lag_max: gauge(
+                "log_consumer_lag_records_max",
+                "Records not yet committed, on the shard \
+                                                            with the most.",
+                "group",
+            ),
             members: gauge("log_consumer_members", "Readers connected.", "group"),
             oldest_pending: float(
                 "log_consumer_oldest_pending_timestamp_seconds",
-                "When the next record was received; 0: none is pending.",
+                "When the next pending record was received; 0: none is pending.",
                 "group",
             ),
             deleted: counter("log_segments_deleted_total", "Segments deleted.", &["reason"]),
@@ -195,15 +204,15 @@ impl ExportMetrics {
             ),
             oldest_record: plain(
                 "log_oldest_record_timestamp_seconds",
-                "When the oldest record kept was received; 0: there is none.",
+                "When the oldest record in the log was received; 0: there is none.",
             ),
             retention: plain(
                 "log_retention_seconds",
-                "How long records are kept by their age; 0: forever.",
+                "Age after which records are deleted; 0: never.",
             ),
             corrupt: IntCounter::with_opts(opts(
                 "export_corrupt_records_total",
-                "Damaged places that exporters passed.",
+                "Damaged places that exporters skipped.",
             ))
             .expect("a constant name"),
             log: LogCounts::default(),
@@ -219,7 +228,7 @@ impl ExportMetrics {
             unusable: IntGaugeVec::new(
                 opts(
                     "config_files_unusable",
-                    "Files that changed and cannot be used: what was read before is in force.",
+                    "Changed files that cannot be used: their previous contents stay in use.",
                 ),
                 &["kind"],
             )

@@ -212,7 +212,7 @@ impl<'a> Families<'a> {
         let name = "mailrace_server_log_lines_dropped_total";
         let dropped = Value::Number(extra.log_lines_dropped as f64);
         let dropped = vec![sample(&[], None, MetricType::COUNTER, dropped)];
-        let help = "Lines of the log on stderr that were dropped, for nobody read them.";
+        let help = "Log lines dropped because nothing read stderr.";
         self.push(name, help, MetricType::COUNTER, dropped);
         if let Some(recovery) = extra.recovery {
             let name = "mailrace_log_recovery_duration_seconds";
@@ -220,7 +220,7 @@ impl<'a> Families<'a> {
         }
         if let Some(disk) = &extra.disk {
             let free = disk.free_bytes as f64;
-            self.plain_gauge("mailrace_log_disk_free_bytes", "Free on the log's disk.", free);
+            self.plain_gauge("mailrace_log_disk_free_bytes", "Free space on the log's disk.", free);
             let size = disk.size_bytes as f64;
             self.plain_gauge("mailrace_log_disk_size_bytes", "Size of the log's disk.", size);
             let state = f64::from(disk.state as u8);
@@ -252,7 +252,8 @@ impl<'a> Families<'a> {
         self.counters("smtp_protocol_errors_total", "Protocol errors of clients.", |s| {
             named("reason", s.names.protocol_errors, &s.protocol_errors)
         });
-        let help = "Arguments of MAIL, RCPT, EHLO and HELO taken though outside RFC 5321.";
+        let help = "Arguments of MAIL, RCPT, EHLO and HELO accepted although they violate RFC \
+                    5321.";
         self.counters("smtp_lenient_arguments_total", help, |s| {
             named("kind", s.names.lenient, &s.lenient)
         });
@@ -279,7 +280,7 @@ impl<'a> Families<'a> {
             tls_listener(s, |l| Value::Histogram(&l.handshake_duration, Scale::Seconds))
         });
         let name = "tls_truncated_total";
-        let help = "Sessions whose stream ended without a close_notify.";
+        let help = "TLS sessions that ended without a close_notify.";
         self.family(name, help, MetricType::COUNTER, false, |s| {
             tls_listener(s, |l| Value::Number(l.truncated as f64))
         });
@@ -289,7 +290,7 @@ impl<'a> Families<'a> {
             tls_listener(s, |l| Value::Number(l.malformed_names as f64))
         });
         let name = "tls_certificate_expiry_timestamp_seconds";
-        let help = "When the certificate served ends.";
+        let help = "When the certificate in use expires.";
         self.family(name, help, MetricType::GAUGE, false, |s| {
             tls_listener(s, |l| Value::Number(l.certificate_not_after as f64))
         });
@@ -301,7 +302,7 @@ impl<'a> Families<'a> {
             each_listener(s, |l| Value::Number(l.messages_received as f64))
         });
         let name = "smtp_replies_undelivered_total";
-        let help = "Records whose peer was gone before its 250 could be sent.";
+        let help = "Records whose client disconnected before its 250 could be sent.";
         self.listener_counter(name, help, |l| l.replies_undelivered);
         let name = "smtp_received_bytes_total";
         self.listener_counter(name, "Bytes of acknowledged messages.", |l| l.received_bytes);
@@ -342,7 +343,7 @@ impl<'a> Families<'a> {
         self.gauge("shard_inflight_bytes", help, true, |s| s.inflight_bytes);
         let help = "Limit of message bytes in flight.";
         self.gauge("shard_inflight_limit_bytes", help, false, |s| s.inflight_limit_bytes);
-        self.counters("shard_overload_seconds_total", "Time at a step of the ladder.", |s| {
+        self.counters("shard_overload_seconds_total", "Time at each step of overload.", |s| {
             let seconds = |(step, us)| (vec![("step", step)], Value::Number(us as f64 / 1e6));
             s.overload_us.iter().map(seconds).collect()
         });
@@ -448,7 +449,7 @@ impl<'a> Families<'a> {
         }
         if let Some(start) = facts.start_time_seconds {
             let name = "process_start_time_seconds";
-            self.plain_gauge(name, "Start since the epoch.", start);
+            self.plain_gauge(name, "Start time since the epoch.", start);
         }
     }
 

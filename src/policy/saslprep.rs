@@ -9,10 +9,11 @@ use std::borrow::Cow;
 /// # Errors
 /// Why there is none, for the user who chooses the password: never with the password itself.
 pub(super) fn prepare(password: &str) -> Result<Cow<'_, str>, String> {
-    let prepared = stringprep::saslprep(password)
-        .map_err(|error| format!("a password with {}", cause(password, &error.to_string())))?;
+    let prepared = stringprep::saslprep(password).map_err(|error| {
+        format!("the password contains {}", cause(password, &error.to_string()))
+    })?;
     match prepared.is_empty() {
-        true => Err("an empty password".to_owned()),
+        true => Err("the password is empty".to_owned()),
         false => Ok(prepared),
     }
 }
@@ -54,8 +55,8 @@ mod tests {
             assert_eq!(prepare(given).as_deref(), Ok(prepared), "{given:?}");
         }
         for (given, wanted) in [
-            ("", "an empty password"),
-            ("\u{ad}", "an empty password"),
+            ("", "the password is empty"),
+            ("\u{ad}", "the password is empty"),
             ("a\u{7}b", "control characters"),
             ("a\u{85}b", "control characters"),
             ("a\u{e000}b", "U+E000, which SASLprep"),

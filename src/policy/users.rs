@@ -86,7 +86,7 @@ struct Hash {
 
 impl Hash {
     fn parse(text: &str) -> Result<Self, String> {
-        let hash = PasswordHash::new(text).map_err(|error| format!("no PHC string: {error}"))?;
+        let hash = PasswordHash::new(text).map_err(|error| format!("not a PHC string: {error}"))?;
         if hash.algorithm != argon2::ARGON2ID_IDENT || hash.version != Some(19) {
             return Err("the hash is not of $argon2id$v=19$".into());
         }
@@ -149,10 +149,10 @@ impl Users {
                 Entry::Nothing => {}
                 Entry::Decoy(text) => {
                     let octets = STANDARD.decode(text).ok().and_then(|text| text.try_into().ok());
-                    let octets =
-                        octets.ok_or_else(|| fail("!decoy: 32 octets in base64".into()))?;
+                    let octets = octets
+                        .ok_or_else(|| fail("!decoy: 32 bytes in base64 are needed".into()))?;
                     if decoy.replace(octets).is_some() {
-                        return Err(fail("!decoy stands here twice".into()));
+                        return Err(fail("!decoy occurs twice".into()));
                     }
                 }
                 Entry::User { name, hash, scram } => {
@@ -162,7 +162,7 @@ impl Users {
                     let iterations = scram.as_ref().map_or(SCRAM_ITERATIONS, |c| c.iterations);
                     first.get_or_insert_with(|| (hash.params.clone(), iterations));
                     if users.insert(name.to_owned(), User { hash, scram }).is_some() {
-                        return Err(fail(format!("{name} stands here twice")));
+                        return Err(fail(format!("{name} occurs twice")));
                     }
                 }
                 Entry::Unknown => return Err(fail("not NAME:HASH or NAME:HASH:SCRAM".into())),
@@ -262,7 +262,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
     match fine {
         true => Ok(()),
         false => Err(format!(
-            "{name:?} is no name: letters, digits and . _ + - @, at most 255, a letter or digit first"
+            "{name:?} is not a user name: letters, digits and . _ + - @, at most 255 of them, \
+             with a letter or digit first"
         )),
     }
 }
@@ -286,7 +287,7 @@ fn credential(text: &str) -> Result<ScramCredential, String> {
             Err("SCRAM-SHA-256: no salt, or fewer than 4096 iterations (RFC 7677 §4)".into())
         }
         Some(credential) => Ok(credential),
-        None => Err("no SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER".into()),
+        None => Err("not SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER".into()),
     }
 }
 
@@ -361,7 +362,7 @@ impl UsersFile {
         let mode = std::fs::metadata(&self.path).ok()?.mode();
         (mode & 0o007 != 0).then(|| {
             let path = self.path.display();
-            format!("{path}: every user of this machine may read it; chmod o= {path}")
+            format!("{path}: every user of this machine can read it; run chmod o= {path}")
         })
     }
 }
@@ -375,7 +376,7 @@ fn read(path: &Path) -> Result<Users, UsersError> {
     let error = |line, message| UsersError { path: path.to_owned(), line, message };
     let text = std::fs::read_to_string(path).map_err(|source| {
         let cure = match source.kind() {
-            io::ErrorKind::NotFound => "; `mailrace user add` makes it",
+            io::ErrorKind::NotFound => "; `mailrace user add` creates it",
             _ => "",
         };
         error(0, format!("{source}{cure}"))
@@ -473,27 +474,27 @@ mod tests {
         let cut = |from: &str, to: &str| good.replace(from, to);
         for (line, told) in [
             ("tim".to_owned(), "not NAME:HASH"),
-            (cut("tim", ""), "is no name"),
-            (cut("tim", "-tim"), "is no name"),
-            (cut("tim", "t m"), "is no name"),
-            (cut("tim", "t\u{fc}m"), "is no name"),
-            (cut("tim", &"t".repeat(256)), "is no name"),
+            (cut("tim", ""), "is not a user name"),
+            (cut("tim", "-tim"), "is not a user name"),
+            (cut("tim", "t m"), "is not a user name"),
+            (cut("tim", "t\u{fc}m"), "is not a user name"),
+            (cut("tim", &"t".repeat(256)), "is not a user name"),
             (cut("argon2id", "argon2i"), "is not of $argon2id$"),
             (cut("v=19", "v=16"), "is not of $argon2id$"),
             (cut("m=64", "m=4000000"), "more than m="),
             (cut("t=1", "t=1000"), "more than m="),
-            (cut("$argon2id$", "argon2id$"), "no PHC string"),
-            (cut("SCRAM-SHA-256", "SCRAM-SHA-1"), "no SCRAM-SHA-256"),
+            (cut("$argon2id$", "argon2id$"), "not a PHC string"),
+            (cut("SCRAM-SHA-256", "SCRAM-SHA-1"), "not SCRAM-SHA-256"),
             (cut("256$4096:", "256$4095:"), "fewer than 4096"),
-            ("!decoy:xx".to_owned(), "32 octets"),
-            ("!other:xx".to_owned(), "is no name"),
+            ("!decoy:xx".to_owned(), "32 bytes"),
+            ("!other:xx".to_owned(), "is not a user name"),
         ] {
             let text = format!("# first\n{line}\n");
             let (at, message) = Users::parse(&text).map(drop).unwrap_err();
             assert!(at == 2 && message.contains(told), "{line}: {at} {message}");
         }
         let (at, message) = Users::parse(&format!("{good}\n\n{good}")).map(drop).unwrap_err();
-        assert!(at == 3 && message == "tim stands here twice", "{message}");
+        assert!(at == 3 && message == "tim occurs twice", "{message}");
     }
 
     #[test]
@@ -501,7 +502,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users");
         let told = UsersFile::open(&path).unwrap_err().to_string();
-        assert!(told.contains("`mailrace user add` makes it"), "{told}");
+        assert!(told.contains("`mailrace user add` creates it"), "{told}");
         std::fs::write(&path, cheap("tim", "x")).unwrap();
         let file = UsersFile::open(&path).unwrap();
         assert!(file.reload().is_none());

@@ -121,7 +121,7 @@ pub(super) fn start(config: &ServerConfig, ready: Arc<Readiness>) -> io::Result<
         let _ = LINES.set(progress.clone());
     }
     if let Some(error) = bad {
-        tracing::warn!("RUST_LOG is not used: {error}; server.log_level is");
+        tracing::warn!("RUST_LOG is ignored: {error}; using server.log_level");
     }
     Ok(Logging { stop, progress })
 }

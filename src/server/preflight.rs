@@ -215,7 +215,7 @@ pub fn data_dir(dir: &Path, error: &io::Error) -> StartFailure {
     let at = format!("log.dir {}: {}", dir.display(), said(error));
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::WouldBlock, _) => StartFailure::new(
-            format!("log.dir {}: another process has it open", dir.display()),
+            format!("log.dir {}: another process is using it", dir.display()),
             "stop the other server, or choose another log.dir",
         ),
         (io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory, _) => StartFailure::new(
@@ -234,7 +234,7 @@ pub fn data_dir(dir: &Path, error: &io::Error) -> StartFailure {
         (_, Some(libc::EMFILE | libc::ENFILE)) => StartFailure::new(at, DESCRIPTORS_CURE),
         // A text of our own has its cure in it.
         (_, None) => StartFailure::new(at, ""),
-        _ => StartFailure::new(at, "`mailrace doctor` may say more"),
+        _ => StartFailure::new(at, "run `mailrace doctor` for details"),
     }
 }
 
@@ -254,7 +254,7 @@ pub fn in_memory(dir: &Path, name: &str) -> StartFailure {
     let at = dir.display();
     StartFailure::new(
         format!("log.dir {at} is on {name}, in memory: a reboot loses acknowledged mail"),
-        "put log.dir on a local disk, or set log.sync = \"none\" where loss is allowed",
+        "put log.dir on a local disk, or set log.sync = \"none\" if loss is acceptable",
     )
     .permanent()
 }
@@ -283,7 +283,7 @@ pub fn address(address: SocketAddr, key: &str, error: &io::Error) -> StartFailur
     let at = format!("cannot listen on {address} ({key})");
     match error.kind() {
         io::ErrorKind::AddrInUse => StartFailure::new(
-            format!("{at}: another program has it, or one that overlaps it"),
+            format!("{at}: another program uses it, or one that overlaps it"),
             format!("stop that program (ss -ltnp shows it), or choose another port in {key}"),
         ),
         io::ErrorKind::AddrNotAvailable => StartFailure::new(
@@ -299,7 +299,7 @@ pub fn address(address: SocketAddr, key: &str, error: &io::Error) -> StartFailur
         _ => match error.raw_os_error() {
             Some(libc::EAFNOSUPPORT) => StartFailure::new(
                 format!("{at}: this machine has no IPv6"),
-                format!("take the address out of {key}"),
+                format!("remove the address from {key}"),
             )
             .permanent(),
             Some(libc::EMFILE | libc::ENFILE) => {
@@ -356,7 +356,7 @@ pub(super) fn shard(error: &shard::StartError) -> StartFailure {
         Some(libc::ENOSPC | libc::EDQUOT) => {
             "make room in log.dir: a segment for each shard must fit"
         }
-        _ => "`mailrace doctor` may say more",
+        _ => "run `mailrace doctor` for details",
     };
     StartFailure::new(cause, cure)
 }

@@ -173,7 +173,7 @@ impl Reloader {
         let until = Instant::now() + TAKEN;
         while !self.shards.iter().all(|shard| shard.has_taken_settings() || shard.is_finished()) {
             if Instant::now() >= until {
-                tracing::warn!("a shard has not come to its tick yet");
+                tracing::warn!("a shard has not applied the new configuration yet");
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -249,20 +249,23 @@ impl Reloader {
             told.push(format!("{} changed", change.key));
         }
         for change in self.started.changes(new).iter().filter(|change| change.restart) {
-            told.push(format!("{} waits for a restart", change.key));
+            told.push(format!("{} takes effect with the next restart", change.key));
         }
         for bound in &self.listeners {
             let taken = new.listeners.iter().find(|listener| listener.name == bound.name);
             let wants = taken.is_some_and(|listener| !new.certificates(listener).is_empty());
             if wants != bound.tls.is_some() {
-                told.push(format!("whether listener {} has TLS waits for a restart", bound.name));
+                told.push(format!(
+                    "TLS of listener {} takes effect with the next restart",
+                    bound.name
+                ));
             }
         }
         for name in exporters {
-            told.push(format!("exporter {name} started again, or stopped"));
+            told.push(format!("exporter {name} restarted or stopped"));
         }
         if told.is_empty() {
-            told.push("no key changed; the files that keys name were read again".to_owned());
+            told.push("no key changed; the files named by keys were read again".to_owned());
         }
         told
     }

@@ -130,9 +130,9 @@ impl fmt::Display for DiskRoom {
         if free >= threshold && self.refusing {
             return match self.again() {
                 again if free < again => {
-                    write!(f, "{} free; mail is taken again above {}", Mib(free), Mib(again))
+                    write!(f, "{} free; mail is accepted again above {}", Mib(free), Mib(again))
                 }
-                _ => write!(f, "{} free; mail is taken again within a second", Mib(free)),
+                _ => write!(f, "{} free; mail is accepted again within a second", Mib(free)),
             };
         }
         write!(f, "{} free, {} needed", Mib(free), Mib(threshold))?;
@@ -260,10 +260,10 @@ mod tests {
         // Shards refuse on up to a quarter more, and see what is free a moment later.
         let refusing = DiskRoom { refusing: true, ..room(72, 64) };
         assert!(refusing.is_full());
-        assert_eq!(refusing.to_string(), "72 MiB free; mail is taken again above 80 MiB");
+        assert_eq!(refusing.to_string(), "72 MiB free; mail is accepted again above 80 MiB");
         assert!(refusing.cure().starts_with("lower log.segment_size or server.shards, "));
         let late = DiskRoom { refusing: true, ..room(80, 64) };
-        assert_eq!(late.to_string(), "80 MiB free; mail is taken again within a second");
+        assert_eq!(late.to_string(), "80 MiB free; mail is accepted again within a second");
         let far_below = DiskRoom { refusing: true, ..room(50, 64) };
         assert!(far_below.to_string().starts_with("50 MiB free, 64 MiB needed: "));
         let of_inodes = DiskRoom { refusing: true, inodes_low: true, ..room(72, 64) };

@@ -74,8 +74,8 @@ fn refuses_all(
     let empty = |count: Option<usize>| count == Some(0);
     if accept.is_some_and(|accept| empty(accept.domains()) || empty(accept.recipients())) {
         return Some(format!(
-            "listener {name}: its accept names no recipient, so each is refused; add some to its \
-             domains, domains_file or recipients_file"
+            "listener {name}: its accept table lists no recipients, so every recipient is \
+             refused; add some to its domains, domains_file or recipients_file"
         ));
     }
     let external = listener.auth.mechanisms.contains(&AuthMechanism::External);
@@ -84,8 +84,8 @@ fn refuses_all(
     }
     let path = listener.auth.users_file.as_deref()?.display();
     Some(format!(
-        "listener {name}: auth.required, and {path} holds no user; `mailrace user add {path} NAME` \
-         adds one"
+        "listener {name}: auth.required is set, but {path} has no user; `mailrace user add {path} \
+         NAME` adds one"
     ))
 }
 
@@ -119,10 +119,10 @@ mod tests {
             standing.look(&config, &[None], Some(&workers));
             standing.told.join("; ")
         };
-        assert!(look(&mut standing).contains("holds no user"), "{}", standing.told.join("; "));
+        assert!(look(&mut standing).contains("has no user"), "{}", standing.told.join("; "));
         std::fs::write(&path, "no colon\n").unwrap();
         assert!(workers.reload()[0].1.is_err());
-        assert!(look(&mut standing).contains("holds no user"), "the broken file is not in force");
+        assert!(look(&mut standing).contains("has no user"), "the broken file is not in force");
         std::fs::write(&path, "").unwrap();
         edit_users(&path, &Edit::Set { name: "tim", password: "tanstaaf" }).unwrap();
         assert!(workers.reload()[0].1.is_ok());

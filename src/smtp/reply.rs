@@ -58,7 +58,7 @@ pub(super) const AUTHENTICATED: Reply = Reply::new("235 2.7.0 Authentication suc
 pub(super) const SEND_DATA: Reply = Reply::new("354 End data with <CR><LF>.<CR><LF>\r\n");
 
 pub(super) const UNKNOWN_COMMAND: Reply = Reply::new("500 5.5.2 Command not recognized\r\n");
-pub(super) const BARE_LF: Reply = Reply::new("500 5.5.2 Lines end in CRLF\r\n");
+pub(super) const BARE_LF: Reply = Reply::new("500 5.5.2 Lines must end in CRLF\r\n");
 pub(super) const NOT_SMTP: Reply = Reply::new("500 5.5.2 This is not SMTP\r\n");
 pub(super) const AUTH_LINE_TOO_LONG: Reply =
     Reply::new("500 5.5.6 Authentication exchange line is too long\r\n");
@@ -79,7 +79,10 @@ pub(super) const LHLO_FIRST: Reply = Reply::new("503 5.5.1 Send LHLO first\r\n")
 // RFC 7504 §3.2: a server that does not take mail answers so to all but QUIT.
 pub(super) const NO_MAIL: Reply = Reply::new("503 5.5.1 No mail is accepted here\r\n");
 pub(super) const AUTH_AGAIN: Reply = Reply::new("503 5.5.1 Already authenticated\r\n");
-pub(super) const AUTH_IN_MAIL: Reply = Reply::new("503 5.5.1 No AUTH in a transaction\r\n");
+pub(super) const AUTH_IN_MAIL: Reply = Reply::new(
+    "503 5.5.1 AUTH not permitted during a mail \
+                                                   transaction\r\n",
+);
 pub(super) const UNKNOWN_MECHANISM: Reply =
     Reply::new("504 5.5.4 Authentication mechanism not supported\r\n");
 pub(super) const NEEDS_AUTH: Reply = Reply::new("530 5.7.0 Authentication required\r\n");
@@ -90,10 +93,10 @@ pub(super) const BAD_CREDENTIALS: Reply =
 pub(super) const AUTH_NEEDS_TLS: Reply =
     Reply::new("538 5.7.11 Encryption required for authentication\r\n");
 pub(super) const MAIL_FIRST: Reply = Reply::new("503 5.5.1 Send MAIL first\r\n");
-pub(super) const UNDER_TLS: Reply = Reply::new("503 5.5.1 Already under TLS\r\n");
+pub(super) const UNDER_TLS: Reply = Reply::new("503 5.5.1 TLS already active\r\n");
 // RFC 8689 §2: the parameter is for sessions under TLS; RFC 5248 has this code for X.7.10.
 pub(super) const REQUIRETLS_NEEDS_TLS: Reply =
-    Reply::new("523 5.7.10 REQUIRETLS is for sessions under TLS\r\n");
+    Reply::new("523 5.7.10 REQUIRETLS needs a TLS session\r\n");
 // RFC 3207 §4: the text is the RFC's own, which clients know.
 pub(super) const NEEDS_TLS: Reply = Reply::new("530 5.7.0 Must issue a STARTTLS command first\r\n");
 pub(super) const NESTED_MAIL: Reply = Reply::new("503 5.5.1 Transaction already open\r\n");
@@ -129,13 +132,14 @@ pub(super) const TLS_BUSY: Reply =
 pub(super) const AUTH_UNAVAILABLE: Reply =
     Reply::new("454 4.7.0 Temporary authentication failure\r\n");
 
-const LOG_FAILED: Reply = Reply::new("451 4.3.0 Cannot store the message now, try again\r\n");
-const TIMEOUT: Reply = Reply::new("451 4.3.0 Storing the message took too long, try again\r\n");
-const DISK_FULL: Reply = Reply::new("452 4.3.1 Not enough free space, try again\r\n");
+const LOG_FAILED: Reply = Reply::new("451 4.3.0 Message store unavailable, try again later\r\n");
+const TIMEOUT: Reply =
+    Reply::new("451 4.3.0 Storing the message took too long, try again later\r\n");
+const DISK_FULL: Reply = Reply::new("452 4.3.1 Insufficient disk space, try again later\r\n");
 const OVERLOADED: Reply = Reply::new("451 4.3.2 Overloaded, try again later\r\n");
 const OVERLOADED_LOW: Reply =
-    Reply::new("452 4.3.2 Overloaded, mail of low priority has to wait\r\n");
-const MEMORY_FULL: Reply = Reply::new("452 4.3.1 Not enough memory, try again\r\n");
+    Reply::new("452 4.3.2 Overloaded, low-priority mail deferred, try again later\r\n");
+const MEMORY_FULL: Reply = Reply::new("452 4.3.1 Insufficient memory, try again later\r\n");
 
 /// Why the driver does not take a message. Our trouble, so always 4yz.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

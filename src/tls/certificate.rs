@@ -119,7 +119,7 @@ impl Certificate {
         };
         let chain = CertificateDer::pem_slice_iter(&contents.certificate?)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| cert(&format!("no PEM: {}", plain_pem(&error))))?;
+            .map_err(|error| cert(&format!("not PEM: {}", plain_pem(&error))))?;
         let Some(first) = chain.first() else { return Err(cert(&"no certificate in it")) };
         let (not_before, not_after) =
             validity(first).ok_or_else(|| cert(&"not a certificate (X.509)"))?;
@@ -128,7 +128,7 @@ impl Certificate {
         let certified =
             CertifiedKey::from_der(chain, secret, provider).map_err(|error| match error {
                 Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                    key(&format!("not the key of the certificate in {}", files.cert_file.display()))
+                    key(&format!("does not match the certificate in {}", files.cert_file.display()))
                 }
                 Error::InvalidCertificate(_) => cert(&plain_of_file(&error)),
                 other => key(&plain_of_file(&other)),

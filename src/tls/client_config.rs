@@ -80,8 +80,8 @@ fn roots(options: &TlsOptions) -> Result<RootCertStore, ClientConfigError> {
         // refuse the others.
         let (added, _) = roots.add_parsable_certificates(system.certs);
         return match (added, system.errors.first()) {
-            (0, Some(error)) => Err(failed(&format!("the system's roots: {error}"))),
-            (0, None) => Err(failed("the system has no roots: set ca_file")),
+            (0, Some(error)) => Err(failed(&format!("the system's trusted certificates: {error}"))),
+            (0, None) => Err(failed("the system has no trusted certificates: set ca_file")),
             _ => Ok(roots),
         };
     };

@@ -78,7 +78,7 @@ fn verifier(
     let mut authorities = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&octets) {
         let authority = authority
-            .map_err(|error| bad(&format!("no PEM: {}", super::words::plain_pem(&error))))?;
+            .map_err(|error| bad(&format!("not PEM: {}", super::words::plain_pem(&error))))?;
         authorities.add(authority).map_err(|error| bad(&super::words::plain_of_file(&error)))?;
     }
     if authorities.is_empty() {

@@ -315,7 +315,7 @@ impl Tls {
                 Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake) => {
                     break Ok(used);
                 }
-                Ok(_) => break Err(Error("early data, which nobody was offered".to_owned())),
+                Ok(_) => break Err(Error("early data, which was not offered".to_owned())),
                 Err(error) => break Err(error.into()),
             }
         };
@@ -426,7 +426,7 @@ impl Tls {
                         Err(error) => return Err(Error(error.to_string())),
                     }
                 }
-                _ => return Err(Error("nothing can be sent any more".to_owned())),
+                _ => return Err(Error("the session can no longer send".to_owned())),
             }
         }
     }

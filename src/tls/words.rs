@@ -13,7 +13,7 @@ const BEGINNINGS: [(&str, &str); 7] = [
     ("received corrupt message of type ", "the peer sent a corrupt message: "),
     ("invalid certificate revocation list: ", "the revocation list cannot be used: "),
     ("encrypted client hello failure: ", "the encrypted client hello cannot be used: "),
-    ("keys may not be consistent: ", "whether key and certificate belong together: "),
+    ("keys may not be consistent: ", "the key may not match the certificate: "),
 ];
 const PEER_CERTIFICATE: &str = "invalid peer certificate: ";
 
@@ -37,7 +37,7 @@ pub fn plain_pem(error: &pem::Error) -> String {
         pem::Error::IllegalSectionStart { .. } => "a section has a broken BEGIN line".to_owned(),
         pem::Error::Base64Decode(_) => "a section is not base64".to_owned(),
         pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "nothing of this kind in it".to_owned(),
+        pem::Error::NoItemsFound => "it contains nothing of this kind".to_owned(),
         _ => "not PEM".to_owned(),
     }
 }
@@ -84,20 +84,20 @@ fn verdict(variant: &Variant<'_>) -> String {
         "Expired" | "ExpiredContext" | "CertExpired" => "has expired",
         "NotValidYet" | "NotValidYetContext" | "CertNotValidYet" => "is not valid yet",
         "Revoked" | "CertRevoked" => "is revoked",
-        "UnknownIssuer" => "is issued by no authority that is trusted here",
+        "UnknownIssuer" => "is not issued by a trusted authority",
         "NotValidForName" | "NotValidForNameContext" | "CertNotValidForName" => {
             "is for another name"
         }
-        "InvalidPurpose" | "InvalidPurposeContext" => "is not for this use",
-        "BadSignature" => "has a wrong signature",
+        "InvalidPurpose" | "InvalidPurposeContext" => "is not valid for this use",
+        "BadSignature" => "has an invalid signature",
         "BadEncoding" | "BadDer" => "cannot be read",
-        "UnsupportedCertVersion" => "is of an X.509 version that is not supported: 3 is needed",
-        "CaUsedAsEndEntity" => "is one of an authority, and a server's or client's is needed",
+        "UnsupportedCertVersion" => "has an X.509 version that is not supported: 3 is needed",
+        "CaUsedAsEndEntity" => "belongs to an authority, but one of a server or client is needed",
         "UnhandledCriticalExtension" | "UnsupportedCriticalExtension" => {
             "has a critical extension that is not supported"
         }
         name if name.starts_with("UnsupportedSignatureAlgorithm") => {
-            "is signed by an algorithm that is not supported"
+            "is signed with an algorithm that is not supported"
         }
         _ => return format!("is not acceptable: {}", variant.words()),
     };
@@ -227,7 +227,7 @@ mod tests {
                 "alert: unknown PSK identity",
             ),
             (Error::AlertReceived(AlertDescription::Unknown(200)), "alert: number 0xc8"),
-            (Error::InvalidCertificate(untrusted), "issued by no authority that is trusted"),
+            (Error::InvalidCertificate(untrusted), "not issued by a trusted authority"),
             (Error::InvalidCertificate(CertificateError::Expired), "certificate has expired"),
             (
                 Error::InvalidCertificate(CertificateError::ExpiredContext {
@@ -306,12 +306,11 @@ mod tests {
         for (given, wanted) in [
             (
                 "broker \"a\": IO Error: invalid peer certificate: UnknownIssuer; next",
-                "broker \"a\": IO Error: the peer's certificate is issued by no authority that is \
-                 trusted here; next",
+                "broker \"a\": IO Error: the peer's certificate is not issued by a trusted authority; next",
             ),
             (
                 "TLS: invalid peer certificate: Other(OtherError(UnsupportedCertVersion)), b",
-                "TLS: the peer's certificate is of an X.509 version that is not supported: 3 is \
+                "TLS: the peer's certificate has an X.509 version that is not supported: 3 is \
                  needed, b",
             ),
             (

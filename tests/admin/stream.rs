@@ -243,12 +243,12 @@ fn mistakes_get_a_clear_answer() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     for (query, told) in [
-        ("group=..", "no group name"),
-        ("group=a/b", "no group name"),
+        ("group=..", "not a group name"),
+        ("group=a/b", "not a group name"),
         ("start=tomorrow", "is not a valid range"),
         ("shards=9", "no shard 9"),
-        ("member=2&members=2", "member from 0"),
-        ("max_inflight=5", "name one"),
+        ("member=2&members=2", "member less than members"),
+        ("max_inflight=5", "it needs group=NAME"),
         ("group=g&max_inflight=0", "at least 1"),
         ("follow=perhaps", "0 or 1"),
         ("folow=1", "unknown field"),

@@ -27,9 +27,9 @@ fn users_are_added_listed_and_removed() {
     assert_eq!(output.stdout, b"{\"done\":\"removed\",\"name\":\"tam\"}\n");
     assert_eq!(ls(&[]), "tom\n");
     for (arguments, line, told) in [
-        (["user", "rm", &file, "tim"], "", "there is no such user"),
-        (["user", "add", &file, "a:b"], "x", "is no name"),
-        (["user", "add", &file, "tim"], "", "an empty password"),
+        (["user", "rm", &file, "tim"], "", "there is no user tim"),
+        (["user", "add", &file, "a:b"], "x", "is not a user name"),
+        (["user", "add", &file, "tim"], "", "the password is empty"),
         (["user", "add", "/nonexistent/users", "tim"], "x", "No such file"),
     ] {
         let output = run_with(&arguments, line);
@@ -82,7 +82,7 @@ if pid == 0:
     os.execv(sys.argv[1], sys.argv[1:])
 seen = wait_for(fd, b'Password of tim: ')
 os.write(fd, b'tanstaaf\\n')
-seen = wait_for(fd, b'Once more: ', seen)
+seen = wait_for(fd, b'Repeat password: ', seen)
 os.write(fd, os.environb[b'AGAIN'] + b'\\n')
 try:
     while True:

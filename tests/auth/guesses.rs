@@ -135,5 +135,5 @@ fn no_users_no_server() {
         .set(&format!("listener.0.auth.users_file={}", path("users")))
         .try_start();
     let failure = failure.err().expect("there is no such file").to_string();
-    assert!(failure.contains("`mailrace user add` makes it"), "{failure}");
+    assert!(failure.contains("`mailrace user add` creates it"), "{failure}");
 }

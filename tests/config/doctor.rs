@@ -97,7 +97,7 @@ fn certificates_users_and_recipients_are_looked_into() {
     assert_eq!(code, 0, "{report:#}");
     let (code, report) = doctor(&sets(&tls("one.pem", "two.key")));
     let found = &findings(&report, "tls")[0];
-    assert!(code == 1 && found.1.contains("not the key of the certificate"), "{report:#}");
+    assert!(code == 1 && found.1.contains("does not match the certificate"), "{report:#}");
     let (code, report) = doctor(&sets(&tls("none.pem", "two.key")));
     assert!(code == 1 && findings(&report, "tls")[0].0 == "failed", "{report:#}");
     fs::write(path("recipients"), "a@b@c\n").unwrap();

@@ -155,14 +155,17 @@ fn what_needs_a_restart_is_named_and_waits() {
          [[listener]]\nname = \"smtp\"\n[[listener]]\nname = \"more\"\nlisten = [\"127.0.0.1:1\"]",
     );
     let told = good(setup.reload());
-    assert!(told.contains("server.hostname waits for a restart\n"), "{told}");
-    assert!(told.contains("listener.more.listen waits for a restart\n"), "{told}");
+    assert!(told.contains("server.hostname takes effect with the next restart\n"), "{told}");
+    assert!(told.contains("listener.more.listen takes effect with the next restart\n"), "{told}");
     assert!(told.contains("limits.recipients changed\n"), "{told}");
     let greeting = setup.server.client().say("EHLO a");
     assert!(greeting.starts_with("250-one.example\r\n"), "{greeting}");
     assert!(greeting.contains("RCPTMAX=200"), "{greeting}");
     let again = good(setup.reload());
-    assert!(again.contains("server.hostname waits for a restart\n"), "still: {again}");
+    assert!(
+        again.contains("server.hostname takes effect with the next restart\n"),
+        "still: {again}"
+    );
 }
 
 #[test]
@@ -328,7 +331,7 @@ fn certificates_are_swapped() {
     assert_eq!(shown().as_deref(), Some("two"), "as before");
     setup.write("");
     let told = good(setup.reload());
-    assert!(told.contains("whether listener smtp has TLS waits for a restart"), "{told}");
+    assert!(told.contains("TLS of listener smtp takes effect with the next restart"), "{told}");
     assert_eq!(shown().as_deref(), Some("two"), "it is served until then");
 }
 

@@ -65,8 +65,9 @@ fn mistakes_name_file_and_line_and_end_with_78() {
     let lines = [
         "mailrace: log.dri (a.toml:2): unknown key; did you mean log.dir?",
         "mailrace: limits.recipients (a.toml:4): \"5\" is not a number from 100 to 100000",
-        "mailrace: export.0.password (a.toml:11): secrets are not taken here: write it to a file \
-         that export.0.password_file names, or give it to the service manager and write \
+        "mailrace: export.0.password (a.toml:11): a secret must not be written here: \
+         put it into a file and set export.0.password_file to its path, or give it to the service \
+         manager and set \
          export.0.password_file = \"credential:NAME\"",
     ];
     for subcommand in ["check", "serve", "doctor"] {
@@ -96,7 +97,10 @@ fn files_that_cannot_be_read_end_with_78() {
         (".", "mailrace: .: is a directory; a file is needed\n"),
         ("bad.toml", "mailrace: bad.toml:2: column 7: not TOML: "),
         ("latin1.toml", "mailrace: latin1.toml: line 1 is not UTF-8\n"),
-        ("/dev/zero", "mailrace: /dev/zero: is larger than 10 MiB; this is no configuration\n"),
+        (
+            "/dev/zero",
+            "mailrace: /dev/zero: is larger than 10 MiB, too large for a configuration file\n",
+        ),
     ] {
         for subcommand in ["check", "serve"] {
             let (_, err) = told(&run(dir.path(), &[subcommand, "-c", file]), 78);

@@ -212,7 +212,7 @@ async fn what_is_too_large_is_refused_alone() {
             Outcome::Refused(error) if at == 20 => {
                 assert_eq!(error.class, ErrorClass::TooLarge);
                 assert!(error.text.contains("MESSAGE_TOO_LARGE"), "{error}");
-                assert!(error.text.contains("octets to mail"), "{error}");
+                assert!(error.text.contains("bytes to mail"), "{error}");
             }
             outcome => assert_eq!((at, outcome), (at, &Outcome::Delivered)),
         }

@@ -311,7 +311,7 @@ async fn a_stream_that_does_not_fit_is_named() {
     assert!(other.text.contains("takes post.> but not mail.*.*"), "{other}");
     // A stream of that name cannot be made beside one that takes its subjects.
     let overlap = refusal(NatsOptions { stream: "NEW".into(), ..options(&server.url()) }).await;
-    assert!(overlap.text.contains("making the stream NEW"), "{overlap}");
+    assert!(overlap.text.contains("creating the stream NEW"), "{overlap}");
     // A record never goes to another stream than the one that was meant.
     let partly = NatsOptions { subject: "{listener}.a.b".into(), ..options(&server.url()) };
     let sink = sink(partly);

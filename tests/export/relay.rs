@@ -755,10 +755,10 @@ fn hostile_servers() {
     let record = record(1, &["a@d.test"], "S: x\r\n");
     type Serve = fn(usize, &mut Peer);
     let cases: [(Serve, &str); 7] = [
-        (|_, peer| endless(peer, "220-hello\r\n"), "reply of more than 65,536 octets"),
-        (|_, peer| endless(peer, "220 hello "), "reply line of more than 2,048 octets"),
-        (|_, peer| endless(peer, "\0\x01\x02\r\n"), "no SMTP reply"),
-        (|_, peer| _ = peer.say("SSH-2.0-OpenSSH_9.2\r\n"), "no SMTP reply"),
+        (|_, peer| endless(peer, "220-hello\r\n"), "reply of more than 65,536 bytes"),
+        (|_, peer| endless(peer, "220 hello "), "reply line of more than 2,048 bytes"),
+        (|_, peer| endless(peer, "\0\x01\x02\r\n"), "not an SMTP reply"),
+        (|_, peer| _ = peer.say("SSH-2.0-OpenSSH_9.2\r\n"), "not an SMTP reply"),
         (|_, peer| _ = peer.say("220-hello\r\n221 hello\r\n"), "several codes"),
         (
             |_, peer| {
@@ -766,7 +766,7 @@ fn hostile_servers() {
                 peer.line();
                 endless(peer, "250-X\r\n");
             },
-            "reply of more than 65,536 octets",
+            "reply of more than 65,536 bytes",
         ),
         (
             |_, peer| {
@@ -774,7 +774,7 @@ fn hostile_servers() {
                 peer.take_mail();
                 endless(peer, "250-saved\r\n");
             },
-            "reply of more than 65,536 octets",
+            "reply of more than 65,536 bytes",
         ),
     ];
     for (serve, expected) in cases {

@@ -208,7 +208,7 @@ fn a_message_larger_than_the_broker_takes() {
     assert_eq!(count(&server, "main", "dead_lettered"), 2.0);
     assert_eq!(count(&server, "main", "delivered"), (MAILS - 2) as f64);
     assert_eq!(errors(&server, "main", "too_large"), 2.0);
-    server.says("a dead letter: ");
+    server.says("moved to the dead-letter queue: ");
     let dead = |server: &Server| server.metric("mailrace_export_dead_letters", &["main"]);
     eventually("the dead are told", PATIENCE, || dead(&server) == 2.0);
     let listed = group(dir.path(), &["dead", "ls", "main"]);
@@ -218,7 +218,8 @@ fn a_message_larger_than_the_broker_takes() {
         assert!(large.iter().any(|(known, _)| known == id), "{letter}");
         assert_eq!(letter["class"], "too_large");
         let said = server.heard();
-        let named = |line: &str| line.contains("a dead letter: ") && line.contains(id);
+        let named =
+            |line: &str| line.contains("moved to the dead-letter queue: ") && line.contains(id);
         assert!(said.lines().any(named), "each has a line: {id} has none: {said}");
         let text = letter["text"].as_str().unwrap();
         assert!(text.contains("65536 exceeded"), "{letter}");
@@ -284,7 +285,7 @@ fn a_sink_that_is_away_until_the_disk_is_full() {
     nats.restart();
     await_drained(&server, &["main"], DRAIN);
     eventually("segments go", PATIENCE, || deleted() > 4.0);
-    eventually("mail is taken again", PATIENCE, || {
+    eventually("mail is accepted again", PATIENCE, || {
         server.metric("mailrace_log_disk_state", &[]) < 2.0
     });
     load.send_more(server.smtp, MAILS);

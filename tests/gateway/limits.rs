@@ -171,7 +171,7 @@ fn the_ladder_is_climbed_by_memory() {
     println!("{seen:?} with {} messages under way", holders.len());
     assert_eq!(seen.first(), Some(&"452"), "low priority first: {seen:?}");
     drop(holders);
-    eventually("mail is taken again", Duration::from_secs(30), || {
+    eventually("mail is accepted again", Duration::from_secs(30), || {
         // A session of its own each time: under stress it may say little else.
         let mut asking = Client::open(server.smtp);
         if !asking.reply().starts_with("220 ") {

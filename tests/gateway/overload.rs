@@ -393,7 +393,7 @@ fn i8_a_budget_full_of_unfinished_messages_is_given_back_at_the_deadline() {
 /// A client, once the overload ladder has been climbed down so far that mail is taken.
 fn once_calm(server: &Server) -> Client {
     let mut calm = None;
-    eventually("mail is taken again", Duration::from_secs(20), || {
+    eventually("mail is accepted again", Duration::from_secs(20), || {
         let mut client = Client::open(server.smtp);
         let taken = client.reply().starts_with("220 ") && {
             client.ehlo();

@@ -208,8 +208,7 @@ fn each_further_signal_ends_a_wait() {
     let help = std::process::Command::new(support::MAILRACE).args(["serve", "--help"]).output();
     let help = String::from_utf8(help.unwrap().stdout).unwrap();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words =
-        "Each further one ends the wait under way: first the lead, then that for transactions";
+    let words = "Each further signal cuts the current wait short: first the lead, then the wait for transactions";
     assert!(help.contains(words), "{help}");
     let dir = tempfile::tempdir().unwrap();
     let (mut server, mut client) = leading(dir.path(), "1h");
@@ -269,7 +268,7 @@ fn a_drain_is_begun_by_the_command() {
     let told = String::from_utf8(told).unwrap();
     assert_eq!(
         told,
-        "draining: the ports close in 1h, open sessions are finished, then the server ends\n"
+        "draining: the ports close in 1h, open sessions finish, then the server stops\n"
     );
     assert_eq!(server.page("/readyz").0, 503, "at once");
     mail_is_taken_in_the_lead(&server, &mut client);
@@ -297,7 +296,10 @@ fn a_drain_needs_the_token_and_no_lead() {
     let mut server = Server::start_with(&dir.path().join("data"), &["server.shards=1", &setting]);
     let refused = drain(&server, &[]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("a token is needed"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("a token is required"),
+        "{refused:?}"
+    );
     assert_eq!(server.page("/readyz").0, 200);
     let told = support::succeeded("drain", drain(&server, &["--set", &setting])).stdout;
     assert!(String::from_utf8_lossy(&told).contains("the ports close now"), "{told:?}");

@@ -220,13 +220,13 @@ fn addresses_that_are_not_to_be_had() {
         for address in [format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")] {
             let launch = accept(listen(&address));
             let failure = ended(launch.command("serve"));
-            one_cause(&failure, 1, &[&address, "another program has it", "ss -ltnp"]);
+            one_cause(&failure, 1, &[&address, "another program uses it", "ss -ltnp"]);
             doctor_agrees(launch.command("doctor"), &failure);
         }
         let admin = format!("127.0.0.1:{port}");
         let launch = ordinary(&home).set(&format!("server.admin.listen={admin}"));
         let failure = ended(launch.command("serve"));
-        one_cause(&failure, 1, &[&admin, "(server.admin.listen)", "another program has it"]);
+        one_cause(&failure, 1, &[&admin, "(server.admin.listen)", "another program uses it"]);
         doctor_agrees(launch.command("doctor"), &failure);
     }
 }
@@ -278,7 +278,7 @@ fn data_directories_that_do_not_do() {
     fs::set_permissions(&home.data, fs::Permissions::from_mode(0o700)).unwrap();
     let server = ordinary(&home).start();
     let failure = ended(ordinary(&home).command("serve"));
-    one_cause(&failure, 1, &["another process has it open"]);
+    one_cause(&failure, 1, &["another process is using it"]);
     drop(server);
 }
 
@@ -379,7 +379,7 @@ fn of_two_servers_on_one_port_one_starts() {
         let launch = launch(second.path())
             .set(&format!("listener.0.listen={address}"))
             .set("listener.0.accept.domains=*");
-        one_cause(&ended(launch.command("serve")), 1, &[&address, "another program has it"]);
+        one_cause(&ended(launch.command("serve")), 1, &[&address, "another program uses it"]);
     }
     assert_eq!(server.stop(), Some(0));
     // At the same moment.

@@ -462,6 +462,6 @@ fn a_run_ends_where_the_server_is_gone_for_good() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(count(&report, "/totals/acked"), 1);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("no connection stood for 1.4 s"), "{said}");
+    assert!(said.contains("no connection was open for 1.4 s"), "{said}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }

@@ -67,7 +67,7 @@ fn a_group_is_listed_described_moved_and_removed() {
     eventually("the commit", WAIT, || committed(dir.path()) == 25);
     let busy = mailrace(dir.path(), &["group", "rm", "hole"]);
     assert!(!busy.status.success());
-    assert!(String::from_utf8_lossy(&busy.stderr).contains("has a consumer at work"));
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("has an active consumer"));
     assert_eq!(server.stop(), Some(0));
     let none = &lines(dir.path(), &["group", "dead", "requeue", "hole", "--all"])[0];
     assert_eq!(none, &serde_json::json!({ "group": "hole", "requeued": 0 }));

@@ -178,7 +178,7 @@ fn behind_haproxy_nothing_is_relayed() {
 }
 
 /// A reload that takes `accept` away leaves the running server no open relay: where it listens
-/// changes with a restart only.
+/// changes only with a restart.
 #[test]
 fn a_reload_opens_no_relay() {
     let dir = tempfile::tempdir().unwrap();

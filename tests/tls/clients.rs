@@ -140,8 +140,8 @@ fn authorities_are_checked_at_the_start() {
     for (launch, file, wanted) in [
         (secured(), "missing.pem", "missing.pem: No such file"),
         (secured(), "server.key", "server.key: no certificate in it"),
-        (secured().set("listener.0.tls_mode=off"), "ca.pem", "there is no TLS to ask clients in"),
-        (Launch::new(&dir.path().join("data")), "ca.pem", "there is no TLS to ask clients in"),
+        (secured().set("listener.0.tls_mode=off"), "ca.pem", "client certificates need TLS"),
+        (Launch::new(&dir.path().join("data")), "ca.pem", "client certificates need TLS"),
     ] {
         let failure = launch.set(&format!("{key}={}", path(file))).try_start().err().unwrap();
         assert_eq!(failure.code, Some(78), "{failure}");

@@ -65,10 +65,10 @@ fn rate(out: &mut String, report: &Report) -> std::fmt::Result {
     let show = |value: f64| show_count(value.round() as u64);
     let chart = Chart {
         id: "rate",
-        title: "Messages acknowledged a second",
+        title: "Messages acknowledged per second",
         description: format!(
-            "On average {} messages a second were acknowledged; {}. The numbers stand in the \
-             table second by second.",
+            "On average {} messages per second were acknowledged; {}. The table below has the \
+             numbers for each second.",
             show(report.rate.messages_per_second),
             if offered.is_empty() {
                 "a closed loop offers no rate"

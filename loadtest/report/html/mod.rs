@@ -62,7 +62,7 @@ fn verdict(out: &mut String, report: &Report) -> std::fmt::Result {
         wrong.push("the consumer did not see all that was acknowledged".to_owned());
     }
     if report.search.as_ref().is_some_and(|tries| !tries.iter().any(|one| one.holds)) {
-        wrong.push("no rate that was tried keeps the threshold".to_owned());
+        wrong.push("no rate that was tried meets the threshold".to_owned());
     }
     let (class, word) = match (report.generator.valid, wrong.is_empty()) {
         (false, _) => (" bad", "INVALID"),

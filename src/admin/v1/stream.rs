@@ -141,13 +141,15 @@ impl Stream {
         let follow = match wanted.follow.as_deref() {
             None | Some("0" | "false") => false,
             Some("" | "1" | "true") => true,
-            Some(other) => return Err(bad(format!("follow: 0 or 1, not {other:?}"))),
+            Some(other) => return Err(bad(format!("follow: must be 0 or 1, not {other:?}"))),
         };
         if wanted.max_inflight.is_some() && group.is_none() {
-            return Err(bad("max_inflight counts what a group has not committed: name one".into()));
+            return Err(bad("max_inflight limits what a group has not committed: it needs \
+                            group=NAME"
+                .into()));
         }
         if wanted.max_inflight == Some(0) {
-            return Err(bad("max_inflight is at least 1".to_owned()));
+            return Err(bad("max_inflight must be at least 1".to_owned()));
         }
         let log = Log::open(&state.dir).map_err(failed)?;
         let shards = shards(&log.shards().map_err(failed)?, &wanted).map_err(bad)?;
@@ -238,7 +240,7 @@ impl Stream {
                     record
                 }
                 Err(failed) if failed.kind() == io::ErrorKind::InvalidData => {
-                    tracing::error!(shard = identity.shard, offset, error = %failed, "passed over");
+                    tracing::error!(shard = identity.shard, offset, error = %failed, "damaged records skipped");
                     counts.corrupt(CorruptStage::Read);
                     return Ok(Visit::More);
                 }
@@ -256,7 +258,7 @@ impl Stream {
         for damage in damage {
             let Damage { segment, offset, .. } = damage;
             let shard = identity.shard;
-            tracing::error!(shard, offset, segment, "passed over: {damage}");
+            tracing::error!(shard, offset, segment, "damaged records skipped: {damage}");
             counts.corrupt(CorruptStage::Read);
         }
         Ok(more)
@@ -325,8 +327,15 @@ fn shards(all: &[u16], wanted: &Wanted) -> Result<Vec<u16>, String> {
         Some(list) => list
             .split(',')
             .map(|number| {
-                let shard = number.trim().parse().map_err(|_| format!("shards: {number:?}"))?;
-                if all.contains(&shard) { Ok(shard) } else { Err(format!("no shard {shard}")) }
+                let shard = number
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("shards: {number:?} is not a shard number"))?;
+                if all.contains(&shard) {
+                    Ok(shard)
+                } else {
+                    Err(format!("there is no shard {shard}"))
+                }
             })
             .collect::<Result<Vec<u16>, String>>()?,
     };
@@ -337,7 +346,10 @@ fn shards(all: &[u16], wanted: &Wanted) -> Result<Vec<u16>, String> {
             let kept = shards.iter().enumerate().filter(|(at, _)| own(at)).map(|(_, s)| *s);
             shards = kept.collect();
         }
-        _ => return Err("member and members go together, member from 0 below members".to_owned()),
+        _ => {
+            return Err("member and members must be given together, with member less than members"
+                .to_owned());
+        }
     }
     Ok(shards)
 }

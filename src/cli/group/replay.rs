@@ -27,13 +27,13 @@ pub(super) struct ReplayArgs {
     /// characters, as in '*@example.org'
     #[arg(long, value_name = "PATTERN")]
     rcpt: RcptPattern,
-    /// RANGE, as with `log cat`; records that the group has yet to get are left out in any case
+    /// RANGE, as with `log cat`; records that the group has not reached yet are never included
     #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
     range: Option<Range>,
     /// Only these shards
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
     shard: Vec<u16>,
-    /// Print what would be done, and change nothing
+    /// Print what would be done without changing anything
     #[arg(long)]
     dry_run: bool,
 }
@@ -97,12 +97,16 @@ pub(super) fn replay(
         write!(out, "shard {shard}: {} {would} redelivered", plural(found, "record"))?;
         if dead > 0 {
             let dead = plural(dead, "dead letter");
-            write!(out, "; {dead} left to `mailrace group dead requeue`")?;
+            write!(out, "; not counted: {dead}, which `mailrace group dead requeue` redelivers")?;
         }
         writeln!(out)?;
     }
     if !args.dry_run && !as_json && !group.is_active()? {
-        writeln!(out, "group {} has no active consumer: they wait for it", group.name())?;
+        writeln!(
+            out,
+            "group {} has no active consumer: the records wait until it has one",
+            group.name()
+        )?;
     }
     Ok(())
 }
@@ -112,7 +116,7 @@ fn note(letters: &mut DeadLetters, offsets: &[u64], rcpt: &RcptPattern) -> io::R
         offset,
         at: 0,
         class: REPLAY.to_owned(),
-        text: format!("to be delivered again to {rcpt}"),
+        text: format!("to be redelivered to {rcpt}"),
         attempts: 0,
         rcpt: Some(rcpt.to_string()),
     }))

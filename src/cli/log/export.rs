@@ -37,28 +37,28 @@ const STATE: &str = ".mailrace-export.json";
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
-    /// Folder; made where it is missing. One that holds an export already is continued
+    /// Folder, created if missing; an export that was interrupted there is resumed
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// What is written
+    /// Format of the files
     #[arg(long = "as", value_enum)]
     layout: Layout,
     #[command(flatten)]
     shards: ShardArgs,
-    /// RANGE, as with `log cat`; the end is that of the start of this command
+    /// RANGE, as with `log cat`; it ends at the end of the log when this command started
     #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
     range: Option<Range>,
-    /// Only with this reverse-path in the envelope (MAIL FROM); '' for the null one
+    /// Only records with this reverse-path in the envelope (MAIL FROM); '' for the null path
     #[arg(long, value_name = "ADDR")]
     from: Option<String>,
-    /// Only with this forward-path in the envelope (RCPT TO)
+    /// Only records with this forward-path in the envelope (RCPT TO)
     #[arg(long, value_name = "ADDR")]
     rcpt: Option<String>,
     /// eml, mbox and maildir: mail data exactly as it was received, without Return-Path,
-    /// X-Mailrace-Id and Received on top
+    /// X-Mailrace-Id and Received prepended
     #[arg(long)]
     exact: bool,
-    /// Mode of each file, in octal; directories that are made get x for each r
+    /// Mode of each file, in octal; new directories also get x for each r
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = FileMode::parse)]
     mode: FileMode,
 }
@@ -73,15 +73,15 @@ impl ExportArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Layout {
-    /// <id>.eml: a file for each mail
+    /// One file per message, <id>.eml
     Eml,
-    /// mboxrd files, one for each 10,000 records or 32 MiB; lines end in LF
+    /// mboxrd files of up to 10,000 records or 32 MiB; lines end in LF
     Mbox,
     /// One Maildir; lines end in LF
     Maildir,
-    /// CloudEvents, one a line; files as with mbox
+    /// CloudEvents, one per line; files as with mbox
     Jsonl,
-    /// Tables; files as with mbox
+    /// Parquet tables; files as with mbox
     Parquet,
 }
 
@@ -116,7 +116,7 @@ pub(super) fn run(
     // Two at once would take each other's unfinished files for their own.
     let lock = File::open(&args.to)?;
     lock.try_lock().map_err(|error| {
-        let what = format!("{}: another export is under way: {error}", args.to.display());
+        let what = format!("{}: another export is running: {error}", args.to.display());
         io::Error::new(io::ErrorKind::ResourceBusy, what)
     })?;
     let state = State::open(log, args)?;

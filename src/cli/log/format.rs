@@ -18,10 +18,9 @@ use crate::{
 pub(super) enum Named {
     /// Time, shard:offset, size, addresses, subject
     Short,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// The mail data alone, one record directly behind the other: exact, but only a single record
-    /// (-n 1) can be told apart again
+    /// Mail data only, without separators: exact, but records can no longer be separated; use -n 1
     Raw,
 }
 
@@ -197,14 +196,14 @@ pub(super) const LETTERS: &str = "\
 Letters of a template:
   %s  shard                            %o  offset
   %i  record id                        %t  time received, RFC 3339 in UTC
-  %F  reverse-path (<> for the null)   %R  forward-paths, joined by commas
-  %N  number of forward-paths          %z  octets of mail data
-  %Z  the same, human (18.2K)          %S  subject
+  %F  reverse-path (<> for the null)   %R  forward-paths, comma-separated
+  %N  number of forward-paths          %z  bytes of mail data
+  %Z  the same, rounded (18.2K)        %S  subject
   %H  argument of HELO or EHLO         %C  client address and port
-  %L  listener                         %f  flags of the mail data, by commas
+  %L  listener                         %f  flags of the mail data, comma-separated
   %%  a percent sign
   \\n \\t \\0 \\\\  line feed, tab, NUL, backslash
-What a client chose is escaped to one printable line.";
+Text that a client chose is escaped, so that it prints as one line.";
 
 impl FromStr for Template {
     type Err = String;

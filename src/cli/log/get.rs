@@ -21,20 +21,19 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct GetArgs {
-    /// Record id of the 250 reply, or SHARD:OFFSET
+    /// Record id from the 250 reply, or SHARD:OFFSET
     #[arg(value_name = "ID")]
     record: RecordName,
-    /// The header only, as it was received
+    /// Print only the header, as it was received
     #[arg(long, conflicts_with = "envelope")]
     headers: bool,
-    /// The envelope instead of the mail
+    /// Print the envelope instead of the mail
     #[arg(long)]
     envelope: bool,
-    /// Put the Received field of this server on top (RFC 5321 §4.4)
+    /// Prepend this server's Received field (RFC 5321 §4.4)
     #[arg(long, conflicts_with = "envelope")]
     received: bool,
-    /// The server's name in the Received field; default: the one that the server has kept in the
-    /// data directory (server.hostname)
+    /// Server name in the Received field [default: server.hostname, as saved in the data directory]
     #[arg(long, value_name = "NAME", requires = "received")]
     hostname: Option<String>,
 }

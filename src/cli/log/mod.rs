@@ -33,40 +33,40 @@ pub(super) struct LogArgs {
     command: LogCommand,
     #[command(flatten)]
     dir: DirArgs,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum LogCommand {
-    /// Print the mail data of one record, byte by byte as it was sent
+    /// Print the mail data of one record, exactly as it was sent
     Get(get::GetArgs),
     /// List the segments: shard, base offset, records, bytes in use, age of the first record, state
     Ls(select::ShardArgs),
-    /// A line for each record
+    /// Print one line per record, or the records themselves
     Cat(cat::CatArgs),
-    /// Write records into files of other formats; continues where it was broken off
+    /// Export records to files in other formats; resumes an interrupted export
     Export(export::ExportArgs),
-    /// The last records; with -f also those to come
+    /// Print the last records; with -f also new ones as they arrive
     Tail(tail::TailArgs),
-    /// The offset that a time, or another bound, means in each shard
+    /// Print the offset that a time or other bound stands for in each shard
     Offsets(prune::OffsetsArgs),
-    /// Delete sealed segments from the front, nothing that a group or a dead letter needs
+    /// Delete the oldest sealed segments, except what a group or a dead letter still needs
     Prune(prune::PruneArgs),
-    /// Records, bytes and rate, and the segments of each shard
+    /// Show records, bytes, rate and segments of each shard
     Stats(segments::StatsArgs),
-    /// Check everything; exit code 3 where acknowledged mail is damaged or missing
+    /// Check the whole log; exit code 3 if acknowledged mail is damaged or missing
     ///
     /// Headers, the chain of groups, the checksum of each record and fragment, offsets, seals and
     /// missing segments. The first bad offset and byte position of each segment is printed. A wrong
     /// index is a warning; a torn tail, which was never acknowledged, is a note.
     Verify(select::ShardArgs),
-    /// Write the node's id again where its file is lost or wrong; the server must not run
+    /// Restore the file with the node id if it is lost or wrong; the server must be stopped
     ///
-    /// Every segment names the node it belongs to. The id is written where all of them agree, or
-    /// where --node chooses one of them. With --accept-loss missing segments are recorded as lost
-    /// for good as well.
+    /// Every segment names the node it belongs to. The id is written if all of them agree, or if
+    /// --node chooses one of them. With --accept-loss, missing segments are also recorded as
+    /// permanently lost.
     Adopt(adopt::AdoptArgs),
 }
 

@@ -19,15 +19,15 @@ use crate::{
 pub(super) struct PruneArgs {
     #[command(flatten)]
     shards: ShardArgs,
-    /// Delete sealed segments whose records all lie before this: an offset, @TIME, -N, end
+    /// Delete sealed segments whose records all come before this: an offset, @TIME, -N, end
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     before: Range,
-    /// Say what would go, and delete nothing
+    /// Print what would be deleted without deleting anything
     #[arg(long)]
     dry_run: bool,
-    /// Also delete segments younger than an hour, as on a full disk. They are kept for the mail that
-    /// a running server is receiving, so with --force the server itself must say where that begins.
-    /// Mail that a group has not exported is not deleted with it either
+    /// Also delete segments younger than an hour, for example when the disk is full. They are kept
+    /// because a running server may still be receiving mail into them, so with --force the server
+    /// must report where that mail begins. Mail that a group has not exported is never deleted
     #[arg(long)]
     force: bool,
 }
@@ -83,8 +83,8 @@ pub(super) fn prune(
             (true, true) => match read_in_progress(log.dir(), shard)? {
                 Some(from) => from,
                 None => {
-                    let what = "the running server does not say which segments mail being received \
-                                is in: stop it, or leave --force out";
+                    let what = "the running server does not report which segments hold mail that \
+                                is being received: stop it, or omit --force";
                     return Err(io::Error::other(what));
                 }
             },
@@ -147,9 +147,10 @@ fn reasons(
                 format!("not consumed: {}", needs.join(", "))
             }
             KeptFor::InProgress => {
-                "younger than an hour: mail being received may be in it (see --force)".to_owned()
+                "younger than an hour: it may hold mail that is being received (see --force)"
+                    .to_owned()
             }
-            KeptFor::Reached(by) => format!("a record in segment {by} has mail data in it"),
+            KeptFor::Reached(by) => format!("it holds mail data of a record in segment {by}"),
             KeptFor::After(first) => format!("it comes after segment {first}, which is kept"),
         };
         reasons.push((number, first_offset, end_offset, why));
@@ -157,7 +158,7 @@ fn reasons(
     for segment in log.segments(shard)?.iter().filter(|segment| segment.seal.is_none()) {
         let end = log.end_of(segment)?;
         if segment.base_offset < before {
-            let why = "it is in use: the server writes to it, or did when it died".to_owned();
+            let why = "in use: the server is writing to it, or was when it crashed".to_owned();
             reasons.push((segment.number, segment.base_offset, end, why));
         }
     }
@@ -204,7 +205,7 @@ fn one_bound(range: Range) -> io::Result<Bound> {
     match range.to {
         None => Ok(range.from),
         Some(_) => {
-            let what = "one side of a range is meant here, such as 725, @-1h or end";
+            let what = "a single offset or time is needed, such as 725, @-1h or end";
             Err(io::Error::new(io::ErrorKind::InvalidInput, what))
         }
     }

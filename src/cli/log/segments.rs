@@ -16,7 +16,7 @@ use crate::log::{Extent, Log, SegmentFacts, unix_micros};
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
-    /// Count only these records, by reading them: mail octets and rate of the selection
+    /// Count only these records, by reading them: bytes of mail data and rate
     #[command(flatten)]
     selection: Selection,
 }

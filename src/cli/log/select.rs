@@ -22,11 +22,12 @@ impl ShardArgs {
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Filter {
-    /// Only with this reverse-path in the envelope (MAIL FROM, not the From field); '' for the
-    /// null one. The local part counts exactly, the domain in any case
+    /// Only records with this reverse-path in the envelope (MAIL FROM, not the From field); '' for
+    /// the null path. Case matters in the local part, not in the domain
     #[arg(long, value_name = "ADDR")]
     from: Option<String>,
-    /// Only with this forward-path in the envelope (RCPT TO, not the To field), compared likewise
+    /// Only records with this forward-path in the envelope (RCPT TO, not the To field), compared in
+    /// the same way
     #[arg(long, value_name = "ADDR")]
     to: Option<String>,
 }
@@ -99,9 +100,7 @@ impl Selection {
         let bad = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if range.is_reversed() || !spans.is_empty() && spans.iter().all(|span| span.from > span.to)
         {
-            return bad(
-                "the range is empty: it ends before it starts, or where it starts".to_owned()
-            );
+            return bad("the range is empty: it ends at or before its start".to_owned());
         }
         if let Bound::At(offset) = range.from
             && !beyond.is_empty()

@@ -21,10 +21,10 @@ const FOLLOW: Duration = Duration::from_millis(100);
 
 #[derive(Args, Debug)]
 pub(super) struct TailArgs {
-    /// Go on as records arrive
+    /// Keep printing records as they arrive
     #[arg(short, long)]
     follow: bool,
-    /// How many to begin with [default: 10, or all of the range]
+    /// Number of records to start with [default: 10, or all of the range]
     #[arg(short = 'n', long = "count", value_name = "COUNT")]
     count: Option<usize>,
     #[command(flatten)]

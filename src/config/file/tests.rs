@@ -105,7 +105,7 @@ fn types_are_those_of_toml() {
         ("server.shards = \"all\"", "an integer or \"auto\" is needed, not a string"),
         ("server.shards = true", "an integer or \"auto\" is needed, not a boolean"),
         ("limits.exempt = \"::1\"", "an array of strings is needed, not a string"),
-        ("limits.exempt = [1]", "an array of strings is needed, not one of other things"),
+        ("limits.exempt = [1]", "an array of strings is needed, not an array of other values"),
         ("log.retention.hold = \"true\"", "true or false is needed, not a string"),
     ] {
         let key = line.split([' ', '=']).next().unwrap().trim_end_matches(".x");
@@ -185,7 +185,7 @@ fn what_cannot_be_read_is_named() {
     fs::write(&path, vec![b'\n'; (10 << 20) + 1]).unwrap();
     assert_eq!(
         unreadable(&path),
-        format!("{name}: is larger than 10 MiB; this is no configuration")
+        format!("{name}: is larger than 10 MiB, too large for a configuration file")
     );
     assert!(unreadable(Path::new("/dev/zero")).contains("larger than 10 MiB"));
 }

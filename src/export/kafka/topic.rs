@@ -49,7 +49,8 @@ impl Topic {
             count = partitions(&client, &options.topic).await?;
         }
         let Some(count) = count else {
-            let text = format!("the topic {} is missing, or not shown to this user", options.topic);
+            let text =
+                format!("the topic {} does not exist, or this user may not see it", options.topic);
             return Err(SinkError::new(ErrorClass::Missing, text));
         };
         if count == 0 {
@@ -120,14 +121,14 @@ async fn create(client: &Client, options: &KafkaOptions) -> Result<(), SinkError
         controller.create_topic(&options.topic, options.create_partitions, copies, CREATE_MS).await;
     match made {
         Ok(()) => {
-            tracing::info!(topic = options.topic, options.create_partitions, "made the topic");
+            tracing::info!(topic = options.topic, options.create_partitions, "topic created");
             Ok(())
         }
         // Another exporter was faster.
         Err(Error::ServerError { protocol_error: ProtocolError::TopicAlreadyExists, .. }) => Ok(()),
         Err(error) => {
             let cause = classify(&error);
-            let text = format!("making the topic {}: {}", options.topic, cause.text);
+            let text = format!("creating the topic {}: {}", options.topic, cause.text);
             Err(SinkError { text, ..cause })
         }
     }

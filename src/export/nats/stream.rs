@@ -55,7 +55,7 @@ pub(super) async fn ensure(
         }
         GetStreamErrorKind::JetStream(cause) => Err(refusal(&cause)),
         GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
-            Err(SinkError::new(ErrorClass::Other, format!("{name:?} is no name of a stream")))
+            Err(SinkError::new(ErrorClass::Other, format!("{name:?} is not a stream name")))
         }
         GetStreamErrorKind::Request => {
             let cause = error.source().and_then(|source| source.downcast_ref::<RequestError>());
@@ -70,11 +70,16 @@ fn check(config: &Config, subjects: &Subjects) -> Result<(), SinkError> {
     let taken = config.subjects.join(", ");
     match coverage(&config.subjects, pattern) {
         Coverage::None => {
-            let text = format!("the stream {} takes {taken} but not {pattern}", config.name);
+            let text = format!("the stream {} accepts {taken} but not {pattern}", config.name);
             return Err(SinkError::new(ErrorClass::Missing, text));
         }
         Coverage::Some => {
-            tracing::warn!(stream = config.name, taken, pattern, "not every subject may be taken");
+            tracing::warn!(
+                stream = config.name,
+                taken,
+                pattern,
+                "the stream may not accept every subject"
+            );
         }
         Coverage::All => {}
     }
@@ -87,7 +92,7 @@ fn check(config: &Config, subjects: &Subjects) -> Result<(), SinkError> {
         tracing::warn!(
             stream = config.name,
             window,
-            "duplicates are dropped for a short time only"
+            "the stream's duplicate window is short: a late retry may be stored twice"
         );
     }
     Ok(())
@@ -109,7 +114,7 @@ async fn create(
     };
     let error = match context.create_stream(config).await {
         Ok(_) => {
-            tracing::info!(stream = options.stream, subject = subjects.taken, "made the stream");
+            tracing::info!(stream = options.stream, subject = subjects.taken, "stream created");
             return Ok(());
         }
         Err(error) => error,
@@ -122,7 +127,7 @@ async fn create(
         }
         _ => SinkError::new(ErrorClass::Other, &error),
     };
-    let text = format!("making the stream {}: {}", options.stream, cause.text);
+    let text = format!("creating the stream {}: {}", options.stream, cause.text);
     Err(SinkError { text, ..cause })
 }
 
@@ -161,6 +166,6 @@ fn request_error(kind: Option<RequestErrorKind>, error: &dyn std::fmt::Display) 
         Some(RequestErrorKind::TimedOut) => {
             SinkError::new(ErrorClass::Timeout, "JetStream did not answer")
         }
-        _ => SinkError::new(ErrorClass::Connect, format!("asking for the stream: {error}")),
+        _ => SinkError::new(ErrorClass::Connect, format!("looking up the stream: {error}")),
     }
 }

@@ -263,8 +263,11 @@ impl Dialogue {
     /// Nothing came in time.
     pub(super) fn handle_timeout(&mut self) {
         let seconds = self.patience().as_secs();
-        let what = if self.reader.is_inside() { "end of a reply" } else { "progress" };
-        self.close(ErrorClass::Timeout, &format!("the server made no {what} within {seconds} s"));
+        let what = match self.reader.is_inside() {
+            true => "the server did not finish a reply",
+            false => "the server made no progress",
+        };
+        self.close(ErrorClass::Timeout, &format!("{what} within {seconds} s"));
     }
 
     /// The connection is gone.
@@ -293,7 +296,7 @@ impl Dialogue {
         if let Some(limit) = offer.size {
             let size = mail.size();
             if let Some(limit) = limit.filter(|limit| size > *limit) {
-                let text = format!("{size} octets; the server takes {limit} (SIZE)");
+                let text = format!("{size} bytes; the server accepts at most {limit} (SIZE)");
                 return Err(SinkError::new(ErrorClass::TooLarge, text));
             }
             parameters += &format!(" SIZE={size}");
@@ -442,7 +445,7 @@ impl Dialogue {
         let (Some(command), Some(transaction)) =
             (self.awaited.pop_front(), self.transaction.as_mut())
         else {
-            return self.close(ErrorClass::Other, "the server sent a reply to no command");
+            return self.close(ErrorClass::Other, "the server sent an unsolicited reply");
         };
         // In answer to the first command it may be an old session's end that crossed with it.
         if reply.code == 421 {
@@ -504,7 +507,7 @@ impl Dialogue {
             // RFC 2920 §3.1: the server took DATA with nobody to deliver to: an empty message. In
             // LMTP that has no reply to wait for.
             3 if self.settings.lmtp => {
-                self.close(ErrorClass::Other, "the server took mail data for nobody");
+                self.close(ErrorClass::Other, "the server accepted mail data without a recipient");
             }
             3 => {
                 self.out.extend_from_slice(b".\r\n");
@@ -526,18 +529,22 @@ impl Dialogue {
         {
             transaction.settle_open(&fate(reply, Answered::Content));
         }
-        self.close(ErrorClass::Other, &format!("within the mail data: {}", reply.text()));
+        self.close(ErrorClass::Other, &format!("during the mail data: {}", reply.text()));
     }
 
     fn handle_final(&mut self, reply: &Reply, flushed: bool) {
         let (Some(Command::End(nth)), Some(transaction)) =
             (self.awaited.pop_front(), self.transaction.as_mut())
         else {
-            return self.close(ErrorClass::Other, "the server sent a reply to no command");
+            return self.close(ErrorClass::Other, "the server sent an unsolicited reply");
         };
         let answer = match reply.class() {
             2 if !flushed => {
-                return self.close(ErrorClass::Other, "the server took what it does not have");
+                return self.close(
+                    ErrorClass::Other,
+                    "the server accepted the message before it \
+                                                      was sent completely",
+                );
             }
             2 => Fate::Delivered,
             3 => return self.close(ErrorClass::Other, &format!("end of data: {}", reply.text())),

@@ -349,7 +349,7 @@ fn rfc2920_3_1_all_recipients_refused() {
         &lmtp(),
         &[to(1)],
         &script(&[LHLO, group, "S: 354 go"]),
-        &["ready", fate, "closed the server took mail data for nobody (other)"],
+        &["ready", fate, "closed the server accepted mail data without a recipient (other)"],
     );
 }
 
@@ -480,7 +480,10 @@ fn replies_out_of_step_deliver_nothing() {
 #[test]
 fn a_success_before_all_is_sent_is_none() {
     for (reply, fate) in [
-        (&b"250 thanks\r\n"[..], "0 later the server took what it does not have (other)"),
+        (
+            &b"250 thanks\r\n"[..],
+            "0 later the server accepted the message before it was sent completely (other)",
+        ),
         (b"552 5.3.4 large\r\n", "0 never 552 5.3.4 large (too_large)"),
     ] {
         let mut dialogue = Dialogue::new(smtp(), false);
@@ -504,7 +507,7 @@ fn a_refusal_within_the_mail_data_ends_the_session() {
     for (reply, fate) in [
         (&b"552 5.3.4 large\r\n"[..], "0 never 552 5.3.4 large (too_large)"),
         (b"451 4.3.0 oh\r\n", "0 later 451 4.3.0 oh (throttled)"),
-        (b"250 thanks\r\n", "0 later within the mail data: 250 thanks (other)"),
+        (b"250 thanks\r\n", "0 later during the mail data: 250 thanks (other)"),
     ] {
         let mut dialogue = Dialogue::new(smtp(), false);
         dialogue.handle_input(b"220 mx\r\n", true);
@@ -546,7 +549,7 @@ fn rfc5321_4_5_3_2_how_long_each_reply_may_take() {
     assert_eq!(dialogue.progress(), before);
     dialogue.handle_timeout();
     let fate = told(&std::iter::from_fn(|| dialogue.poll_event()).nth(1).unwrap());
-    assert_eq!(fate, "0 later the server made no end of a reply within 600 s (timeout)");
+    assert_eq!(fate, "0 later the server did not finish a reply within 600 s (timeout)");
 }
 
 #[test]
@@ -584,7 +587,7 @@ fn rfc3207_6_octets_behind_starttls_are_an_injection() {
     dialogue.handle_input(b"250-mx\r\n250 STARTTLS\r\n", true);
     dialogue.handle_input(b"220 go\r\n250-evil\r\n", true);
     let events: Vec<_> = std::iter::from_fn(|| dialogue.poll_event()).map(|e| told(&e)).collect();
-    let closed = "closed the server sent octets between STARTTLS and TLS (other)";
+    let closed = "closed the server sent bytes between STARTTLS and TLS (other)";
     assert_eq!(events.last().unwrap(), closed);
 }
 
@@ -598,7 +601,7 @@ fn rfc4954_auth_plain_under_tls_only() {
         S: 250-STARTTLS
         S: 250 AUTH PLAIN";
     let plain = Settings { login: login.clone(), ..smtp() };
-    check(&plain, &[], offered, &["closed a user is given, and AUTH needs TLS (auth)"]);
+    check(&plain, &[], offered, &["closed a user is set, but AUTH needs TLS (auth)"]);
     let tls = Settings { starttls: true, ..plain };
     let secured = "
         C: STARTTLS
@@ -626,7 +629,12 @@ fn rfc4954_auth_plain_under_tls_only() {
 #[test]
 fn a_greeting_may_refuse_us() {
     check(&smtp(), &[], "S: 554 no", &["closed greeting: 554 no (other)"]);
-    check(&smtp(), &[], "S: SSH-2.0-x", &["closed the server sent what is no SMTP reply (other)"]);
+    check(
+        &smtp(),
+        &[],
+        "S: SSH-2.0-x",
+        &["closed the server sent something that is not an SMTP reply (other)"],
+    );
     check(&smtp(), &[], "TIMEOUT", &["closed the server made no progress within 300 s (timeout)"]);
     let talk = "
         S: 220 mx
@@ -664,7 +672,7 @@ fn rfc1870_size_is_declared_and_kept() {
     offered("SIZE", &mail, Ok(" SIZE=20"));
     offered("SIZE=0", &mail, Ok(" SIZE=20"));
     offered("SIZE=20", &mail, Ok(" SIZE=20"));
-    offered("SIZE=19", &mail, Err("20 octets; the server takes 19 (SIZE) (too_large)"));
+    offered("SIZE=19", &mail, Err("20 bytes; the server accepts at most 19 (SIZE) (too_large)"));
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn server_name(server: &str) -> Result<ServerName<'static>, SinkError> {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(host.to_owned())
-        .map_err(|_| SinkError::new(ErrorClass::Other, format_args!("{host}: no host name")))
+        .map_err(|_| SinkError::new(ErrorClass::Other, format_args!("{host}: not a host name")))
 }
 
 /// Without a file, an empty one.

@@ -49,12 +49,12 @@ impl fmt::Display for GroupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadName(name) => {
-                write!(f, "{name:?} is no group name: 1 to 64 letters, digits, '-', '_' or '.'")
+                write!(f, "{name:?} is not a group name: 1 to 64 letters, digits, '-', '_' or '.'")
             }
             Self::Missing(name) => {
                 write!(f, "there is no group {name}; `mailrace group ls` lists them")
             }
-            Self::Active(name) => write!(f, "group {name} has a consumer at work: stop it first"),
+            Self::Active(name) => write!(f, "group {name} has an active consumer: stop it first"),
             Self::Io(error) => write!(f, "{error}"),
         }
     }

@@ -136,7 +136,7 @@ fn the_last_segment_is_missed_though_it_has_no_seal() {
         let recovery = recover(&shard, identity).unwrap();
         assert_eq!(recovery.damage.len(), 1, "{:?}", recovery.damage);
         assert_eq!(recovery.damage[0].kind, FaultKind::Missing);
-        assert!(recovery.damage[0].what.contains("records about offset 0"));
+        assert!(recovery.damage[0].what.contains("records around offset 0"));
         assert!(recovery.next_offset.get() > 40, "no offset is used twice");
     }
 }
@@ -494,7 +494,7 @@ fn a_lost_or_foreign_manifest_is_named_and_the_segments_are_judged_again() {
     damaged[64 + 20] ^= 1;
     fs::write(&path, &damaged).unwrap();
     assert!(sample.verified().iter().any(|(how, _, what)| {
-        *how == Severity::Warning && what.contains("damaged records are passed over")
+        *how == Severity::Warning && what.contains("damaged records are skipped")
     }));
     let recovery = sample.recover();
     assert!(recovery.damage.is_empty() && recovery.next_offset.get() == 120, "{recovery:?}");
@@ -518,7 +518,7 @@ fn a_lost_node_file_is_never_made_anew() {
     // Another node's.
     fs::write(&node, "0123456789ab\n").unwrap();
     let refused = DataDir::open(&sample.data).unwrap_err().to_string();
-    assert!(refused.contains("it says 0123456789ab") && refused.contains(&known), "{refused}");
+    assert!(refused.contains("it holds 0123456789ab") && refused.contains(&known), "{refused}");
     // All segments name one id.
     let evidence = Evidence::gather(&sample.data).unwrap();
     assert_eq!((evidence.node(), evidence.unknown), (Some(sample.identity.node), 0));

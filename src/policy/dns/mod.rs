@@ -87,7 +87,7 @@ impl ClientAdvisor {
             local.block_on(&runtime, async move {
                 let lookups = match Lookups::new(&servers, metrics) {
                     Ok(lookups) => lookups,
-                    Err(error) => return tracing::error!(%error, "DNS is not asked"),
+                    Err(error) => return tracing::error!(%error, "DNS is not used"),
                 };
                 while let Some(Ask { rules, address, answer }) = asked.recv().await {
                     let lookups = lookups.clone();
@@ -166,12 +166,12 @@ fn compile(rules: impl IntoIterator<Item = (String, ClientRules)>) -> io::Result
 /// as resolver(3) does, a server on this machine is asked then.
 fn servers_of_machine(resolv_conf: io::Result<String>) -> Vec<SocketAddr> {
     let (servers, trouble) = match resolv_conf {
-        Ok(text) => (system_servers(&text), "it names no DNS server that can be asked".to_owned()),
+        Ok(text) => (system_servers(&text), "it names no usable DNS server".to_owned()),
         Err(error) => (Vec::new(), error.to_string()),
     };
     if servers.is_empty() {
         tracing::warn!(
-            "{RESOLV_CONF}: {trouble}; asking 127.0.0.1:53; set server.dns.servers to choose others"
+            "{RESOLV_CONF}: {trouble}; using 127.0.0.1:53; set server.dns.servers to choose others"
         );
         return vec![SocketAddr::from(([127, 0, 0, 1], 53))];
     }

@@ -105,7 +105,8 @@ impl List {
             match is_error(code) {
                 true if self.told.swap(true, Ordering::Relaxed) => {}
                 true => tracing::warn!(
-                    "the list {} does not answer our DNS server but says {code}: see its terms",
+                    "the list {} refuses queries from our DNS server (answer {code}): see its \
+                     terms of use",
                     self.zone
                 ),
                 false => listed = true,

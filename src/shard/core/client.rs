@@ -88,11 +88,11 @@ impl Services {
             && self.header_deadline(dialogue).is_some_and(|deadline| self.now >= deadline);
         if over {
             let error = match link.intake.unread.is_empty() {
-                false => "it took too long",
+                false => "it was not complete in time",
                 // The client of SMTP waits for the greeting, and such a proxy for the client.
                 true => {
-                    "nothing came in limits.timeout.proxy; the proxy must send the header at once, \
-                     and not with the client's first bytes"
+                    "nothing arrived within limits.timeout.proxy; the proxy must send the header \
+                     at once, not together with the client's first bytes"
                 }
             };
             self.no_header(connection, CloseReason::Timeout, &error);

@@ -329,13 +329,14 @@ impl Services {
 
     /// D5: the segment is left for good.
     fn poisoned(&mut self, segment: u64, error: &io::Error) {
-        tracing::error!(segment, %error, "log segment poisoned, a new one is opened");
+        tracing::error!(segment, %error, "a write or sync failed: this log segment is closed and \
+                                          a new one is opened");
         if self.tuning.aborts_on_io_error() {
             self.submit(Submission::Abort);
             return;
         }
         if self.commit.is_read_only() {
-            tracing::error!("three failures within ten minutes: no more mail is taken");
+            tracing::error!("three failures within ten minutes: no more mail is accepted");
             self.shared.published.set_state(ShardState::Failed);
         }
     }

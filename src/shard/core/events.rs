@@ -254,7 +254,7 @@ impl Services {
         for (kind, budget) in Kind::ALL.into_iter().zip(&mut self.events.budgets) {
             let suppressed = std::mem::take(&mut budget.suppressed);
             if suppressed > 0 {
-                tracing::info!(shard, suppressed, "more lines \"{}\" were left out", kind.name());
+                tracing::info!(shard, suppressed, "more \"{}\" lines were suppressed", kind.name());
             }
         }
     }

@@ -51,7 +51,7 @@ impl Step {
             Self::RefuseLow => "mail of low priority gets 452",
             Self::Refuse => "all mail gets 451",
             Self::CloseNew => "new sessions get 421",
-            Self::StopAccepting => "no connection is accepted",
+            Self::StopAccepting => "no connections are accepted",
         }
     }
 

@@ -43,14 +43,14 @@ pub enum BadHeader {
 impl fmt::Display for BadHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "something else came in its place",
-            Self::LineTooLong => "no CRLF in the first 107 octets",
-            Self::Line => "its line breaks the grammar",
+            Self::Missing => "something else arrived instead",
+            Self::LineTooLong => "no CRLF in the first 107 bytes",
+            Self::Line => "its line has a syntax error",
             Self::TooLong => "longer than 2 KiB",
             Self::Version => "unknown version or command",
             Self::Protocol => "unknown address family or protocol",
             Self::Length => "too short for its addresses",
-            Self::Item => "an item breaks the format, or is there twice",
+            Self::Item => "an item is malformed or occurs twice",
             Self::Checksum => "wrong checksum",
         })
     }

@@ -80,7 +80,7 @@ pub(super) fn source_of<T>(error: GlommioError<T>) -> io::Error {
         GlommioError::BuilderError(_) => {
             io::Error::other("its thread ended with an internal error")
         }
-        GlommioError::ExecutorError(_) => io::Error::other("the executor could not be made"),
+        GlommioError::ExecutorError(_) => io::Error::other("the executor could not be created"),
         _ => io::Error::other("the executor failed"),
     }
 }
@@ -170,7 +170,10 @@ fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
             })?;
         match hand.send_timeout(given, FIRST_STEP) {
             Err(SendTimeoutError::Timeout(back)) => {
-                tracing::warn!(attempt, "a shard's executor fell asleep at its start: another");
+                tracing::warn!(
+                    attempt,
+                    "a shard's executor stalled at its start; starting another"
+                );
                 given = back;
             }
             // Where the executor could not be made, its end tells why.
@@ -191,7 +194,7 @@ async fn serve(start: Start) -> io::Result<()> {
     let ring = match Ring::new() {
         Ok(ring) => ring,
         Err(source) => {
-            let _ = tell.send(Err(StartError { doing: "cannot make a shard's ring", source }));
+            let _ = tell.send(Err(StartError { doing: "cannot create a shard's ring", source }));
             state.finished();
             return Ok(());
         }
@@ -237,14 +240,14 @@ async fn serve(start: Start) -> io::Result<()> {
         if let Some(source) = pump.shard().take_failure() {
             let told = format!("{}: {source}", dir.display());
             let source = io::Error::new(source.kind(), told);
-            let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
+            let _ = tell.send(Err(StartError { doing: "cannot create a log segment", source }));
             return Ok(());
         }
         glommio::executor().yield_task_queue_now().await;
     }
     if !pump.shard().is_ready() {
         let source = io::Error::from(io::ErrorKind::TimedOut);
-        let _ = tell.send(Err(StartError { doing: "cannot make a log segment", source }));
+        let _ = tell.send(Err(StartError { doing: "cannot create a log segment", source }));
         return Ok(());
     }
     pump.shard().serve_listeners();

@@ -147,7 +147,10 @@ pub fn listen_unix(path: &Path) -> io::Result<UnixSocket> {
 /// Removes a socket that nobody listens at.
 fn remove_dead(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is there and no socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "something that is not a socket is there",
+        ));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // One that listens and has its backlog full must not make us wait.
@@ -225,7 +228,10 @@ mod tests {
         drop(other);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "text").unwrap();
-        assert_eq!(listen_unix(&path).unwrap_err().to_string(), "it is there and no socket");
+        assert_eq!(
+            listen_unix(&path).unwrap_err().to_string(),
+            "something that is not a socket is there"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"text");
         let error = listen_unix(&dir.path().join("none/lmtp")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

@@ -128,7 +128,7 @@ impl Segments {
             let mut inbox = inbox.borrow_mut();
             inbox.busy -= 1;
             if let Err(error) = &made {
-                tracing::error!(%error, dir = %dir.display(), "no new log segment");
+                tracing::error!(%error, dir = %dir.display(), "no new log segment could be created");
                 let raw = error.raw_os_error();
                 inbox.disk_full |= matches!(raw, Some(libc::ENOSPC | libc::EDQUOT));
             }
@@ -260,7 +260,8 @@ async fn prepare(
         match made {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let path = log::segment_path(dir, number);
-                tracing::warn!(path = %path.display(), "a file has the name of the next segment");
+                tracing::warn!(path = %path.display(), "a file already has the name of the next \
+                                                        segment");
                 number += 1;
             }
             made => break made?,

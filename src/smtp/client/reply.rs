@@ -67,10 +67,10 @@ impl BadReply {
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::NotAReply => "the server sent what is no SMTP reply",
+            Self::NotAReply => "the server sent something that is not an SMTP reply",
             Self::MixedCodes => "the server sent a reply with several codes",
-            Self::LineTooLong => "the server sent a reply line of more than 2,048 octets",
-            Self::TooLong => "the server sent a reply of more than 65,536 octets",
+            Self::LineTooLong => "the server sent a reply line of more than 2,048 bytes",
+            Self::TooLong => "the server sent a reply of more than 65,536 bytes",
         }
     }
 }

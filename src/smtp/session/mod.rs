@@ -291,7 +291,7 @@ impl Session {
             }
             Entry::LogFailed => {
                 cx.stats.count_rejected(421, RejectReason::LogError);
-                self.close_421(cx, "4.3.0", "The mail store is out of order, try again later")
+                self.close_421(cx, "4.3.0", "Message store unavailable, try again later")
             }
             Entry::Crowded => {
                 cx.stats.count_rejected(421, RejectReason::Policy);

@@ -222,7 +222,7 @@ proptest! {
                     let mut count = 0;
                     for (line, hold) in &mut model {
                         if hold.take_if(|hold| *hold >= from).is_some() {
-                            *line = "451 4.3.0 Cannot store the message now, try again\r\n"
+                            *line = "451 4.3.0 Message store unavailable, try again later\r\n"
                                 .repeat(line.lines().count());
                             count += 1;
                         }

@@ -68,8 +68,8 @@ fn b10_not_in_a_transaction() {
 fn b9_not_twice() {
     check_with(
         &greeted(
-            "C: STARTTLS\nS: 220 2.0.0\nC: STARTTLS\nS: 503 5.5.1 Already\n\
-             C: EHLO a\nS: 250 HELP\nC: STARTTLS\nS: 503 5.5.1 Already",
+            "C: STARTTLS\nS: 220 2.0.0\nC: STARTTLS\nS: 503 5.5.1 TLS already\n\
+             C: EHLO a\nS: 250 HELP\nC: STARTTLS\nS: 503 5.5.1 TLS already",
         ),
         &config(TlsPolicy::Offered),
     );
@@ -98,7 +98,7 @@ fn rfc3207_4_what_is_refused() {
     check_with(
         &greeted(
             "C: STARTTLS now\nS: 501 5.5.4\nC: STARTTLS\nS: 220 2.0.0\nC: STARTTLS\n\
-             S: 503 5.5.1\nC: EHLO a\nS: 250 HELP\nC: STARTTLS\nS: 503 5.5.1 Already",
+             S: 503 5.5.1\nC: EHLO a\nS: 250 HELP\nC: STARTTLS\nS: 503 5.5.1 TLS already",
         ),
         &config(TlsPolicy::Offered),
     );
