@@ -158,7 +158,6 @@ fn everything() -> Vec<Text> {
     };
     let mut texts = helps(MAILRACE);
     assert!(texts.len() > 500, "{} lines of help", texts.len());
-    texts.extend(helps(env!("CARGO_BIN_EXE_mailrace-loadtest")));
     for words in [["config", "default"], ["config", "schema"], ["config", "init"]] {
         let output = Command::new(MAILRACE).args(words).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();

@@ -240,7 +240,7 @@ impl Dialogue {
         while !octets.is_empty() && self.state != State::Closed {
             // RFC 3207 §6: what follows the reply in plain text was put there by another.
             if self.hello.step() == Step::Handshake {
-                self.close(ErrorClass::Other, "the server sent octets between STARTTLS and TLS");
+                self.close(ErrorClass::Other, "the server sent bytes between STARTTLS and TLS");
                 break;
             }
             match self.reader.take(&mut octets) {
@@ -412,7 +412,7 @@ impl Dialogue {
             }
             Err(Failure::NoStartTls) => (ErrorClass::Other, "the server offers no STARTTLS".into()),
             Err(Failure::NoTlsForAuth) => {
-                (ErrorClass::Auth, "a user is given, and AUTH needs TLS".into())
+                (ErrorClass::Auth, "a user is set, but AUTH needs TLS".into())
             }
             Err(Failure::NoAuthPlain) => {
                 (ErrorClass::Auth, "the server offers no AUTH PLAIN".into())
