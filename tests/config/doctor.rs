@@ -132,7 +132,7 @@ fn sinks_are_asked() {
     let (code, report) = doctor(&sets(&settings));
     let found = findings(&report, "sink");
     assert!(found[0].0 == "warning" && found[0].1.starts_with("broker: "), "{report:#}");
-    assert!(found[1].0 == "ok" && found[1].1.starts_with("disk is there"), "{report:#}");
+    assert!(found[1].0 == "ok" && found[1].1.starts_with("disk is reachable"), "{report:#}");
     assert_eq!(code, 0, "records wait in the log: the server runs");
     let (_, report) = doctor(&[sets(&settings), vec!["--offline".to_owned()]].concat());
     assert!(findings(&report, "sink").is_empty(), "{report:#}");

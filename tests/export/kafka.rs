@@ -265,7 +265,7 @@ async fn what_is_missing_is_named() {
     let sink_without = sink(options.clone());
     let missing = sink_without.check().await.unwrap_err();
     assert_eq!(missing.class, ErrorClass::Missing, "{missing}");
-    assert!(missing.text.contains("the topic mail is missing"), "{missing}");
+    assert!(missing.text.contains("the topic mail does not exist"), "{missing}");
     let outcome = deliver_one(&sink_without, &record(0, 0, 10)).await;
     assert!(matches!(outcome, Outcome::Retry(error) if error.class == ErrorClass::Missing));
     // Once somebody has made it, it is used.

@@ -308,7 +308,7 @@ async fn a_stream_that_does_not_fit_is_named() {
     }
     let other = refusal(options(&server.url())).await;
     assert_eq!(other.class, ErrorClass::Missing);
-    assert!(other.text.contains("takes post.> but not mail.*.*"), "{other}");
+    assert!(other.text.contains("accepts post.> but not mail.*.*"), "{other}");
     // A stream of that name cannot be made beside one that takes its subjects.
     let overlap = refusal(NatsOptions { stream: "NEW".into(), ..options(&server.url()) }).await;
     assert!(overlap.text.contains("creating the stream NEW"), "{overlap}");

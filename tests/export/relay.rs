@@ -435,7 +435,7 @@ fn large_mails_and_too_large_ones() {
         let outcome = once(&sink, &too_large).await;
         let (class, text) = refused(&outcome);
         assert_eq!(class, ErrorClass::TooLarge);
-        assert!(text.ends_with("the server takes 52428800 (SIZE)"), "{text}");
+        assert!(text.ends_with("the server accepts at most 52428800 (SIZE)"), "{text}");
     });
     let large = [large];
     assert_eq!(counted(dovecot.mails("alice"), &large), [1]);

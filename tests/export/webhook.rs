@@ -460,7 +460,7 @@ fn https_with_authorities_of_its_own() {
 fn no_proxy_from_the_environment() {
     let Some(case) = Case::new() else { return };
     let proxied = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "as_it_runs_below_a_proxy", "--nocapture"])
+        .args(["--exact", "webhook::as_it_runs_below_a_proxy", "--nocapture"])
         .env("http_proxy", "http://127.0.0.1:9")
         .env("HTTP_PROXY", "http://127.0.0.1:9")
         .env("ALL_PROXY", "http://127.0.0.1:9")

@@ -241,7 +241,7 @@ fn unix_sockets_that_are_not_to_be_had() {
             .set(&format!("listener.1.listen=unix:{path}"))
     };
     let long = format!("{}/{}", dir.display(), "x".repeat(107));
-    one_cause(&ended(launch(&long).command("serve")), 78, &["listener.1.listen", "107 at most"]);
+    one_cause(&ended(launch(&long).command("serve")), 78, &["listener.1.listen", "at most 107"]);
     let none = format!("{}/none/lmtp", dir.display());
     let failure = ended(launch(&none).command("serve"));
     one_cause(&failure, 78, &[&none, "there is no such directory", "RuntimeDirectory="]);
