@@ -179,7 +179,7 @@ fn the_disk_that_a_run_may_fill_is_named_before_it() {
         &["-r", "10k", "-z", "10s", "--warmup", "0s", "--size", "100k", "-c", "1"],
     );
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("gets up to 9.5 GiB of it"), "{stderr}");
+    assert!(stderr.contains("will receive up to 9.5 GiB"), "{stderr}");
     let (output, _) = outcome(sink.1, &["-n", "5", "-c", "1"]);
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }

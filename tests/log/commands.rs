@@ -74,7 +74,7 @@ fn get_shows_mail_header_envelope_and_trace() {
     for (arguments, code, told) in [
         (&["get", "0:2"][..], 1, "no record"),
         (&["get", "7:0"], 1, "there is no shard 7"),
-        (&["get", &foreign], 1, "is of node 0123456789ab"),
+        (&["get", &foreign], 1, "belongs to node 0123456789ab"),
         (&["get", "nonsense"], 2, "not a record id"),
         (&["get", "0:0", "--json"], 2, "--json goes with --envelope"),
         (&["cat", "-f", "%y"], 2, "unknown letter %y"),

@@ -325,7 +325,7 @@ fn a_listener_that_refuses_everybody_is_said() {
         .set("listener.0.accept.domains=example.com")
         .set(&format!("listener.0.accept.recipients_file={}", recipients.display()))
         .start();
-    let line = "listener smtp: its accept names no recipient";
+    let line = "listener smtp: its accept table lists no recipients";
     let (status, ready) = server.page("/readyz");
     assert!(status == 503 && ready.contains(line), "{status} {ready}");
     server.says(line);
