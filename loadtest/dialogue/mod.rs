@@ -168,7 +168,7 @@ impl Dialogue {
         style: &Style,
         observer: &mut impl Observer,
     ) {
-        debug_assert!(self.wants_tls(), "TLS in {:?}", self.state);
+        debug_assert!(self.wants_tls(), "the server has agreed to STARTTLS");
         observer.phase(Phase::Tls, self.begun, now - self.since);
         self.since = now;
         let Self { hello, outbox, number, .. } = self;

@@ -115,11 +115,11 @@ fn literals(place: &str, source: &str) -> Vec<Text> {
         found.push(Text::new(place, line, placeholder.replace_all(&text, "{}").into_owned()));
     }
     let event = Regex::new(r"(?s)tracing::(?:error|warn|info|debug|trace)!\((.*?)\);").unwrap();
-    let field = Regex::new(r"(?m)(?:^|[(,])\s*[%?]?([a-z_]+)\s*(?:=|,|$)").unwrap();
+    let field = Regex::new(r"^\s*[%?]?([a-z_]+)\s*(?:=|$)").unwrap();
     for event in event.captures_iter(source) {
         let fields = event.get(1).unwrap();
         let line = source[..fields.start()].matches('\n').count() + 1;
-        for name in field.captures_iter(fields.as_str()) {
+        for name in fields.as_str().split(',').filter_map(|part| field.captures(part)) {
             found.push(Text::new(place, line, name[1].replace('_', " ")));
         }
     }

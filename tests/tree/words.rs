@@ -43,6 +43,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("export/replay.rs", "{text:?} is not", "a string"),
     ("log/range.rs", "{:?} is not a valid range", "a string"),
     ("policy/accept.rs", "{line:?} is not", "a string"),
+    ("revision/mod.rs", "include_bytes!({path:?})", "a string of Rust source"),
+    ("revision/mod.rs", "{:?}}}", "a string of Rust source"),
     ("policy/accept.rs", "{text:?} is not", "a string"),
     ("policy/users.rs", "{name:?} is no", "a string"),
     ("loadtest/condition.rs", "{text:?}: {what}", "a string"),
