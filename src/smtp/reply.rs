@@ -79,10 +79,8 @@ pub(super) const LHLO_FIRST: Reply = Reply::new("503 5.5.1 Send LHLO first\r\n")
 // RFC 7504 §3.2: a server that does not take mail answers so to all but QUIT.
 pub(super) const NO_MAIL: Reply = Reply::new("503 5.5.1 No mail is accepted here\r\n");
 pub(super) const AUTH_AGAIN: Reply = Reply::new("503 5.5.1 Already authenticated\r\n");
-pub(super) const AUTH_IN_MAIL: Reply = Reply::new(
-    "503 5.5.1 AUTH not permitted during a mail \
-                                                   transaction\r\n",
-);
+pub(super) const AUTH_IN_MAIL: Reply =
+    Reply::new("503 5.5.1 AUTH not permitted during a mail transaction\r\n");
 pub(super) const UNKNOWN_MECHANISM: Reply =
     Reply::new("504 5.5.4 Authentication mechanism not supported\r\n");
 pub(super) const NEEDS_AUTH: Reply = Reply::new("530 5.7.0 Authentication required\r\n");

@@ -477,7 +477,7 @@ fn certificates_are_replaced() {
     // Half of a replacement: the pair does not fit.
     put(&files.cert_file, "a.pem");
     let [Err(LoadError::Key(error))] = &case.config.reload()[..] else { panic!("a mismatch") };
-    assert!(error.contains("a.key: not the key"), "{error}");
+    assert!(error.contains("a.key: does not match the certificate"), "{error}");
     assert_eq!(case.config.reload(), [], "told once");
     assert_eq!(case.config.not_after(), old);
     case.pair("a.test").shake_hands().unwrap();

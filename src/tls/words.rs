@@ -290,7 +290,10 @@ mod tests {
                 },
                 "got number 0x63 when expecting client hello",
             ),
-            (Error::InconsistentKeys(InconsistentKeys::Unknown), "belong together: unknown"),
+            (
+                Error::InconsistentKeys(InconsistentKeys::Unknown),
+                "may not match the certificate: unknown",
+            ),
             (Error::General("no luck".to_owned()), "no luck"),
             (Error::NoCertificatesPresented, "no certificates"),
             (Error::DecryptError, "cannot decrypt"),
