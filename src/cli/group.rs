@@ -53,7 +53,7 @@ enum GroupCommand {
         /// Name of the group
         group: String,
     },
-    /// The dead-letter queue: records that a sink refused for good, or that are damaged on disk
+    /// The dead-letter queue: records that a sink refused permanently, or that are damaged on disk
     Dead(DeadArgs),
 }
 

@@ -262,7 +262,7 @@ impl Reloader {
             }
         }
         for name in exporters {
-            told.push(format!("exporter {name} restarted or stopped"));
+            told.push(format!("exporter {name} started, restarted or stopped"));
         }
         if told.is_empty() {
             told.push("no key changed; the files named by keys were read again".to_owned());

@@ -1,7 +1,7 @@
 //! What users read is plain English: help, errors, log messages, replies, the configuration, metrics,
 //! reports and documents have none of the words that CONTRIBUTING.md lists as dialect.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, sync::LazyLock};
 
 use regex::Regex;
 
@@ -43,6 +43,7 @@ const IS_NO: &str = r"(?i)(\w+|[}\x22'`])\s(?:is|are) no\s(\w+)";
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("README.md", "behind a load balancer", "as in any text on networks"),
     ("docs/proxy.md", "Behind a load balancer", "as in any text on networks"),
+    ("docs/RUNBOOK.md", "Behind a load balancer", "as in any text on networks"),
     ("docs/BAD-INPUTS.md", "octet", "a protocol counts octets"),
     ("docs/PROTOCOL.md", "octet", "a protocol counts octets"),
     ("docs/DURABILITY.md", "octet", "a disk format counts octets"),
@@ -72,12 +73,17 @@ fn lines<'a>(place: &'a str, text: &'a str) -> impl Iterator<Item = Text> + 'a {
 
 /// What a text should not say, with what is right.
 fn dialect(text: &str) -> Vec<String> {
+    static COMPILED: LazyLock<(Vec<(Regex, &str)>, Regex)> = LazyLock::new(|| {
+        let whole = |word| Regex::new(&format!(r"(?i)\b(?:{word})\b")).unwrap();
+        let words = WORDS.iter().map(|(word, instead)| (whole(word), *instead));
+        (words.collect(), Regex::new(IS_NO).unwrap())
+    });
+    let (words, is_no) = &*COMPILED;
     let mut found = Vec::new();
-    for (word, instead) in WORDS {
-        let word = Regex::new(&format!(r"(?i)\b(?:{word})\b")).unwrap();
+    for (word, instead) in words {
         found.extend(word.find(text).map(|word| format!("{:?}: {instead}", word.as_str())));
     }
-    for phrase in Regex::new(IS_NO).unwrap().captures_iter(text) {
+    for phrase in is_no.captures_iter(text) {
         let there = phrase[1].eq_ignore_ascii_case("there");
         if !there && !["longer", "more", "less"].contains(&&phrase[2]) {
             found.push(format!("{:?}: is not a", &phrase[0]));

@@ -309,6 +309,7 @@ async fn run(mut pump: Pump) -> io::Result<()> {
     loop {
         let worked = pump.turn()?;
         if pump.shard().is_drained() {
+            pump.settle().await;
             pump.finish();
             return Ok(());
         }

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     ring::{self, Ring},
-    segments::Segments,
+    segments::{self, Segments},
     sockets::{Sockets, has_octets, peer_of},
 };
 use crate::{
@@ -145,6 +145,12 @@ impl Pump {
             self.parts.shard.note_turn(took);
         }
         Ok(worked)
+    }
+
+    /// Lets the background come to its end: a segment that is being made is taken as it is.
+    pub(super) async fn settle(&self) {
+        self.parts.segments.hurry();
+        segments::settle_pool().await;
     }
 
     /// Closes the log; the shard's last act.

@@ -28,7 +28,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -48,6 +48,9 @@ const FILL_STEP: u64 = 4 << 20;
 const FILL_FIRST: u64 = 8 << 20;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the end of a shard waits for the blocking pool.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// A seal that could not be written is tried again then.
 const SEAL_AGAIN: Duration = Duration::from_secs(1);
@@ -316,15 +319,32 @@ impl Space {
     }
 }
 
+thread_local! {
+    /// Closures of this thread's executor that run on the blocking pool.
+    static IN_FLIGHT: Cell<usize> = const { Cell::new(0) };
+}
+
 /// Runs a closure on the blocking pool. A panic there would hang the caller forever: it ends the
 /// process instead (D17).
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
-    glommio::executor()
+    IN_FLIGHT.set(IN_FLIGHT.get() + 1);
+    let result = glommio::executor()
         .spawn_blocking(move || {
             std::panic::catch_unwind(AssertUnwindSafe(work))
                 .unwrap_or_else(|_| std::process::abort())
         })
-        .await
+        .await;
+    IN_FLIGHT.set(IN_FLIGHT.get() - 1);
+    result
+}
+
+/// Waits until nothing runs on the blocking pool, for some seconds at most: where a closure outlives
+/// its executor, glommio's pool panics.
+pub(super) async fn settle_pool() {
+    let began = Instant::now();
+    while IN_FLIGHT.get() > 0 && began.elapsed() < SETTLE_MAX {
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Spawns a task of the shard's own: a panic in it ends the process (D17).
@@ -346,7 +366,6 @@ pub(super) async fn settle_glommio(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
 
     use glommio::{LocalExecutorBuilder, Placement};
 
