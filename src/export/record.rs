@@ -103,7 +103,7 @@ impl Record {
     }
 }
 
-/// [`log::Facts`], owned: what is empty or `None` is not known.
+/// [`mailrace_log::Facts`], owned: what is empty or `None` is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// It came by LMTP.
