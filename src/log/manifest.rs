@@ -254,9 +254,18 @@ impl Manifest {
         if seals.is_empty() && self.durable == self.seals.end {
             return Ok(());
         }
+        self.append_by(|_| seals.to_vec())
+    }
+
+    /// Appends what `make` wants of what the manifest holds by then, and makes all of it durable.
+    fn append_by(&mut self, make: impl FnOnce(&Seals) -> Vec<Seal>) -> io::Result<()> {
         let _lock = Lock::take(&self.file)?;
         // Retention, or the shard, may have appended since.
         self.seals.read_on(&self.file)?;
+        let seals = make(&self.seals);
+        if seals.is_empty() && self.durable == self.seals.end {
+            return Ok(());
+        }
         // What a process left that died before its sync, or whose sync failed, can be read and may
         // be lost all the same. A later sync alone need not write it: it is written again.
         let again = usize::try_from(self.seals.end - self.durable).unwrap_or(0);
@@ -295,14 +304,13 @@ impl Manifest {
     /// # Errors
     /// What the file system says.
     pub fn remove(&mut self, numbers: &[u64]) -> io::Result<()> {
-        let seals: Vec<_> = numbers
-            .iter()
-            .filter_map(|&number| match self.find(number) {
+        self.append_by(|seals| {
+            let removed = |&number: &u64| match seals.find(number) {
                 Some(seal) if seal.removed => None,
                 Some(seal) => Some(Seal { removed: true, ..*seal }),
                 None => Some(Seal { number, ..Seal::mark(Identity { node: [0; 6], shard: 0 }) }),
-            })
-            .collect();
-        self.append_all(&seals)
+            };
+            numbers.iter().filter_map(removed).collect()
+        })
     }
 }

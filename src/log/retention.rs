@@ -14,7 +14,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     io::{self, Write},
     os::unix::fs::FileExt,
@@ -218,6 +218,8 @@ pub struct Retention {
     consumed: BTreeMap<(u16, u64), Duration>,
     /// Of segments whose seal does not hold it.
     reaches: BTreeMap<(u16, u64), u64>,
+    /// Open since something was first deleted: a manifest that is opened anew is written anew.
+    manifests: BTreeMap<u16, Manifest>,
 }
 
 /// What keeps segments, shard by shard.
@@ -245,6 +247,7 @@ impl Retention {
             ages: BTreeMap::new(),
             consumed: BTreeMap::new(),
             reaches: BTreeMap::new(),
+            manifests: BTreeMap::new(),
         })
     }
 
@@ -332,8 +335,8 @@ impl Retention {
         let segments = self.log.segments(shard)?;
         let dir = shard_dir(self.log.dir(), shard);
         let ages = match self.ages.entry(shard) {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(new) => new.insert(Ages::read(&dir)),
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Ages::read(&dir)),
         };
         let sealed: Vec<_> = segments.iter().filter(|facts| facts.seal.is_some()).collect();
         ages.update(&dir, &self.clock, sealed.iter().map(|facts| facts.number))?;
@@ -386,8 +389,12 @@ impl Retention {
             let dir = shard_dir(self.log.dir(), shard);
             let numbers: Vec<u64> = of_shard().map(|segment| segment.number).collect();
             let path = dir.join("manifest");
-            let recorded = Manifest::open(&path).and_then(|mut open| open.remove(&numbers));
-            recorded.map_err(|error| super::reader::at(&path, &error))?;
+            let named = |error| super::reader::at(&path, &error);
+            let manifest = match self.manifests.entry(shard) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(new) => new.insert(Manifest::open(&path).map_err(named)?),
+            };
+            manifest.remove(&numbers).map_err(named)?;
             let mut descending: Vec<_> = of_shard().collect();
             descending.sort_by_key(|segment| Reverse(segment.number));
             // The first segment that those deleted since the last sync have mail data in.

@@ -592,3 +592,28 @@ fn files_are_private_whoever_made_the_directory_and_those_of_earlier_versions_be
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
     assert!(DataDir::open(&data).unwrap().notices.is_empty());
 }
+
+/// Retention keeps a manifest open beside the shard, which goes on sealing.
+#[test]
+fn a_removal_knows_what_was_sealed_since_the_manifest_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("manifest");
+    let mut open = Manifest::open(&path).unwrap();
+    let seal = Seal {
+        number: 7,
+        nonce: [7; 16],
+        first_offset: 3,
+        end_offset: 9,
+        end_position: 8_192,
+        damaged: false,
+        skipped: 0,
+        reach: Some(7),
+        removed: false,
+    };
+    Manifest::open(&path).unwrap().append(&seal).unwrap();
+    open.remove(&[7]).unwrap();
+    let removed = Seal { removed: true, ..seal };
+    assert_eq!(Manifest::open(&path).unwrap().seals(), [seal, removed]);
+    open.remove(&[7]).unwrap();
+    assert_eq!(Manifest::open(&path).unwrap().seals().len(), 2, "once");
+}
