@@ -36,7 +36,7 @@ pub(super) async fn guard(
         StatusCode::UNAUTHORIZED,
         asks,
         "a token is required (server.admin.token_file): \
-                                      Authorization: Bearer TOKEN\n",
+         Authorization: Bearer TOKEN\n",
     )
         .into_response()
 }

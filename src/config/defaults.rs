@@ -12,14 +12,11 @@ use super::value::Kind;
 /// The annotated starter file, shipped as `config/mailrace.toml`.
 pub const STARTER: &str = include_str!("../../config/mailrace.toml");
 
-const HEAD: &str = "# Every key of Mailrace with its default; omitting a line means the same.
-# \
-                    Each key is also a variable (MAILRACE_LOG__DIR for log.dir, \
-                    MAILRACE_EXPORT__0__TOPIC) and a flag
-# (--set log.dir=...): flags override \
-                    variables, and variables override the file.
-# A table or key after # is off; \
-                    if it has no default, its value is an example.
+const HEAD: &str = "\
+# Every key of Mailrace with its default; omitting a line means the same.
+# Each key is also a variable (MAILRACE_LOG__DIR for log.dir, MAILRACE_EXPORT__0__TOPIC) and a flag
+# (--set log.dir=...): flags override variables, and variables override the file.
+# A table or key that is commented out is off; if it has no default, its value is an example.
 ";
 
 /// Every key with its default and what it does, as TOML. Exporters are turned off, because a

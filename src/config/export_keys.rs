@@ -70,7 +70,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::Boolean,
         "true",
         "Create a missing stream; otherwise a missing \
-                                               stream is an error.",
+         stream is an error.",
     )
     .of(NATS),
     Key::new(
@@ -94,7 +94,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::Text,
         "",
         "http(s)://HOST[:PORT]; \"\": Amazon's endpoint for the \
-                                          region.",
+         region.",
     )
     .of(S3),
     Key::new("region", Kind::Text, "us-east-1", "Region.").of(S3),
@@ -103,7 +103,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::Text,
         "",
         "Access key id; \"\": from the environment or the \
-                                            machine's role.",
+         machine's role.",
     )
     .of(S3),
     Key::new("secret_key_file", Kind::File, "", "File with the secret key.").of(S3),
@@ -127,7 +127,7 @@ pub(super) const EXPORT: &[Key] = &[
         AT_ONCE,
         "1",
         "Concurrent requests; with more than 1, records may arrive \
-                                        out of order.",
+         out of order.",
     )
     .of(WEBHOOK),
     // lmtp, smtp
@@ -142,7 +142,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::Boolean,
         "false",
         "Use STARTTLS; if the server does not offer it, \
-                                                  nothing is sent.",
+         nothing is sent.",
     )
     .of(RELAYS),
     Key::new("implicit_tls", Kind::Boolean, "false", "TLS from the first byte.").of(RELAYS),
@@ -188,7 +188,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::File,
         "",
         "Trusted certificate authorities, PEM; \"\": the \
-                                             system's.",
+         system's.",
     )
     .of(WITH_TLS),
     Key::new("tls.cert_file", Kind::File, "", "Client certificate, PEM.").of(WITH_TLS),
@@ -266,7 +266,7 @@ pub(super) const EXPORT: &[Key] = &[
         AT_ONCE,
         "1",
         "Concurrent batches per shard; with more than 1, records \
-                                         may arrive out of order.",
+         may arrive out of order.",
     ),
     Key::new("timeout", TIMEOUT, "30s", "Timeout of one attempt.").of(BUT_WEBHOOK),
     Key::new("timeout", TIMEOUT, "15s", "Timeout of one attempt.").of(WEBHOOK),
@@ -276,14 +276,14 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::List,
         "",
         "Only mail to a recipient in these domains; \
-                                                    []: all.",
+         []: all.",
     ),
     Key::new(
         "filter.from_domain",
         Kind::List,
         "",
         "Only mail from a sender in these domains; []: \
-                                                    all.",
+         all.",
     ),
     Key::new(
         "replay_rate",

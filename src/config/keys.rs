@@ -469,7 +469,7 @@ pub(super) const LISTENER: &[Key] = &[
         Kind::Boolean,
         "false",
         "Refuse clients that send anything before the \
-                                                     greeting.",
+         greeting.",
     ),
     Key::new(
         "priority",

@@ -185,7 +185,7 @@ impl Exporter {
                 exporter,
                 suppressed,
                 "more records moved to the dead-letter queue: \
-                                                  see `mailrace group dead`"
+                 see `mailrace group dead`"
             );
         }
     }

@@ -153,7 +153,7 @@ impl DataDir {
                 let list = evidence.list();
                 return refuse(format!(
                     "the file is missing, but there is a log that belongs to \
-                                       node {list}"
+                     node {list}"
                 ));
             }
             Err(error) if evidence.is_empty() => return Err(error),
@@ -161,7 +161,7 @@ impl DataDir {
                 let list = evidence.list();
                 return refuse(format!(
                     "it holds no node id, but there is a log that belongs to \
-                                       node {list}"
+                     node {list}"
                 ));
             }
             Err(error) => return Err(super::reader::at(&path.join("node"), &error)),

@@ -181,7 +181,7 @@ impl ExportMetrics {
             lag_max: gauge(
                 "log_consumer_lag_records_max",
                 "Records not yet committed, on the shard \
-                                                            with the most.",
+                 with the most.",
                 "group",
             ),
             members: gauge("log_consumer_members", "Readers connected.", "group"),

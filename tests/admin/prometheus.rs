@@ -1,16 +1,11 @@
 //! A real Prometheus scrapes a real server.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
     self, Server, body, eventually, id_of,
     machine::{has, promtool},
+    servers::prometheus::Prometheus,
 };
 
 /// What exists of the documented metrics: those of TLS, policy, retention, consumer groups, exporters
@@ -171,7 +166,7 @@ fn prometheus_scrapes_what_was_sent() {
         &socket,
     ];
     let mut server = Server::start_with(&dir.path().join("data"), &settings);
-    let prometheus = Prometheus::start(dir.path(), server.admin);
+    let prometheus = Prometheus::start(dir.path(), server.admin, 200);
     let addresses: Vec<SocketAddr> = server
         .greeting
         .lines()
@@ -186,17 +181,17 @@ fn prometheus_scrapes_what_was_sent() {
     }
     let sent = "sum(mailrace_smtp_messages_received_total)";
     eventually("it sees the 40 messages", Duration::from_secs(20), || {
-        prometheus.value(sent) == Some(40.0)
+        value(&prometheus, sent) == Some(40.0)
     });
-    assert_eq!(prometheus.value("up"), Some(1.0));
+    assert_eq!(value(&prometheus, "up"), Some(1.0));
     let ack = "mailrace_smtp_message_ack_duration_seconds";
-    assert_eq!(prometheus.value(&format!("sum({ack}_count)")), Some(40.0));
-    let p99 = prometheus.value(&format!("histogram_quantile(0.99, sum by (le) ({ack}_bucket))"));
+    assert_eq!(value(&prometheus, &format!("sum({ack}_count)")), Some(40.0));
+    let p99 = value(&prometheus, &format!("histogram_quantile(0.99, sum by (le) ({ack}_bucket))"));
     assert!(p99.is_some_and(|seconds| seconds > 0.0 && seconds < 10.0), "{p99:?}");
-    assert_eq!(prometheus.value("sum(mailrace_log_high_water_mark)"), Some(40.0));
+    assert_eq!(value(&prometheus, "sum(mailrace_log_high_water_mark)"), Some(40.0));
     // Killed servers go down, and are seen to.
     server.kill();
-    eventually("it is down", Duration::from_secs(20), || prometheus.value("up") == Some(0.0));
+    eventually("it is down", Duration::from_secs(20), || value(&prometheus, "up") == Some(0.0));
 }
 
 /// Over four sessions.
@@ -211,60 +206,7 @@ fn send(server: &Server, count: u64) {
     }
 }
 
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    fn start(dir: &Path, target: SocketAddr) -> Self {
-        let config = dir.join("prometheus.yml");
-        let text = format!(
-            "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n\
-             - job_name: mailrace\n  static_configs:\n  - targets: ['{target}']\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        // It takes no port 0: one that is free now. Another that takes it first fails the start.
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = held.local_addr().unwrap();
-        drop(held);
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let prometheus = Self { child, address };
-        eventually("Prometheus is ready", Duration::from_secs(60), || {
-            prometheus.get("/-/ready").is_some_and(|answer| answer.contains(" 200 "))
-        });
-        prometheus
-    }
-
-    /// The only value of an instant query.
-    fn value(&self, query: &str) -> Option<f64> {
-        let query: String = query.bytes().map(|octet| format!("%{octet:02x}")).collect();
-        let answer = self.get(&format!("/api/v1/query?query={query}"))?;
-        let start = answer.find('{')?;
-        let end = answer.rfind('}')?;
-        let answer: serde_json::Value = serde_json::from_str(&answer[start..=end]).ok()?;
-        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The first value of an instant query; `None` where there is none.
+fn value(prometheus: &Prometheus, query: &str) -> Option<f64> {
+    prometheus.values(query).first().copied()
 }

@@ -1,21 +1,12 @@
 //! Alerts and dashboard against the real tools.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    os::unix::process::CommandExt,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use crate::{
     support::{
         self, Server, eventually,
-        machine::{self, has},
-        ports::free_address,
-        servers::certificates::Authority,
+        machine::has,
+        servers::{certificates::Authority, prometheus::Prometheus},
         succeeded,
     },
     tree,
@@ -97,7 +88,7 @@ fn every_query_of_the_dashboard_has_an_answer() {
     }
     let dir = tempfile::tempdir().unwrap();
     let server = server_of_everything(dir.path());
-    let prometheus = Prometheus::start(dir.path(), server.admin);
+    let prometheus = Prometheus::start(dir.path(), server.admin, 500);
     // A rate over what was there at the first scrape already is 0.
     eventually("the server is scraped", Duration::from_secs(60), || {
         prometheus.values("up == 1").len() == 1
@@ -140,61 +131,4 @@ fn server_of_everything(dir: &Path) -> Server {
     ];
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
     Server::start_with(&dir.join("data"), &settings)
-}
-
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Prometheus {
-    fn start(dir: &Path, target: SocketAddr) -> Self {
-        let config = dir.join("prometheus.yml");
-        let text = format!(
-            "global:\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\nscrape_configs:\n\
-             - job_name: mailrace\n  static_configs:\n  - targets: ['{target}']\n"
-        );
-        fs::write(&config, text).unwrap();
-        let address = free_address();
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
-            .arg(format!("--web.listen-address={address}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // SAFETY: the call is one system call.
-        unsafe { command.pre_exec(machine::die_with_parent) };
-        let prometheus = Self { child: command.spawn().unwrap(), address };
-        eventually("Prometheus is ready", Duration::from_secs(60), || {
-            prometheus.get("/-/ready").is_some_and(|answer| answer.contains(" 200 "))
-        });
-        prometheus
-    }
-
-    /// The values of an instant query.
-    fn values(&self, query: &str) -> Vec<f64> {
-        let query: String = query.bytes().map(|octet| format!("%{octet:02x}")).collect();
-        let answer = self.get(&format!("/api/v1/query?query={query}")).expect("an answer");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        let answer: serde_json::Value = serde_json::from_str(body).expect("JSON");
-        let result = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        let value = |series: &serde_json::Value| series["value"][1].as_str().unwrap().parse();
-        result.iter().map(|series| value(series).unwrap()).collect()
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -182,7 +182,7 @@ fn everything() -> Vec<Text> {
     for path in code.filter(|path| !path.starts_with(root.join("src/sim"))) {
         texts.extend(literals(&relative(&path), &fs::read_to_string(&path).unwrap()));
     }
-    for place in ["config", "docs", "README.md", "SECURITY.md", "CONTRIBUTING.md"] {
+    for place in ["config", "deploy", "docs", "README.md", "SECURITY.md", "CONTRIBUTING.md"] {
         for path in files(&root.join(place)) {
             texts.extend(lines(&relative(&path), &fs::read_to_string(&path).unwrap()));
         }

@@ -543,7 +543,7 @@ impl Dialogue {
                 return self.close(
                     ErrorClass::Other,
                     "the server accepted the message before it \
-                                                      was sent completely",
+                     was sent completely",
                 );
             }
             2 => Fate::Delivered,

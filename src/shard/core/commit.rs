@@ -330,7 +330,7 @@ impl Services {
     /// D5: the segment is left for good.
     fn poisoned(&mut self, segment: u64, error: &io::Error) {
         tracing::error!(segment, %error, "a write or sync failed: this log segment is closed and \
-                                          a new one is opened");
+            a new one is opened");
         if self.tuning.aborts_on_io_error() {
             self.submit(Submission::Abort);
             return;

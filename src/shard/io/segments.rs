@@ -264,7 +264,7 @@ async fn prepare(
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let path = log::segment_path(dir, number);
                 tracing::warn!(path = %path.display(), "a file already has the name of the next \
-                                                        segment");
+                    segment");
                 number += 1;
             }
             made => break made?,
@@ -440,6 +440,23 @@ mod tests {
                 assert!(manifest.find(number).is_some_and(|seal| seal.removed), "{number}");
             }
             shared.finished();
+        });
+    }
+
+    /// glommio's pool panics where a closure outlives its executor.
+    #[test]
+    fn a_shard_waits_for_what_runs_on_its_pool() {
+        on_executor(async || {
+            let done = Rc::new(Cell::new(false));
+            let told = done.clone();
+            background(async move {
+                blocking(|| std::thread::sleep(Duration::from_millis(50))).await;
+                told.set(true);
+            });
+            glommio::executor().yield_task_queue_now().await;
+            assert!(IN_FLIGHT.get() == 1 && !done.get(), "it runs");
+            settle_pool().await;
+            assert!(done.get(), "it has ended");
         });
     }
 

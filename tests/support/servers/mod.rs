@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod lane;
 pub mod nats;
 pub mod postfix;
+pub mod prometheus;
 pub mod proxy;
 pub mod secure;
 pub mod unbound;
