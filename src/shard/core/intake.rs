@@ -1,7 +1,7 @@
 //! Received octets: each one that is not processed yet is in an [`Intake`], or in a record that TLS
 //! does not have completely.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     Key, ReceiveBuffer, ReceiveError, Services, Submission,
@@ -12,6 +12,29 @@ use crate::{metrics::CloseReason, stage};
 /// Of what piled up while reading was stopped so much is taken at a time, each with a look at the
 /// room: as much as a receive brings.
 const STEP_BYTES: usize = 16 * 1024;
+
+/// Receives that are started again in a turn for connections that found no buffer: half of the ring's
+/// buffers, the other half is for connections that only now have something.
+const RETRIES_A_TURN: usize = 64;
+
+/// Connections that had octets when no receive buffer was left, the longest waiting first.
+///
+/// If all of them were started again at once, those that come last would find no buffer again, turn
+/// after turn, however long they have waited: a flood of new connections would keep an old one silent.
+#[derive(Default)]
+pub(super) struct Starved(VecDeque<Key>);
+
+impl Starved {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whose turn it is.
+    pub(super) fn take_turn(&mut self) -> Vec<Key> {
+        let some = self.0.len().min(RETRIES_A_TURN);
+        self.0.drain(..some).collect()
+    }
+}
 
 /// What a link holds back.
 #[derive(Default)]
@@ -86,8 +109,13 @@ impl Services {
             Err(ReceiveError::NoBuffer) if self.log_full() => {
                 self.pause(key, &mut connection.link);
             }
-            // Out of buffers for a moment, or stopped on purpose.
-            Err(ReceiveError::NoBuffer | ReceiveError::Cancelled) => {}
+            // Out of buffers for a moment.
+            Err(ReceiveError::NoBuffer) => {
+                self.starved.0.push_back(key);
+                return;
+            }
+            // Stopped on purpose.
+            Err(ReceiveError::Cancelled) => {}
             Err(ReceiveError::Broken) => self.broken(connection, CloseReason::ClientGone),
         }
         self.receive_again(key, &mut connection.link);

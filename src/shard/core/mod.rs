@@ -47,6 +47,7 @@ use self::{
     deadlines::Deadlines,
     events::Throttle,
     gatekeeper::Gatekeeper,
+    intake::Starved,
     outgoing::Outgoing,
     services::Services,
     slab::Slab,
@@ -144,6 +145,7 @@ impl Shard {
             entropy,
             acceptor: Acceptor::default(),
             gatekeeper: Gatekeeper::default(),
+            starved: Starved::default(),
             outgoing: Outgoing::default(),
             commit: Commit::new(appender, supply),
             deadlines: Deadlines::new(),
@@ -174,8 +176,8 @@ impl Shard {
     /// How long to sleep before the next turn, once all submissions are taken.
     #[must_use]
     pub fn patience(&self) -> Patience {
-        let Services { outgoing, commit, .. } = &self.services;
-        let idle = !outgoing.is_dirty();
+        let Services { outgoing, commit, starved, .. } = &self.services;
+        let idle = !outgoing.is_dirty() && starved.is_empty();
         if let Some((at_most, answers)) = commit.rests().filter(|_| idle) {
             return Patience { at_most, answers };
         }
@@ -248,6 +250,11 @@ impl Shard {
         }
         while let Some(key) = self.services.asking.pop() {
             self.with(key, |services, connection| services.ask_for(key, connection));
+        }
+        for key in self.services.starved.take_turn() {
+            self.with(key, |services, connection| {
+                services.receive_again(key, &mut connection.link);
+            });
         }
         self.flush();
         if self.services.draining.is_some() {

@@ -38,7 +38,7 @@ struct Bench {
 
 fn limits() -> Limits {
     Limits {
-        connections_max: 10,
+        connections_max: 1000,
         inflight_bytes: 1 << 30,
         disk_low: 0,
         exempt: Peers(Arc::new(|_| false)),
@@ -343,6 +343,42 @@ fn buffers_are_kept_while_the_log_has_no_room() {
     assert!(said.ends_with("221 2.0.0 Bye\r\n"), "{said}");
     assert_eq!(bench.closed.len(), 1);
     assert!(bench.shard.services.commit.collects_nothing());
+}
+
+/// A connection that finds no receive buffer is not overtaken by those that come after it.
+#[test]
+fn who_finds_no_buffer_is_served_in_turn() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    let clients: Vec<usize> = (0..200).map(|_| bench.connect("192.0.2.1")).collect();
+    let starve = |bench: &mut Bench, client: usize| {
+        let key = bench.keys[client].take().expect("it is received from");
+        let result = Err(ReceiveError::NoBuffer);
+        bench.complete(Completion::Received { key, more: false, result });
+    };
+    for &client in &clients {
+        starve(&mut bench, client);
+    }
+    assert_eq!(bench.shard.patience().at_most, Duration::ZERO, "it does not sleep meanwhile");
+    let armed = |bench: &mut Bench| {
+        bench.shard.handle_tick(Now { elapsed: bench.now, unix_micros: 0 });
+        let mut sockets = Vec::new();
+        while let Some(submission) = bench.shard.poll_submission() {
+            if let Submission::Receive { socket, .. } = submission {
+                sockets.push(socket.0 as usize);
+            }
+            bench.carry_out(submission);
+        }
+        sockets
+    };
+    assert_eq!(armed(&mut bench), clients[..64]);
+    // One of them fails again, and waits behind those that came before.
+    starve(&mut bench, clients[0]);
+    assert_eq!(armed(&mut bench), clients[64..128]);
+    assert_eq!(armed(&mut bench), clients[128..192]);
+    let last = [&clients[192..], &clients[..1]].concat();
+    assert_eq!(armed(&mut bench), last);
+    assert!(armed(&mut bench).is_empty());
+    assert!(bench.say(clients[0], "NOOP\r\n").ends_with("250 2.0.0 Ok\r\n"));
 }
 
 /// D16: what is under way is finished, then the shard is drained and its log sealed.

@@ -36,10 +36,10 @@ impl Services {
             self.begin_tls(connection, false);
             return;
         }
-        let Connection { link, dialogue, .. } = connection;
-        self.counters.refused(dialogue.place(), RefuseReason::MaxConnections);
-        dialogue.replies = Replies::new();
-        link.close(CloseReason::ErrorLimit);
+        self.counters.refused(connection.dialogue.place(), RefuseReason::MaxConnections);
+        connection.dialogue.replies = Replies::new();
+        // Nothing was said that a reset could overtake, so there is nothing to linger for.
+        self.broken(connection, CloseReason::ErrorLimit);
     }
 
     /// Everything received from now on is TLS's; with `in_clear` the replies at hand are not.

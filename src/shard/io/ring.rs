@@ -286,7 +286,8 @@ impl Ring {
     fn room_for(&mut self, entries: usize) {
         while self.queued + entries > SUBMISSIONS as usize {
             // The submission queue is full: hand it over. Completions wait in their own queue,
-            // which is 8 times as long.
+            // which is 8 times as long. Receives among them need the buffers that came back.
+            self.buffers.take_back();
             if let Err(error) = self.ring.submit() {
                 assert!(
                     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)),
@@ -424,6 +425,39 @@ mod tests {
         let mut reply = [0; 8];
         client.read_exact(&mut reply).unwrap();
         assert_eq!(&reply, b"250 ok\r\n");
+    }
+
+    /// A receive that is submitted ahead of the turn's end finds the buffers of that turn.
+    #[test]
+    fn buffers_are_given_back_before_each_submission() {
+        let mut ring = Ring::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let mut lent = Vec::new();
+        ring.receive(server.as_raw_fd(), 1);
+        for _ in 0..RECV_BUFFERS {
+            client.write_all(b"x").unwrap();
+            lent.push(ring_lends(&mut ring));
+        }
+        client.write_all(b"y").unwrap();
+        assert_eq!(next(&mut ring).result, -libc::ENOBUFS, "all of them are lent");
+        lent.clear();
+        ring.receive(server.as_raw_fd(), 1);
+        // The submission queue is full with these.
+        for _ in 0..SUBMISSIONS {
+            ring.cancel(u64::MAX, 2);
+        }
+        let mut got = Vec::new();
+        ring.wait(Duration::from_millis(100)).unwrap();
+        ring.reap(&mut got);
+        let received = got.iter().find(|completion| completion.user_data == 1).unwrap();
+        assert_eq!(received.result, 1, "one octet");
+    }
+
+    fn ring_lends(ring: &mut Ring) -> ReceiveBuffer {
+        let received = next(ring);
+        ring.lend(received.buffer().unwrap(), received.outcome().unwrap())
     }
 
     #[test]
