@@ -5,6 +5,7 @@
 
 mod container;
 mod fail2ban;
+mod kubernetes;
 mod network;
 mod notify;
 mod package;
