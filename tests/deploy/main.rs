@@ -9,6 +9,7 @@ mod kubernetes;
 mod network;
 mod notify;
 mod package;
+mod pages;
 mod prometheus;
 #[path = "../support/mod.rs"]
 mod support;
