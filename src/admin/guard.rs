@@ -10,7 +10,10 @@ use axum::{
 };
 use subtle::ConstantTimeEq;
 
-/// Demands the token, except of probes, which a container runtime sends without one. A page of a
+use super::page;
+
+/// Demands the token, except of probes, which a container runtime sends without one, and of a browser
+/// that loads the live page, which asks its user for the token and holds nothing itself. A page of a
 /// browser's must not order anything: browsers say with each POST where it comes from.
 pub(super) async fn guard(
     State(token): State<Option<Arc<str>>>,
@@ -22,8 +25,10 @@ pub(super) async fn guard(
         return (StatusCode::FORBIDDEN, "requests from web pages are not allowed\n")
             .into_response();
     }
-    let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let Some(token) = token.filter(|_| !probe) else {
+    let path = request.uri().path();
+    let probe = matches!(path, "/healthz" | "/readyz");
+    let empty_page = path.starts_with("/page/") || path == "/" && page::is_wanted(headers);
+    let Some(token) = token.filter(|_| !probe && !empty_page) else {
         return next.run(request).await;
     };
     let brought = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());

@@ -1,10 +1,12 @@
-//! HTTP for operators: `/metrics`, `/healthz`, `/readyz` and a page of links.
+//! HTTP for operators: `/metrics`, `/healthz`, `/readyz`, and a live page for browsers.
 //!
 //! It runs on a thread of its own with a current-thread tokio runtime and never waits for a shard
 //! for long: a shard that does not answer is shown as it was last seen.
 
 mod client;
 mod guard;
+mod live;
+mod page;
 mod pages;
 mod v1;
 
@@ -274,6 +276,7 @@ fn run(
         };
         let pages = Arc::new(pages::Pages::new(state));
         let watch = tokio::spawn(pages::watch_heartbeats(Arc::clone(&pages)));
+        let samples = tokio::spawn(live::sample(Arc::clone(&pages)));
         let _ = started.send(Ok(()));
         let serve = axum::serve(listener, pages::router(pages));
         tokio::select! {
@@ -284,6 +287,7 @@ fn run(
             _ = stopped => {}
         }
         watch.abort();
+        samples.abort();
     });
 }
 

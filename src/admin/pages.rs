@@ -1,12 +1,16 @@
 //! The pages, and the rules for their status.
 
-use super::AdminState;
+use super::{
+    AdminState,
+    live::{self, Live},
+    page,
+};
 use crate::metrics::{
-    CONTENT_TYPE, Detail, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
+    CONTENT_TYPE, Detail, DiskFacts, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
 };
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +33,8 @@ const COPY_POLL: Duration = Duration::from_millis(2);
 
 pub(super) struct Pages {
     state: AdminState,
+    started: Instant,
+    live: Live,
     beats: std::sync::Mutex<Vec<Beat>>,
     /// Last copy of each shard. The lock is held during a scrape, so there is one at a time.
     last: Mutex<Vec<Option<ShardStats>>>,
@@ -49,7 +55,26 @@ impl Pages {
             .map(|published| Beat { count: published.heartbeats(), moved })
             .collect();
         let last = Mutex::new(vec![None; state.published.len()]);
-        Pages { state, beats: std::sync::Mutex::new(beats), last }
+        let beats = std::sync::Mutex::new(beats);
+        Pages { state, started: moved, live: Live::new(), beats, last }
+    }
+
+    pub(super) fn state(&self) -> &AdminState {
+        &self.state
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Since the server answers here.
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The log's disk.
+    pub(super) fn disk(&self) -> Option<DiskFacts> {
+        (self.state.disk)()
     }
 
     /// Shards whose heartbeat has not moved lately.
@@ -76,7 +101,7 @@ impl Pages {
     }
 
     /// Why no mail should be sent here; empty if it should.
-    fn obstacles(&self) -> Vec<String> {
+    pub(super) fn obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
         for (shard, published) in self.state.published.iter().enumerate() {
             match published.state() {
@@ -103,7 +128,7 @@ impl Pages {
     }
 
     /// Fresh copies of all shards' counters; old ones of those that do not answer.
-    async fn copies(&self) -> Vec<ShardStats> {
+    pub(super) async fn copies(&self) -> Vec<ShardStats> {
         let mut last = self.last.lock().await;
         for published in &self.state.published {
             published.request();
@@ -133,6 +158,8 @@ pub(super) fn router(pages: Arc<Pages>) -> Router {
     let token = pages.state.token.as_deref().map(Arc::from);
     Router::new()
         .route("/", get(index))
+        .route("/page/{file}", get(page::file))
+        .route("/v1/live", get(live::watch))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -152,9 +179,14 @@ pub(super) async fn watch_heartbeats(pages: Arc<Pages>) {
     }
 }
 
-async fn index(State(pages): State<Arc<Pages>>) -> Response {
+/// The live page for browsers, a list of addresses for everything else.
+async fn index(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response {
+    if page::is_wanted(&headers) {
+        return page::html(&headers);
+    }
     let AdminState { version, revision, published, .. } = &pages.state;
     let mut text = format!("mailrace {version} ({revision})   {} shards\n\n", published.len());
+    text.push_str("/          in a browser: the live page, from /v1/live\n");
     text.push_str("/metrics   counters for Prometheus; /metrics?detail=shard splits by shard\n");
     text.push_str("/healthz   200 while every shard answers\n");
     text.push_str(

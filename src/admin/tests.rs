@@ -259,3 +259,61 @@ fn nobody_there_is_a_clear_error() {
         "{error}"
     );
 }
+
+/// The page holds nothing: a browser loads it without the token, which its data demand.
+#[test]
+fn the_page_is_loaded_without_the_token_and_its_data_are_not() {
+    let server = Server::start_with(Some("s3cret"));
+    let html = "Accept: text/html,*/*\r\n";
+    let page = ask(&server, "GET", "/", html);
+    check(&page, &["200 OK", "content-security-policy: default-src 'none'; script-src 'self'"]);
+    assert!(!page.contains("1.2.3"), "{page}");
+    check(&ask(&server, "GET", "/page/live.js", ""), &["200 OK", "text/javascript", "nosniff"]);
+    for none in ["/page/other.js", "/page/..%2fmod.rs", "/page/"] {
+        check(&ask(&server, "GET", none, ""), &["404"]);
+    }
+    check(&ask(&server, "GET", "/v1/live", html), &["401"]);
+    check(&ask(&server, "GET", "/metrics", html), &["401"]);
+}
+
+/// Reads what a viewer of `/v1/live` gets until it has seen `wanted`.
+fn view(server: &Server, wanted: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(server.admin.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut got = String::new();
+    let mut chunk = [0; 4096];
+    while !got.contains(wanted) {
+        let len = stream.read(&mut chunk).unwrap();
+        assert!(len > 0, "it ended: {got}");
+        got.push_str(&String::from_utf8_lossy(&chunk[..len]));
+    }
+    (stream, got)
+}
+
+#[test]
+fn viewers_get_samples_and_are_bounded() {
+    let server = Server::start();
+    let (first, got) = view(&server, "event: sample");
+    check(&got, &["text/event-stream", "event: history\ndata: [", "\"version\":\"1.2.3\""]);
+    check(&got, &["\"messages\":0", "\"state\":\"recovering\"", "\"free_bytes\":1048576"]);
+    // Nobody reads these.
+    let idle: Vec<_> = (1..64).map(|_| view(&server, "200 OK")).collect();
+    check(&server.get("/v1/live"), &["503", "too many viewers"]);
+    check(&server.get("/metrics"), &["200 OK"]);
+    drop((first, idle));
+    // A place is free once the server has written to a connection that is gone.
+    let began = std::time::Instant::now();
+    while server.get("/healthz").contains("503") || is_full(&server) {
+        assert!(began.elapsed() < Duration::from_secs(10), "their places are free");
+        std::thread::yield_now();
+    }
+}
+
+fn is_full(server: &Server) -> bool {
+    let mut stream = TcpStream::connect(server.admin.address()).unwrap();
+    write!(stream, "GET /v1/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    status.ends_with(b"503")
+}

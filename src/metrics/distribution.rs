@@ -71,6 +71,19 @@ impl Distribution {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
+    /// What was counted since `earlier`, a former state of this distribution.
+    #[must_use]
+    pub fn since(&self, earlier: &Distribution) -> Distribution {
+        let mut since = self.clone();
+        since.sum = self.sum.saturating_sub(earlier.sum);
+        if since.histogram.subtract(&earlier.histogram).is_err() {
+            // It is none: nothing is known of what came in between.
+            since.histogram.reset();
+            since.sum = 0;
+        }
+        since
+    }
+
     /// How many values are at most each bound; `bounds` ascend.
     ///
     /// A slot that straddles a bound counts under it: a value equal to a bound is always placed
@@ -105,6 +118,18 @@ mod tests {
         }
         assert_eq!(sizes.cumulative(&[1, 1024, 4096, 1 << 20]), [1, 3, 4, 5]);
         assert_eq!(sizes.count(), 6);
+    }
+
+    #[test]
+    fn what_came_since_is_the_difference() {
+        let mut now = Distribution::of_durations();
+        now.record(80);
+        let earlier = now.clone();
+        now.record(80);
+        now.record(7_000);
+        let since = now.since(&earlier);
+        assert_eq!((since.count(), since.sum()), (2, 7_080));
+        assert_eq!(earlier.since(&now).count(), 0, "that is not an earlier state");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The HTTP side: metrics, a real Prometheus, the stream.
+//! The HTTP side: metrics, a real Prometheus, the live page, the stream.
 
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod metrics;
+mod page;
 mod prometheus;
 mod stream;
 #[path = "../support/mod.rs"]
