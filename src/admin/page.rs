@@ -94,7 +94,7 @@ pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Respon
 mod tests {
     use super::*;
 
-    /// UX: under 100 KB on the wire.
+    /// At most 100 KB go over the wire.
     #[test]
     fn the_page_is_small() {
         let files = FILES.iter().chain([&*HTML]);
