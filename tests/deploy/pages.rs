@@ -236,6 +236,30 @@ fn sizing_calculates_with_the_figures_of_the_readme() {
     }
 }
 
+/// What a record takes on disk beyond its message, where many are synced at once.
+#[test]
+fn sizing_knows_what_a_record_takes() {
+    let page = fs::read_to_string(tree(OPERATIONS)).unwrap();
+    let known = Regex::new(r"the message and about ([0-9]+) bytes").unwrap();
+    let stated: f64 = known.captures(&page).expect("a figure")[1].parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut bench = Command::new(MAILRACE);
+    bench.args(["bench", &format!("smtp://{}", server.smtp), "--no-tui"]);
+    bench.args(["-n", "3000", "--warmup", "0s", "--size", "4k", "-c", "50"]);
+    succeeded("bench", bench.output().unwrap());
+    let stats = support::log_command(dir.path(), &["stats", "--json"]);
+    let stats = String::from_utf8(stats).unwrap();
+    let field = |name: &str| {
+        let field = Regex::new(&format!("\"{name}\":([0-9]+)")).unwrap();
+        field.captures(&stats).unwrap_or_else(|| panic!("{name}: {stats}"))[1]
+            .parse::<f64>()
+            .unwrap()
+    };
+    let more = field("bytes") / field("records") - 4096.0;
+    assert!(more > 100.0 && more <= stated * 2.0, "{more} bytes more, not {stated}");
+}
+
 #[test]
 fn keys_that_the_pages_name_exist() {
     let mut check = Command::new(MAILRACE);
