@@ -264,7 +264,9 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         unusable: reload::Unusable::default(),
         accept: Vec::new(),
         standing: standing::Standing::new(ready.clone()),
+        ready: ready.clone(),
     };
+    let haste = reloader.plane.haste();
     reloader.taken_up();
     reloader.accepts_at_start();
     let serving = format!("Serving with {}", plural(shards.len() as u64, "shard"));
@@ -294,20 +296,40 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         }
         reloader.current.server.drain_lead
     };
-    let out = drain::Drain { stop: &stop, shards: &shared, asking: wanted_drains };
+    let out = drain::Drain {
+        stop: &stop,
+        shards: &shared,
+        asking: wanted_drains,
+        stay: Default::default(),
+    };
     let mut lead = config.server.drain_lead;
     stop.wait(|| {
         lead = housekeeping();
         out.asked(lead) || shared.iter().any(|shard| shard.is_finished())
     });
     ready.set_draining();
-    notifier.stopping();
+    let begun_to_stay = out.stays();
+    if !begun_to_stay {
+        notifier.stopping();
+    }
     let stopping = Instant::now();
     tracing::info!(lead_seconds = lead.as_secs_f64(), "draining");
     let enough = out.lead(lead, || {
         housekeeping();
     });
     out.finish(enough);
+    ready.set_closed();
+    if out.stays() {
+        notifier.exporting();
+        tracing::info!("drained: exporting what is left until SIGTERM or `mailrace drain`");
+        haste.begin();
+        out.hold(|| {
+            housekeeping();
+        });
+    }
+    if begun_to_stay {
+        notifier.stopping();
+    }
     let mut failed = None;
     for shard in shards {
         if let Err(error) = shard.join() {

@@ -32,6 +32,29 @@ impl std::error::Error for ClientError {}
 /// # Errors
 /// [`ClientError`], also where the answer is none of 2xx.
 pub fn post(address: SocketAddr, token: Option<&str>, path: &str) -> Result<String, ClientError> {
+    request(reqwest::Method::POST, address, token, path, WAIT)
+}
+
+/// Gets a page of the admin plane; waits so long.
+///
+/// # Errors
+/// [`ClientError`], also where the answer is none of 2xx.
+pub fn get(
+    address: SocketAddr,
+    token: Option<&str>,
+    path: &str,
+    wait: Duration,
+) -> Result<String, ClientError> {
+    request(reqwest::Method::GET, address, token, path, wait)
+}
+
+fn request(
+    method: reqwest::Method,
+    address: SocketAddr,
+    token: Option<&str>,
+    path: &str,
+    wait: Duration,
+) -> Result<String, ClientError> {
     let unreachable =
         |error: &dyn fmt::Display| ClientError::Unreachable(address, error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -41,9 +64,9 @@ pub fn post(address: SocketAddr, token: Option<&str>, path: &str) -> Result<Stri
     crate::export::install_crypto();
     runtime.block_on(async {
         // Never by way of a proxy that the environment names.
-        let client = reqwest::Client::builder().no_proxy().timeout(WAIT).build();
-        let mut request =
-            client.map_err(|error| unreachable(&error))?.post(format!("http://{address}{path}"));
+        let client = reqwest::Client::builder().no_proxy().timeout(wait).build();
+        let client = client.map_err(|error| unreachable(&error))?;
+        let mut request = client.request(method, format!("http://{address}{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

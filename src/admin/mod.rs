@@ -4,13 +4,18 @@
 //! for long: a shard that does not answer is shown as it was last seen.
 
 mod client;
+mod drain;
 mod guard;
 mod live;
 mod page;
 mod pages;
+mod status;
+mod survey;
 mod v1;
 
-pub use client::{ClientError, post};
+pub use client::{ClientError, get, post};
+pub use drain::{DrainRequest, DrainRequests};
+pub use survey::Awaited;
 pub use v1::{Hosts, LogState};
 
 use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
@@ -50,7 +55,7 @@ pub struct AdminState {
     /// Where wishes for a reload go.
     pub reloads: Reloads,
     /// Where wishes for a drain go.
-    pub drains: crossbeam::channel::Sender<DrainAnswer>,
+    pub drains: crossbeam::channel::Sender<DrainRequest>,
 }
 
 /// What a reload changed, or why it was refused; a line each.
@@ -59,17 +64,13 @@ pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 /// Wishes for a reload, each with the place for its outcome.
 pub type Reloads = crossbeam::channel::Sender<oneshot::Sender<ReloadOutcome>>;
 
-/// Gets how long the ports stay open.
-pub type DrainAnswer = oneshot::Sender<Duration>;
-
-/// Wishes for a drain, each with the place for its answer.
-pub type DrainRequests = crossbeam::channel::Receiver<DrainAnswer>;
-
 /// Facts the server sets and the admin plane reads.
 #[derive(Debug, Default)]
 pub struct Readiness {
     listening: AtomicBool,
     draining: AtomicBool,
+    closed: AtomicBool,
+    awaited: Mutex<Awaited>,
     not_durable: AtomicBool,
     recovery_us: AtomicU64,
     warnings: AtomicU64,
@@ -97,6 +98,20 @@ impl Readiness {
     /// The server has begun to shut down.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// Every shard has ended: no record comes any more.
+    pub fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whom a drain waits for that ends once all is exported.
+    pub fn set_awaited(&self, awaited: Awaited) {
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = awaited;
+    }
+
+    fn awaited(&self) -> Awaited {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What makes every message refused though nothing has failed, a line each.

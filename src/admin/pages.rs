@@ -1,9 +1,9 @@
 //! The pages, and the rules for their status.
 
 use super::{
-    AdminState,
+    AdminState, drain,
     live::{self, Live},
-    page,
+    page, status,
 };
 use crate::metrics::{
     CONTENT_TYPE, Detail, DiskFacts, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
@@ -20,7 +20,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 /// A shard whose heartbeat has not moved for this long is taken for dead.
 const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(5);
@@ -87,6 +88,8 @@ impl Pages {
             let count = published.heartbeats();
             if count != beat.count {
                 *beat = Beat { count, moved: now };
+            } else if published.state() == ShardState::Stopped {
+                // Ended in order, while exporters go on.
             } else if now.duration_since(beat.moved) > HEARTBEAT_AGE_MAX {
                 stuck.push(shard);
             }
@@ -134,7 +137,10 @@ impl Pages {
             published.request();
         }
         let deadline = Instant::now() + COPY_WAIT_MAX;
-        let mut missing: Vec<usize> = (0..self.state.published.len()).collect();
+        // A shard that has ended answers no more.
+        let slots = self.state.published.iter().enumerate();
+        let answering = slots.filter(|(_, slot)| slot.state() != ShardState::Stopped);
+        let mut missing: Vec<usize> = answering.map(|(shard, _)| shard).collect();
         loop {
             missing.retain(|shard| {
                 let copy = self.state.published.get(*shard).and_then(|published| published.take());
@@ -151,6 +157,17 @@ impl Pages {
         }
         last.iter().flatten().cloned().collect()
     }
+
+    /// Open sessions of all shards.
+    pub(super) async fn sessions(&self) -> u64 {
+        let ended = |shard: u32| {
+            let slot = usize::try_from(shard).ok().and_then(|at| self.state.published.get(at));
+            slot.is_none_or(|slot| slot.state() == ShardState::Stopped)
+        };
+        let copies = self.copies().await;
+        let open = copies.iter().filter(|copy| !ended(copy.shard));
+        open.flat_map(|copy| &copy.listeners).map(|listener| listener.sessions_active).sum()
+    }
 }
 
 pub(super) fn router(pages: Arc<Pages>) -> Router {
@@ -163,9 +180,9 @@ pub(super) fn router(pages: Arc<Pages>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/v1/status", get(status))
+        .route("/v1/status", get(status::status))
         .route("/v1/reload", post(reload))
-        .route("/v1/drain", post(drain))
+        .route("/v1/drain", get(drain::progress).post(drain::begin))
         .with_state(pages)
         .merge(v1)
         .layer(middleware::from_fn_with_state(token, super::guard::guard))
@@ -196,20 +213,6 @@ async fn index(State(pages): State<Arc<Pages>>, headers: HeaderMap) -> Response 
     reply(StatusCode::OK, TEXT, text)
 }
 
-async fn status(State(pages): State<Arc<Pages>>) -> Response {
-    let AdminState { version, revision, published, .. } = &pages.state;
-    let obstacles = pages.obstacles();
-    let status = serde_json::json!({
-        "version": version,
-        "revision": revision,
-        "shards": published.len(),
-        "ready": obstacles.is_empty(),
-        "obstacles": obstacles,
-        "degraded": pages.state.ready.faults(),
-    });
-    reply(StatusCode::OK, "application/json", format!("{status}\n"))
-}
-
 async fn reload(State(pages): State<Arc<Pages>>) -> Response {
     let (answer, outcome) = oneshot::channel();
     if pages.state.reloads.try_send(answer).is_err() {
@@ -223,25 +226,6 @@ async fn reload(State(pages): State<Arc<Pages>>) -> Response {
         Err(_) => {
             reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server is shutting down\n".to_owned())
         }
-    }
-}
-
-/// Begins the drain that SIGTERM begins too. Asked again, it says how much time is left.
-async fn drain(State(pages): State<Arc<Pages>>) -> Response {
-    let (answer, lead) = oneshot::channel();
-    let gone =
-        || reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the server has stopped\n".to_owned());
-    if pages.state.drains.try_send(answer).is_err() {
-        return gone();
-    }
-    // At once: who asks now and looks at /readyz next must not be sent mail.
-    pages.state.ready.set_draining();
-    match lead.await {
-        Ok(lead) => {
-            let text = serde_json::json!({ "draining": true, "lead_seconds": lead.as_secs_f64() });
-            reply(StatusCode::ACCEPTED, "application/json", format!("{text}\n"))
-        }
-        Err(_) => gone(),
     }
 }
 
@@ -300,7 +284,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, obstacles.join("\n") + "\n")
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
+pub(super) fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-store"),

@@ -31,7 +31,7 @@ impl Server {
         let (drains, asking): (_, DrainRequests) = crossbeam::channel::bounded(1);
         std::thread::spawn(move || {
             for asking in asking {
-                let _ = asking.send(Duration::from_millis(2500));
+                let _ = asking.answer.send(Some(Duration::from_millis(2500)));
             }
         });
         let published = Published::new();

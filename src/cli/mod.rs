@@ -30,9 +30,12 @@ mod config;
 mod doctor;
 mod drain;
 mod group;
+mod health;
 mod log;
 mod reload;
 mod serve;
+mod status;
+mod table;
 mod user;
 
 pub use serve::{Serve, ServeError};
@@ -44,6 +47,10 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Why a command cannot ask the server.
+const ADMIN_OFF: &str = "server.admin.listen is off, so this command cannot reach the server; \
+                         use signals instead: SIGHUP reloads, SIGTERM stops";
 
 /// The command did not do what it was asked to.
 pub const EXIT_FAILED: u8 = 1;
@@ -68,7 +75,13 @@ enum Command {
     /// Reload the running server's configuration
     Reload(reload::ReloadArgs),
     /// Drain the running server: report not ready, close the ports, finish open sessions, stop
+    #[command(after_help = drain::NOTES)]
     Drain(drain::DrainArgs),
+    /// Show how the running server is: shards, sessions, disk, exporters and groups, warnings
+    Status(status::StatusArgs),
+    /// Exit with 0 if the running server is healthy and with 1 if not, for container probes
+    #[command(after_help = health::NOTES)]
+    Health(health::HealthArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print a configuration to start from, all defaults, or the schema
@@ -121,10 +134,7 @@ impl ConfigArgs {
             ExitCode::from(EXIT_CONFIG)
         })?;
         let Some(address) = address else {
-            crate::cli::complain!(
-                "mailrace: server.admin.listen is off, so this command cannot reach the server; \
-                 use signals instead: SIGHUP reloads, SIGTERM stops"
-            );
+            crate::cli::complain!("mailrace: {ADMIN_OFF}");
             return Err(ExitCode::from(EXIT_FAILED));
         };
         Ok((address, token))
@@ -132,6 +142,33 @@ impl ConfigArgs {
 
     fn load_or_errors(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file.as_deref(), &self.sets)
+    }
+}
+
+/// Which running server a command asks.
+#[derive(Args, Clone, Debug)]
+struct AdminArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address of its admin listener [default: server.admin.listen of the configuration]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+}
+
+impl AdminArgs {
+    /// Where it is, and its token.
+    fn find(&self) -> Result<(SocketAddr, Option<String>), ExitCode> {
+        let Some(address) = self.admin else { return self.config.admin() };
+        let mut sets = self.config.sets.clone();
+        // What the configuration says of it does not matter.
+        sets.push("server.admin.listen=".to_owned());
+        match Config::admin_place(self.config.file.as_deref(), &sets) {
+            Ok((_, token)) => Ok((address, token)),
+            Err(errors) => {
+                print_errors(&errors);
+                Err(ExitCode::from(EXIT_CONFIG))
+            }
+        }
     }
 }
 
@@ -197,6 +234,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Serve(args) => serve::run(&args, serve),
         Command::Reload(args) => reload::run(&args),
         Command::Drain(args) => drain::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),

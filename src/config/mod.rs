@@ -34,7 +34,7 @@ pub use machine::Machine;
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
 pub use reload::Change;
 pub use schema::schema;
-pub use units::{Network, format_duration, format_size, plural};
+pub use units::{Network, duration as parse_duration, format_duration, format_size, plural};
 pub use value::Value;
 
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
@@ -440,13 +440,7 @@ impl Config {
         named: Option<&Path>,
         sets: &[String],
     ) -> Result<(Option<SocketAddr>, Option<String>), ConfigErrors> {
-        let mut settings = Settings::default();
-        if let Some(file) = ConfigFile::find(named)? {
-            settings.add_readable(&file);
-        }
-        settings.add_environment(std::env::vars_os());
-        settings.add_flags(sets);
-        settings.complete("localhost");
+        let mut settings = readable(named, sets)?;
         let listen = admin_listen(&mut settings);
         let token = settings.file("server.admin.token_file").map(|file| read_secret(&file));
         let token = token.transpose().unwrap_or_else(|error| {
@@ -455,6 +449,21 @@ impl Config {
         });
         settings.mistakes_of(&["server.admin.listen", "server.admin.token_file"])?;
         Ok((listen, token))
+    }
+
+    /// Where the admin listener is, for a probe, which needs no token.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be found, or what it says of the admin listener is wrong.
+    pub fn probe_place(
+        named: Option<&Path>,
+        sets: &[String],
+    ) -> Result<Option<SocketAddr>, ConfigErrors> {
+        let mut settings = readable(named, sets)?;
+        let listen = admin_listen(&mut settings);
+        settings.mistakes_of(&["server.admin.listen"])?;
+        Ok(listen)
     }
 
     /// Loads it again from the same source.
@@ -753,6 +762,18 @@ fn check(
         warnings,
         source: Source::default(),
     })
+}
+
+/// What can be read of the settings, for a command that asks a running server.
+fn readable(named: Option<&Path>, sets: &[String]) -> Result<Settings, ConfigErrors> {
+    let mut settings = Settings::default();
+    if let Some(file) = ConfigFile::find(named)? {
+        settings.add_readable(&file);
+    }
+    settings.add_environment(std::env::vars_os());
+    settings.add_flags(sets);
+    settings.complete("localhost");
+    Ok(settings)
 }
 
 fn admin_listen(s: &mut Settings) -> Option<SocketAddr> {

@@ -52,7 +52,10 @@ pub(super) fn size_within(text: &str, least: u64, most: u64) -> Result<u64, Stri
 }
 
 /// Reads a duration such as `10s`, `5m` or `500ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
     with_unit(text, &DURATION_UNITS).map(Duration::from_millis).ok_or_else(|| {
         let number = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
         match number {

@@ -16,7 +16,7 @@ use crossbeam::channel::{Receiver, Sender, select, unbounded};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
-    REPLAY, RcptPattern, SinkOptions, Start,
+    Haste, REPLAY, RcptPattern, SinkOptions, Start,
     batch::{Batch, BatchReader, Large},
     bells::{Bells, Ear},
     exporter::{Exporter, Place},
@@ -55,6 +55,8 @@ pub(super) struct Parts {
     pub(super) runtime: Handle,
     /// True once the exporter is to stop.
     pub(super) stop: watch::Receiver<bool>,
+    /// No batch is waited for any more.
+    pub(super) haste: Haste,
 }
 
 /// See the module's page.
@@ -257,9 +259,7 @@ impl Lane {
         self.commit(false)?;
         self.tell();
         let wait = match self.gathering_since {
-            Some(since) if self.has_room() => {
-                self.parts.exporter.options.batch.delay.saturating_sub(since.elapsed())
-            }
+            Some(since) if self.has_room() => self.delay().saturating_sub(since.elapsed()),
             _ => COMMIT_EVERY,
         };
         self.wait(wait.min(COMMIT_EVERY));
@@ -289,10 +289,18 @@ impl Lane {
     }
 
     fn due(&self) -> bool {
-        let delay = self.parts.exporter.options.batch.delay;
+        let delay = self.delay();
         self.has_room()
             && (self.gathering.full
                 || self.gathering_since.is_some_and(|since| since.elapsed() >= delay))
+    }
+
+    /// How long a batch gathers.
+    fn delay(&self) -> Duration {
+        match self.parts.haste.has_begun() {
+            true => Duration::ZERO,
+            false => self.parts.exporter.options.batch.delay,
+        }
     }
 
     /// Nothing was meant for the sink: what was passed over is settled with the batch before.

@@ -56,7 +56,7 @@ pub use options::{
     FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
     Start, StoreLayout, StoreOptions, StorePlace, WebhookOptions, reference_url,
 };
-pub use plane::{Plane, PlaneOptions, StartError, start};
+pub use plane::{Haste, Plane, PlaneOptions, StartError, start};
 pub use probe::probe;
 pub use record::{Facts, RcptParams, Record, domain};
 pub use relay::Relay;

@@ -1,7 +1,15 @@
 //! The export plane: a runtime for each exporter, its lanes, and the thread that announces marks to
 //! them.
 
-use std::{fmt, io, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, sync::watch};
 
@@ -70,6 +78,22 @@ pub struct Plane {
     exporters: Vec<Running>,
     stop: watch::Sender<bool>,
     crier: Option<JoinHandle<()>>,
+    haste: Haste,
+}
+
+/// Has the lanes wait for no full batch. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Haste(Arc<AtomicBool>);
+
+impl Haste {
+    /// The log has ended: what is gathered is sent at once from now on. Lanes see it within a second.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl fmt::Debug for Plane {
@@ -101,6 +125,7 @@ pub(super) fn start_with(options: PlaneOptions, make_sink: &MakeSink) -> Result<
         exporters: Vec::new(),
         stop,
         crier: None,
+        haste: Haste::default(),
     };
     plane.replace_with(options.exporters, make_sink)?;
     let (bells, marks) = (options.bells, options.marks);
@@ -164,6 +189,7 @@ impl Prepared {
                 marks: plane.marks.clone(),
                 runtime: running.runtime.handle.clone(),
                 stop: stopped.clone(),
+                haste: plane.haste.clone(),
             };
             match lane::start(parts, &plane.bells) {
                 Ok(lane) => running.lanes.push(lane),
@@ -311,6 +337,12 @@ impl Plane {
             touched.push(name);
         }
         failed.map_or(Ok(touched), Err)
+    }
+
+    /// For the end of the log.
+    #[must_use]
+    pub fn haste(&self) -> Haste {
+        self.haste.clone()
     }
 
     /// Stops reading, waits a few seconds for requests under way, saves the offsets (D16).

@@ -149,6 +149,7 @@ impl StagedLane {
             marks,
             runtime,
             stop: stopped,
+            haste: super::Haste::default(),
         };
         let _time = clock.0.enter();
         Ok(Self { lane: Lane::new(parts, ear)?, stop, _active: active })

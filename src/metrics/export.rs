@@ -327,6 +327,12 @@ impl ExportMetrics {
         }
     }
 
+    /// Whether an exporter's last attempt succeeded.
+    #[must_use]
+    pub fn is_up(&self, name: &str) -> bool {
+        self.up.with_label_values(&[name]).get() == 1
+    }
+
     /// Those of one group, at 0 from now on.
     #[must_use]
     pub fn group(&self, name: &str) -> GroupMetrics {

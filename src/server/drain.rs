@@ -3,12 +3,15 @@
 //! ```text
 //!   SIGTERM, POST /v1/drain --> lead: mail is taken, balancers look elsewhere
 //!        --> drain (D16): no new session; messages in progress have 30 s --> end of the process
+//!   POST /v1/drain?stay=1 --> lead, drain, and then the exporters go on until a signal, or POST
+//!        /v1/drain --> end of the process
 //! ```
 //!
 //! Each signal after the first ends the wait under way: the lead, then that for messages in
 //! progress.
 
 use std::{
+    cell::Cell,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,12 +22,17 @@ use crate::{admin, shard::SharedState};
 /// How often it looks around.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// How often it does where minutes pass.
+const LOOK_SELDOM: Duration = Duration::from_millis(50);
+
 /// See the module's page.
 pub(super) struct Drain<'a> {
     pub(super) stop: &'a Signals,
     pub(super) shards: &'a [Arc<SharedState>],
     /// Those who ask by the admin API.
     pub(super) asking: admin::DrainRequests,
+    /// What was last asked for: whether the server stays and exports.
+    pub(super) stay: Cell<Option<bool>>,
 }
 
 impl Drain<'_> {
@@ -32,8 +40,13 @@ impl Drain<'_> {
     pub(super) fn asked(&self, left: Duration) -> bool {
         let mut any = false;
         while let Ok(asking) = self.asking.try_recv() {
+            let stops = self.stop.count() > 0 || self.stay.get() == Some(false);
+            let answer = (!asking.stay || !stops).then_some(left);
+            if answer.is_some() {
+                self.stay.set(Some(asking.stay));
+            }
             // The client may be gone; its wish stands.
-            let _ = asking.send(left);
+            let _ = asking.answer.send(answer);
             any = true;
         }
         any
@@ -55,6 +68,20 @@ impl Drain<'_> {
             }
             meanwhile();
             std::thread::sleep(LOOK_EVERY.min(left));
+        }
+    }
+
+    /// The server stays once its shards have ended.
+    pub(super) fn stays(&self) -> bool {
+        self.stay.get() == Some(true) && self.stop.count() == 0
+    }
+
+    /// Waits for as long as the server stays.
+    pub(super) fn hold(&self, mut meanwhile: impl FnMut()) {
+        while self.stays() {
+            self.asked(Duration::ZERO);
+            meanwhile();
+            std::thread::sleep(LOOK_SELDOM);
         }
     }
 

@@ -100,6 +100,11 @@ impl Notifier {
         self.send(&state);
     }
 
+    /// The ports close, and the server stays: it is not stopping, or the service manager would end it.
+    pub(super) fn exporting(&self) {
+        self.send("STATUS=Drained: takes no mail, exports what is left\n");
+    }
+
     /// The drain begins.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=Draining\n");

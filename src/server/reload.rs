@@ -26,6 +26,7 @@ use super::{
     users,
 };
 use crate::{
+    admin::{Awaited, Readiness},
     config::{Config, ConfigErrors},
     export,
     log::unix_micros,
@@ -63,6 +64,7 @@ pub(super) struct Reloader {
     /// Of each listener in force, as the configuration orders them.
     pub(super) accept: Accepts,
     pub(super) standing: Standing,
+    pub(super) ready: Arc<Readiness>,
 }
 
 /// Files that changed and cannot be used: what was read before is in force.
@@ -103,6 +105,10 @@ impl Reloader {
 
     /// Notes that what is in force is what was last read.
     pub(super) fn taken_up(&self) {
+        self.ready.set_awaited(Awaited {
+            exporters: self.in_force.exports.iter().map(|export| export.name.clone()).collect(),
+            every_group: self.in_force.log.retention.require_consumed,
+        });
         self.metrics.reload_ok.set(1);
         self.metrics.reloaded.set(unix_micros() as f64 / 1e6);
     }

@@ -3,6 +3,7 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod commands;
 mod metrics;
 mod page;
 mod prometheus;

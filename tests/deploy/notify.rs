@@ -3,6 +3,7 @@
 use std::{
     io, iter,
     os::unix::net::UnixDatagram,
+    process::Command,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -80,6 +81,25 @@ fn ready_reload_and_stop_are_announced() {
         );
         assert_eq!(heard.state(), format!("READY=1\nSTATUS={status}\n"));
     }
+    support::signal(&server.child, libc::SIGTERM);
+    assert_eq!(heard.state(), "STOPPING=1\nSTATUS=Draining\n");
+    assert_eq!(server.ended(Duration::from_secs(20)), Some(0));
+}
+
+/// A server that says STOPPING=1 is ended by the service manager after `TimeoutStopSec=`: one that
+/// stays for its exporters does not say so, and its watchdog is fed.
+#[test]
+fn a_server_that_stays_to_export_is_not_stopping() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launch, heard) = launch(dir.path());
+    let mut server = launch.set("server.shards=2").start();
+    assert!(heard.state().starts_with("READY=1"));
+    let mut drain = Command::new(support::MAILRACE);
+    drain.args(["drain", "--until-exported", "--admin", &server.admin.to_string()]);
+    support::succeeded("drain", drain.output().unwrap());
+    assert_eq!(heard.state(), "STATUS=Drained: takes no mail, exports what is left\n");
+    assert!(heard.watchdogs(Duration::from_secs(2)) > 1);
+    heard.socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     support::signal(&server.child, libc::SIGTERM);
     assert_eq!(heard.state(), "STOPPING=1\nSTATUS=Draining\n");
     assert_eq!(server.ended(Duration::from_secs(20)), Some(0));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod documents;
+mod drain;
 mod end_to_end;
 mod files;
 mod kafka;

@@ -6,7 +6,7 @@
 //! | `POST /v1/groups/G/commit` | `{"3":726}`: the next offset wanted, by shard; durable when answered |
 //! | `GET /v1/groups`, `/v1/groups/G` | where groups are |
 //! | `GET /v1/messages/ID`, `…/raw` | one message, as JSON or as it was sent (with Range) |
-//! | `GET /v1/shards`, `/v1/status` | marks; version and state |
+//! | `GET /v1/shards`, `/v1/status` | marks; version, shards, groups and state |
 //!
 //! Reading blocks, so it is done on the blocking pool; a slow reader holds a few chunks of memory
 //! and nothing else (D11). Mail is private: without a token, a request whose Host is a name that is
