@@ -189,7 +189,7 @@ fn sequence_of(
         Ok(())
     });
     match read {
-        Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(error),
+        Err(error) if !error.is_damage() => Err(error.into()),
         _ => Ok(mail.sequence_of(&first)),
     }
 }

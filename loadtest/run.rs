@@ -99,7 +99,7 @@ fn load(args: &RunArgs, options: &mut Options, mail: MailOptions) -> io::Result<
         // Known before the load, not after it.
         Log::open(dir).map_err(|error| {
             let what = format!("{} is not the server's data directory: {error}", dir.display());
-            io::Error::new(error.kind(), what)
+            io::Error::new(io::Error::from(error).kind(), what)
         })?;
     }
     let mail = Arc::new(Mail::new(mail, run_number()));

@@ -71,7 +71,7 @@ impl Check<'_> {
         });
         // A damaged fragment is what is looked for here, not a reason to stop looking.
         let is_damaged = match read {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => true,
+            Err(error) if error.is_damage() => true,
             read => {
                 read?;
                 false

@@ -1,7 +1,7 @@
 //! Reads records from one shard's log, a batch at a time: the mail data is put together in one
 //! piece of memory, each record a slice of it.
 
-use std::{io, ops::Range};
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -11,7 +11,7 @@ use super::{
     record::{append_data, domain},
 };
 use mailrace_log::consumer::Reader;
-use mailrace_log::{Damage, Identity, Offset, RecordView, Visit};
+use mailrace_log::{Damage, Identity, Offset, ReadError, RecordView, Visit};
 
 /// Large records, those of more than `batch.bytes`, that an exporter holds at once.
 const LARGE_AT_ONCE: usize = 2;
@@ -101,21 +101,21 @@ impl BatchReader {
         Self { reader, identity, options, filter, larges, replayed_until: 0, due }
     }
 
-    pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> io::Result<()> {
+    pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> Result<(), ReadError> {
         self.replayed_until = replayed_until;
         self.due = offset;
         self.reader.seek(offset)
     }
 
     /// How many offsets of a gap lie before the log's start: they were deleted.
-    pub(super) fn deleted_of(&self, gap: (u64, u64)) -> io::Result<u64> {
+    pub(super) fn deleted_of(&self, gap: (u64, u64)) -> Result<u64, ReadError> {
         let segments = self.reader.log().segments(self.identity.shard)?;
         let start = segments.first().map_or(gap.1, |first| first.base_offset);
         Ok(start.min(gap.1).saturating_sub(gap.0))
     }
 
     /// Reads on, into a batch that has room. What is there is all that is there now.
-    pub(super) fn fill(&mut self, batch: &mut Batch) -> io::Result<()> {
+    pub(super) fn fill(&mut self, batch: &mut Batch) -> Result<(), ReadError> {
         let Self { reader, identity, options, filter, larges, replayed_until, due } = self;
         let mut room = BytesMut::new();
         let mut places: Vec<(usize, Range<usize>)> = Vec::new();
@@ -152,8 +152,8 @@ impl BatchReader {
             let at = room.len();
             if let Err(error) = append_data(log, identity.shard, view, &mut room) {
                 room.truncate(at);
-                return match error.kind() {
-                    io::ErrorKind::InvalidData => {
+                return match error.is_damage() {
+                    true => {
                         // Its fragments are damaged (D10): lost, and told as such.
                         let (segment, position) = (0, 0);
                         let (end, missing) = (None, false);
@@ -162,7 +162,7 @@ impl BatchReader {
                         *due = offset + 1;
                         Ok(Visit::More)
                     }
-                    _ => Err(error),
+                    false => Err(error.into()),
                 };
             }
             let mut record =
@@ -203,7 +203,7 @@ impl BatchReader {
     }
 
     /// One record by its offset, as a batch of its own.
-    pub(super) fn single(&self, offset: u64) -> io::Result<Record> {
+    pub(super) fn single(&self, offset: u64) -> Result<Record, ReadError> {
         let id = self.identity.record_id(Offset::new(offset));
         self.reader
             .log()

@@ -200,7 +200,7 @@ struct Exported<'a>(&'a Log);
 
 impl Needs for Exported<'_> {
     fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
-        lowest_needed(self.0.dir(), shard)
+        Ok(lowest_needed(self.0.dir(), shard)?)
     }
 
     fn segments_from(&self, _: u16) -> u64 {
@@ -212,7 +212,7 @@ struct Demand<'a>(&'a KeeperOptions);
 
 impl Needs for Demand<'_> {
     fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
-        lowest_needed(self.0.log.dir(), shard)
+        Ok(lowest_needed(self.0.log.dir(), shard)?)
     }
 
     fn segments_from(&self, shard: u16) -> u64 {

@@ -24,7 +24,8 @@ use super::{
 };
 use mailrace_log::consumer::{Group, Reader};
 use mailrace_log::{
-    Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log, Saved,
+    Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
+    ReadError, Saved,
 };
 use mailrace_metrics::{CorruptStage, LogOp};
 use mailrace_stage::{Bug, planted};
@@ -239,7 +240,7 @@ impl Lane {
         if !halted {
             if !self.gathering.full {
                 let filled = self.reader.fill(&mut self.gathering);
-                filled.map_err(|error| self.counted(LogOp::Read, error))?;
+                filled.map_err(|error| self.counted(LogOp::Read, error.into()))?;
             }
             self.pass_empty()?;
             let gathered = !self.gathering.records.is_empty();
@@ -503,7 +504,7 @@ impl Lane {
         self.done = to.offset;
         self.committed = to;
         self.unsaved = 0;
-        self.reader.seek(to.offset, to.replayed_until)
+        Ok(self.reader.seek(to.offset, to.replayed_until)?)
     }
 
     /// Dead letters, and other records, that an operator wants delivered again. They take at most
@@ -518,8 +519,13 @@ impl Lane {
             let mut record = match self.reader.single(offset) {
                 Ok(record) => record,
                 Err(error) => {
-                    let text = format!("can no longer be read: {error}");
-                    self.dead.add([DeadLetter { class: "corrupt".to_owned(), text, ..letter }])?;
+                    let class = match error {
+                        ReadError::Missing { .. } | ReadError::Deleted { .. } => "missing",
+                        _ => "corrupt",
+                    };
+                    let (class, text) =
+                        (class.to_owned(), format!("can no longer be read: {error}"));
+                    self.dead.add([DeadLetter { class, text, ..letter }])?;
                     continue;
                 }
             };

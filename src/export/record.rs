@@ -1,11 +1,11 @@
 //! A record as sinks get it: owned, its mail data in one piece.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 
 use super::xtext;
-use mailrace_log::{self, Log, MailFlag, RecordId, RecordView, UNDER_TLS};
+use mailrace_log::{self, Log, MailFlag, ReadError, RecordId, RecordView, UNDER_TLS};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Record {
     ///
     /// # Errors
     /// As [`Log::mail_data`].
-    pub fn read(log: &Log, id: RecordId, view: RecordView<'_>) -> io::Result<Self> {
+    pub fn read(log: &Log, id: RecordId, view: RecordView<'_>) -> Result<Self, ReadError> {
         let mut data = BytesMut::new();
         append_data(log, id.shard, view, &mut data)?;
         Ok(Self::new(id, view, data.freeze()))
@@ -226,7 +226,7 @@ pub(super) fn append_data(
     shard: u16,
     view: RecordView<'_>,
     room: &mut BytesMut,
-) -> io::Result<()> {
+) -> Result<(), ReadError> {
     room.reserve(usize::try_from(view.bytes()).unwrap_or(0));
     log.mail_data(shard, view, |chunk| {
         room.extend_from_slice(chunk);

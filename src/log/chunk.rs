@@ -8,9 +8,14 @@
 //! and its copy costs as much as the checksums. Where the file system refuses O_DIRECT, reads
 //! continue through the cache.
 
-use std::{fs::File, io, os::fd::AsRawFd, path::Path};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
 
-use super::{buffer::AlignedBuffer, frame::BLOCK, recovery::Octets};
+use super::{Operation, ReadError, buffer::AlignedBuffer, frame::BLOCK, recovery::Octets};
 
 /// First read of a file: the header and a group or two.
 const CHUNK_BYTES_MIN: usize = 64 << 10;
@@ -22,6 +27,7 @@ const CHUNK_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct ChunkReader {
     file: File,
+    path: PathBuf,
     buffer: AlignedBuffer,
     /// Of the window, in the file; a multiple of the block size.
     start: u64,
@@ -36,10 +42,10 @@ pub(super) struct ChunkReader {
 
 impl ChunkReader {
     /// Opens a file; `buffer` is memory to use again.
-    pub(super) fn open(path: &Path, buffer: AlignedBuffer) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let chunk = CHUNK_BYTES_MIN;
-        Ok(Self { file, buffer, start: 0, len: 0, chunk, sealed: false, direct: false })
+    pub(super) fn open(path: &Path, buffer: AlignedBuffer) -> Result<Self, ReadError> {
+        let file = File::open(path).map_err(ReadError::io(Operation::Open, path))?;
+        let (path, chunk) = (path.to_owned(), CHUNK_BYTES_MIN);
+        Ok(Self { file, path, buffer, start: 0, len: 0, chunk, sealed: false, direct: false })
     }
 
     /// Nothing will be written to the file any more.
@@ -48,8 +54,9 @@ impl ChunkReader {
     }
 
     /// Size of the file now.
-    pub(super) fn bytes(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    pub(super) fn bytes(&self) -> Result<u64, ReadError> {
+        let metadata = self.file.metadata().map_err(ReadError::io(Operation::Read, &self.path))?;
+        Ok(metadata.len())
     }
 
     /// The memory, for the next reader.
@@ -58,10 +65,10 @@ impl ChunkReader {
     }
 
     /// The octets at `position`; less than `len` only at the file's end.
-    pub(super) fn read(&mut self, position: u64, len: usize) -> io::Result<&[u8]> {
+    pub(super) fn read(&mut self, position: u64, len: usize) -> Result<&[u8], ReadError> {
         let window_end = self.start + self.len as u64;
         if position < self.start || position + len as u64 > window_end {
-            self.fill(position, len)?;
+            self.fill(position, len).map_err(ReadError::io(Operation::Read, &self.path))?;
         }
         let from = usize::try_from(position - self.start).unwrap_or(usize::MAX).min(self.len);
         let to = from.saturating_add(len).min(self.len);

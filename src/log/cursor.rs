@@ -5,10 +5,10 @@
 //! payload whose checksum fails is read from the disk once more before that counts (D10). In a
 //! segment without a seal it is the end of what was written so far.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use super::{
-    Seal,
+    ReadError, Seal,
     buffer::AlignedBuffer,
     chunk::ChunkReader,
     frame::{BLOCK, ENTRY_FRAME, EntryFrame, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
@@ -47,7 +47,7 @@ impl Cursor {
         path: &Path,
         seal: Option<Seal>,
         buffer: AlignedBuffer,
-    ) -> io::Result<Option<Self>> {
+    ) -> Result<Option<Self>, ReadError> {
         let mut chunks = ChunkReader::open(path, buffer)?;
         let mut decoded = SegmentHeader::decode(chunks.read(0, BLOCK)?);
         if decoded.is_none() && seal.is_some() {
@@ -110,7 +110,7 @@ impl Cursor {
     }
 
     /// Jumps to a position from the sparse index; stays where no group lies there.
-    pub(super) fn jump(&mut self, position: u64) -> io::Result<()> {
+    pub(super) fn jump(&mut self, position: u64) -> Result<(), ReadError> {
         let nonce = self.header.nonce;
         let frame = GroupFrame::decode(self.chunks.read(position, GROUP_FRAME)?);
         if frame.is_some_and(|(frame, _)| frame.nonce == nonce) {
@@ -121,7 +121,7 @@ impl Cursor {
     }
 
     /// What lies here.
-    pub(super) fn peek(&mut self) -> io::Result<Step> {
+    pub(super) fn peek(&mut self) -> Result<Step, ReadError> {
         if self.position >= self.end() {
             let short = self.seal.is_some_and(|seal| self.position < seal.end_position);
             return Ok(if short { Step::Corrupt } else { Step::End });
@@ -141,7 +141,7 @@ impl Cursor {
         })
     }
 
-    fn frame(&mut self) -> io::Result<Option<(GroupFrame, u32)>> {
+    fn frame(&mut self) -> Result<Option<(GroupFrame, u32)>, ReadError> {
         let octets = self.chunks.read(self.position, GROUP_FRAME)?;
         Ok(GroupFrame::decode(octets).filter(|(frame, _)| {
             frame.nonce == self.header.nonce
@@ -153,7 +153,7 @@ impl Cursor {
     }
 
     /// The payload of the group at the cursor, and whether its checksum holds.
-    pub(super) fn payload(&mut self, frame: &GroupFrame) -> io::Result<(&[u8], bool)> {
+    pub(super) fn payload(&mut self, frame: &GroupFrame) -> Result<(&[u8], bool), ReadError> {
         let (position, len) = (self.position + GROUP_FRAME as u64, frame.payload_bytes as usize);
         let holds = |octets: &[u8]| octets.len() == len && crc(octets) == frame.payload_crc;
         let mut good = holds(self.chunks.read(position, len)?);
@@ -172,7 +172,7 @@ impl Cursor {
     }
 
     /// Behind a break: moves on to the next group of this segment. False where there is none.
-    pub(super) fn resync(&mut self) -> io::Result<bool> {
+    pub(super) fn resync(&mut self) -> Result<bool, ReadError> {
         let end = self.end();
         let mut position = self.position + BLOCK as u64;
         while position < end {
@@ -191,7 +191,7 @@ impl Cursor {
     }
 
     /// Looks at a block without moving.
-    pub(super) fn block_at(&mut self, position: u64) -> io::Result<&[u8]> {
+    pub(super) fn block_at(&mut self, position: u64) -> Result<&[u8], ReadError> {
         self.chunks.read(position, BLOCK)
     }
 

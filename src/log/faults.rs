@@ -1,10 +1,10 @@
 //! What is wrong with a shard's log, in words: faults that recovery continues with, and those that
 //! it refuses.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use super::{
-    Condition, Fault, FaultKind, Identity, Manifest, Seal,
+    Condition, Fault, FaultKind, Identity, Manifest, Operation, ReadError, Seal,
     files::{segment_path, sync_dir},
     inventory::{Inventory, Item, owner},
     meta::last_begun,
@@ -16,7 +16,7 @@ use mailrace_stage::{FileOp, act};
 pub(super) fn open_manifest(
     dir: &Path,
     identity: Identity,
-) -> io::Result<(Manifest, Vec<Fault>, Vec<String>)> {
+) -> Result<(Manifest, Vec<Fault>, Vec<String>), ReadError> {
     let path = dir.join("manifest");
     let (mut damage, mut notices) = (Vec::new(), Vec::new());
     let mut fault = |what: String| {
@@ -28,16 +28,17 @@ pub(super) fn open_manifest(
     let named = path.display();
     let missing = !path.exists();
     let begun = last_begun(dir)?.is_some();
-    let mut manifest = Manifest::open(&path)?;
+    let mut manifest = Manifest::open(&path).map_err(ReadError::io(Operation::Open, &path))?;
     match manifest.content().owner {
         Some(whose) if whose != identity => {
             let aside = (1..)
                 .map(|count| dir.join(format!("manifest.foreign-{count}")))
                 .find(|aside| !aside.exists())
                 .unwrap_or_else(|| dir.join("manifest.foreign"));
-            act(FileOp::Rename, &path, || fs::rename(&path, &aside))?;
-            sync_dir(dir)?;
-            manifest = Manifest::open(&path)?;
+            act(FileOp::Rename, &path, || fs::rename(&path, &aside))
+                .and_then(|()| sync_dir(dir))
+                .map_err(ReadError::io(Operation::Change, &path))?;
+            manifest = Manifest::open(&path).map_err(ReadError::io(Operation::Open, &path))?;
             let (theirs, aside) = (owner(whose), aside.display());
             fault(format!("{named} belongs to {theirs}: it was renamed to {aside}, and {judged}"));
         }
@@ -71,19 +72,14 @@ pub(super) fn check_readable(
     dir: &Path,
     identity: Identity,
     inventory: &Inventory,
-) -> io::Result<()> {
-    let refuse = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+) -> Result<(), ReadError> {
     let ours = |item: &&Item| item.header.is_some_and(|header| header.identity == identity);
     let foreign = |item: &&Item| item.condition == Condition::Faulty(FaultKind::Foreign);
     if let Some(header) = inventory.items.iter().find(foreign).and_then(|item| item.header)
         && !inventory.items.iter().any(|item| ours(&item))
     {
-        let (theirs, ours) = (owner(header.identity), owner(identity));
-        return refuse(format!(
-            "{} holds the log of {theirs}, not that of {ours}: move it back where it belongs; if \
-             the node id was lost, `mailrace log adopt` restores it",
-            dir.display()
-        ));
+        let (dir, theirs) = (dir.to_owned(), header.identity);
+        return Err(ReadError::OtherLog { dir, theirs, ours: identity });
     }
     // What was made later than anything written down was never used.
     let used = |number: u64| inventory.begun.is_none_or(|begun| number <= begun.number);
@@ -93,12 +89,10 @@ pub(super) fn check_readable(
     });
     match unreadable {
         None => Ok(()),
-        Some(item) => refuse(format!(
-            "{} cannot be read ({}), and may hold mail that is not sealed yet: make it readable \
-             for this user; or move it away, and its contents count as lost",
-            segment_path(dir, item.number).display(),
-            item.error.as_deref().unwrap_or_default()
-        )),
+        Some(item) => Err(ReadError::Unsealed {
+            path: segment_path(dir, item.number),
+            why: item.error.clone().unwrap_or_default(),
+        }),
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    IndexEntry, Spare,
+    IndexEntry, Operation, ReadError, Spare,
     adopt::{Evidence, hex, write_node},
     buffer::AlignedBuffer,
     frame::crc,
@@ -46,10 +46,10 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
 ///
 /// # Errors
 /// What the file system says.
-pub fn segment_numbers(dir: &Path) -> io::Result<Vec<u64>> {
+pub fn segment_numbers(dir: &Path) -> Result<Vec<u64>, ReadError> {
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+    for entry in fs::read_dir(dir).map_err(ReadError::io(Operation::List, dir))? {
+        let name = entry.map_err(ReadError::io(Operation::List, dir))?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
         let number = number.and_then(|digits| {
             let number = digits.parse::<u64>().ok()?;
@@ -143,28 +143,27 @@ impl DataDir {
                     hex(node)
                 ));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && evidence.is_empty() => {
+            Err(error) if error.is_not_found() && evidence.is_empty() => {
                 fresh = true;
                 let node: [u8; 6] = random()?;
                 write_node(path, node)?;
                 node
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.is_not_found() => {
                 let list = evidence.list();
                 return refuse(format!(
                     "the file is missing, but there is a log that belongs to \
                      node {list}"
                 ));
             }
-            Err(error) if evidence.is_empty() => return Err(error),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(ReadError::NodeDamaged { .. }) if !evidence.is_empty() => {
                 let list = evidence.list();
                 return refuse(format!(
                     "it holds no node id, but there is a log that belongs to \
                      node {list}"
                 ));
             }
-            Err(error) => return Err(super::reader::at(&path.join("node"), &error)),
+            Err(error) => return Err(error.into()),
         };
         let notices = tighten(path)?;
         Ok(Self { path: path.to_owned(), node, fresh, notices, _lock: lock })
@@ -187,14 +186,13 @@ impl DataDir {
 /// The node's id of a data directory.
 ///
 /// # Errors
-/// `NotFound` where it is none; `InvalidData` where the id is not one.
-pub fn read_node(path: &Path) -> io::Result<[u8; 6]> {
-    let text = fs::read(path.join("node"))?;
+/// [`ReadError::NodeDamaged`] where the id is not one; [`ReadError::Io`] where the file cannot be
+/// read, as where `path` is no data directory.
+pub fn read_node(path: &Path) -> Result<[u8; 6], ReadError> {
+    let path = path.join("node");
+    let text = fs::read(&path).map_err(ReadError::io(Operation::Read, &path))?;
     let text = std::str::from_utf8(&text).unwrap_or_default();
-    parse_node(text.trim()).ok_or_else(|| {
-        let what = format!("{}: not a node id", path.join("node").display());
-        io::Error::new(io::ErrorKind::InvalidData, what)
-    })
+    parse_node(text.trim()).ok_or(ReadError::NodeDamaged { path })
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

@@ -19,12 +19,12 @@ use std::{
 };
 
 use super::{
-    Log, RecordView, Seal, SegmentFacts,
+    Log, Operation, ReadError, RecordView, Seal, SegmentFacts,
     buffer::AlignedBuffer,
     cursor::{Cursor, Step},
     files::{segment_numbers, shard_dir},
     frame::{BLOCK, GroupFrame},
-    reader::{GroupEnd, at, find_seal, is_out_of_reach, visit_group},
+    reader::{GroupEnd, find_seal, visit_group},
 };
 
 /// For how long a segment that cannot be read holds a reader up.
@@ -101,7 +101,7 @@ impl Follower {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn new(log: &Log, shard: u16, from: u64) -> io::Result<Self> {
+    pub fn new(log: &Log, shard: u16, from: u64) -> Result<Self, ReadError> {
         let mut follower = Self {
             log: log.clone(),
             shard,
@@ -124,7 +124,7 @@ impl Follower {
             match follower.open(segment) {
                 Ok(()) => {}
                 Err(error) if passable(&error, segment.seal) => {}
-                Err(error) => return Err(at(&log.path(shard, segment.number), &error)),
+                Err(error) => return Err(error),
             }
             if follower.cursor.is_none() {
                 follower.number = segment.number - 1;
@@ -158,7 +158,7 @@ impl Follower {
         self.next
     }
 
-    fn open(&mut self, segment: &SegmentFacts) -> io::Result<()> {
+    fn open(&mut self, segment: &SegmentFacts) -> Result<(), ReadError> {
         let path = self.log.path(self.shard, segment.number);
         self.cursor = None;
         self.cursor = Cursor::open(&path, segment.seal, AlignedBuffer::default())?;
@@ -184,7 +184,7 @@ impl Follower {
     pub fn poll(
         &mut self,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<()>,
-    ) -> io::Result<Vec<Damage>> {
+    ) -> Result<Vec<Damage>, ReadError> {
         self.poll_below(u64::MAX, &mut |_, offset, record| {
             visit(offset, record).map(|()| Visit::More)
         })
@@ -201,7 +201,7 @@ impl Follower {
         &mut self,
         limit: u64,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
-    ) -> io::Result<Vec<Damage>> {
+    ) -> Result<Vec<Damage>, ReadError> {
         let mut damage = Vec::new();
         match self.poll_into(limit, visit, &mut damage) {
             Err(error) if damage.is_empty() => Err(error),
@@ -214,7 +214,7 @@ impl Follower {
         limit: u64,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
         damage: &mut Vec<Damage>,
-    ) -> io::Result<()> {
+    ) -> Result<(), ReadError> {
         while self.next < limit && self.drain_or_pass(limit, visit, damage)? {
             let successor = self.successor()?;
             let gap = self.gap_before(successor.as_ref());
@@ -240,17 +240,16 @@ impl Follower {
                         }
                     }
                     // Deleted meanwhile: listed again at the next poll.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(error) if error.is_not_found() => {
                         self.listed = None;
                         break;
                     }
                     Err(error) => {
-                        let path = self.log.path(self.shard, successor.number);
                         let Some(seal) = successor
                             .seal
                             .filter(|_| self.out_of_patience(successor.number, &error))
                         else {
-                            return Err(at(&path, &error));
+                            return Err(error);
                         };
                         self.pass_over(seal, u64::MAX, false, damage);
                     }
@@ -268,7 +267,7 @@ impl Follower {
         limit: u64,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
         damage: &mut Vec<Damage>,
-    ) -> io::Result<bool> {
+    ) -> Result<bool, ReadError> {
         let mut visited = false;
         let mut visit = |log: &Log, offset: u64, record: RecordView<'_>| {
             let wish = visit(log, offset, record);
@@ -283,7 +282,6 @@ impl Follower {
                 self.pass_over(seal, u64::MAX, false, damage);
                 Ok(true)
             }
-            Err(error) if !visited => Err(at(&self.log.path(self.shard, self.number), &error)),
             done => done,
         }
     }
@@ -323,8 +321,8 @@ impl Follower {
     }
 
     /// Whether a segment has been out of reach for long enough to go on without it.
-    fn out_of_patience(&mut self, number: u64, error: &io::Error) -> bool {
-        if !is_out_of_reach(error) {
+    fn out_of_patience(&mut self, number: u64, error: &ReadError) -> bool {
+        if !error.is_out_of_reach() {
             return false;
         }
         let since = match self.trouble {
@@ -340,7 +338,7 @@ impl Follower {
         limit: u64,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
         damage: &mut Vec<Damage>,
-    ) -> io::Result<bool> {
+    ) -> Result<bool, ReadError> {
         let Some(cursor) = &mut self.cursor else { return Ok(true) };
         if !self.sealed {
             cursor.refresh();
@@ -412,7 +410,7 @@ impl Follower {
     }
 
     /// The next segment that has a header; none while one before it may still get its own.
-    fn successor(&mut self) -> io::Result<Option<SegmentFacts>> {
+    fn successor(&mut self) -> Result<Option<SegmentFacts>, ReadError> {
         self.list()?;
         // Offsets before this one have been shown, or will never be given out.
         let left = find_seal(&self.seals, self.number).map_or(0, |seal| seal.next_offset());
@@ -437,9 +435,10 @@ impl Follower {
     }
 
     /// Lists the segment files where the directory has changed.
-    fn list(&mut self) -> io::Result<()> {
+    fn list(&mut self) -> Result<(), ReadError> {
         let dir = shard_dir(&self.log.dir, self.shard);
-        let changed = fs::metadata(&dir)?.modified()?;
+        let stamp = fs::metadata(&dir).and_then(|metadata| metadata.modified());
+        let changed = stamp.map_err(ReadError::io(Operation::Read, &dir))?;
         // A simulated second is over too soon for the file system's stamps.
         let simulated = mailrace_stage::unix_micros().is_some();
         let recent = simulated || changed.elapsed().is_ok_and(|age| age < STAMP_GRAIN);
@@ -453,7 +452,7 @@ impl Follower {
     }
 
     /// Whether nothing more can come in this segment.
-    fn settled(&mut self) -> io::Result<bool> {
+    fn settled(&mut self) -> Result<bool, ReadError> {
         if self.cursor.is_none() || self.sealed {
             return Ok(true);
         }
@@ -483,6 +482,6 @@ impl Follower {
 }
 
 /// Whether a reader may go on without a segment that cannot be opened.
-fn passable(error: &io::Error, seal: Option<Seal>) -> bool {
-    seal.is_some() && is_out_of_reach(error)
+fn passable(error: &ReadError, seal: Option<Seal>) -> bool {
+    seal.is_some() && error.is_out_of_reach()
 }

@@ -189,6 +189,17 @@ pub enum EntryKind {
     RecordV2,
 }
 
+impl EntryKind {
+    fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::RecordV1),
+            2 => Some(Self::Fragment),
+            3 => Some(Self::RecordV2),
+            _ => None,
+        }
+    }
+}
+
 /// The frame of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryFrame {
@@ -232,6 +243,15 @@ impl EntryFrame {
         (crc(content) == frame.crc).then_some((frame, content))
     }
 
+    /// The number of a kind that only a newer version knows, where the frame is whole.
+    #[must_use]
+    pub fn unknown_kind(octets: &[u8]) -> Option<u8> {
+        let head = octets.get(..ENTRY_FRAME)?;
+        let &kind = head.first()?;
+        let whole = crc(head.get(..20)?) == u32_at(head, 20)?;
+        (whole && EntryKind::of(kind).is_none()).then_some(kind)
+    }
+
     /// Reads a frame alone, its content unseen; `None` where it fails its checksum.
     #[must_use]
     pub fn decode_frame(octets: &[u8]) -> Option<Self> {
@@ -239,12 +259,7 @@ impl EntryFrame {
         if crc(&head[..20]) != u32_at(head, 20)? {
             return None;
         }
-        let kind = match head[0] {
-            1 => EntryKind::RecordV1,
-            2 => EntryKind::Fragment,
-            3 => EntryKind::RecordV2,
-            _ => return None,
-        };
+        let kind = EntryKind::of(head[0])?;
         Some(Self {
             kind,
             bytes: u32_at(head, 4)?,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Identity, Seal, Seals,
+    Identity, ReadError, Seal, Seals,
     adopt::hex,
     files::{read_index, segment_numbers, segment_path},
     frame::{BLOCK, SegmentHeader},
@@ -216,7 +216,7 @@ pub(super) struct Inventory {
 
 impl Inventory {
     /// Looks at the first blocks of every segment. Safe while a server runs.
-    pub(super) fn take(dir: &Path, identity: Identity, seals: &Seals) -> io::Result<Self> {
+    pub(super) fn take(dir: &Path, identity: Identity, seals: &Seals) -> Result<Self, ReadError> {
         let begun = last_begun(dir)?;
         let numbers = segment_numbers(dir)?;
         let mut latest: BTreeMap<u64, Option<Seal>> =

@@ -6,35 +6,35 @@
 //! records of the segments, then a walk of one. Received times may go back a little between
 //! neighbours and with the clock (D14: nothing but this search depends on them).
 
-use std::io;
+use std::{fs::File, io, path::Path};
 
 use super::{
-    Bound, Log, RecordId, RecordView, SegmentFacts, WalkEnd,
+    Bound, Log, ReadError, RecordId, RecordView, SegmentFacts, WalkEnd,
     cursor::Step,
     files::{look_up_index, segment_numbers, shard_dir, unix_micros},
+    frame::{ENTRY_FRAME, EntryFrame},
     reader::find_seal,
+    recovery::Octets,
 };
 
 impl Log {
     /// Finds a record and shows it.
     ///
     /// # Errors
-    /// `NotFound` where there is no such record, `InvalidData` where it is damaged, each with a
-    /// sentence for the user; what the file system says.
+    /// [`ReadError::OtherNode`], [`ReadError::NoRecord`] or
+    /// [`ReadError::Deleted`] where there is no such record; [`ReadError::Missing`],
+    /// [`ReadError::Damaged`] or [`ReadError::Unsupported`] where it cannot be read; [`ReadError::Io`];
+    /// what `show` says.
     pub fn get<T>(
         &self,
         id: RecordId,
         mut show: impl FnMut(&Self, RecordView<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let missing = |why: String| Err(io::Error::new(io::ErrorKind::NotFound, why));
+    ) -> Result<T, ReadError> {
         if id.node != self.node {
-            let (theirs, ours) = (super::hex(id.node), super::hex(self.node));
-            return missing(format!(
-                "no record {id} here: it belongs to node {theirs}, this log to node {ours}"
-            ));
+            return Err(ReadError::OtherNode { id, ours: self.node });
         }
         if !shard_dir(&self.dir, id.shard).is_dir() {
-            return missing(format!("no record {id}: there is no shard {}", id.shard));
+            return Err(ReadError::NoRecord { id, has_shard: false });
         }
         let offset = id.offset.get();
         let mut damage = None;
@@ -63,34 +63,34 @@ impl Log {
             }
         }
         match damage {
-            None => missing(format!("no record {id}")),
-            Some((number, position)) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("record {id} is damaged: segment {number}, position {position}"),
-            )),
+            None => Err(ReadError::NoRecord { id, has_shard: true }),
+            Some((number, position)) => {
+                let path = self.path(id.shard, number);
+                Err(match unknown_kind(&path, position) {
+                    Some(kind) => ReadError::Unsupported { path, position, kind },
+                    None => {
+                        let what = format!("record {id} cannot be read");
+                        ReadError::Damaged { path, position, what }
+                    }
+                })
+            }
         }
     }
 
     /// The segments that may hold an offset, likeliest first. Opens those without a seal only.
-    fn locate(&self, shard: u16, offset: u64) -> io::Result<Vec<SegmentFacts>> {
+    fn locate(&self, shard: u16, offset: u64) -> Result<Vec<SegmentFacts>, ReadError> {
         let seals = self.seals(shard)?;
         let holds = |seal: &&super::Seal| (seal.first_offset..seal.end_offset).contains(&offset);
         if let Some(&seal) = seals.iter().rev().find(holds) {
             return match self.facts(shard, seal.number, Some(seal))? {
                 Some(facts) => Ok(vec![facts]),
-                None => Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    match seal.removed {
-                        true => format!(
-                            "record {shard}:{offset} no longer exists: segment {} was deleted",
-                            seal.number
-                        ),
-                        false => format!(
-                            "record {shard}:{offset} is lost: segment {} is missing",
-                            seal.number
-                        ),
-                    },
-                )),
+                None if seal.removed => {
+                    Err(ReadError::Deleted { shard, offset, segment: seal.number })
+                }
+                None => {
+                    let offsets = seal.first_offset..seal.end_offset;
+                    Err(ReadError::Missing { shard, offsets, path: self.path(shard, seal.number) })
+                }
             };
         }
         let mut numbers = segment_numbers(&shard_dir(&self.dir, shard))?;
@@ -125,7 +125,7 @@ impl Log {
         numbers: &[u64],
         low: usize,
         at: usize,
-    ) -> io::Result<Option<(usize, SegmentFacts)>> {
+    ) -> Result<Option<(usize, SegmentFacts)>, ReadError> {
         for at in (low..=at).rev() {
             if let Some(&number) = numbers.get(at)
                 && let Some(facts) = self.facts(shard, number, None)?
@@ -140,7 +140,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn ends(&self, shard: u16) -> io::Result<(u64, u64)> {
+    pub fn ends(&self, shard: u16) -> Result<(u64, u64), ReadError> {
         let segments = self.segments(shard)?;
         let start = segments.first().map_or(0, |segment| segment.base_offset);
         let end = segments.last().map(|last| self.end_of(last)).transpose()?;
@@ -151,7 +151,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn end_of(&self, segment: &SegmentFacts) -> io::Result<u64> {
+    pub fn end_of(&self, segment: &SegmentFacts) -> Result<u64, ReadError> {
         if let Some(seal) = segment.seal {
             return Ok(seal.end_offset);
         }
@@ -181,7 +181,7 @@ impl Log {
         from: u64,
         to: u64,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
-    ) -> io::Result<Vec<(u64, WalkEnd)>> {
+    ) -> Result<Vec<(u64, WalkEnd)>, ReadError> {
         let segments = self.segments(shard)?;
         let first = segments.partition_point(|segment| segment.base_offset <= from);
         let lost = |gap: &super::Seal| gap.end_offset > from && gap.first_offset < to;
@@ -223,7 +223,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn offset_at(&self, shard: u16, time: i64) -> io::Result<u64> {
+    pub fn offset_at(&self, shard: u16, time: i64) -> Result<u64, ReadError> {
         let segments = self.segments(shard)?;
         let (mut low, mut high) = (0, segments.len());
         while low < high {
@@ -252,7 +252,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn oldest_received(&self) -> io::Result<Option<i64>> {
+    pub fn oldest_received(&self) -> Result<Option<i64>, ReadError> {
         let mut oldest = None::<i64>;
         for shard in self.shards()? {
             for segment in self.segments(shard)? {
@@ -269,7 +269,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn resolve(&self, shard: u16, bound: Bound) -> io::Result<u64> {
+    pub fn resolve(&self, shard: u16, bound: Bound) -> Result<u64, ReadError> {
         Ok(match bound {
             Bound::At(offset) => offset,
             // Most callers mean all: no need to look for an end.
@@ -288,7 +288,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn last_written(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
+    pub fn last_written(&self, segment: &SegmentFacts) -> Result<Option<i64>, ReadError> {
         let Some(mut cursor) = self.cursor(segment)? else { return Ok(None) };
         let dir = shard_dir(&self.dir, segment.shard);
         if let Some(hint) = look_up_index(&dir, segment.number, u64::MAX) {
@@ -303,7 +303,7 @@ impl Log {
         Ok(written)
     }
 
-    fn first_received(&self, segment: &SegmentFacts) -> io::Result<Option<i64>> {
+    fn first_received(&self, segment: &SegmentFacts) -> Result<Option<i64>, ReadError> {
         let mut received = None;
         self.walk_segment(segment, None, 0, &mut |_, record| {
             received = Some(record.received_at());
@@ -311,4 +311,11 @@ impl Log {
         })?;
         Ok(received)
     }
+}
+
+/// The kind of an entry that is whole and that this version does not know.
+fn unknown_kind(path: &Path, position: u64) -> Option<u8> {
+    let mut octets = [0; ENTRY_FRAME];
+    File::open(path).and_then(|file| file.read_at(position, &mut octets)).ok()?;
+    EntryFrame::unknown_kind(&octets)
 }

@@ -20,7 +20,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Identity, committed::Lock, frame::crc, private::private_file, recovery::Octets};
+use super::{
+    Identity, Operation, ReadError, committed::Lock, frame::crc, private::private_file,
+    recovery::Octets,
+};
 use mailrace_stage::{FileOp, act};
 
 /// What is known of a segment that will not be written again.
@@ -179,12 +182,12 @@ impl Seals {
 ///
 /// # Errors
 /// What the file system says.
-pub fn read_seals(path: &Path) -> io::Result<Seals> {
+pub fn read_seals(path: &Path) -> Result<Seals, ReadError> {
     let mut seals = Seals::default();
     match File::open(path) {
-        Ok(file) => seals.read_on(&file)?,
+        Ok(file) => seals.read_on(&file).map_err(ReadError::io(Operation::Read, path))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Err(error) => return Err(ReadError::io(Operation::Open, path)(error)),
     }
     Ok(seals)
 }

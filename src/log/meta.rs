@@ -16,6 +16,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
+    Operation, ReadError,
     frame::{BLOCK, crc},
     private::private_file,
     recovery::Octets,
@@ -61,11 +62,15 @@ pub(super) fn make_meta(dir: &Path) -> io::Result<()> {
 }
 
 /// What was written down last; `None`: nothing, as in a directory of an earlier version.
-pub(super) fn last_begun(dir: &Path) -> io::Result<Option<Begun>> {
-    match File::open(dir.join("shard.meta")) {
-        Ok(file) => Ok(newest(&file)?.map(|(_, begun)| begun)),
+pub(super) fn last_begun(dir: &Path) -> Result<Option<Begun>, ReadError> {
+    let path = dir.join("shard.meta");
+    match File::open(&path) {
+        Ok(file) => {
+            let newest = newest(&file).map_err(ReadError::io(Operation::Read, &path))?;
+            Ok(newest.map(|(_, begun)| begun))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(ReadError::io(Operation::Open, &path)(error)),
     }
 }
 

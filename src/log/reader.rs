@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Fault, FragmentAt, Identity, RecordView, Seal, Seals,
+    Fault, FragmentAt, Identity, Operation, ReadError, RecordView, Seal, Seals,
     adopt::Evidence,
     buffer::AlignedBuffer,
     chunk::read_again,
@@ -109,20 +109,16 @@ impl Log {
     /// Opens a data directory.
     ///
     /// # Errors
-    /// `NotFound` where it is none.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    /// [`ReadError::NoDataDir`] where it is none; [`ReadError::NodeMissing`] where the file that names
+    /// its node is lost.
+    pub fn open(dir: &Path) -> Result<Self, ReadError> {
         let node = read_node(dir).map_err(|error| {
-            let lost = error.kind() == io::ErrorKind::NotFound
+            let lost = error.is_not_found()
                 && Evidence::gather(dir).is_ok_and(|evidence| !evidence.is_empty());
-            let what = match lost {
-                true => format!(
-                    "{} is missing: `mailrace log adopt --dir {}` restores it",
-                    dir.join("node").display(),
-                    dir.display()
-                ),
-                false => format!("{} is not a mailrace data directory: {error}", dir.display()),
-            };
-            io::Error::new(error.kind(), what)
+            match lost {
+                true => ReadError::NodeMissing { dir: dir.to_owned() },
+                false => ReadError::NoDataDir { dir: dir.to_owned(), source: Box::new(error) },
+            }
         })?;
         Ok(Self { dir: dir.to_owned(), node, buffer: Cell::default(), fragment: Cell::default() })
     }
@@ -143,10 +139,11 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn shards(&self) -> io::Result<Vec<u16>> {
+    pub fn shards(&self) -> Result<Vec<u16>, ReadError> {
         let mut shards = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
+        let listing = |error| ReadError::io(Operation::List, &self.dir)(error);
+        for entry in fs::read_dir(&self.dir).map_err(listing)? {
+            let name = entry.map_err(listing)?.file_name();
             let digits = name.to_str().and_then(|name| name.strip_prefix("shard-"));
             shards.extend(digits.and_then(|digits| digits.parse::<u16>().ok()));
         }
@@ -157,12 +154,11 @@ impl Log {
     /// Those of the shards that are wanted; of none in particular: all.
     ///
     /// # Errors
-    /// `InvalidInput` where one is wanted that is not there; what the file system says.
-    pub fn shards_among(&self, wanted: &[u16]) -> io::Result<Vec<u16>> {
+    /// [`ReadError::NoShard`] where one is wanted that is not there; [`ReadError::Io`].
+    pub fn shards_among(&self, wanted: &[u16]) -> Result<Vec<u16>, ReadError> {
         let mut shards = self.shards()?;
-        if let Some(unknown) = wanted.iter().find(|shard| !shards.contains(shard)) {
-            let what = format!("there is no shard {unknown} in {}", self.dir.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if let Some(&shard) = wanted.iter().find(|shard| !shards.contains(shard)) {
+            return Err(ReadError::NoShard { shard, dir: self.dir.clone() });
         }
         shards.retain(|shard| wanted.is_empty() || wanted.contains(shard));
         Ok(shards)
@@ -173,7 +169,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn segments(&self, shard: u16) -> io::Result<Vec<SegmentFacts>> {
+    pub fn segments(&self, shard: u16) -> Result<Vec<SegmentFacts>, ReadError> {
         let seals = self.seals(shard)?;
         let mut facts = Vec::new();
         for number in segment_numbers(&shard_dir(&self.dir, shard))? {
@@ -183,9 +179,8 @@ impl Log {
     }
 
     /// The seals of a shard. Read before the directory is listed: what is sealed has a file.
-    pub(super) fn seals(&self, shard: u16) -> io::Result<Vec<Seal>> {
-        let path = shard_dir(&self.dir, shard).join("manifest");
-        let seals = read_seals(&path).map_err(|error| at(&path, &error))?;
+    pub(super) fn seals(&self, shard: u16) -> Result<Vec<Seal>, ReadError> {
+        let seals = read_seals(&shard_dir(&self.dir, shard).join("manifest"))?;
         // Another log's manifest says nothing of these segments: recovery sets it aside.
         let ours = seals.owner.is_none_or(|owner| owner == self.identity(shard));
         Ok(if ours { seals.all } else { Vec::new() })
@@ -196,10 +191,9 @@ impl Log {
     }
 
     /// Looks at what must be there of a shard, and at what is.
-    pub(super) fn inventory(&self, shard: u16) -> io::Result<(Inventory, Seals)> {
+    pub(super) fn inventory(&self, shard: u16) -> Result<(Inventory, Seals), ReadError> {
         let dir = shard_dir(&self.dir, shard);
-        let path = dir.join("manifest");
-        let mut seals = read_seals(&path).map_err(|error| at(&path, &error))?;
+        let mut seals = read_seals(&dir.join("manifest"))?;
         let identity = self.identity(shard);
         if seals.owner.is_some_and(|owner| owner != identity) {
             seals.all.clear();
@@ -211,7 +205,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn faults(&self, shard: u16) -> io::Result<Vec<Fault>> {
+    pub fn faults(&self, shard: u16) -> Result<Vec<Fault>, ReadError> {
         let dir = shard_dir(&self.dir, shard);
         let (inventory, _) = self.inventory(shard)?;
         let found = inventory.items.iter().map(|item| fault_of(&dir, shard, &inventory, item).0);
@@ -222,7 +216,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn gaps(&self, shard: u16) -> io::Result<Vec<Seal>> {
+    pub fn gaps(&self, shard: u16) -> Result<Vec<Seal>, ReadError> {
         let dir = shard_dir(&self.dir, shard);
         let read = || read_seals(&dir.join("manifest"));
         let missing = |seals: &Seals, numbers: &[u64]| {
@@ -262,11 +256,11 @@ impl Log {
         shard: u16,
         number: u64,
         seal: Option<Seal>,
-    ) -> io::Result<Option<SegmentFacts>> {
+    ) -> Result<Option<SegmentFacts>, ReadError> {
         let path = self.path(shard, number);
         let gone = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Ok(None),
-            _ => Err(error),
+            _ => Err(ReadError::io(Operation::Read, &path)(error)),
         };
         let (base_offset, bytes) = match seal {
             // Made ready and never used.
@@ -309,9 +303,9 @@ impl Log {
         segment_path(&shard_dir(&self.dir, shard), number)
     }
 
-    pub(super) fn cursor(&self, segment: &SegmentFacts) -> io::Result<Option<Cursor>> {
+    pub(super) fn cursor(&self, segment: &SegmentFacts) -> Result<Option<Cursor>, ReadError> {
         let path = self.path(segment.shard, segment.number);
-        Cursor::open(&path, segment.seal, self.buffer.take()).map_err(|error| at(&path, &error))
+        Cursor::open(&path, segment.seal, self.buffer.take())
     }
 
     pub(super) fn keep_buffer(&self, cursor: Cursor) {
@@ -331,14 +325,14 @@ impl Log {
         hint: Option<u64>,
         from: u64,
         visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
-    ) -> io::Result<WalkEnd> {
+    ) -> Result<WalkEnd, ReadError> {
         let corrupt = WalkEnd::Corrupt { offset: segment.base_offset, position: 0 };
         let path = self.path(segment.shard, segment.number);
         let mut cursor = match Cursor::open(&path, segment.seal, self.buffer.take()) {
             Ok(Some(cursor)) => cursor,
             Ok(None) => return Ok(if segment.seal.is_some() { corrupt } else { WalkEnd::End }),
-            Err(error) if segment.seal.is_some() && is_lost(&error) => return Ok(corrupt),
-            Err(error) => return Err(at(&path, &error)),
+            Err(error) if segment.seal.is_some() && error.is_lost() => return Ok(corrupt),
+            Err(error) => return Err(error),
         };
         if let Some(hint) = hint {
             cursor.jump(hint)?;
@@ -352,7 +346,7 @@ impl Log {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn extent(&self, segment: &SegmentFacts) -> io::Result<Extent> {
+    pub fn extent(&self, segment: &SegmentFacts) -> Result<Extent, ReadError> {
         let base = segment.base_offset;
         let mut extent = Extent { end_offset: base, ..Extent::default() };
         if let Some(seal) = segment.seal {
@@ -391,35 +385,37 @@ impl Log {
     /// Shows the mail data of a record, chunk by chunk.
     ///
     /// # Errors
-    /// `InvalidData` where a fragment fails its checksum; what the visitor says.
+    /// [`ReadError::Damaged`] where a fragment fails its checksum, [`ReadError::Unreadable`] where its
+    /// file is missing or cannot be read; what the visitor says.
     pub fn mail_data(
         &self,
         shard: u16,
         record: RecordView<'_>,
         mut visit: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> Result<(), ReadError> {
         let mut open: Option<(u64, File)> = None;
         let mut octets = self.fragment.take();
         for fragment in record.fragments() {
             if open.as_ref().is_none_or(|(number, _)| *number != fragment.segment) {
                 let path = self.path(shard, fragment.segment);
-                let file = File::open(&path).map_err(|error| as_damage(&path, &error))?;
+                let file = open_fragment(&path)?;
                 open = Some((fragment.segment, file));
             }
             if let Some((number, file)) = &open {
-                let read = read_fragment(file, fragment, &mut octets);
-                visit(read.map_err(|error| as_damage(&self.path(shard, *number), &error))?)?;
+                let path = || self.path(shard, *number);
+                let read = read_fragment(file, &path, fragment, &mut octets)?;
+                visit(read).map_err(ReadError::of_visitor)?;
             }
         }
         self.fragment.set(octets);
-        visit(record.inline())
+        visit(record.inline()).map_err(ReadError::of_visitor)
     }
 
     /// Reads one fragment for its checksum's sake.
-    pub(super) fn check_fragment(&self, shard: u16, fragment: FragmentAt) -> io::Result<()> {
+    pub(super) fn check_fragment(&self, shard: u16, fragment: FragmentAt) -> Result<(), ReadError> {
         let mut octets = self.fragment.take();
-        let file = File::open(self.path(shard, fragment.segment))?;
-        read_fragment(&file, fragment, &mut octets)?;
+        let path = self.path(shard, fragment.segment);
+        read_fragment(&open_fragment(&path)?, &|| path.clone(), fragment, &mut octets)?;
         self.fragment.set(octets);
         Ok(())
     }
@@ -446,9 +442,16 @@ pub(super) fn is_out_of_reach(error: &io::Error) -> bool {
     is_lost(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// An I/O error that names the file.
-pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+impl ReadError {
+    /// See [`is_lost`].
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_lost(source))
+    }
+
+    /// See [`is_out_of_reach`].
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_out_of_reach(source))
+    }
 }
 
 /// Walks a cursor to the end of its segment.
@@ -457,7 +460,7 @@ fn walk(
     seal: Option<Seal>,
     from: u64,
     visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
-) -> io::Result<WalkEnd> {
+) -> Result<WalkEnd, ReadError> {
     let mut end = WalkEnd::End;
     let note = |end: &mut WalkEnd, offset, position| {
         if *end == WalkEnd::End {
@@ -532,7 +535,7 @@ pub(super) fn visit_group(
     payload: &[u8],
     from: u64,
     visit: &mut dyn FnMut(u64, RecordView<'_>) -> io::Result<bool>,
-) -> io::Result<GroupEnd> {
+) -> Result<GroupEnd, ReadError> {
     let behind = frame.first_offset + u64::from(frame.records);
     let mut due = frame.first_offset;
     let mut bad = None;
@@ -555,7 +558,7 @@ pub(super) fn visit_group(
         }
         match entry.content.and_then(|content| RecordView::new(head.kind, content)) {
             Some(record) => {
-                if !visit(head.offset, record)? {
+                if !visit(head.offset, record).map_err(ReadError::of_visitor)? {
                     return Ok(
                         bad.map_or(GroupEnd::Stopped, |(offset, at)| GroupEnd::Last { offset, at })
                     );
@@ -575,9 +578,10 @@ pub(super) fn visit_group(
 /// Reads a fragment, once more where its checksum fails (D10).
 fn read_fragment<'a>(
     file: &File,
+    path: &dyn Fn() -> PathBuf,
     fragment: FragmentAt,
     octets: &'a mut Vec<u8>,
-) -> io::Result<&'a [u8]> {
+) -> Result<&'a [u8], ReadError> {
     let len = ENTRY_FRAME + fragment.bytes as usize;
     if octets.len() < len {
         octets.resize(len, 0);
@@ -591,20 +595,26 @@ fn read_fragment<'a>(
                     && content.len() == fragment.bytes as usize
             })
     };
-    let mut read = file.read_at(fragment.position, octets)?;
+    let failed = |error| out_of_reach(Operation::Read, &path(), error);
+    let mut read = file.read_at(fragment.position, octets).map_err(failed)?;
     if !whole(octets, read) {
-        read = read_again(file, fragment.position, octets)?;
+        read = read_again(file, fragment.position, octets).map_err(failed)?;
     }
     if whole(octets, read) {
         return Ok(octets.get(ENTRY_FRAME..).unwrap_or_default());
     }
-    let (segment, position) = (fragment.segment, fragment.position);
-    let what = format!("segment {segment}: damaged fragment of mail data at position {position}");
-    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+    let what = "a fragment of mail data fails its checksum".to_owned();
+    Err(ReadError::Damaged { path: path(), position: fragment.position, what })
 }
 
-/// Mail data that is not there, or cannot be read, is damage like any other: `InvalidData`.
-fn as_damage(path: &Path, error: &io::Error) -> io::Error {
-    let kind = if is_out_of_reach(error) { io::ErrorKind::InvalidData } else { error.kind() };
-    io::Error::new(kind, format!("{}: {error}", path.display()))
+fn open_fragment(path: &Path) -> Result<File, ReadError> {
+    File::open(path).map_err(|error| out_of_reach(Operation::Open, path, error))
+}
+
+/// Mail data that is not there, or cannot be read, is damage.
+fn out_of_reach(operation: Operation, path: &Path, source: io::Error) -> ReadError {
+    match is_out_of_reach(&source) {
+        true => ReadError::Unreadable { path: path.to_owned(), source },
+        false => ReadError::io(operation, path)(source),
+    }
 }

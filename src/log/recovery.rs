@@ -23,7 +23,7 @@ use std::{
 };
 
 use super::{
-    Condition, Fault, FaultKind, Identity, Manifest, Offset, Seal,
+    Condition, Fault, FaultKind, Identity, Manifest, Offset, Operation, ReadError, Seal,
     faults::{check_readable, fault_of, open_manifest, overlaps},
     files::{segment_path, sync_dir},
     frame::{BLOCK, GROUP_FRAME, GroupFrame, SegmentHeader, crc},
@@ -301,22 +301,24 @@ const RECORD_BYTES_MIN: u64 = 200;
 /// never used.
 ///
 /// # Errors
-/// Where the directory holds another log, a segment without a seal cannot be read, or the file
-/// system says so; what was sealed so far stays sealed.
-pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
+/// [`ReadError::OtherLog`] where the directory holds another log, [`ReadError::Unsealed`] where a
+/// segment without a seal cannot be read, [`ReadError::Io`]; what was sealed so far stays sealed.
+pub fn recover(dir: &Path, identity: Identity) -> Result<Recovery, ReadError> {
+    let manifest_path = dir.join("manifest");
     let (mut manifest, mut damage, mut notices) = open_manifest(dir, identity)?;
     let inventory = Inventory::take(dir, identity, manifest.content())?;
     check_readable(dir, identity, &inventory)?;
-    manifest.make_durable()?;
+    manifest.make_durable().map_err(changed(&manifest_path))?;
     if manifest.content().owner.is_none() {
-        notices.extend(record_earlier_deletions(&mut manifest, &inventory)?);
-        manifest.mark(identity)?;
+        let earlier = record_earlier_deletions(&mut manifest, &inventory);
+        notices.extend(earlier.map_err(changed(&manifest_path))?);
+        manifest.mark(identity).map_err(changed(&manifest_path))?;
     }
     for item in unsealed(&inventory) {
         let path = segment_path(dir, item.number);
-        act(FileOp::Sync, &path, || File::open(&path)?.sync_all())?;
+        act(FileOp::Sync, &path, || File::open(&path)?.sync_all()).map_err(changed(&path))?;
     }
-    sync_dir(dir)?;
+    sync_dir(dir).map_err(changed(dir))?;
     let mut truncated_bytes = 0;
     let mut fresh = Vec::new();
     let mut unused = Vec::new();
@@ -373,7 +375,7 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
     // Sealed from the first to the last: where this is interrupted, what is judged again needs
     // nothing of what was sealed.
     for seal in fresh.iter().rev() {
-        manifest.append(seal)?;
+        manifest.append(seal).map_err(changed(&manifest_path))?;
     }
     // The last segment, gone before it was sealed: what it held, nothing tells.
     lost.extend(missing(&inventory).filter(|item| item.seal.is_none()).map(|item| item.number));
@@ -386,11 +388,11 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
             Some(first_offset) => lost_segment(number, first_offset, 0),
             None => lost_segment(number, next_offset(&manifest), held_at_most(begun)),
         };
-        manifest.append(&seal)?;
+        manifest.append(&seal).map_err(changed(&manifest_path))?;
     }
-    record_unknown(&mut manifest, &inventory)?;
+    record_unknown(&mut manifest, &inventory).map_err(changed(&manifest_path))?;
     remove_unused(dir, identity, &mut manifest, &inventory, &unused)?;
-    sync_dir(dir)?;
+    sync_dir(dir).map_err(changed(dir))?;
     // Looked at once more: what was judged has a seal now.
     let inventory = Inventory::take(dir, identity, manifest.content())?;
     let mut lost_records = 0;
@@ -412,6 +414,11 @@ pub fn recover(dir: &Path, identity: Identity) -> io::Result<Recovery> {
         notices,
         manifest,
     })
+}
+
+/// Names the file or directory that recovery could not change.
+fn changed(path: &Path) -> impl FnOnce(io::Error) -> ReadError {
+    ReadError::io(Operation::Change, path)
 }
 
 /// The manifest was lost, and with it which of the segments that are not there were used: nobody is
@@ -449,12 +456,13 @@ fn offset_before(
     manifest: &Manifest,
     inventory: &Inventory,
     number: u64,
-) -> io::Result<u64> {
+) -> Result<u64, ReadError> {
     let seals = manifest.seals().iter().filter(|seal| seal.number < number);
     let mut before = seals.map(Seal::next_offset).max().unwrap_or(0);
     for item in unsealed(inventory).filter(|item| item.number < number) {
-        let file = File::open(segment_path(dir, item.number))?;
-        let walked = walk(&file, file.metadata()?.len())?;
+        let path = segment_path(dir, item.number);
+        let walked = File::open(&path).and_then(|file| walk(&file, file.metadata()?.len()));
+        let walked = walked.map_err(ReadError::io(Operation::Read, &path))?;
         before = before.max(walked.map_or(0, |walked| walked.end_offset));
     }
     Ok(before)
@@ -520,11 +528,12 @@ fn remove_unused(
     manifest: &mut Manifest,
     inventory: &Inventory,
     unused: &[u64],
-) -> io::Result<()> {
-    manifest.remove(unused)?;
+) -> Result<(), ReadError> {
+    let remove =
+        |path: &Path| act(FileOp::Remove, path, || fs::remove_file(path)).map_err(changed(path));
+    manifest.remove(unused).map_err(changed(&dir.join("manifest")))?;
     for &number in unused {
-        let path = segment_path(dir, number);
-        act(FileOp::Remove, &path, || fs::remove_file(&path))?;
+        remove(&segment_path(dir, number))?;
     }
     let recorded = inventory.items.iter().filter(|item| {
         let unread = item.header.is_none() && item.condition == Condition::Leftover;
@@ -540,10 +549,8 @@ fn remove_unused(
         // segment which was deleted.
         let before = || offset_before(dir, manifest, inventory, item.number);
         match open_unsealed(&path, item.number, identity, &before) {
-            Ok(None) => act(FileOp::Remove, &path, || fs::remove_file(&path))?,
-            Ok(Some((walked, _))) if walked.header.nonce == seal.nonce => {
-                act(FileOp::Remove, &path, || fs::remove_file(&path))?;
-            }
+            Ok(None) => remove(&path)?,
+            Ok(Some((walked, _))) if walked.header.nonce == seal.nonce => remove(&path)?,
             Ok(Some(_)) | Err(_) => {}
         }
     }
@@ -555,13 +562,14 @@ fn open_unsealed(
     path: &Path,
     number: u64,
     identity: Identity,
-    before: &dyn Fn() -> io::Result<u64>,
-) -> io::Result<Option<(Walked, u64)>> {
-    let file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    let walked = match walk(&file, bytes)? {
+    before: &dyn Fn() -> Result<u64, ReadError>,
+) -> Result<Option<(Walked, u64)>, ReadError> {
+    let reading = || ReadError::io(Operation::Read, path);
+    let file = File::open(path).map_err(ReadError::io(Operation::Open, path))?;
+    let bytes = file.metadata().map_err(reading())?.len();
+    let walked = match walk(&file, bytes).map_err(reading())? {
         Some(walked) => Some(walked),
-        None => walk_headless(&file, bytes, number, identity, before()?)?,
+        None => walk_headless(&file, bytes, number, identity, before()?).map_err(reading())?,
     };
     let Some(walked) = walked else { return Ok(None) };
     assert!(

@@ -23,7 +23,7 @@ use std::{
 };
 
 use super::{
-    Log, Manifest, Seal, SegmentFacts,
+    Log, Manifest, Operation, ReadError, Seal, SegmentFacts,
     files::{segment_path, shard_dir, sync_dir},
     frame::crc,
     private::private_file,
@@ -389,7 +389,7 @@ impl Retention {
             let dir = shard_dir(self.log.dir(), shard);
             let numbers: Vec<u64> = of_shard().map(|segment| segment.number).collect();
             let path = dir.join("manifest");
-            let named = |error| super::reader::at(&path, &error);
+            let named = |error| ReadError::io(Operation::Change, &path)(error);
             let manifest = match self.manifests.entry(shard) {
                 Entry::Occupied(open) => open.into_mut(),
                 Entry::Vacant(new) => new.insert(Manifest::open(&path).map_err(named)?),
@@ -410,7 +410,7 @@ impl Retention {
                 for path in [path.with_extension("idx"), path] {
                     match act(FileOp::Remove, &path, || fs::remove_file(&path)) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                            return Err(super::reader::at(&path, &error));
+                            return Err(ReadError::io(Operation::Change, &path)(error).into());
                         }
                         _ => {}
                     }

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, io, time::Duration};
 
 use super::{
-    Checked, Fault, FaultKind, Finding, Log, Needs, SegmentFacts, Severity, Witness,
+    Checked, Fault, FaultKind, Finding, Log, Needs, ReadError, SegmentFacts, Severity, Witness,
     verify::verify_segment,
 };
 
@@ -139,7 +139,7 @@ impl Scrub {
 }
 
 /// A segment that cannot be read to its end.
-fn unreadable(segment: &SegmentFacts, error: &io::Error) -> Fault {
+fn unreadable(segment: &SegmentFacts, error: &ReadError) -> Fault {
     Fault {
         shard: segment.shard,
         segment: segment.number,

@@ -14,12 +14,13 @@ use std::{
 };
 
 use super::{
-    Condition, End, Fault, FaultKind, FragmentAt, Log, RecordView, Seal, Seals, SegmentFacts,
+    Condition, End, Fault, FaultKind, FragmentAt, Log, Operation, ReadError, RecordView, Seal,
+    Seals, SegmentFacts,
     cursor::{Cursor, Step, entries},
     files::{read_index, shard_dir},
     frame::{BLOCK, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader},
     inventory::{Inventory, lost, owner},
-    reader::{at, find_seal, is_lost, is_out_of_reach},
+    reader::find_seal,
     recovery::{Octets, judge},
 };
 
@@ -107,7 +108,7 @@ struct Verifier<'a> {
 ///
 /// # Errors
 /// What the file system or the witness says.
-pub fn verify(log: &Log, shards: &[u16], witness: &mut dyn Witness) -> io::Result<Checked> {
+pub fn verify(log: &Log, shards: &[u16], witness: &mut dyn Witness) -> Result<Checked, ReadError> {
     let mut checked = Checked::default();
     for &shard in shards {
         let (fragments, order) = (HashMap::new(), VecDeque::new());
@@ -126,7 +127,7 @@ pub(super) fn verify_segment(
     log: &Log,
     segment: &SegmentFacts,
     witness: &mut dyn Witness,
-) -> io::Result<Checked> {
+) -> Result<Checked, ReadError> {
     let (fragments, order) = (HashMap::new(), VecDeque::new());
     let (shard, checked) = (segment.shard, Checked::default());
     let mut verifier = Verifier { log, shard, checked, witness, fragments, order };
@@ -135,7 +136,7 @@ pub(super) fn verify_segment(
 }
 
 impl Verifier<'_> {
-    fn shard(&mut self) -> io::Result<()> {
+    fn shard(&mut self) -> Result<(), ReadError> {
         let (inventory, seals) = self.log.inventory(self.shard)?;
         self.manifest(&inventory, &seals)?;
         let mut behind: Option<(u64, u64)> = None;
@@ -178,7 +179,7 @@ impl Verifier<'_> {
     }
 
     /// Whether the manifest can be relied on.
-    fn manifest(&mut self, inventory: &Inventory, seals: &Seals) -> io::Result<()> {
+    fn manifest(&mut self, inventory: &Inventory, seals: &Seals) -> Result<(), ReadError> {
         let path = shard_dir(&self.log.dir, self.shard).join("manifest");
         let named = path.display();
         let identity = self.log.identity(self.shard);
@@ -206,17 +207,18 @@ impl Verifier<'_> {
         offset: u64,
         position: Option<u64>,
         what: String,
-    ) -> io::Result<()> {
+    ) -> Result<(), ReadError> {
         let shard = self.shard;
-        self.witness.found(Finding { severity, shard, segment, offset, position, what })
+        let finding = Finding { severity, shard, segment, offset, position, what };
+        self.witness.found(finding).map_err(ReadError::of_visitor)
     }
 
     /// A file without header and seal: prepared ahead, or its header is damaged.
-    fn headless(&mut self, number: u64) -> io::Result<()> {
+    fn headless(&mut self, number: u64) -> Result<(), ReadError> {
         let path = self.log.path(self.shard, number);
         let Ok(file) = File::open(&path) else { return Ok(()) };
         let mut blocks = [0; 2 * BLOCK];
-        file.read_at(0, &mut blocks)?;
+        file.read_at(0, &mut blocks).map_err(ReadError::io(Operation::Read, &path))?;
         let (header, group) = blocks.split_at(BLOCK);
         // A server may have written it a moment ago.
         if SegmentHeader::decode(header).is_some() {
@@ -233,10 +235,10 @@ impl Verifier<'_> {
     }
 
     /// Returns the offset after the segment's last record.
-    fn segment(&mut self, segment: &SegmentFacts) -> io::Result<u64> {
+    fn segment(&mut self, segment: &SegmentFacts) -> Result<u64, ReadError> {
         // Deleted since it was listed, or what `Inventory` says of it.
         let opened = match self.log.cursor(segment) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segment.base_offset),
+            Err(error) if error.is_not_found() => return Ok(segment.base_offset),
             opened => opened?,
         };
         let Some(mut cursor) = opened else {
@@ -256,7 +258,7 @@ impl Verifier<'_> {
         let mut broken = check_header(&cursor, segment, self.log, self.shard);
         while broken.is_none() {
             broken = match self.walk(&mut cursor, segment, &mut index) {
-                Err(error) if is_lost(&error) => {
+                Err(error) if error.is_lost() => {
                     let (offset, position) = (cursor.next_offset(), cursor.position());
                     let what = format!("the file cannot be read: {error}");
                     Some(Break { offset, position, what })
@@ -299,7 +301,7 @@ impl Verifier<'_> {
         cursor: &mut Cursor,
         segment: &SegmentFacts,
         index: &mut HashMap<u64, u64>,
-    ) -> io::Result<Option<Break>> {
+    ) -> Result<Option<Break>, ReadError> {
         loop {
             let (offset, position) = (cursor.next_offset(), cursor.position());
             let broken = |what: &str| Some(Break { offset, position, what: what.to_owned() });
@@ -333,7 +335,7 @@ impl Verifier<'_> {
             cursor.pass(&frame);
             self.checked.groups += 1;
             self.checked.bytes += frame.span();
-            self.witness.progress(&self.checked)?;
+            self.witness.progress(&self.checked).map_err(ReadError::of_visitor)?;
         }
         let Some(seal) = segment.seal else { return Ok(None) };
         let (offset, position) = (cursor.next_offset(), cursor.position());
@@ -362,7 +364,7 @@ impl Verifier<'_> {
         frame: &GroupFrame,
         payload: &[u8],
         good: bool,
-    ) -> io::Result<Option<Break>> {
+    ) -> Result<Option<Break>, ReadError> {
         let mut due = frame.first_offset;
         let position = position + GROUP_FRAME as u64;
         for entry in entries(payload) {
@@ -413,7 +415,7 @@ impl Verifier<'_> {
     }
 
     /// Checks that a record's mail data is there in full; what is wrong, if it is not.
-    fn record(&mut self, record: RecordView<'_>) -> io::Result<Option<String>> {
+    fn record(&mut self, record: RecordView<'_>) -> Result<Option<String>, ReadError> {
         let mut bytes = record.inline().len() as u64;
         for fragment in record.fragments() {
             bytes += u64::from(fragment.bytes);
@@ -425,32 +427,32 @@ impl Verifier<'_> {
         Ok(short.then(|| format!("mail data of {bytes} bytes, not {}", record.bytes())))
     }
 
-    fn fragment(&mut self, fragment: FragmentAt) -> io::Result<Option<String>> {
+    fn fragment(&mut self, fragment: FragmentAt) -> Result<Option<String>, ReadError> {
         let known = self.fragments.get(&(fragment.segment, fragment.position));
         if known == Some(&(fragment.bytes, fragment.crc)) {
             return Ok(None);
         }
         match self.log.check_fragment(self.shard, fragment) {
             Ok(()) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData || is_out_of_reach(&error) => {
-                Ok(Some(format!(
-                    "a fragment of the record's mail data in segment {} is damaged or missing",
-                    fragment.segment
-                )))
-            }
-            Err(error) => Err(at(&self.log.path(self.shard, fragment.segment), &error)),
+            Err(error) if error.is_damage() => Ok(Some(format!(
+                "a fragment of the record's mail data in segment {} is damaged or missing",
+                fragment.segment
+            ))),
+            Err(error) => Err(error),
         }
     }
 
     /// Judges the end of a segment without a seal.
-    fn tail(&mut self, cursor: &mut Cursor, segment: &SegmentFacts) -> io::Result<Tail> {
+    fn tail(&mut self, cursor: &mut Cursor, segment: &SegmentFacts) -> Result<Tail, ReadError> {
         let (offset, position) = (cursor.next_offset(), cursor.position());
         cursor.refresh();
         let path = self.log.path(self.shard, segment.number);
-        let file = File::open(&path).map_err(|error| at(&path, &error))?;
+        let file = File::open(&path).map_err(ReadError::io(Operation::Open, &path))?;
         let mut block = [0; BLOCK];
-        file.read_at(position, &mut block)?;
-        match judge(&file, segment.bytes, cursor.header(), position, offset, &block)? {
+        let judged = file
+            .read_at(position, &mut block)
+            .and_then(|_| judge(&file, segment.bytes, cursor.header(), position, offset, &block));
+        match judged.map_err(ReadError::io(Operation::Read, &path))? {
             End::Clean => Ok(Tail::End),
             End::Torn => {
                 // A group whose write is under way looks the same.

@@ -30,7 +30,7 @@ fn is_forged(octets: &[u8]) -> bool {
     octets.chunks(4096).any(|block| offsets(block).is_some_and(|(first, _)| first == FORGED))
 }
 
-fn own(error: io::Error) -> String {
+fn own(error: impl std::fmt::Display) -> String {
     format!("the simulation's own disk: {error}")
 }
 

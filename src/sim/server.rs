@@ -81,7 +81,7 @@ pub(super) struct Demand<'a>(pub(super) &'a Log, pub(super) &'a SharedState);
 
 impl Needs for Demand<'_> {
     fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
-        lowest_needed(self.0.dir(), shard)
+        Ok(lowest_needed(self.0.dir(), shard)?)
     }
 
     fn segments_from(&self, _: u16) -> u64 {

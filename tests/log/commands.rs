@@ -261,7 +261,7 @@ fn damage_is_found_and_told_and_the_rest_is_read() {
     assert!(read.starts_with("0 2 3 ") && read.split_whitespace().count() == 11, "{read}");
     let damaged = log(dir.path(), &["get", "0:1"]);
     assert_eq!(damaged.status.code(), Some(1));
-    assert!(String::from_utf8(damaged.stderr).unwrap().contains("is damaged: segment 1"));
+    assert!(String::from_utf8(damaged.stderr).unwrap().contains(".seg is damaged at position "));
     assert_eq!(support::log_get(dir.path(), "0:2"), body(2, 3_000));
     let tail = log(dir.path(), &["tail", "-n", "2", "-o", "0:4"]);
     assert_eq!(tail.status.code(), Some(1));

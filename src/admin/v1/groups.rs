@@ -10,10 +10,10 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{LogState, blocking, error, group_error, io_error, json as reply};
+use super::{LogState, blocking, error, group_error, io_error, json as reply, read_error};
 use crate::{
     consumer::{Group, ShardGroup},
-    log::{Committed, Log, format_time},
+    log::{Committed, Log, ReadError, format_time},
 };
 
 pub(super) async fn list(State(state): State<LogState>) -> Response {
@@ -23,11 +23,11 @@ pub(super) async fn list(State(state): State<LogState>) -> Response {
             groups
                 .iter()
                 .map(|group| Ok(json!({ "group": group.name(), "shards": places(group, &log)? })))
-                .collect::<std::io::Result<Vec<_>>>()
+                .collect::<Result<Vec<_>, ReadError>>()
         });
         match listed {
             Ok(groups) => reply(StatusCode::OK, &json!({ "groups": groups })),
-            Err(failed) => io_error(&failed),
+            Err(failed) => read_error(&failed),
         }
     })
     .await
@@ -43,13 +43,13 @@ pub(super) async fn describe(State(state): State<LogState>, Path(name): Path<Str
             Ok(shards) => {
                 reply(StatusCode::OK, &json!({ "group": group.name(), "shards": shards }))
             }
-            Err(failed) => io_error(&failed),
+            Err(failed) => read_error(&failed),
         }
     })
     .await
 }
 
-fn places(group: &Group, log: &Log) -> std::io::Result<Vec<serde_json::Value>> {
+fn places(group: &Group, log: &Log) -> Result<Vec<serde_json::Value>, ReadError> {
     let shown = |at: ShardGroup| {
         json!({
             "shard": at.shard,
@@ -85,7 +85,7 @@ pub(super) async fn commit(
         };
         let shards = match Log::open(&state.dir).and_then(|log| log.shards()) {
             Ok(shards) => shards,
-            Err(failed) => return io_error(&failed),
+            Err(failed) => return read_error(&failed),
         };
         for (&shard, &offset) in &wanted {
             if !shards.contains(&shard) {
@@ -123,7 +123,7 @@ pub(super) async fn shards(State(state): State<LogState>) -> Response {
         });
         match listed {
             Ok(shards) => reply(StatusCode::OK, &json!({ "shards": shards })),
-            Err(failed) => io_error(&failed),
+            Err(failed) => read_error(&failed),
         }
     })
     .await

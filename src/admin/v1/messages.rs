@@ -8,7 +8,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{LogState, blocking, error, io_error};
+use super::{LogState, blocking, error, read_error};
 use crate::{
     export::{Record, event_line},
     log::{Log, RecordId},
@@ -90,8 +90,8 @@ fn read(state: &LogState, id: &str) -> Result<Record, Box<Response>> {
         return Err(Box::new(error(StatusCode::NOT_FOUND, format!("no record {id}"))));
     }
     Log::open(&state.dir)
-        .and_then(|log| log.get(id, |log, view| Record::read(log, id, view)))
-        .map_err(|failed| Box::new(io_error(&failed)))
+        .and_then(|log| log.get(id, |log, view| Ok(Record::read(log, id, view)?)))
+        .map_err(|failed| Box::new(read_error(&failed)))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use axum::{
 use crate::{
     consumer::GroupError,
     export::{Bells, DocumentOptions, Encoding, Key},
-    log::HighWaterMarks,
+    log::{HighWaterMarks, ReadError},
     metrics::ExportMetrics,
 };
 
@@ -132,8 +132,33 @@ fn error(status: StatusCode, what: impl ToString) -> Response {
     json(status, &serde_json::json!({ "error": what.to_string() }))
 }
 
-/// The answer to an error of the log or the disk.
+/// The answer to an error of the log.
+fn read_error(failed: &ReadError) -> Response {
+    let status = match failed {
+        ReadError::NoShard { .. }
+        | ReadError::OtherNode { .. }
+        | ReadError::NoRecord { .. }
+        | ReadError::Deleted { .. }
+        | ReadError::Missing { .. } => StatusCode::NOT_FOUND,
+        ReadError::Visitor(failed) => return io_error(failed),
+        ReadError::Io { .. }
+        | ReadError::NoDataDir { .. }
+        | ReadError::NodeMissing { .. }
+        | ReadError::NodeDamaged { .. }
+        | ReadError::OtherLog { .. }
+        | ReadError::Unreadable { .. }
+        | ReadError::Unsealed { .. }
+        | ReadError::Damaged { .. }
+        | ReadError::Unsupported { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    error(status, failed)
+}
+
+/// The answer to an error of the disk, or of the log where it is one of that within.
 fn io_error(failed: &io::Error) -> Response {
+    if let Some(failed) = failed.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return read_error(failed);
+    }
     let status = match failed.kind() {
         io::ErrorKind::NotFound => StatusCode::NOT_FOUND,
         io::ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,

@@ -16,11 +16,11 @@ use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{LogState, error, group_error, io_error};
+use super::{LogState, error, group_error, io_error, read_error};
 use crate::{
     consumer::{Active, Group, Reader},
     export::{DocumentOptions, Record, event_line, event_protobuf},
-    log::{Damage, Identity, Log, Offset, Range, Visit},
+    log::{Damage, Identity, Log, Offset, Range, ReadError, Visit},
     metrics::{CorruptStage, GroupMetrics},
 };
 
@@ -124,7 +124,7 @@ impl Drop for Stream {
 impl Stream {
     fn open(state: LogState, wanted: Wanted, protobuf: bool) -> Result<Self, Box<Response>> {
         let bad = |what: String| Box::new(error(StatusCode::BAD_REQUEST, what));
-        let failed = |failed: io::Error| Box::new(io_error(&failed));
+        let failed = |failed: ReadError| Box::new(read_error(&failed));
         let group = match &wanted.group {
             None => None,
             Some(name) => Some(
@@ -239,12 +239,12 @@ impl Stream {
                     record.replay = offset < *replayed_until;
                     record
                 }
-                Err(failed) if failed.kind() == io::ErrorKind::InvalidData => {
+                Err(failed) if failed.is_damage() => {
                     tracing::error!(shard = identity.shard, offset, error = %failed, "damaged records skipped");
                     counts.corrupt(CorruptStage::Read);
                     return Ok(Visit::More);
                 }
-                Err(failed) => return Err(failed),
+                Err(failed) => return Err(failed.into()),
             };
             encode(&record, document, protobuf, chunk);
             room -= 1;
@@ -283,7 +283,7 @@ impl Lane {
         group: Option<&Group>,
         shard: u16,
         start: Option<Range>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ReadError> {
         let committed = group.map(|group| group.committed(shard)).transpose()?.flatten();
         let mark = state.marks.get(shard);
         let from = match (committed, start) {

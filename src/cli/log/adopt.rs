@@ -9,7 +9,9 @@ use std::{
 use clap::Args;
 
 use super::EXIT_FAILED;
-use crate::log::{DirLock, Evidence, Log, Manifest, hex, read_node, shard_dir, write_node};
+use crate::log::{
+    DirLock, Evidence, Log, Manifest, ReadError, hex, read_node, shard_dir, write_node,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct AdoptArgs {
@@ -45,9 +47,9 @@ pub(super) fn run(
     let evidence = Evidence::gather(dir)?;
     let written = match read_node(dir) {
         Ok(node) => Some(node),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-        Err(error) => return Err(error),
+        Err(ReadError::NodeDamaged { .. }) => None,
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error.into()),
     };
     let agreed = evidence.node().or(written.filter(|node| evidence.nodes.contains_key(node)));
     let Some(node) = args.node.or(agreed) else {

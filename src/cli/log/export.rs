@@ -25,7 +25,7 @@ use crate::{
         DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Record,
         replace_file, saved_hostname,
     },
-    log::{Identity, Log, Offset, Range, RecordView, WalkEnd},
+    log::{Identity, Log, Offset, Range, ReadError, RecordView, WalkEnd},
 };
 
 /// A file of a batch layout holds so many records at most, and so many octets of mail data, but for
@@ -188,11 +188,11 @@ impl Export<'_> {
                     let id = identity.record_id(Offset::new(offset));
                     batch.push(Record::new(id, view, data.into()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(error) if error.is_damage() => {
                     crate::cli::complain!("mailrace: damaged: {shard}:{offset} {error}");
                     self.told.damaged += 1;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
             Ok(true)
         })?;
@@ -247,7 +247,7 @@ impl Batch {
     }
 }
 
-fn mail_data(log: &Log, shard: u16, view: RecordView<'_>) -> io::Result<Vec<u8>> {
+fn mail_data(log: &Log, shard: u16, view: RecordView<'_>) -> Result<Vec<u8>, ReadError> {
     let mut data = Vec::with_capacity(usize::try_from(view.bytes()).unwrap_or_default());
     log.mail_data(shard, view, |chunk| {
         data.extend_from_slice(chunk);

@@ -11,7 +11,10 @@ use clap::ValueEnum;
 use super::text::{escape, human_size, quote_subject};
 use crate::{
     header,
-    log::{Identity, Log, MailFlag, Offset, RecordId, RecordView, format_time, format_time_micros},
+    log::{
+        Identity, Log, MailFlag, Offset, ReadError, RecordId, RecordView, format_time,
+        format_time_micros,
+    },
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,7 +55,9 @@ impl Format {
     ) -> io::Result<()> {
         let id = Identity { node: log.node(), shard }.record_id(Offset::new(offset));
         match self {
-            Self::Named(Named::Raw) => log.mail_data(shard, record, |chunk| out.write_all(chunk)),
+            Self::Named(Named::Raw) => {
+                Ok(log.mail_data(shard, record, |chunk| out.write_all(chunk))?)
+            }
             Self::Named(Named::Short) => short(log, id, record, out),
             Self::Named(Named::Json) => {
                 let mut value = envelope_json(id, record);
@@ -112,8 +117,8 @@ fn subject_of(log: &Log, shard: u16, record: RecordView<'_>) -> io::Result<Optio
         Err(io::Error::from(io::ErrorKind::Interrupted))
     });
     match read {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(header::subject(&front)),
+        Ok(()) | Err(ReadError::Visitor(_)) => Ok(header::subject(&front)),
+        Err(error) => Err(error.into()),
     }
 }
 

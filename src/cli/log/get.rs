@@ -97,7 +97,7 @@ pub(super) fn run(
         if args.headers {
             return print_header(log, id.shard, record, out);
         }
-        log.mail_data(id.shard, record, |chunk| out.write_all(chunk))
+        Ok(log.mail_data(id.shard, record, |chunk| out.write_all(chunk))?)
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -49,7 +49,7 @@ struct Files<'a> {
 
 impl Needs for Files<'_> {
     fn offset(&self, shard: u16) -> io::Result<Option<u64>> {
-        lowest_needed(self.log.dir(), shard)
+        Ok(lowest_needed(self.log.dir(), shard)?)
     }
 
     fn segments_from(&self, _: u16) -> u64 {

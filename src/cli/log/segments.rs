@@ -120,7 +120,7 @@ pub(super) fn stats(
             if selected { walk(log, selection, span)? } else { (Rate::default(), 0) };
         let segments = log.segments(shard)?;
         let extents =
-            segments.iter().map(|segment| log.extent(segment)).collect::<io::Result<Vec<_>>>()?;
+            segments.iter().map(|segment| log.extent(segment)).collect::<Result<Vec<_>, _>>()?;
         let octets: u64 = extents.iter().map(|extent| extent.bytes).sum();
         if !selected {
             let records = extents.iter().map(|extent| extent.records).sum();

@@ -16,7 +16,7 @@ pub(super) struct ShardArgs {
 impl ShardArgs {
     /// The shards of the log that are meant, in order.
     pub(super) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
-        log.shards_among(&self.shard)
+        Ok(log.shards_among(&self.shard)?)
     }
 }
 

@@ -22,7 +22,8 @@ use std::{
 use mailrace_stage::{FileOp, act};
 
 use crate::{
-    Committed, CommittedOffset, DeadLetters, Found, Log, make_private_dir, private_file, sync_dir,
+    Committed, CommittedOffset, DeadLetters, Found, Log, Operation, ReadError, make_private_dir,
+    private_file, sync_dir,
 };
 
 /// A consumer group of one data directory. Cheap: it names files, and opens none.
@@ -61,6 +62,12 @@ impl fmt::Display for GroupError {
 }
 
 impl std::error::Error for GroupError {}
+
+impl From<ReadError> for GroupError {
+    fn from(error: ReadError) -> Self {
+        Self::Io(error.into())
+    }
+}
 
 impl From<io::Error> for GroupError {
     fn from(error: io::Error) -> Self {
@@ -121,16 +128,18 @@ impl Group {
     /// All groups, by name.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn list(data_dir: &Path) -> io::Result<Vec<Self>> {
-        let entries = match fs::read_dir(data_dir.join("groups")) {
+    /// [`ReadError::Io`].
+    pub fn list(data_dir: &Path) -> Result<Vec<Self>, ReadError> {
+        let dir = data_dir.join("groups");
+        let listing = |error| ReadError::io(Operation::List, &dir)(error);
+        let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(listing(error)),
         };
         let mut groups = Vec::new();
         for entry in entries {
-            let name = entry?.file_name();
+            let name = entry.map_err(listing)?.file_name();
             groups.extend(name.to_str().and_then(|name| Self::new(data_dir, name).ok()));
         }
         groups.sort_by(|a, b| a.name.cmp(&b.name));
@@ -215,17 +224,19 @@ impl Group {
     /// The durable committed offset of a shard.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn committed(&self, shard: u16) -> io::Result<Option<Committed>> {
-        CommittedOffset::read(&self.offset_path(shard))
+    /// [`ReadError::Io`].
+    pub fn committed(&self, shard: u16) -> Result<Option<Committed>, ReadError> {
+        let path = self.offset_path(shard);
+        CommittedOffset::read(&path).map_err(ReadError::io(Operation::Read, &path))
     }
 
     /// Opens the dead letters of a shard.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn dead_letters(&self, shard: u16) -> io::Result<DeadLetters> {
-        DeadLetters::open(&self.dir.join(format!("shard-{shard:03}.dead")))
+    /// [`ReadError::Io`].
+    pub fn dead_letters(&self, shard: u16) -> Result<DeadLetters, ReadError> {
+        let path = self.dir.join(format!("shard-{shard:03}.dead"));
+        DeadLetters::open(&path).map_err(ReadError::io(Operation::Read, &path))
     }
 
     /// Marks the group as having a consumer at work.
@@ -295,8 +306,8 @@ impl Group {
     /// Where it is, shard by shard.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn describe(&self, log: &Log) -> io::Result<Vec<ShardGroup>> {
+    /// [`ReadError::Io`].
+    pub fn describe(&self, log: &Log) -> Result<Vec<ShardGroup>, ReadError> {
         let mut facts = Vec::new();
         for shard in log.shards()? {
             let (start, end) = log.ends(shard)?;
@@ -333,8 +344,8 @@ impl Group {
     /// needs all.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn needs(data_dir: &Path, shard: u16) -> io::Result<Vec<Need>> {
+    /// [`ReadError::Io`].
+    pub fn needs(data_dir: &Path, shard: u16) -> Result<Vec<Need>, ReadError> {
         let mut needs = Vec::new();
         for group in Self::list(data_dir)? {
             let committed = group.committed(shard)?.map_or(0, |committed| committed.offset);
@@ -353,8 +364,8 @@ impl Group {
 /// The highest offset of a shard that a group has committed: all below it were given out.
 ///
 /// # Errors
-/// What the file system says.
-pub fn highest_committed(data_dir: &Path, shard: u16) -> io::Result<u64> {
+/// [`ReadError::Io`].
+pub fn highest_committed(data_dir: &Path, shard: u16) -> Result<u64, ReadError> {
     let needs = Group::needs(data_dir, shard)?;
     Ok(needs.iter().filter(|need| !need.dead).map(|need| need.offset).max().unwrap_or(0))
 }
@@ -363,8 +374,8 @@ pub fn highest_committed(data_dir: &Path, shard: u16) -> io::Result<u64> {
 /// there is no group. A group that has committed nothing needs all.
 ///
 /// # Errors
-/// What the file system says.
-pub fn lowest_needed(data_dir: &Path, shard: u16) -> io::Result<Option<u64>> {
+/// [`ReadError::Io`].
+pub fn lowest_needed(data_dir: &Path, shard: u16) -> Result<Option<u64>, ReadError> {
     Ok(Group::needs(data_dir, shard)?.iter().map(|need| need.offset).min())
 }
 

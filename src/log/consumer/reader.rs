@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use crate::{Damage, Follower, HighWaterMarks, Log, RecordView, Visit};
+use crate::{Damage, Follower, HighWaterMarks, Log, ReadError, RecordView, Visit};
 
 /// Shows the records of one shard in order, each once, for as long as it is polled.
 ///
@@ -22,8 +22,8 @@ impl Reader {
     /// Begins at an offset of a shard's log. An offset below the log start begins there.
     ///
     /// # Errors
-    /// `NotFound` where `dir` is no data directory; what the file system says.
-    pub fn open(dir: &Path, shard: u16, from: u64) -> io::Result<Self> {
+    /// [`ReadError::NoDataDir`] where `dir` is none; [`ReadError::Io`].
+    pub fn open(dir: &Path, shard: u16, from: u64) -> Result<Self, ReadError> {
         let log = Log::open(dir)?;
         Ok(Self {
             follower: Follower::new(&log, shard, from)?,
@@ -61,8 +61,8 @@ impl Reader {
     /// Moves to another offset.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn seek(&mut self, offset: u64) -> io::Result<()> {
+    /// [`ReadError::Io`].
+    pub fn seek(&mut self, offset: u64) -> Result<(), ReadError> {
         self.follower = Follower::new(&self.follower.log().clone(), self.shard, offset)?;
         self.damage_told = None;
         Ok(())
@@ -75,11 +75,11 @@ impl Reader {
     /// of large records.
     ///
     /// # Errors
-    /// What the file system or the visitor says; a record whose visit failed is shown again.
+    /// [`ReadError::Io`]; what the visitor says, where a record whose visit failed is shown again.
     pub fn poll(
         &mut self,
         visit: &mut dyn FnMut(&Log, u64, RecordView<'_>) -> io::Result<Visit>,
-    ) -> io::Result<Vec<Damage>> {
+    ) -> Result<Vec<Damage>, ReadError> {
         let limit = self.marks.as_ref().map_or(u64::MAX, |marks| marks.get(self.shard));
         let mut damage = self.follower.poll_below(limit, visit)?;
         damage.retain(|damage| self.damage_told.is_none_or(|told| damage.offset > told));

@@ -5,6 +5,7 @@ mod files;
 mod fixture;
 mod forged;
 mod lost;
+mod read_errors;
 mod records;
 mod torn_tail;
 mod unsynced;
