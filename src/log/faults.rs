@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    Condition, Fault, FaultKind, Identity, Manifest, Operation, ReadError, Seal,
+    Condition, Fault, FaultKind, Identity, Manifest, Operation, ReadError, Seal, Seals,
     files::{segment_path, sync_dir},
     inventory::{Inventory, Item, owner},
     meta::last_begun,
@@ -31,6 +31,8 @@ pub(super) fn open_manifest(
     let mut manifest = Manifest::open(&path).map_err(ReadError::io(Operation::Open, &path))?;
     match manifest.content().owner {
         Some(whose) if whose != identity => {
+            // A directory that holds another log stays as it is.
+            check_readable(dir, identity, &Inventory::take(dir, identity, &Seals::default())?)?;
             let aside = (1..)
                 .map(|count| dir.join(format!("manifest.foreign-{count}")))
                 .find(|aside| !aside.exists())

@@ -435,4 +435,16 @@ mod tests {
         let missing = group.dead_letters_fault(0).unwrap().unwrap();
         assert!(missing.contains("shard-000.dead is missing"), "{missing}");
     }
+
+    #[test]
+    fn an_offset_that_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = group(dir.path());
+        let path = group.offset_path(0);
+        fs::create_dir(&path).unwrap();
+        let refused = group.committed(0).unwrap_err();
+        assert!(matches!(&refused, ReadError::Io { path: named, .. } if *named == path));
+        let text = GroupError::from(refused).to_string();
+        assert!(text.starts_with(&format!("cannot read {}: ", path.display())), "{text}");
+    }
 }

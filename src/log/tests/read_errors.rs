@@ -12,7 +12,6 @@ use super::{
     frame::{ENTRY_FRAME, GROUP_FRAME, crc},
     *,
 };
-use crate::consumer::{Group, Reader};
 
 /// A sealed segment of 40 records.
 struct Sample {
@@ -71,7 +70,7 @@ fn check(error: ReadError, kind: io::ErrorKind, parts: &[&dyn std::fmt::Display]
 fn a_directory_that_is_no_log() {
     let dir = tempfile::tempdir().unwrap();
     let away = dir.path().join("away");
-    let refused = Reader::open(&away, 0, 0).unwrap_err();
+    let refused = Log::open(&away).unwrap_err();
     assert!(matches!(&refused, ReadError::NoDataDir { source, .. } if source.is_not_found()));
     let cause = refused.source().and_then(Error::source).unwrap();
     assert!(cause.downcast_ref::<io::Error>().is_some(), "{cause}");
@@ -194,12 +193,15 @@ fn mail_data_whose_file_is_missing() {
 fn what_recovery_refuses() {
     let sample = Sample::new();
     write_files(&sample.data, 1);
-    let fresh = segment_path(&sample.shard, 2);
+    let fresh = segment_path(&sample.shard, sample.log.segments(0).unwrap()[1].number);
+    let whole = fs::read(&fresh).unwrap();
     fs::remove_file(&fresh).unwrap();
     fs::create_dir(&fresh).unwrap();
     let refused = recover(&sample.shard, sample.log.identity(0)).unwrap_err();
     assert!(matches!(&refused, ReadError::Unsealed { path, .. } if *path == fresh));
     check(refused, io::ErrorKind::InvalidData, &[&fresh.display(), &"not a regular file"]);
+    fs::remove_dir(&fresh).unwrap();
+    fs::write(&fresh, whole).unwrap();
     let other = Identity { node: [9; 6], shard: 0 };
     let refused = recover(&sample.shard, other).unwrap_err();
     assert!(matches!(refused, ReadError::OtherLog { ours, .. } if ours == other));
@@ -208,6 +210,9 @@ fn what_recovery_refuses() {
         io::ErrorKind::InvalidData,
         &[&sample.shard.display(), &"not that of node 0909"],
     );
+    // Moved back where it belongs, it is as it was.
+    assert!(!sample.shard.join("manifest.foreign-1").exists());
+    assert!(recover(&sample.shard, sample.log.identity(0)).is_ok_and(|it| it.damage.is_empty()));
 }
 
 /// What the operating system refuses names what was tried on which file.
@@ -234,10 +239,6 @@ fn a_file_that_the_system_refuses() {
         Operation::Open,
         &manifest,
     );
-    let group = Group::new(&sample.data, "g").unwrap();
-    drop(group.activate().unwrap());
-    fs::create_dir(group.offset_path(0)).unwrap();
-    refused(group.committed(0).unwrap_err(), Operation::Read, &group.offset_path(0));
 }
 
 /// A visitor's error comes back as it is; one of a read within the visit as that.
@@ -245,8 +246,8 @@ fn a_file_that_the_system_refuses() {
 fn what_a_visitor_says() {
     let sample = Sample::new();
     let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
-    let mut reader = Reader::open(&sample.data, 0, 0).unwrap();
-    let said = reader.poll(&mut |_, _, _| Err(broken())).unwrap_err();
+    let mut follower = Follower::new(&sample.log, 0, 0).unwrap();
+    let said = follower.poll(&mut |_, _| Err(broken())).unwrap_err();
     let ReadError::Visitor(inner) = said else { panic!("{said}") };
     assert_eq!(inner.kind(), io::ErrorKind::BrokenPipe);
     let error = io::Error::from(ReadError::Visitor(io::Error::from_raw_os_error(libc::ENOSPC)));
