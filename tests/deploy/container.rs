@@ -135,6 +135,25 @@ fn compose_is_valid_and_mounts_what_is_there() {
     assert!(volumes.iter().any(|volume| volume.contains(&format!(":{path}/mailrace.json"))));
 }
 
+/// The health check of the image, and the hook of the pod.
+#[test]
+fn the_commands_that_containers_run_exist() {
+    let dockerfile = fs::read_to_string(tree("deploy/container/Dockerfile")).unwrap();
+    let (_, check) = dockerfile.split_once("HEALTHCHECK ").expect("a health check");
+    let (_, check) = check.lines().next().unwrap().split_once(" CMD ").unwrap();
+    let check: Vec<String> = serde_json::from_str(check).unwrap();
+    let set = fs::read_to_string(tree("deploy/kubernetes/base/statefulset.yaml")).unwrap();
+    let hook = set.lines().find_map(|line| line.trim().strip_prefix("command: ["));
+    let hook = hook.and_then(|hook| hook.strip_suffix(']')).expect("a hook").split(", ");
+    for command in [check, hook.map(str::to_owned).collect()] {
+        assert_eq!(command[0], "mailrace");
+        let mut help = Command::new(MAILRACE);
+        let help = help.args(&command[1..]).arg("--help").output().unwrap();
+        let help = String::from_utf8(succeeded(&command.join(" "), help).stdout).unwrap();
+        assert!(help.contains(&format!("Usage: {}", command.join(" "))), "{help}");
+    }
+}
+
 #[test]
 fn prometheus_accepts_its_configuration() {
     if !has("promtool") {

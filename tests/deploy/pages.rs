@@ -49,7 +49,8 @@ struct Place {
 }
 
 impl Place {
-    /// With a server, an exporter `events` and some mail.
+    /// With a server, an exporter `events` and some mail. One shard: the kernel spreads connections as it
+    /// likes, and the pages commit an offset of shard 0.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["etc/mailrace", "var/lib", "srv/backup", "bin"] {
@@ -63,19 +64,17 @@ impl Place {
         let data = dir.path().join("var/lib/mailrace");
         let exporter = "[[export]]\nname = \"events\"\ntype = \"blackhole\"\n";
         fs::write(&file, exporter).unwrap();
-        let server = Launch::new(&data).file(&file).set("server.shards=2").start();
+        let server = Launch::new(&data).file(&file).set("server.shards=1").start();
         // What the kernel picked, for the commands.
         let config = format!(
-            "server.admin.listen = \"{}\"\nlog.dir = \"{}\"\nserver.shards = 2\n[[listener]]\n\
+            "server.admin.listen = \"{}\"\nlog.dir = \"{}\"\nserver.shards = 1\n[[listener]]\n\
              name = \"smtp\"\nlisten = [\"{}\"]\n{exporter}",
             server.admin,
             data.display(),
             server.smtp
         );
         fs::write(&file, config).unwrap();
-        for _ in 0..4 {
-            support::send(&server, 10, 3_000);
-        }
+        support::send(&server, 40, 3_000);
         let path = |name: &str| dir.path().join(name).display().to_string();
         let here = vec![
             ("/etc/mailrace", path("etc/mailrace")),
@@ -128,7 +127,7 @@ impl Place {
 fn the_commands_of_the_operators_page_run() {
     let mut place = Place::new();
     let said = place.follow(OPERATIONS);
-    assert_eq!(said.len(), 5, "{said:?}");
+    assert_eq!(said.len(), 6, "{said:?}");
     let eml = fs::read_dir(place.dir.path().join("srv/backup/mail")).unwrap();
     let is_mail = |name: &Path| name.extension().is_some_and(|extension| extension == "eml");
     let count = eml.filter(|entry| is_mail(&entry.as_ref().unwrap().path())).count();
@@ -164,7 +163,7 @@ fn the_commands_of_the_consumers_page_run() {
     let server = place.server.as_ref().unwrap();
     let output = succeeded("group", group.arg(&server.dir).output().unwrap());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.matches("\"lag\":0").count(), 2, "{text}");
+    assert_eq!(text.matches("\"lag\":0").count(), 1, "{text}");
 }
 
 /// Every reply of `src/smtp`: the constants, and the 421 that end a session.
