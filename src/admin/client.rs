@@ -76,3 +76,68 @@ fn request(
         if good { Ok(text) } else { Err(ClientError::Refused(text)) }
     })
 }
+
+/// Reads `/v1/live` of a running server: `take` gets each event's name and data until it returns false
+/// or the server ends the stream.
+///
+/// # Errors
+/// [`ClientError`], also where the answer is none of 2xx or the connection breaks.
+pub fn watch_live(
+    address: SocketAddr,
+    token: Option<&str>,
+    mut take: impl FnMut(&str, &serde_json::Value) -> bool,
+) -> Result<(), ClientError> {
+    let unreachable =
+        |error: &dyn fmt::Display| ClientError::Unreachable(address, error.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| unreachable(&error))?;
+    crate::export::install_crypto();
+    runtime.block_on(async {
+        let client =
+            reqwest::Client::builder().no_proxy().connect_timeout(SILENCE).read_timeout(SILENCE);
+        let client = client.build().map_err(|error| unreachable(&error))?;
+        let mut request = client.get(format!("http://{address}/v1/live"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let mut answer = request.send().await.map_err(|error| unreachable(&error.without_url()))?;
+        if !answer.status().is_success() {
+            let text = answer.text().await.map_err(|error| unreachable(&error.without_url()))?;
+            return Err(ClientError::Refused(text));
+        }
+        let mut pending = Vec::new();
+        while let Some(chunk) =
+            answer.chunk().await.map_err(|error| unreachable(&error.without_url()))?
+        {
+            pending.extend_from_slice(&chunk);
+            while let Some(end) = memchr::memmem::find(&pending, b"\n\n") {
+                let event: Vec<u8> = pending.drain(..end + 2).collect();
+                if let Some((name, data)) = parse_event(&event)
+                    && !take(name, &data)
+                {
+                    return Ok(());
+                }
+            }
+            if pending.len() > EVENT_BYTES_MAX {
+                let what = "the answer is not a stream of samples";
+                return Err(unreachable(&what));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A server that sends nothing for so long is gone: samples come each second.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Longest event: 15 minutes of samples have about 200 KB.
+const EVENT_BYTES_MAX: usize = 4 << 20;
+
+/// Name and data of a server-sent event.
+fn parse_event(event: &[u8]) -> Option<(&str, serde_json::Value)> {
+    let text = std::str::from_utf8(event).ok()?;
+    let (name, data) = text.strip_prefix("event: ")?.split_once("\ndata: ")?;
+    Some((name, serde_json::from_str(data.trim_end()).ok()?))
+}

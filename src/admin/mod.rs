@@ -13,7 +13,7 @@ mod status;
 mod survey;
 mod v1;
 
-pub use client::{ClientError, get, post};
+pub use client::{ClientError, get, post, watch_live};
 pub use drain::{DrainRequest, DrainRequests};
 pub use survey::Awaited;
 pub use v1::{Hosts, LogState};

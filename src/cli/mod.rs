@@ -36,6 +36,7 @@ mod reload;
 mod serve;
 mod status;
 mod table;
+mod top;
 mod user;
 
 pub use serve::{Serve, ServeError};
@@ -82,6 +83,8 @@ enum Command {
     /// Exit with 0 if the running server is healthy and with 1 if not, for container probes
     #[command(after_help = health::NOTES)]
     Health(health::HealthArgs),
+    /// Watch the running server on the terminal
+    Top(top::TopArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print a configuration to start from, all defaults, or the schema
@@ -236,6 +239,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Drain(args) => drain::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),

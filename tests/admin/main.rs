@@ -1,4 +1,4 @@
-//! The HTTP side: metrics, a real Prometheus, the live page, the stream.
+//! The HTTP side: metrics, a real Prometheus, the live page, `top`, the stream.
 
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
@@ -10,3 +10,4 @@ mod prometheus;
 mod stream;
 #[path = "../support/mod.rs"]
 mod support;
+mod top;
