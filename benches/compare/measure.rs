@@ -33,7 +33,7 @@ pub(crate) enum Left {
 
 impl From<io::Error> for Left {
     fn from(error: io::Error) -> Self {
-        Left::Failed(error.to_string())
+        Self::Failed(error.to_string())
     }
 }
 

@@ -34,44 +34,44 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Those that can be asked for.
-    pub(crate) const SERVERS: [Peer; 7] = [
-        Peer::Mailrace,
-        Peer::Before,
-        Peer::SmtpSink,
-        Peer::Postfix,
-        Peer::Haraka,
-        Peer::SmtpServer,
-        Peer::Aiosmtpd,
+    pub(crate) const SERVERS: [Self; 7] = [
+        Self::Mailrace,
+        Self::Before,
+        Self::SmtpSink,
+        Self::Postfix,
+        Self::Haraka,
+        Self::SmtpServer,
+        Self::Aiosmtpd,
     ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Peer::Mailrace => "mailrace",
-            Peer::Before => "before",
-            Peer::MailraceTwo => "mailrace, 2 shards",
-            Peer::SmtpSink => "smtp-sink",
-            Peer::Postfix => "postfix",
-            Peer::Aiosmtpd => "aiosmtpd",
-            Peer::Haraka => "haraka",
-            Peer::SmtpServer => "smtp-server",
-            Peer::Echo => "echo",
-            Peer::EchoClose => "echo, accept-reply-close",
+            Self::Mailrace => "mailrace",
+            Self::Before => "before",
+            Self::MailraceTwo => "mailrace, 2 shards",
+            Self::SmtpSink => "smtp-sink",
+            Self::Postfix => "postfix",
+            Self::Aiosmtpd => "aiosmtpd",
+            Self::Haraka => "haraka",
+            Self::SmtpServer => "smtp-server",
+            Self::Echo => "echo",
+            Self::EchoClose => "echo, accept-reply-close",
         }
     }
 
     /// What it had on disk before it answered 250.
     pub(crate) fn synced(self) -> &'static str {
         match self {
-            Peer::Mailrace | Peer::Before | Peer::MailraceTwo => {
+            Self::Mailrace | Self::Before | Self::MailraceTwo => {
                 "record written and synced (fdatasync, in groups)"
             }
-            Peer::SmtpSink => "nothing: discards",
-            Peer::Postfix => "queue file written and synced (fsync, each); left in the hold queue",
-            Peer::Aiosmtpd => "nothing: handler Sink discards",
-            Peer::Haraka => "nothing: a plugin of two lines accepts and discards",
-            Peer::SmtpServer => "nothing: the callback reads the stream and discards",
-            Peer::Echo => "nothing: no SMTP, answers fixed octets",
-            Peer::EchoClose => "nothing: no SMTP, says a fixed reply to each connection, closes it",
+            Self::SmtpSink => "nothing: discards",
+            Self::Postfix => "queue file written and synced (fsync, each); left in the hold queue",
+            Self::Aiosmtpd => "nothing: handler Sink discards",
+            Self::Haraka => "nothing: a plugin of two lines accepts and discards",
+            Self::SmtpServer => "nothing: the callback reads the stream and discards",
+            Self::Echo => "nothing: no SMTP, answers fixed octets",
+            Self::EchoClose => "nothing: no SMTP, says a fixed reply to each connection, closes it",
         }
     }
 }

@@ -168,14 +168,14 @@ pub enum AdminError {
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AdminError::Bind(address, error) => {
+            Self::Bind(address, error) => {
                 write!(f, "cannot listen on {address} (server.admin.listen): {error}")?;
                 if error.kind() == io::ErrorKind::AddrInUse {
                     f.write_str("; choose another with --set server.admin.listen=127.0.0.1:0")?;
                 }
                 Ok(())
             }
-            AdminError::Start(error) => write!(f, "cannot start the admin thread: {error}"),
+            Self::Start(error) => write!(f, "cannot start the admin thread: {error}"),
         }
     }
 }
@@ -183,7 +183,7 @@ impl fmt::Display for AdminError {
 impl std::error::Error for AdminError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            AdminError::Bind(_, error) | AdminError::Start(error) => Some(error),
+            Self::Bind(_, error) | Self::Start(error) => Some(error),
         }
     }
 }

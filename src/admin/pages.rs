@@ -57,7 +57,7 @@ impl Pages {
             .collect();
         let last = Mutex::new(vec![None; state.published.len()]);
         let beats = std::sync::Mutex::new(beats);
-        Pages { state, started: moved, live: Live::new(), beats, last }
+        Self { state, started: moved, live: Live::new(), beats, last }
     }
 
     pub(super) fn state(&self) -> &AdminState {

@@ -14,12 +14,12 @@ struct Server {
 
 impl Server {
     /// An admin plane beside a thread that beats like a shard.
-    fn start() -> Server {
-        Server::start_with(None)
+    fn start() -> Self {
+        Self::start_with(None)
     }
 
     /// With a token; reloads are answered by what the first line of a text says.
-    fn start_with(token: Option<&str>) -> Server {
+    fn start_with(token: Option<&str>) -> Self {
         let (reloads, wanted) = crossbeam::channel::bounded(1);
         std::thread::spawn(move || {
             let outcomes = [Ok(vec!["a changed".to_owned()]), Err(vec!["bad key".to_owned()])];
@@ -71,7 +71,7 @@ impl Server {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Server { admin, published, ready, disk_full, stop_shard, shard: Some(shard) }
+        Self { admin, published, ready, disk_full, stop_shard, shard: Some(shard) }
     }
 
     fn get(&self, path: &str) -> String {

@@ -44,9 +44,9 @@ enum Verdict {
 impl Verdict {
     fn name(self) -> &'static str {
         match self {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Failed => "failed",
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
         }
     }
 }
@@ -62,15 +62,15 @@ struct Finding {
 
 impl Finding {
     fn ok(probe: &'static str, seen: String) -> Self {
-        Finding { probe, verdict: Verdict::Ok, seen, fix: None }
+        Self { probe, verdict: Verdict::Ok, seen, fix: None }
     }
 
     fn warning(probe: &'static str, seen: String, fix: &str) -> Self {
-        Finding { probe, verdict: Verdict::Warning, seen, fix: Some(fix.to_owned()) }
+        Self { probe, verdict: Verdict::Warning, seen, fix: Some(fix.to_owned()) }
     }
 
     fn failed(probe: &'static str, seen: String, fix: &str) -> Self {
-        Finding { probe, verdict: Verdict::Failed, seen, fix: Some(fix.to_owned()) }
+        Self { probe, verdict: Verdict::Failed, seen, fix: Some(fix.to_owned()) }
     }
 }
 

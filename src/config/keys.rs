@@ -36,8 +36,8 @@ impl Key {
         kind: Kind,
         default: &'static str,
         doc: &'static str,
-    ) -> Key {
-        Key {
+    ) -> Self {
+        Self {
             name,
             kind,
             default,
@@ -49,16 +49,16 @@ impl Key {
         }
     }
 
-    pub(super) const fn restart(self) -> Key {
-        Key { restart: true, ..self }
+    pub(super) const fn restart(self) -> Self {
+        Self { restart: true, ..self }
     }
 
-    pub(super) const fn needed(self, example: &'static str) -> Key {
-        Key { example: Some(example), ..self }
+    pub(super) const fn needed(self, example: &'static str) -> Self {
+        Self { example: Some(example), ..self }
     }
 
-    pub(super) const fn of(self, types: &'static [&'static str]) -> Key {
-        Key { types, ..self }
+    pub(super) const fn of(self, types: &'static [&'static str]) -> Self {
+        Self { types, ..self }
     }
 
     /// The default is this one where the exporter's `layout`, which stands ahead of it, is one of
@@ -67,8 +67,8 @@ impl Key {
         self,
         layouts: &'static [&'static str],
         default: &'static str,
-    ) -> Key {
-        Key { with_layout: Some((layouts, default)), ..self }
+    ) -> Self {
+        Self { with_layout: Some((layouts, default)), ..self }
     }
 
     /// The default in an exporter of this layout.
@@ -503,18 +503,18 @@ pub(super) enum Table {
 impl Table {
     pub(super) fn keys(self) -> &'static [Key] {
         match self {
-            Table::Root => ROOT,
-            Table::Listener(_) => LISTENER,
-            Table::Export(_) => EXPORT,
+            Self::Root => ROOT,
+            Self::Listener(_) => LISTENER,
+            Self::Export(_) => EXPORT,
         }
     }
 
     /// In front of its keys' names.
     pub(super) fn prefix(self) -> String {
         match self {
-            Table::Root => String::new(),
-            Table::Listener(index) => format!("listener.{index}."),
-            Table::Export(index) => format!("export.{index}."),
+            Self::Root => String::new(),
+            Self::Listener(index) => format!("listener.{index}."),
+            Self::Export(index) => format!("export.{index}."),
         }
     }
 }

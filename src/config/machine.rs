@@ -18,7 +18,7 @@ pub struct Machine {
 impl Machine {
     /// Asks the system.
     pub fn detect() -> Self {
-        Machine {
+        Self {
             hostname: read_line("/proc/sys/kernel/hostname")
                 .filter(|name| !name.is_empty() && name != "(none)")
                 .unwrap_or_else(|| "localhost".to_owned()),

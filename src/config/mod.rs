@@ -166,8 +166,8 @@ impl DiskLow {
     pub fn bytes(self, size: u64) -> u64 {
         match self {
             // Divided first: the product might not fit.
-            DiskLow::Percent(percent) => size / 100 * u64::from(percent),
-            DiskLow::Bytes(bytes) => bytes,
+            Self::Percent(percent) => size / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
         }
     }
 }
@@ -187,9 +187,9 @@ impl SyncMode {
     /// As written in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            SyncMode::Group => "group",
-            SyncMode::Each => "each",
-            SyncMode::None => "none",
+            Self::Group => "group",
+            Self::Each => "each",
+            Self::None => "none",
         }
     }
 }
@@ -377,9 +377,9 @@ impl LineEnds {
     /// As written in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            LineEnds::Reject => "reject",
-            LineEnds::Normalize => "normalize",
-            LineEnds::Allow => "allow",
+            Self::Reject => "reject",
+            Self::Normalize => "normalize",
+            Self::Allow => "allow",
         }
     }
 }
@@ -391,8 +391,8 @@ impl Config {
     /// # Errors
     ///
     /// Every mistake found, each with the place where it was written; a file that cannot be read.
-    pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
-        let config = Config::load_keys(named, sets)?;
+    pub fn load(named: Option<&Path>, sets: &[String]) -> Result<Self, ConfigErrors> {
+        let config = Self::load_keys(named, sets)?;
         config.check_certificates()?;
         Ok(config)
     }
@@ -402,10 +402,9 @@ impl Config {
     /// # Errors
     ///
     /// As [`Config::load`].
-    pub fn load_keys(named: Option<&Path>, sets: &[String]) -> Result<Config, ConfigErrors> {
+    pub fn load_keys(named: Option<&Path>, sets: &[String]) -> Result<Self, ConfigErrors> {
         let file = ConfigFile::find(named)?;
-        let mut config =
-            Config::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
+        let mut config = Self::merge(file.as_ref(), std::env::vars_os(), sets, &Machine::detect())?;
         config.source = Source { named: named.map(Path::to_owned), sets: sets.to_vec() };
         Ok(config)
     }
@@ -471,14 +470,14 @@ impl Config {
     /// # Errors
     ///
     /// As [`Config::load`].
-    pub fn load_again(&self) -> Result<Config, ConfigErrors> {
-        Config::load(self.source.named.as_deref(), &self.source.sets)
+    pub fn load_again(&self) -> Result<Self, ConfigErrors> {
+        Self::load(self.source.named.as_deref(), &self.source.sets)
     }
 
     /// This configuration as far as a server that was started with `running` can take it up: what
     /// needs a restart stays as it is.
     #[must_use]
-    pub fn as_taken_by(&self, running: &Config) -> Config {
+    pub fn as_taken_by(&self, running: &Self) -> Self {
         let listener = |running: &ListenerConfig| {
             let new = self.listeners.iter().find(|new| new.name == running.name);
             let mut taken = new.unwrap_or(running).clone();
@@ -490,7 +489,7 @@ impl Config {
             taken.tls_reject_unknown_name = running.tls_reject_unknown_name;
             taken
         };
-        Config {
+        Self {
             server: ServerConfig { tls: self.server.tls.clone(), ..running.server.clone() },
             log: LogConfig {
                 retention: self.log.retention.clone(),
@@ -631,8 +630,8 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         sets: &[String],
         machine: &Machine,
-    ) -> Result<Config, ConfigErrors> {
-        Config::merge(None, environment, sets, machine)
+    ) -> Result<Self, ConfigErrors> {
+        Self::merge(None, environment, sets, machine)
     }
 
     /// As [`Config::load`], from the given file, environment and machine.
@@ -645,7 +644,7 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         sets: &[String],
         machine: &Machine,
-    ) -> Result<Config, ConfigErrors> {
+    ) -> Result<Self, ConfigErrors> {
         let mut settings = Settings::default();
         if let Some(file) = file {
             settings.add_file(file);

@@ -22,7 +22,7 @@ impl Config {
     /// The keys in which `new` means something else than this configuration, in the order of the
     /// documentation, those that are gone last. Neither the order of listeners and exporters
     /// counts, nor how a size or duration is written, nor where.
-    pub fn changes(&self, new: &Config) -> Vec<Change> {
+    pub fn changes(&self, new: &Self) -> Vec<Change> {
         let (old, new) = (named(&self.settings), named(&new.settings));
         let find =
             |list: &[Named<'_>], name: &str| list.iter().position(|named| named.name == name);

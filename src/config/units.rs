@@ -241,7 +241,7 @@ impl FromStr for Network {
         if prefix > longest {
             return Err(error());
         }
-        Ok(Network { address, prefix })
+        Ok(Self { address, prefix })
     }
 }
 

@@ -23,10 +23,10 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |text: &str| toml::Value::String(text.to_owned());
         match self {
-            Value::Text(value) => text(value).fmt(f),
-            Value::Integer(value) => value.fmt(f),
-            Value::Boolean(value) => value.fmt(f),
-            Value::List(items) => {
+            Self::Text(value) => text(value).fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Boolean(value) => value.fmt(f),
+            Self::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| text(item).to_string()).collect();
                 write!(f, "[{}]", items.join(", "))
             }
@@ -38,20 +38,20 @@ impl Value {
     /// As JSON writes it.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
-            Value::Text(text) => text.as_str().into(),
-            Value::Integer(number) => (*number).into(),
-            Value::Boolean(value) => (*value).into(),
-            Value::List(items) => items.as_slice().into(),
+            Self::Text(text) => text.as_str().into(),
+            Self::Integer(number) => (*number).into(),
+            Self::Boolean(value) => (*value).into(),
+            Self::List(items) => items.as_slice().into(),
         }
     }
 
     /// As an environment variable would hold it.
     pub(super) fn text(&self) -> String {
         match self {
-            Value::Text(text) => text.clone(),
-            Value::Integer(number) => number.to_string(),
-            Value::Boolean(value) => value.to_string(),
-            Value::List(items) => items.join(", "),
+            Self::Text(text) => text.clone(),
+            Self::Integer(number) => number.to_string(),
+            Self::Boolean(value) => value.to_string(),
+            Self::List(items) => items.join(", "),
         }
     }
 }
@@ -108,9 +108,9 @@ impl Kind {
     pub(super) fn read(self, text: &str) -> Value {
         let kept = || Value::Text(text.to_owned());
         match self {
-            Kind::List => Value::List(units::list(text).into_iter().map(str::to_owned).collect()),
-            Kind::Boolean => text.parse().map_or_else(|_| kept(), Value::Boolean),
-            Kind::Integer { .. } => text.parse().map_or_else(|_| kept(), Value::Integer),
+            Self::List => Value::List(units::list(text).into_iter().map(str::to_owned).collect()),
+            Self::Boolean => text.parse().map_or_else(|_| kept(), Value::Boolean),
+            Self::Integer { .. } => text.parse().map_or_else(|_| kept(), Value::Integer),
             _ => kept(),
         }
     }
@@ -118,15 +118,15 @@ impl Kind {
     /// The TOML type, for people.
     pub(super) fn toml_type(self) -> String {
         match self {
-            Kind::Boolean => "true or false".to_owned(),
-            Kind::List => "an array of strings".to_owned(),
-            Kind::Integer { word: None, .. } => "an integer".to_owned(),
-            Kind::Integer { word: Some(word), .. } => format!("an integer or {word:?}"),
-            Kind::Size { .. } => "a string such as \"64MiB\" or a number of bytes".to_owned(),
-            Kind::Duration { .. } => "a string such as \"10s\"".to_owned(),
-            Kind::Rate => "a string such as \"1000/s\"".to_owned(),
-            Kind::PerMinute => "a string such as \"600/m\"".to_owned(),
-            Kind::Text | Kind::File | Kind::Choice(_) => "a string".to_owned(),
+            Self::Boolean => "true or false".to_owned(),
+            Self::List => "an array of strings".to_owned(),
+            Self::Integer { word: None, .. } => "an integer".to_owned(),
+            Self::Integer { word: Some(word), .. } => format!("an integer or {word:?}"),
+            Self::Size { .. } => "a string such as \"64MiB\" or a number of bytes".to_owned(),
+            Self::Duration { .. } => "a string such as \"10s\"".to_owned(),
+            Self::Rate => "a string such as \"1000/s\"".to_owned(),
+            Self::PerMinute => "a string such as \"600/m\"".to_owned(),
+            Self::Text | Self::File | Self::Choice(_) => "a string".to_owned(),
         }
     }
 
@@ -139,7 +139,7 @@ impl Kind {
 
     /// The word as the table holds it.
     pub(super) fn choice(self, value: &Value) -> Result<&'static str, String> {
-        let Kind::Choice(words) = self else { return Err("no choice".to_owned()) };
+        let Self::Choice(words) = self else { return Err("no choice".to_owned()) };
         let text = value.text();
         words
             .iter()
@@ -150,7 +150,7 @@ impl Kind {
 
     /// The number; `None`: the word that stands in place of one.
     pub(super) fn integer(self, value: &Value) -> Result<Option<usize>, String> {
-        let Kind::Integer { least, most, word } = self else { return Err("no number".to_owned()) };
+        let Self::Integer { least, most, word } = self else { return Err("no number".to_owned()) };
         let text = value.text();
         match word {
             Some(word) if text == word => Ok(None),
@@ -162,7 +162,7 @@ impl Kind {
     }
 
     pub(super) fn amount(self, value: &Value) -> Result<Amount, String> {
-        let Kind::Size { least, most, word, percent } = self else {
+        let Self::Size { least, most, word, percent } = self else {
             return Err("no size".to_owned());
         };
         let text = value.text();
@@ -177,7 +177,7 @@ impl Kind {
 
     /// The duration; `None`: the word that stands in place of one.
     pub(super) fn duration(self, value: &Value) -> Result<Option<Duration>, String> {
-        let Kind::Duration { least, most, word } = self else {
+        let Self::Duration { least, most, word } = self else {
             return Err("no duration".to_owned());
         };
         let text = value.text();
@@ -217,8 +217,8 @@ impl Kind {
     /// The same for values that mean the same, such as `60s` and `1m`.
     pub(super) fn canonical(self, value: &Value) -> String {
         let meaning = match self {
-            Kind::Size { .. } => self.amount(value).map(|amount| format!("{amount:?}")),
-            Kind::Duration { .. } => self.duration(value).map(|time| format!("{time:?}")),
+            Self::Size { .. } => self.amount(value).map(|amount| format!("{amount:?}")),
+            Self::Duration { .. } => self.duration(value).map(|time| format!("{time:?}")),
             _ => Ok(value.to_string()),
         };
         meaning.unwrap_or_else(|_| value.to_string())

@@ -6,7 +6,7 @@ use super::{Facts, Record};
 use mailrace_log::{Identity, Offset};
 
 /// A small message of one shard.
-pub fn record(shard: u16, offset: u64) -> Record {
+pub(crate) fn record(shard: u16, offset: u64) -> Record {
     Record {
         id: Identity { node: [1, 2, 3, 4, 5, 6], shard }.record_id(Offset::new(offset)),
         received_at: 1_795_370_645_123_456,

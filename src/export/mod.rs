@@ -6,6 +6,8 @@
 //! it shares the segment files and the shards' high-water marks with the other plane, and nothing
 //! else.
 
+#![warn(unreachable_pub)]
+
 mod batch;
 mod bells;
 mod blackhole;

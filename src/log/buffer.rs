@@ -8,7 +8,7 @@ use std::{
 use super::frame::BLOCK;
 
 /// Octets at a multiple of the block size; does not move while it grows within its capacity.
-pub struct AlignedBuffer {
+pub(crate) struct AlignedBuffer {
     at: *mut u8,
     len: usize,
     capacity: usize,
@@ -28,7 +28,7 @@ impl fmt::Debug for AlignedBuffer {
 impl AlignedBuffer {
     /// Room for `capacity` octets, rounded up to whole blocks.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let capacity = capacity.max(BLOCK).next_multiple_of(BLOCK);
         let layout = Self::layout(capacity);
         // SAFETY: the layout is not empty.
@@ -45,50 +45,50 @@ impl AlignedBuffer {
 
     /// Octets in use.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether none is in use.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Octets it can hold before it must move.
     #[must_use]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// The octets in use.
     #[must_use]
-    pub fn octets(&self) -> &[u8] {
+    pub(crate) fn octets(&self) -> &[u8] {
         // SAFETY: `len <= capacity`, all of it initialised (zeroed at first).
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 
     /// The octets in use.
-    pub fn octets_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn octets_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
     }
 
     /// Makes the length `len`; new octets hold what was there before, zeros or remains.
-    pub fn set_len(&mut self, len: usize) {
+    pub(crate) fn set_len(&mut self, len: usize) {
         self.reserve(len);
         self.len = len;
     }
 
     /// Makes the length `len`, new octets zero.
-    pub fn extend_zeroed(&mut self, len: usize) {
+    pub(crate) fn extend_zeroed(&mut self, len: usize) {
         let from = self.len;
         self.set_len(len.max(from));
         self.octets_mut()[from..].fill(0);
     }
 
     /// Makes room for `len` octets in all.
-    pub fn reserve(&mut self, len: usize) {
+    pub(crate) fn reserve(&mut self, len: usize) {
         if len <= self.capacity {
             return;
         }

@@ -46,7 +46,7 @@ pub fn segment_path(dir: &Path, number: u64) -> PathBuf {
 ///
 /// # Errors
 /// What the file system says.
-pub fn segment_numbers(dir: &Path) -> Result<Vec<u64>, ReadError> {
+pub(crate) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, ReadError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(ReadError::io(Operation::List, dir))? {
         let name = entry.map_err(ReadError::io(Operation::List, dir))?.file_name();
@@ -349,7 +349,7 @@ pub fn append_index(dir: &Path, entry: &IndexEntry) -> io::Result<()> {
 
 /// Where to begin looking for an offset: a hint from the sparse index.
 #[must_use]
-pub fn look_up_index(dir: &Path, segment: u64, offset: u64) -> Option<u64> {
+pub(crate) fn look_up_index(dir: &Path, segment: u64, offset: u64) -> Option<u64> {
     let (entries, _) = read_index(dir, segment)?;
     entries.iter().filter(|entry| entry.offset <= offset).map(|entry| entry.position).max()
 }
@@ -357,7 +357,7 @@ pub fn look_up_index(dir: &Path, segment: u64, offset: u64) -> Option<u64> {
 /// The good entries of a segment's sparse index, and how many octets are no entry; `None` where
 /// there is no index.
 #[must_use]
-pub fn read_index(dir: &Path, segment: u64) -> Option<(Vec<IndexEntry>, usize)> {
+pub(crate) fn read_index(dir: &Path, segment: u64) -> Option<(Vec<IndexEntry>, usize)> {
     let octets = fs::read(segment_path(dir, segment).with_extension("idx")).ok()?;
     let (chunks, rest) = octets.as_chunks::<INDEX_BYTES>();
     let entries: Vec<_> = chunks

@@ -41,20 +41,20 @@
 use super::Identity;
 
 /// The alignment of groups: no block that holds acknowledged octets is written again.
-pub const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Octets of a group frame before its payload.
-pub const GROUP_FRAME: usize = 80;
+pub(crate) const GROUP_FRAME: usize = 80;
 
 /// Octets of an entry before its content.
-pub const ENTRY_FRAME: usize = 24;
+pub(crate) const ENTRY_FRAME: usize = 24;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"MRSEGM01";
 const GROUP_MAGIC: &[u8; 8] = b"MRGROUP1";
 
 /// CRC-32C, the checksum of every frame and content.
 #[must_use]
-pub fn crc(octets: &[u8]) -> u32 {
+pub(crate) fn crc(octets: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, octets) as u32
 }
 
@@ -109,7 +109,7 @@ impl SegmentHeader {
 
 /// The frame of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupFrame {
+pub(crate) struct GroupFrame {
     /// Of the segment.
     pub nonce: [u8; 16],
     /// In the segment, from 0.
@@ -133,12 +133,12 @@ pub struct GroupFrame {
 impl GroupFrame {
     /// Octets from this frame to the next, whole blocks.
     #[must_use]
-    pub fn span(&self) -> u64 {
+    pub(crate) fn span(&self) -> u64 {
         (GROUP_FRAME as u64 + u64::from(self.payload_bytes)).next_multiple_of(BLOCK as u64)
     }
 
     /// Writes the frame; returns its checksum, the next one's chain.
-    pub fn encode(&self, at: &mut [u8]) -> u32 {
+    pub(crate) fn encode(&self, at: &mut [u8]) -> u32 {
         at[..8].copy_from_slice(GROUP_MAGIC);
         at[8..24].copy_from_slice(&self.nonce);
         at[24..32].copy_from_slice(&self.number.to_le_bytes());
@@ -157,7 +157,7 @@ impl GroupFrame {
 
     /// Reads a frame and its checksum; `None` where it is not one.
     #[must_use]
-    pub fn decode(octets: &[u8]) -> Option<(Self, u32)> {
+    pub(crate) fn decode(octets: &[u8]) -> Option<(Self, u32)> {
         let head = octets.get(..GROUP_FRAME)?;
         let sum = u32_at(head, 72)?;
         if &head[..8] != GROUP_MAGIC || crc(&head[..72]) != sum {
@@ -180,7 +180,7 @@ impl GroupFrame {
 
 /// What an entry of a payload holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
+pub(crate) enum EntryKind {
     /// A record, schema version 1.
     RecordV1,
     /// A part of a large message's mail data.
@@ -202,7 +202,7 @@ impl EntryKind {
 
 /// The frame of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryFrame {
+pub(crate) struct EntryFrame {
     /// What it is.
     pub kind: EntryKind,
     /// Octets of the content.
@@ -216,12 +216,12 @@ pub struct EntryFrame {
 impl EntryFrame {
     /// Octets from this entry to the next.
     #[must_use]
-    pub fn span(&self) -> usize {
+    pub(crate) fn span(&self) -> usize {
         (ENTRY_FRAME + self.bytes as usize).next_multiple_of(8)
     }
 
     /// Writes the frame.
-    pub fn encode(&self, at: &mut [u8]) {
+    pub(crate) fn encode(&self, at: &mut [u8]) {
         at[..4].fill(0);
         at[0] = match self.kind {
             EntryKind::RecordV1 => 1,
@@ -237,7 +237,7 @@ impl EntryFrame {
 
     /// Reads a frame and its content; `None` where either fails its checksum.
     #[must_use]
-    pub fn decode(octets: &[u8]) -> Option<(Self, &[u8])> {
+    pub(crate) fn decode(octets: &[u8]) -> Option<(Self, &[u8])> {
         let frame = Self::decode_frame(octets)?;
         let content = octets.get(ENTRY_FRAME..ENTRY_FRAME.checked_add(frame.bytes as usize)?)?;
         (crc(content) == frame.crc).then_some((frame, content))
@@ -245,7 +245,7 @@ impl EntryFrame {
 
     /// The number of a kind that only a newer version knows, where the frame is whole.
     #[must_use]
-    pub fn unknown_kind(octets: &[u8]) -> Option<u8> {
+    pub(crate) fn unknown_kind(octets: &[u8]) -> Option<u8> {
         let head = octets.get(..ENTRY_FRAME)?;
         let &kind = head.first()?;
         let whole = crc(head.get(..20)?) == u32_at(head, 20)?;
@@ -254,7 +254,7 @@ impl EntryFrame {
 
     /// Reads a frame alone, its content unseen; `None` where it fails its checksum.
     #[must_use]
-    pub fn decode_frame(octets: &[u8]) -> Option<Self> {
+    pub(crate) fn decode_frame(octets: &[u8]) -> Option<Self> {
         let head = octets.get(..ENTRY_FRAME)?;
         if crc(&head[..20]) != u32_at(head, 20)? {
             return None;

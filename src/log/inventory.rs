@@ -172,7 +172,7 @@ impl fmt::Display for Fault {
 /// *Open* is for recovery to judge by its frames. A removed segment that is whole was about to be
 /// deleted when the process died, or was put back: it is part of the log until it is deleted again.
 #[must_use]
-pub fn judge(recorded: Recorded, held: Held) -> Condition {
+pub(crate) fn judge(recorded: Recorded, held: Held) -> Condition {
     use Condition::{Faulty, Gone, Good, Leftover, Open};
     match (recorded, held) {
         (Recorded::Nothing | Recorded::Removed, Held::Nothing) => Gone,

@@ -182,7 +182,7 @@ impl Seals {
 ///
 /// # Errors
 /// What the file system says.
-pub fn read_seals(path: &Path) -> Result<Seals, ReadError> {
+pub(crate) fn read_seals(path: &Path) -> Result<Seals, ReadError> {
     let mut seals = Seals::default();
     match File::open(path) {
         Ok(file) => seals.read_on(&file).map_err(ReadError::io(Operation::Read, path))?,

@@ -35,6 +35,8 @@
 //! Retention keeps what a group has not committed; `mailrace group ls` shows how far it is. See
 //! `config/examples/consumer-rust` for a whole program.
 
+#![warn(unreachable_pub)]
+
 mod adopt;
 mod appender;
 mod buffer;

@@ -47,7 +47,7 @@ pub struct Rules {
 
 /// One sealed segment, as the decision sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Its shard.
     pub shard: u16,
     /// Its number.
@@ -99,7 +99,7 @@ impl Reason {
 /// that of deletion: oldest first, and a shard's log loses from its front only. `held_from` gives the
 /// first segment of a shard that messages without a seal need.
 #[must_use]
-pub fn decide(
+pub(crate) fn decide(
     rules: &Rules,
     mut sealed: Vec<Candidate>,
     disk_low: bool,

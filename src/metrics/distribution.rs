@@ -32,7 +32,7 @@ impl Distribution {
         // 2 digits: 256 sub-buckets, so 2 KiB for each doubling; 20 KiB for 1 us..60 s.
         let histogram = Histogram::new_with_bounds(1, value_max, 2)
             .expect("bounds are constants: low is 1, high is above 2, two digits");
-        Distribution { histogram, sum: 0 }
+        Self { histogram, sum: 0 }
     }
 
     /// Counts one duration, in microseconds.
@@ -64,7 +64,7 @@ impl Distribution {
     }
 
     /// Adds another shard's values.
-    pub fn merge(&mut self, other: &Distribution) {
+    pub fn merge(&mut self, other: &Self) {
         self.histogram
             .add(&other.histogram)
             .expect("both come from the same constructor, so the range is the same");
@@ -73,7 +73,7 @@ impl Distribution {
 
     /// What was counted since `earlier`, a former state of this distribution.
     #[must_use]
-    pub fn since(&self, earlier: &Distribution) -> Distribution {
+    pub fn since(&self, earlier: &Self) -> Self {
         let mut since = self.clone();
         since.sum = self.sum.saturating_sub(earlier.sum);
         if since.histogram.subtract(&earlier.histogram).is_err() {

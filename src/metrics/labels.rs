@@ -206,13 +206,13 @@ pub struct Tally<L> {
 
 impl<L> Clone for Tally<L> {
     fn clone(&self) -> Self {
-        Tally { counts: self.counts, label: PhantomData }
+        Self { counts: self.counts, label: PhantomData }
     }
 }
 
 impl<L> Default for Tally<L> {
     fn default() -> Self {
-        Tally { counts: [0; LABELS_MAX], label: PhantomData }
+        Self { counts: [0; LABELS_MAX], label: PhantomData }
     }
 }
 

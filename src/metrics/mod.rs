@@ -4,6 +4,8 @@
 //! asks for a copy through [`Published`]; the shard answers at its next heartbeat. [`render`] turns
 //! the copies into text, so a scrape costs the hot path one copy and nothing else.
 
+#![warn(unreachable_pub)]
+
 mod budget;
 mod distribution;
 mod dns;

@@ -24,13 +24,13 @@ pub struct ProcessFacts {
 impl ProcessFacts {
     /// Reads them now.
     pub fn read() -> Self {
-        let mut facts = ProcessFacts {
+        let mut facts = Self {
             // The descriptor that reads the directory is in the listing too.
             open_fds: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|entries| (entries.count() as u64).saturating_sub(1)),
             max_fds: fs::read_to_string("/proc/self/limits").ok().and_then(|text| max_fds(&text)),
-            ..ProcessFacts::default()
+            ..Self::default()
         };
         if let Ok(text) = fs::read_to_string("/proc/self/stat") {
             let boot = fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text));

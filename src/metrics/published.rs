@@ -38,7 +38,7 @@ impl Published {
     /// A slot for one shard, in state [`ShardState::Recovering`].
     pub fn new() -> Arc<Self> {
         let (sender, receiver) = bounded(1);
-        Arc::new(Published {
+        Arc::new(Self {
             wanted: AtomicBool::new(false),
             state: AtomicU8::new(ShardState::Recovering as u8),
             heartbeats: AtomicU64::new(0),

@@ -157,16 +157,16 @@ enum Scale {
 impl Scale {
     fn bounds(self) -> &'static [u64] {
         match self {
-            Scale::Seconds => &DURATION_BOUNDS_US,
-            Scale::Bytes => &SIZE_BOUNDS,
-            Scale::Count => &COUNT_BOUNDS,
+            Self::Seconds => &DURATION_BOUNDS_US,
+            Self::Bytes => &SIZE_BOUNDS,
+            Self::Count => &COUNT_BOUNDS,
         }
     }
 
     fn unit(self) -> f64 {
         match self {
-            Scale::Seconds => 1e6,
-            Scale::Bytes | Scale::Count => 1.0,
+            Self::Seconds => 1e6,
+            Self::Bytes | Self::Count => 1.0,
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct ShardStats {
 impl ShardStats {
     /// All zero, for `shard` and these listeners.
     pub fn new(shard: u32, listeners: &[&str], names: Names) -> Self {
-        ShardStats {
+        Self {
             shard,
             listeners: listeners.iter().map(|name| ListenerStats::new(name)).collect(),
             names,
@@ -133,7 +133,7 @@ impl ShardStats {
     /// # Panics
     ///
     /// If the two were not made with the same listeners and names.
-    pub fn merge(&mut self, other: &ShardStats) {
+    pub fn merge(&mut self, other: &Self) {
         assert_eq!(self.names, other.names, "all shards of a process count under the same names");
         assert_eq!(self.listeners.len(), other.listeners.len(), "all shards listen alike");
         for (mine, theirs) in self.listeners.iter_mut().zip(&other.listeners) {
@@ -214,7 +214,7 @@ pub struct ListenerStats {
 impl ListenerStats {
     /// All zero.
     pub fn new(name: &str) -> Self {
-        ListenerStats {
+        Self {
             name: Arc::from(name),
             connections: 0,
             refused: Tally::default(),
@@ -246,7 +246,7 @@ impl ListenerStats {
         }
     }
 
-    fn merge(&mut self, other: &ListenerStats) {
+    fn merge(&mut self, other: &Self) {
         assert_eq!(self.name, other.name, "all shards listen alike");
         self.connections += other.connections;
         self.refused.merge(&other.refused);

@@ -71,8 +71,8 @@ impl Place {
     /// What a shard accepts connections from.
     pub(super) fn socket(&self) -> io::Result<OwnedFd> {
         match self {
-            Place::Tcp(address) => Ok(shard::listen(*address)?.into()),
-            Place::Unix(socket) => socket.descriptor(),
+            Self::Tcp(address) => Ok(shard::listen(*address)?.into()),
+            Self::Unix(socket) => socket.descriptor(),
         }
     }
 }
@@ -80,8 +80,8 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Tcp(address) => address.fmt(f),
-            Place::Unix(socket) => write!(f, "unix:{}", socket.path().display()),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path().display()),
         }
     }
 }

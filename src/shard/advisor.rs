@@ -34,8 +34,8 @@ pub enum Question {
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Question::Password { user, .. } => write!(f, "Password of {user:?}"),
-            Question::Client { address, .. } => write!(f, "Client {address}"),
+            Self::Password { user, .. } => write!(f, "Password of {user:?}"),
+            Self::Client { address, .. } => write!(f, "Client {address}"),
         }
     }
 }

@@ -20,6 +20,8 @@
 //! `docs/PROTOCOL.md` says what is implemented of each RFC, `docs/BAD-INPUTS.md` what hostile input
 //! gets.
 
+#![warn(unreachable_pub)]
+
 mod attribute;
 mod chunking;
 pub mod client;

@@ -41,9 +41,9 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Certificate(text)
-            | LoadError::Key(text)
-            | LoadError::ClientAuthorities(text) => f.write_str(text),
+            Self::Certificate(text) | Self::Key(text) | Self::ClientAuthorities(text) => {
+                f.write_str(text)
+            }
         }
     }
 }

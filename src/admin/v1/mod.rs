@@ -65,8 +65,8 @@ impl Hosts {
     fn answer_to(&self, host: &str) -> bool {
         let name = host_name(host);
         match self {
-            Hosts::Any => true,
-            Hosts::Only(names) => {
+            Self::Any => true,
+            Self::Only(names) => {
                 is_address(name) || names.iter().any(|known| name.eq_ignore_ascii_case(known))
             }
         }

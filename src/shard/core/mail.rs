@@ -221,7 +221,7 @@ impl Large {
 /// Ranges of the input at hand that belong to one message.
 #[derive(Default)]
 pub(super) struct Spans {
-    at: [(usize, usize); Spans::MAX],
+    at: [(usize, usize); Self::MAX],
     len: usize,
 }
 
