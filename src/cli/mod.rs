@@ -26,12 +26,14 @@ pub(crate) use complain_on;
 
 mod bench;
 mod check;
+mod completions;
 mod config;
 mod doctor;
 mod drain;
 mod group;
 mod health;
 mod log;
+mod man;
 mod reload;
 mod serve;
 mod status;
@@ -99,6 +101,11 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Check this machine for problems, with a fix for each
     Doctor(doctor::DoctorArgs),
+    /// Print the script that completes arguments in a shell
+    #[command(after_help = completions::NOTES)]
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write all of them into a directory
+    Man(man::ManArgs),
 }
 
 /// Where the configuration comes from.
@@ -247,6 +254,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::User(args) => user::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

@@ -6,6 +6,7 @@
 mod container;
 mod fail2ban;
 mod kubernetes;
+mod manual;
 mod network;
 mod notify;
 mod package;
