@@ -79,8 +79,15 @@ def files(directory, suffix):
         yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(suffix))
 
 
+def is_complete(path):
+    """Whether an object was put to its end. s3rver leaves on disk what had come of one whose client was
+    killed, without the metadata that it writes last; S3 itself shows no such object."""
+    name = path.removesuffix("._S3rver_object")
+    return name == path or os.path.exists(name + "._S3rver_metadata.json")
+
+
 def read_jsonl(directory, suffix):
-    for path in files(directory, suffix):
+    for path in filter(is_complete, files(directory, suffix)):
         with open(path, "rb") as lines:
             for line in lines:
                 tell(*event(line))
