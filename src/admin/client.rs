@@ -55,25 +55,41 @@ fn request(
     path: &str,
     wait: Duration,
 ) -> Result<String, ClientError> {
-    let unreachable =
-        |error: &dyn fmt::Display| ClientError::Unreachable(address, error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| unreachable(&error))?;
+    let client = reqwest::Client::builder().timeout(wait);
+    exchange(client, method, address, token, path, async |answer| {
+        answer.text().await.map_err(|error| unreachable(address, error.without_url()))
+    })
+}
+
+fn unreachable(address: SocketAddr, error: impl fmt::Display) -> ClientError {
+    ClientError::Unreachable(address, error.to_string())
+}
+
+/// One request, on a runtime of its own; `read` takes what it wants of a good answer.
+fn exchange<T>(
+    client: reqwest::ClientBuilder,
+    method: reqwest::Method,
+    address: SocketAddr,
+    token: Option<&str>,
+    path: &str,
+    read: impl AsyncFnOnce(reqwest::Response) -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| unreachable(address, error))?;
     crate::export::install_crypto();
     runtime.block_on(async {
         // Never by way of a proxy that the environment names.
-        let client = reqwest::Client::builder().no_proxy().timeout(wait).build();
-        let client = client.map_err(|error| unreachable(&error))?;
+        let client = client.no_proxy().build().map_err(|error| unreachable(address, error))?;
         let mut request = client.request(method, format!("http://{address}{path}"));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.map_err(|error| unreachable(&error.without_url()))?;
-        let good = answer.status().is_success();
-        let text = answer.text().await.map_err(|error| unreachable(&error.without_url()))?;
-        if good { Ok(text) } else { Err(ClientError::Refused(text)) }
+        let lost = |error: reqwest::Error| unreachable(address, error.without_url());
+        let answer = request.send().await.map_err(lost)?;
+        if answer.status().is_success() {
+            return read(answer).await;
+        }
+        Err(ClientError::Refused(answer.text().await.map_err(lost)?))
     })
 }
 
@@ -85,44 +101,25 @@ fn request(
 pub fn watch_live(
     address: SocketAddr,
     token: Option<&str>,
-    mut take: impl FnMut(&str, &serde_json::Value) -> bool,
+    mut take: impl FnMut(&str, serde_json::Value) -> bool,
 ) -> Result<(), ClientError> {
-    let unreachable =
-        |error: &dyn fmt::Display| ClientError::Unreachable(address, error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| unreachable(&error))?;
-    crate::export::install_crypto();
-    runtime.block_on(async {
-        let client =
-            reqwest::Client::builder().no_proxy().connect_timeout(SILENCE).read_timeout(SILENCE);
-        let client = client.build().map_err(|error| unreachable(&error))?;
-        let mut request = client.get(format!("http://{address}/v1/live"));
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        let mut answer = request.send().await.map_err(|error| unreachable(&error.without_url()))?;
-        if !answer.status().is_success() {
-            let text = answer.text().await.map_err(|error| unreachable(&error.without_url()))?;
-            return Err(ClientError::Refused(text));
-        }
+    let client = reqwest::Client::builder().connect_timeout(SILENCE).read_timeout(SILENCE);
+    exchange(client, reqwest::Method::GET, address, token, "/v1/live", async |mut answer| {
         let mut pending = Vec::new();
         while let Some(chunk) =
-            answer.chunk().await.map_err(|error| unreachable(&error.without_url()))?
+            answer.chunk().await.map_err(|error| unreachable(address, error.without_url()))?
         {
             pending.extend_from_slice(&chunk);
             while let Some(end) = memchr::memmem::find(&pending, b"\n\n") {
                 let event: Vec<u8> = pending.drain(..end + 2).collect();
                 if let Some((name, data)) = parse_event(&event)
-                    && !take(name, &data)
+                    && !take(name, data)
                 {
                     return Ok(());
                 }
             }
             if pending.len() > EVENT_BYTES_MAX {
-                let what = "the answer is not a stream of samples";
-                return Err(unreachable(&what));
+                return Err(unreachable(address, "the answer is not a stream of samples"));
             }
         }
         Ok(())

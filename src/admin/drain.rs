@@ -18,7 +18,7 @@ use super::{
     pages::{JSON, Pages, TEXT, reply},
     survey::survey,
 };
-use crate::metrics::ShardState;
+use crate::{log::Log, metrics::ShardState};
 
 /// A wish for a drain.
 #[derive(Debug)]
@@ -105,8 +105,9 @@ pub(super) async fn progress(State(pages): State<Arc<Pages>>) -> Response {
     let states = pages.state().published.iter().map(|published| published.state());
     // Before the survey: a log that has ended gets no more records meanwhile.
     let phase = Phase::of(&ready, states);
-    let sessions = pages.sessions().await;
-    let surveyed = tokio::task::spawn_blocking(move || survey(&dir, &marks, &awaited)).await;
+    let sessions: u64 = pages.copies().await.iter().map(|copy| copy.sessions()).sum();
+    let read = move || survey(&Log::open(&dir)?, &marks, &awaited);
+    let surveyed = tokio::task::spawn_blocking(read).await;
     let surveyed = match surveyed {
         Ok(Ok(surveyed)) => surveyed,
         Ok(Err(error)) => {

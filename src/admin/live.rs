@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::pages::Pages;
-use crate::metrics::{DiskFacts, DiskState, Distribution, ShardState, ShardStats};
+use crate::metrics::{DiskFacts, Distribution, ShardStats};
 
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(1);
@@ -61,6 +61,9 @@ struct Point {
     p999: Option<f64>,
     /// The same times, counted by [`HEAT_BOUNDS_US`]; empty where no message came.
     heat: Vec<u64>,
+    /// Free space of the log's disk, for the forecast.
+    #[serde(skip)]
+    free: Option<u64>,
 }
 
 /// A point with the state of everything that is shown as it is now.
@@ -143,8 +146,6 @@ pub(super) struct Live {
 #[derive(Default)]
 struct Kept {
     points: VecDeque<Point>,
-    /// Free space of the disk at each of them.
-    free: VecDeque<Option<u64>>,
     /// The last sample as it was sent: what a new viewer sees at once.
     last: Bytes,
 }
@@ -161,16 +162,15 @@ impl Live {
 
 /// Takes samples until it is aborted.
 pub(super) async fn sample(pages: Arc<Pages>) {
-    let mut last = totals(&pages.copies().await);
+    let mut last = Totals::of(pages.copies().await);
     let mut at = Instant::now();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let copies = pages.copies().await;
-        let (now, since) = (Instant::now(), at);
-        let totals = totals(&copies);
-        let took = now.duration_since(since).as_secs_f64();
+        let totals = Totals::of(pages.copies().await);
+        let now = Instant::now();
+        let took = now.duration_since(at).as_secs_f64();
         let point = Point::between(&last, &totals, unix_seconds(), took);
         (pages.live()).publish(&pages, point, &last, &totals);
         (last, at) = (totals, now);
@@ -186,22 +186,24 @@ struct Totals {
     shards: Vec<ShardStats>,
 }
 
-fn totals(shards: &[ShardStats]) -> Totals {
-    let mut all = Totals {
-        messages: 0,
-        bytes: 0,
-        rejected: 0,
-        ack: Distribution::of_durations(),
-        shards: shards.to_vec(),
-    };
-    for listener in shards.iter().flat_map(|shard| &shard.listeners) {
-        all.messages += listener.messages_received;
-        all.bytes += listener.received_bytes;
-        let refused = [&listener.rejected_transient, &listener.rejected_permanent];
-        all.rejected += refused.iter().flat_map(|tally| tally.iter()).map(|(_, n)| n).sum::<u64>();
-        all.ack.merge(&listener.ack_duration);
+impl Totals {
+    fn of(shards: Vec<ShardStats>) -> Self {
+        let mut all =
+            Self { bytes: 0, messages: 0, rejected: 0, ack: Distribution::of_durations(), shards };
+        for listener in all.shards.iter().flat_map(|shard| &shard.listeners) {
+            all.messages += listener.messages_received;
+            all.bytes += listener.received_bytes;
+            let refused = [&listener.rejected_transient, &listener.rejected_permanent];
+            all.rejected +=
+                refused.iter().flat_map(|tally| tally.iter()).map(|(_, n)| n).sum::<u64>();
+            all.ack.merge(&listener.ack_duration);
+        }
+        all
     }
-    all
+
+    fn shard(&self, shard: usize) -> Option<&ShardStats> {
+        self.shards.iter().find(|stats| stats.shard as usize == shard)
+    }
 }
 
 impl Point {
@@ -219,6 +221,7 @@ impl Point {
             p99: quantile(0.99),
             p999: quantile(0.999),
             heat: if some { rows(&ack) } else { Vec::new() },
+            free: None,
         }
     }
 }
@@ -237,13 +240,12 @@ fn rows(ack: &Distribution) -> Vec<u64> {
 impl Live {
     fn publish(&self, pages: &Pages, point: Point, last: &Totals, now: &Totals) {
         let disk = pages.disk();
+        let point = Point { free: disk.as_ref().map(|disk| disk.free_bytes), ..point };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.points.len() == KEPT {
             kept.points.pop_front();
-            kept.free.pop_front();
         }
-        kept.free.push_back(disk.as_ref().map(|disk| disk.free_bytes));
-        let full_in = forecast(&kept.free);
+        let full_in = forecast(&kept.points, &point);
         let sample =
             pages.sample_now(&point, last, now, disk.map(|disk| Disk::new(&disk, full_in)));
         kept.last = event("sample", &sample);
@@ -261,37 +263,24 @@ impl Live {
     }
 }
 
-/// Seconds until nothing is free, by what was used since the oldest sample of at least a minute ago.
-fn forecast(free: &VecDeque<Option<u64>>) -> Option<f64> {
-    let (first, last) = ((*free.front()?)?, (*free.back()?)?);
-    let seconds = (free.len() - 1) as f64 * EVERY.as_secs_f64();
-    let used = first.checked_sub(last).filter(|&used| used > 0 && seconds >= 60.0)?;
-    Some((last as f64 / (used as f64 / seconds)).round())
+/// Seconds until nothing is free, by what was used since the oldest point of at least a minute ago.
+fn forecast(kept: &VecDeque<Point>, now: &Point) -> Option<f64> {
+    let first = kept.front()?;
+    let seconds = now.time - first.time;
+    let free = now.free?;
+    let used = first.free?.checked_sub(free).filter(|&used| used > 0 && seconds >= 60.0)?;
+    Some((free as f64 / (used as f64 / seconds)).round())
 }
 
 impl Disk {
     fn new(disk: &DiskFacts, full_in: Option<f64>) -> Self {
-        let state = match disk.state {
-            DiskState::Ok => "ok",
-            DiskState::Low => "low",
-            DiskState::Full => "full",
-        };
-        Self { free_bytes: disk.free_bytes, size_bytes: disk.size_bytes, state, full_in }
+        let DiskFacts { free_bytes, size_bytes, state, .. } = *disk;
+        Self { free_bytes, size_bytes, state: state.name(), full_in }
     }
 }
 
 fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-fn state_name(state: ShardState) -> &'static str {
-    match state {
-        ShardState::Recovering => "recovering",
-        ShardState::Serving => "serving",
-        ShardState::Draining => "draining",
-        ShardState::Stopped => "stopped",
-        ShardState::Failed => "failed",
-    }
 }
 
 impl Pages {
@@ -328,7 +317,7 @@ impl Pages {
             uptime: self.uptime().as_secs_f64().round(),
             ready,
             warnings,
-            sessions: now.shards.iter().map(sessions).sum(),
+            sessions: now.shards.iter().map(ShardStats::sessions).sum(),
             shards: (0..state.published.len())
                 .map(|at| self.shard_now(at, point, last, now))
                 .collect(),
@@ -357,32 +346,23 @@ impl Pages {
     }
 
     fn shard_now(&self, at: usize, point: &Point, last: &Totals, now: &Totals) -> Shard {
-        let of = |totals: &Totals| totals.shards.iter().find(|s| s.shard as usize == at).cloned();
-        let state = self.state().published.get(at).map_or("stopped", |p| state_name(p.state()));
-        let Some(stats) = of(now) else {
+        let state = self.state().published.get(at).map_or("stopped", |slot| slot.state().name());
+        let Some(stats) = now.shard(at) else {
             return Shard { shard: at as u32, state, ..Shard::default() };
         };
-        let before = of(last);
-        let busy = stats.busy_us.saturating_sub(before.as_ref().map_or(0, |before| before.busy_us));
-        let messages = received(&stats).saturating_sub(before.as_ref().map_or(0, received));
+        let since =
+            |of: fn(&ShardStats) -> u64| of(stats).saturating_sub(last.shard(at).map_or(0, of));
+        let busy = since(|stats| stats.busy_us) as f64 / 1e6;
         Shard {
             shard: stats.shard,
             state,
-            messages,
-            sessions: sessions(&stats),
-            busy: (busy as f64 / 1e6 / point.seconds.max(0.001)).min(1.0),
+            messages: since(ShardStats::messages_received),
+            sessions: stats.sessions(),
+            busy: (busy / point.seconds.max(0.001)).min(1.0),
             inflight_bytes: stats.inflight_bytes,
             unsynced: stats.log_end_offset.saturating_sub(stats.log_high_water_mark),
         }
     }
-}
-
-fn sessions(shard: &ShardStats) -> u64 {
-    shard.listeners.iter().map(|listener| listener.sessions_active).sum()
-}
-
-fn received(shard: &ShardStats) -> u64 {
-    shard.listeners.iter().map(|listener| listener.messages_received).sum()
 }
 
 fn exporters(families: &[MetricFamily]) -> Vec<Exporter> {
@@ -500,8 +480,8 @@ mod tests {
 
     #[test]
     fn a_point_is_what_came_since_the_one_before() {
-        let before = totals(&[shard(5, &[100, 100, 100, 100, 9_000_000])]);
-        let after = totals(&[shard(8, &[100, 100, 100, 100, 9_000_000, 700, 700, 30_000])]);
+        let before = Totals::of(vec![shard(5, &[100, 100, 100, 100, 9_000_000])]);
+        let after = Totals::of(vec![shard(8, &[100, 100, 100, 100, 9_000_000, 700, 700, 30_000])]);
         let point = Point::between(&before, &after, 1_000.0, 1.0);
         assert_eq!((point.messages, point.rejected), (3, 0));
         assert!((0.0006..0.0008).contains(&point.p50.unwrap()), "{point:?}");
@@ -513,15 +493,22 @@ mod tests {
 
     #[test]
     fn the_disk_is_forecast_where_it_fills() {
-        let line = |used: u64, count: u64| -> VecDeque<Option<u64>> {
-            (0..count).map(|second| Some(1_000_000 - used * second)).collect()
+        let at = |second: u64, used: u64| Point {
+            time: second as f64,
+            free: Some(1_000_000 - used * second),
+            ..Point::default()
         };
-        assert_eq!(forecast(&line(100, 60)), None, "less than a minute");
+        let forecast_of = |used, seconds| {
+            let kept = (0..seconds).map(|second| at(second, used)).collect();
+            forecast(&kept, &at(seconds, used))
+        };
+        assert_eq!(forecast_of(100, 59), None, "less than a minute");
         // 6,000 of 1,000,000 in 60 s.
-        assert_eq!(forecast(&line(100, 61)), Some(9_940.0));
-        assert_eq!(forecast(&line(0, 500)), None);
-        assert_eq!(forecast(&VecDeque::from([None; 90])), None);
-        assert_eq!(forecast(&VecDeque::new()), None);
+        assert_eq!(forecast_of(100, 60), Some(9_940.0));
+        assert_eq!(forecast_of(0, 500), None);
+        let unknown = VecDeque::from([Point::default()]);
+        assert_eq!(forecast(&unknown, &at(90, 1)), None);
+        assert_eq!(forecast(&VecDeque::new(), &at(90, 1)), None);
     }
 
     #[test]

@@ -155,18 +155,13 @@ impl Pages {
             }
             tokio::time::sleep(COPY_POLL).await;
         }
+        for (published, copy) in self.state.published.iter().zip(&mut *last) {
+            // The last copy of one that has ended was made before its last session was over.
+            if let Some(copy) = copy.as_mut().filter(|_| published.state() == ShardState::Stopped) {
+                copy.listeners.iter_mut().for_each(|listener| listener.sessions_active = 0);
+            }
+        }
         last.iter().flatten().cloned().collect()
-    }
-
-    /// Open sessions of all shards.
-    pub(super) async fn sessions(&self) -> u64 {
-        let ended = |shard: u32| {
-            let slot = usize::try_from(shard).ok().and_then(|at| self.state.published.get(at));
-            slot.is_none_or(|slot| slot.state() == ShardState::Stopped)
-        };
-        let copies = self.copies().await;
-        let open = copies.iter().filter(|copy| !ended(copy.shard));
-        open.flat_map(|copy| &copy.listeners).map(|listener| listener.sessions_active).sum()
     }
 }
 

@@ -10,22 +10,14 @@ use super::{
     pages::{JSON, Pages, reply},
     survey::{Surveyed, survey},
 };
-use crate::{
-    log::Log,
-    metrics::{DiskState, ShardState},
-};
+use crate::{log::Log, metrics::ShardState};
 
 pub(super) async fn status(State(pages): State<Arc<Pages>>) -> Response {
     let AdminState { version, revision, published, ready, .. } = pages.state();
     let copies = pages.copies().await;
     let sessions_of = |shard: u16| {
-        let ended = published.get(usize::from(shard)).is_none_or(|slot| {
-            // Its last copy was made before its last session ended.
-            slot.state() == ShardState::Stopped
-        });
         let copy = copies.iter().find(|copy| copy.shard == u32::from(shard));
-        let listeners = copy.filter(|_| !ended).map(|copy| copy.listeners.iter());
-        listeners.map_or(0, |all| all.map(|listener| listener.sessions_active).sum::<u64>())
+        copy.map_or(0, |copy| copy.sessions())
     };
     let (dir, marks) = (pages.state().log.dir.clone(), pages.state().log.marks.clone());
     let awaited = ready.awaited();
@@ -36,7 +28,7 @@ pub(super) async fn status(State(pages): State<Arc<Pages>>) -> Response {
             let start = log.segments(shard)?.first().map_or(0, |first| first.base_offset);
             shards.push((shard, start, marks.get(shard).max(start)));
         }
-        std::io::Result::Ok((shards, survey(&dir, &marks, &awaited)?))
+        std::io::Result::Ok((shards, survey(&log, &marks, &awaited)?))
     });
     let (shards, groups, trouble) = match read.await {
         Ok(Ok((shards, groups))) => (shards, groups, None),
@@ -47,7 +39,7 @@ pub(super) async fn status(State(pages): State<Arc<Pages>>) -> Response {
         let state = published.get(usize::from(shard)).map(|slot| slot.state());
         json!({
             "shard": shard,
-            "state": state.map_or("left", name_of),
+            "state": state.map_or("left", ShardState::name),
             "start": start,
             "high_water_mark": mark,
             "sessions": sessions_of(shard),
@@ -56,11 +48,7 @@ pub(super) async fn status(State(pages): State<Arc<Pages>>) -> Response {
     let by_shard: Vec<Value> = by_shard.collect();
     let disk = pages.disk().map(|disk| {
         json!({
-            "state": match disk.state {
-                DiskState::Ok => "ok",
-                DiskState::Low => "low",
-                DiskState::Full => "full",
-            },
+            "state": disk.state.name(),
             "free_bytes": disk.free_bytes,
             "size_bytes": disk.size_bytes,
             "reason": disk.reason,
@@ -98,14 +86,4 @@ fn shown(group: &Surveyed, state: &AdminState) -> Value {
         "oldest_pending": group.oldest_pending(),
         "dead": group.dead(),
     })
-}
-
-fn name_of(state: ShardState) -> &'static str {
-    match state {
-        ShardState::Recovering => "recovering",
-        ShardState::Serving => "serving",
-        ShardState::Draining => "draining",
-        ShardState::Stopped => "stopped",
-        ShardState::Failed => "failed",
-    }
 }

@@ -1,6 +1,6 @@
 //! Where the exporters and consumer groups are, and whom a drain waits for.
 
-use std::{io, path::Path};
+use std::io;
 
 use serde_json::{Value, json};
 
@@ -42,11 +42,11 @@ pub(super) struct Place {
 
 /// Reads files: for the blocking pool.
 pub(super) fn survey(
-    dir: &Path,
+    log: &Log,
     marks: &HighWaterMarks,
     awaited: &Awaited,
 ) -> io::Result<Vec<Surveyed>> {
-    let log = Log::open(dir)?;
+    let dir = log.dir();
     let shards = log.shards()?;
     let mut groups = Group::list(dir)?;
     for name in &awaited.exporters {
@@ -57,7 +57,7 @@ pub(super) fn survey(
     let mut surveyed = Vec::new();
     for group in groups {
         let is_exporter = awaited.exporters.iter().any(|name| name == group.name());
-        let places = shards.iter().map(|&shard| place(&log, &group, shard, marks.get(shard)));
+        let places = shards.iter().map(|&shard| place(log, &group, shard, marks.get(shard)));
         surveyed.push(Surveyed {
             name: group.name().to_owned(),
             is_exporter,

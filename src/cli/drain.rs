@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::{AdminArgs, EXIT_FAILED};
+use super::{AdminArgs, EXIT_FAILED, status::list};
 use crate::{
     admin::{self, ClientError},
     config::{format_duration, parse_duration, plural},
@@ -121,10 +121,6 @@ fn wait(args: &DrainArgs, address: SocketAddr, token: Option<&str>) -> ExitCode 
         let left = args.timeout.map_or(ASK_EVERY, |most| most.saturating_sub(began.elapsed()));
         thread::sleep(left.min(ASK_EVERY));
     }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn exported(last: &Value, json: bool) -> ExitCode {

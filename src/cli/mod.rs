@@ -30,6 +30,7 @@ mod completions;
 mod config;
 mod doctor;
 mod drain;
+mod figures;
 mod group;
 mod health;
 mod log;
@@ -80,7 +81,7 @@ enum Command {
     /// Drain the running server: report not ready, close the ports, finish open sessions, stop
     #[command(after_help = drain::NOTES)]
     Drain(drain::DrainArgs),
-    /// Show how the running server is: shards, sessions, disk, exporters and groups, warnings
+    /// Show the running server's state: shards, sessions, disk, exporters and groups, warnings
     Status(status::StatusArgs),
     /// Exit with 0 if the running server is healthy and with 1 if not, for container probes
     #[command(after_help = health::NOTES)]

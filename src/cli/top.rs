@@ -24,7 +24,12 @@ use ratatui::{
 };
 use serde_json::Value;
 
-use super::{ConfigArgs, EXIT_FAILED};
+use super::{
+    AdminArgs, EXIT_FAILED,
+    figures::{age, bytes},
+    status::list,
+    table::shows_colours,
+};
 use crate::admin::{self, ClientError};
 
 /// Longest wait for a key before the samples are looked at again.
@@ -39,7 +44,7 @@ const POINTS: usize = 500;
 #[derive(Args, Debug)]
 pub(super) struct TopArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    admin: AdminArgs,
     /// Print one screen as text and exit; the default where stdout is not a terminal
     #[arg(long)]
     once: bool,
@@ -63,7 +68,7 @@ struct View {
 }
 
 pub(super) fn run(args: &TopArgs) -> ExitCode {
-    let (address, token) = match args.config.admin() {
+    let (address, token) = match args.admin.find() {
         Ok(place) => place,
         Err(code) => return code,
     };
@@ -84,7 +89,7 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
 fn once(address: SocketAddr, token: Option<&str>) -> Result<String, String> {
     let mut view = View::default();
     let read = admin::watch_live(address, token, |name, data| {
-        view.take(name, data.clone());
+        view.take(name, data);
         view.sample.is_none()
     });
     read.map_err(|error| error.to_string())?;
@@ -99,21 +104,16 @@ fn follow(address: SocketAddr, token: Option<String>) -> Result<String, String> 
     // A terminal that is left raw is of no use: this restores it after a panic as well.
     let mut terminal =
         ratatui::try_init().map_err(|error| format!("cannot use this terminal: {error}"))?;
-    let view = View { colour: colours(), ..View::default() };
+    let view = View { colour: shows_colours(), ..View::default() };
     let shown = show(&mut terminal, &messages, view);
     ratatui::restore();
     shown.map(|()| String::new()).map_err(|error| format!("cannot use this terminal: {error}"))
 }
 
-/// <https://no-color.org>
-fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 fn read(address: SocketAddr, token: Option<&str>, sender: &Sender<Message>) {
     loop {
         let read = admin::watch_live(address, token, |name, data| {
-            sender.send(Message::Event(name.to_owned(), data.clone())).is_ok()
+            sender.send(Message::Event(name.to_owned(), data)).is_ok()
         });
         let why = match read {
             Ok(()) => "the server has stopped".to_owned(),
@@ -217,10 +217,10 @@ impl View {
             );
             return;
         };
-        let shards = list(sample, "shards");
-        let warnings = list(sample, "warnings");
+        let shards = list(&sample["shards"]);
+        let warnings = list(&sample["warnings"]);
         let others =
-            list(sample, "exporters").len().max(1) + list(sample, "groups").len().max(1) + 2;
+            list(&sample["exporters"]).len().max(1) + list(&sample["groups"]).len().max(1) + 2;
         let areas = Layout::vertical([
             Constraint::Length(1),
             Constraint::Length(warnings.len().min(3) as u16),
@@ -291,7 +291,7 @@ impl View {
                 Cell::from(format!("{:>8.0}", number("messages") / seconds)),
                 Cell::from(format!("{:>8.0}", number("sessions"))),
                 Cell::from(format!("{:>4.0} %", 100.0 * number("busy"))),
-                Cell::from(format!("{:>10}", bytes(number("inflight_bytes")))),
+                Cell::from(format!("{:>10}", bytes(number("inflight_bytes") as u64))),
                 Cell::from(format!("{:>8.0}", number("unsynced"))),
             ])
         });
@@ -306,7 +306,7 @@ impl View {
     fn consumers(&self, frame: &mut Frame<'_>, sample: &Value, area: Rect) {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let mut lines = vec![Line::styled("group                     lag  oldest", bold)];
-        let groups = list(sample, "groups");
+        let groups = list(&sample["groups"]);
         for group in groups {
             let name = group["name"].as_str().unwrap_or_default();
             let lag = group["lag"].as_u64().unwrap_or(0);
@@ -320,7 +320,7 @@ impl View {
             "exporter             state  delivered  retried  dead letters",
             bold,
         ));
-        let exporters = list(sample, "exporters");
+        let exporters = list(&sample["exporters"]);
         for exporter in exporters {
             let name = exporter["name"].as_str().unwrap_or_default();
             let up = exporter["up"].as_bool().unwrap_or(false);
@@ -342,10 +342,6 @@ impl View {
         }
         frame.render_widget(Paragraph::new(lines), area);
     }
-}
-
-fn list<'a>(sample: &'a Value, name: &str) -> &'a [Value] {
-    sample[name].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn per_second(point: &Value, name: &str) -> f64 {
@@ -373,7 +369,7 @@ fn figures_of(sample: &Value) -> Vec<Line<'static>> {
         )),
         Line::raw(format!(
             "log {} in {} segments, oldest record {}",
-            bytes(sample["log"]["bytes"].as_f64().unwrap_or(0.0)),
+            bytes(sample["log"]["bytes"].as_u64().unwrap_or(0)),
             sample["log"]["segments"].as_u64().unwrap_or(0),
             sample["log"]["oldest_age"]
                 .as_f64()
@@ -384,7 +380,7 @@ fn figures_of(sample: &Value) -> Vec<Line<'static>> {
 
 fn disk(sample: &Value) -> String {
     let disk = &sample["disk"];
-    let Some(free) = disk["free_bytes"].as_f64() else { return "unknown".to_owned() };
+    let Some(free) = disk["free_bytes"].as_u64() else { return "unknown".to_owned() };
     let state = disk["state"].as_str().unwrap_or_default();
     match disk["full_in"].as_f64() {
         Some(full) => format!("{state}, {} free, full in {}", bytes(free), span(Some(full))),
@@ -397,27 +393,7 @@ fn milliseconds(seconds: Option<f64>) -> String {
 }
 
 fn span(seconds: Option<f64>) -> String {
-    match seconds {
-        None => "-".to_owned(),
-        Some(seconds) if seconds < 120.0 => format!("{seconds:.0} s"),
-        Some(seconds) if seconds < 7_200.0 => format!("{:.0} min", seconds / 60.0),
-        Some(seconds) if seconds < 172_800.0 => format!("{:.0} h", seconds / 3_600.0),
-        Some(seconds) => format!("{:.0} days", seconds / 86_400.0),
-    }
-}
-
-fn bytes(value: f64) -> String {
-    let mut value = value;
-    for unit in ["bytes", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return match unit {
-                "bytes" => format!("{value:.0} bytes"),
-                _ => format!("{value:.1} {unit}"),
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    seconds.map_or("-".to_owned(), |seconds| age(seconds.round() as u64))
 }
 
 #[cfg(test)]
@@ -460,13 +436,13 @@ mod tests {
         let text = view(sample()).text(80, 24).unwrap();
         assert!(text.lines().count() <= 24 && text.lines().all(|l| l.chars().count() <= 80));
         for wanted in [
-            "mailrace 1.2.3 (abc)   ready   up 2 h   disk low, 1.0 GiB free, full in 60 min",
+            "mailrace 1.2.3 (abc)   ready   up 2h 1m   disk low, 1.0 GiB free, full in 1h 0m",
             "messages/s      200   MB/s     2.0   refused  20.0 %   sessions     12",
             "p50    0.50 ms   p99   12.00 ms   p99.9          -",
-            "log 64.0 MiB in 2 segments, oldest record 30 s ago",
-            "messages/s, the last 2 s; highest 200",
+            "log 64.0 MiB in 2 segments, oldest record 30s ago",
+            "messages/s, the last 2s; highest 200",
             "failed",
-            "kafka-main                 42  9 s",
+            "kafka-main                 42  9s",
             "kafka-main           down",
             "q quits",
         ] {

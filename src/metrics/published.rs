@@ -20,6 +20,20 @@ pub enum ShardState {
     Failed = 4,
 }
 
+impl ShardState {
+    /// Its name in pages and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Where one shard and the scraper meet.
 ///
 /// The shard calls [`Published::beat`] at each heartbeat: one relaxed store and one load. Only when

@@ -46,6 +46,18 @@ pub enum DiskState {
     Full = 2,
 }
 
+impl DiskState {
+    /// Its name in pages and documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Low => "low",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The log's disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskFacts {

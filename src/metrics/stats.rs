@@ -119,6 +119,18 @@ impl ShardStats {
         }
     }
 
+    /// Open sessions of all listeners.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.sessions_active).sum()
+    }
+
+    /// Messages acknowledged by all listeners.
+    #[must_use]
+    pub fn messages_received(&self) -> u64 {
+        self.listeners.iter().map(|listener| listener.messages_received).sum()
+    }
+
     /// Adds time spent running tasks; a turn over 10 ms counts as a stall.
     #[inline]
     pub fn record_turn(&mut self, duration: Duration) {

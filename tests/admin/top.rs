@@ -43,7 +43,7 @@ impl Drop for Tmux {
 
 fn top(server: &Server) -> String {
     let program = env!("CARGO_BIN_EXE_mailrace");
-    format!("{program} top --set server.admin.listen={}", server.admin)
+    format!("{program} top --admin {}", server.admin)
 }
 
 #[test]
