@@ -207,7 +207,9 @@ fn a_flood_of_handshakes() {
             count += 1;
         }
         println!("{count} messages beside the flood, the slowest took {slowest:?}");
-        assert!(slowest < Duration::from_secs(5), "{slowest:?} for a message");
+        // What bounds a turn is tested without a clock, in `shard::core::tests`; this is for faults of
+        // another kind, far beyond what a busy machine does.
+        assert!(slowest < Duration::from_secs(15), "{slowest:?} for a message");
     });
     let after = case.server.status_of("VmRSS");
     assert!(after < before + (24 << 10), "{before} KiB before, {after} behind");

@@ -1,6 +1,6 @@
 //! Accepting connections.
 
-use std::{io, mem, time::Duration};
+use std::{collections::VecDeque, io, mem, time::Duration};
 
 use super::{
     AcceptError, Arrival, Key, Services, Submission,
@@ -15,9 +15,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a failing accept is logged.
 const ACCEPT_TELL: Duration = Duration::from_secs(10);
 
-/// Which listeners are to be armed again, and when.
+/// Connections that begin in a turn. A greeting, a handshake or a refusal costs far more than the
+/// kernel's accept: without a bound, one turn could hold a thousand of them, and a message would wait
+/// for several such turns before its 250.
+const BEGINS_A_TURN: usize = 64;
+
+/// Accepted connections that wait for their turn. Beyond it accepting stops, and the kernel's queue
+/// holds the rest.
+const WAITING_MAX: usize = 1024;
+
+/// Which listeners are to be armed again, and when; accepted connections that did not begin yet.
 #[derive(Default)]
 pub(super) struct Acceptor {
+    waiting: VecDeque<(u32, Arrival)>,
     again: Vec<u32>,
     /// Not before this: descriptors or memory were short.
     at: Duration,
@@ -25,9 +35,20 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
+    /// Whether accepted connections wait for their turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Those that begin in this turn, the longest waiting first.
+    pub(super) fn take_turn(&mut self) -> Vec<(u32, Arrival)> {
+        let some = self.waiting.len().min(BEGINS_A_TURN);
+        self.waiting.drain(..some).collect()
+    }
+
     /// The listeners to be armed now.
     pub(super) fn take_due(&mut self, now: Duration) -> Vec<u32> {
-        if now >= self.at { mem::take(&mut self.again) } else { Vec::new() }
+        if now >= self.at && !self.has_waiting() { mem::take(&mut self.again) } else { Vec::new() }
     }
 
     /// Nothing is armed again by itself.
@@ -49,36 +70,52 @@ impl Services {
         self.submit(Submission::Accept { listener });
     }
 
-    /// A listener has something: a connection, where it may stay.
+    /// A listener has something: a connection, which waits for its turn.
     pub(super) fn accepted(
         &mut self,
         listener: u32,
         more: bool,
         result: Result<Arrival, AcceptError>,
-    ) -> Option<Box<Connection>> {
+    ) {
         // What overload stopped it takes up again itself.
         if !more && !self.tuning.stops_accepting() {
             self.acceptor.again.push(listener);
         }
-        let Arrival { socket, peer, talks } = match result {
-            Ok(arrival) => arrival,
+        match result {
+            Ok(arrival) => {
+                self.gatekeeper.came();
+                self.acceptor.waiting.push_back((listener, arrival));
+                if self.acceptor.waiting.len() == WAITING_MAX {
+                    for listener in 0..self.listeners.len() as u32 {
+                        self.submit(Submission::StopAccepting { listener });
+                    }
+                }
+            }
             Err(AcceptError::Failed(error)) if self.draining.is_none() => {
                 self.acceptor.failed(&error, self.now);
-                return None;
             }
-            Err(_) => return None,
-        };
+            Err(_) => {}
+        }
+    }
+
+    /// The turn of an accepted connection: what it begins with, where it may stay.
+    pub(super) fn admit_arrival(
+        &mut self,
+        listener: u32,
+        arrival: Arrival,
+    ) -> Option<Box<Connection>> {
+        let Arrival { socket, peer, talks } = arrival;
         let place = listener as u16;
         self.counters.connection(usize::from(place));
         let proxy = match self.judge_proxy(place, peer) {
             Proxying::Off => None,
             Proxying::Awaits(proxied) => Some(proxied),
             Proxying::Refused => {
+                self.gatekeeper.left();
                 self.submit(Submission::Close { socket });
                 return None;
             }
         };
-        self.gatekeeper.came();
         let session = Session::new(self.now, false, &self.listeners[usize::from(place)].smtp);
         let dialogue = Dialogue {
             session,

@@ -176,8 +176,8 @@ impl Shard {
     /// How long to sleep before the next turn, once all submissions are taken.
     #[must_use]
     pub fn patience(&self) -> Patience {
-        let Services { outgoing, commit, starved, .. } = &self.services;
-        let idle = !outgoing.is_dirty() && starved.is_empty();
+        let Services { outgoing, commit, starved, acceptor, .. } = &self.services;
+        let idle = !outgoing.is_dirty() && starved.is_empty() && !acceptor.has_waiting();
         if let Some((at_most, answers)) = commit.rests().filter(|_| idle) {
             return Patience { at_most, answers };
         }
@@ -202,10 +202,7 @@ impl Shard {
         let services = &mut self.services;
         match completion {
             Completion::Accepted { listener, more, result } => {
-                if let Some(connection) = services.accepted(listener, more, result) {
-                    let key = self.connections.insert(connection);
-                    self.with(key, |services, connection| services.begin(key, connection));
-                }
+                services.accepted(listener, more, result);
             }
             Completion::Received { key, more, result } => {
                 self.with(key, |services, connection| {
@@ -239,6 +236,12 @@ impl Shard {
         self.set_time(now);
         while let Some((key, answer)) = self.services.shared.answers.pop() {
             self.with(key, |services, connection| services.answered(key, connection, answer));
+        }
+        for (listener, arrival) in self.services.acceptor.take_turn() {
+            if let Some(connection) = self.services.admit_arrival(listener, arrival) {
+                let key = self.connections.insert(connection);
+                self.with(key, |services, connection| services.begin(key, connection));
+            }
         }
         self.serve_log();
         let services = &self.services;

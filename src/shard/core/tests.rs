@@ -107,11 +107,7 @@ impl Bench {
     /// A millisecond later: the turn ends, and everything but the log's operations is carried out.
     fn turn(&mut self) {
         for _ in 0..8 {
-            self.now += MILLISECOND;
-            self.shard.handle_tick(Now { elapsed: self.now, unix_micros: 0 });
-            while let Some(submission) = self.shard.poll_submission() {
-                self.carry_out(submission);
-            }
+            self.one_turn();
         }
     }
 
@@ -170,6 +166,13 @@ impl Bench {
     }
 
     fn connect(&mut self, address: &str) -> usize {
+        let client = self.arrive(address);
+        self.turn();
+        client
+    }
+
+    /// A connection is accepted; its turn is still to come.
+    fn arrive(&mut self, address: &str) -> usize {
         let socket = SocketId(self.sockets);
         self.sockets += 1;
         self.keys.push(None);
@@ -177,8 +180,16 @@ impl Bench {
         let peer = SocketAddr::new(address.parse().expect("an address"), 25);
         let result = Ok(Arrival { socket, peer, talks: false });
         self.complete(Completion::Accepted { listener: 0, more: true, result });
-        self.turn();
         socket.0 as usize
+    }
+
+    /// One turn, of which what the shard submits is carried out.
+    fn one_turn(&mut self) {
+        self.now += MILLISECOND;
+        self.shard.handle_tick(Now { elapsed: self.now, unix_micros: 0 });
+        while let Some(submission) = self.shard.poll_submission() {
+            self.carry_out(submission);
+        }
     }
 
     /// What is sent to the client from here on.
@@ -236,6 +247,46 @@ fn d1_a_250_goes_behind_the_completion_of_its_sync() {
     let said = bench.take(client);
     assert!(said.starts_with("250 2.0.0 Ok: queued as ") && said.ends_with("250 2.0.0 Ok\r\n"));
     assert_eq!(bench.returned(), 3, "every buffer went back");
+}
+
+/// A flood of connections makes no turn longer than its share of them.
+#[test]
+fn connections_begin_in_their_turn() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    let flood: Vec<_> = (0..200).map(|_| bench.arrive("192.0.2.1")).collect();
+    let greeted = |bench: &Bench| {
+        flood.iter().map(|&client| usize::from(!bench.sent[client].is_empty())).collect::<Vec<_>>()
+    };
+    for begun in [64, 128, 192, 200] {
+        bench.one_turn();
+        // In the order in which they came.
+        let wanted: Vec<_> = (0..200).map(|client| usize::from(client < begun)).collect();
+        assert_eq!(greeted(&bench), wanted);
+        let waits = begun < 200;
+        assert_eq!(bench.shard.patience().at_most.is_zero(), waits, "no sleep while some wait");
+    }
+}
+
+/// Whom the shard cannot begin with is left to the kernel's queue, and taken from it later.
+#[test]
+fn accepting_stops_while_too_many_wait() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    for _ in 0..1023 {
+        bench.arrive("192.0.2.1");
+    }
+    assert!(bench.shard.poll_submission().is_none());
+    bench.arrive("192.0.2.1");
+    bench.one_turn();
+    assert!(!bench.listening, "that is enough");
+    let result = Err(AcceptError::Cancelled);
+    bench.complete(Completion::Accepted { listener: 0, more: false, result });
+    while bench.shard.services.acceptor.has_waiting() {
+        assert!(!bench.listening);
+        bench.one_turn();
+    }
+    bench.turn();
+    assert!(bench.listening, "nobody waits any more");
+    assert_eq!(bench.sent.iter().filter(|text| text.is_empty()).count(), 0, "all were answered");
 }
 
 /// A peer that is gone is not found by what comes for it later, and nobody else is in its place.
