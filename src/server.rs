@@ -1,6 +1,7 @@
 //! Builds, starts and drains both planes.
 
 mod drain;
+mod hand_over;
 mod listeners;
 mod logging;
 mod notify;
@@ -11,6 +12,7 @@ mod revision;
 mod room;
 mod signals;
 mod standing;
+mod upgrade;
 mod users;
 
 use std::{
@@ -26,6 +28,7 @@ use std::{
 };
 
 use self::{
+    hand_over::{HandOver, Inherited},
     listeners::{Bound, Place, advise, bind_addresses, limits},
     revision::revision,
     signals::Signals,
@@ -63,13 +66,40 @@ pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let logging = logging::start(&config.server, ready.clone())?;
     report_panics();
     signals::flush_before_abort()?;
-    let served = panic::catch_unwind(panic::AssertUnwindSafe(|| serve(config, ready)));
-    drop(logging);
+    let mut inherited = Inherited::from_environment()?;
+    let served = panic::AssertUnwindSafe(|| serve(config, ready, &mut inherited));
     // What it was is logged.
-    served.unwrap_or_else(|_| Err("the server ended with an internal error".into()))
+    let served = panic::catch_unwind(served)
+        .unwrap_or_else(|_| Err("the server ended with an internal error".into()));
+    let next = match served {
+        Ok(next) => next,
+        Err(error) => {
+            let Some(inherited) = inherited else { return Err(error) };
+            tracing::error!("the upgrade failed: {error}");
+            drop(logging);
+            return Err(inherited.go_back(&error.to_string()).into());
+        }
+    };
+    drop(logging);
+    next.map_or(Ok(()), |next| Err(next.execute().into()))
 }
 
-fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// This program cannot be started as it was told to: if it came by an upgrade, the former one goes on,
+/// and this does not return.
+pub fn go_back(why: &str) {
+    if let Ok(Some(inherited)) = Inherited::from_environment() {
+        let error = inherited.go_back(why);
+        let _ = writeln!(io::stderr(), "mailrace: {error}");
+    }
+}
+
+/// Runs until a signal or the admin API ends it; returns what the next program is to go on with,
+/// where one is. What the former program left is taken once this one serves.
+fn serve(
+    config: Config,
+    ready: Arc<Readiness>,
+    inherited: &mut Option<Inherited>,
+) -> Result<Option<HandOver>, Box<dyn Error + Send + Sync>> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -90,8 +120,9 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let stop = Signals::install()?;
     let notifier = notify::Notifier::from_environment()?;
     let accept_files = recipients::AcceptFiles::new(&config);
-    let mut addresses = bind_addresses(&config)?;
+    let mut addresses = bind_addresses(&config, inherited.as_mut())?;
     let admin_socket = addresses.admin.take();
+    let admin_kept = admin_socket.as_ref().map(|socket| socket.try_clone()).transpose()?;
     ready.set_not_durable(config.log.sync == SyncMode::None);
     let began = Instant::now();
     let left = left_shards(&data.path, config.server.shards)?;
@@ -156,7 +187,8 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
             io_memory: IO_MEMORY,
         };
         let mut listeners = Vec::new();
-        for (at, socket) in addresses.listeners.iter().zip(addresses.sockets(number == 0)?) {
+        let sockets = addresses.sockets_of(number)?;
+        for (at, socket) in addresses.listeners.iter().zip(sockets) {
             listeners.push(shard::Listener {
                 name: at.name.clone(),
                 socket,
@@ -194,6 +226,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let watchdog = notifier.watchdog(published.clone())?;
     let (reloads, wanted_reloads) = crossbeam::channel::bounded(16);
     let (drains, wanted_drains) = crossbeam::channel::bounded(16);
+    let (upgrades, wanted_upgrades) = crossbeam::channel::bounded(1);
     let admin = match admin_socket {
         Some(socket) => {
             let (dir, low) = (data.path.clone(), disk_rule.clone());
@@ -222,6 +255,7 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
                 token: admin_token,
                 reloads,
                 drains,
+                upgrades,
                 dns: dns.clone(),
             };
             Some(admin::start_on(socket, state)?)
@@ -272,6 +306,14 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
     let serving = format!("Serving with {}", plural(shards.len() as u64, "shard"));
     let mut hangups = stop.hangups();
     notifier.ready(&serving);
+    if let Some(inherited) = inherited.take() {
+        let upgraded = inherited.finish();
+        match &upgraded.failed {
+            None => tracing::info!(from = upgraded.from, "upgraded"),
+            Some(why) => tracing::error!("the upgrade failed, the former program goes on: {why}"),
+        }
+        ready.set_upgraded(upgraded);
+    }
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
     let mut housekeeping = || {
@@ -302,14 +344,30 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         asking: wanted_drains,
         stay: Default::default(),
     };
+    let upgrades = upgrade::Upgrades {
+        stop: &stop,
+        shards: &shared,
+        asking: wanted_upgrades,
+        signals: Default::default(),
+        begun: Default::default(),
+    };
     let mut lead = config.server.drain_lead;
-    stop.wait(|| {
+    let mut ends = || {
         lead = housekeeping();
         out.asked(lead) || shared.iter().any(|shard| shard.is_finished())
+    };
+    stop.wait(|| ends() || upgrades.asked(&config));
+    let upgrade = upgrades.begun.get().is_some().then(|| {
+        notifier.upgrading();
+        upgrades.wait(&mut ends)
     });
+    let upgrade = upgrade.flatten();
+    if upgrade.is_some() {
+        lead = Duration::ZERO;
+    }
     ready.set_draining();
     let begun_to_stay = out.stays();
-    if !begun_to_stay {
+    if !begun_to_stay && upgrade.is_none() {
         notifier.stopping();
     }
     let stopping = Instant::now();
@@ -337,13 +395,23 @@ fn serve(config: Config, ready: Arc<Readiness>) -> Result<(), Box<dyn Error + Se
         }
     }
     drop(watch);
-    reloader.shut_down();
+    let unix_sockets = reloader.shut_down();
     if let Some(admin) = admin {
         admin.shut_down();
     }
     drop(watchdog);
     tracing::info!(seconds = stopping.elapsed().as_millis() as f64 / 1e3, "stopped");
-    failed.map_or(Ok(()), |error| Err(format!("a shard failed: {error}").into()))
+    if let Some(error) = failed {
+        return Err(format!("a shard failed: {error}").into());
+    }
+    let Some(upgrade) = upgrade else { return Ok(None) };
+    unix_sockets.into_iter().for_each(|mut socket| socket.leave_file());
+    Ok(Some(HandOver {
+        program: upgrade::program()?,
+        id: upgrade.id,
+        sockets: addresses.sockets,
+        admin: config.server.admin_listen.zip(admin_kept),
+    }))
 }
 
 /// Shards of an earlier start that this one does not run: nothing is added to their logs, and what

@@ -11,11 +11,13 @@ mod page;
 mod pages;
 mod status;
 mod survey;
+mod upgrade;
 mod v1;
 
 pub use client::{ClientError, get, post, watch_live};
 pub use drain::{DrainRequest, DrainRequests};
 pub use survey::Awaited;
+pub use upgrade::{UpgradeBegun, UpgradeRequest, UpgradeRequests, Upgraded};
 pub use v1::{Hosts, LogState};
 
 use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
@@ -56,6 +58,8 @@ pub struct AdminState {
     pub reloads: Reloads,
     /// Where wishes for a drain go.
     pub drains: crossbeam::channel::Sender<DrainRequest>,
+    /// Where wishes for an upgrade go.
+    pub upgrades: crossbeam::channel::Sender<UpgradeRequest>,
 }
 
 /// What a reload changed, or why it was refused; a line each.
@@ -78,6 +82,7 @@ pub struct Readiness {
     lines_dropped: AtomicU64,
     standing: Mutex<Vec<String>>,
     faults: Mutex<Vec<String>>,
+    upgraded: Mutex<Option<Upgraded>>,
 }
 
 impl Readiness {
@@ -88,6 +93,15 @@ impl Readiness {
 
     fn faults(&self) -> Vec<String> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How the upgrade went by which this program came to run.
+    pub fn set_upgraded(&self, upgraded: Upgraded) {
+        *self.upgraded.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgraded);
+    }
+
+    fn upgraded(&self) -> Option<Upgraded> {
+        self.upgraded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All listeners of all shards are bound.

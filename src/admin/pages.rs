@@ -3,7 +3,7 @@
 use super::{
     AdminState, drain,
     live::{self, Live},
-    page, status,
+    page, status, upgrade,
 };
 use crate::metrics::{
     CONTENT_TYPE, Detail, DiskFacts, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
@@ -177,6 +177,7 @@ pub(super) fn router(pages: Arc<Pages>) -> Router {
         .route("/readyz", get(readyz))
         .route("/v1/status", get(status::status))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade::begin))
         .route("/v1/drain", get(drain::progress).post(drain::begin))
         .with_state(pages)
         .merge(v1)

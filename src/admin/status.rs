@@ -60,6 +60,7 @@ pub(super) async fn status(State(pages): State<Arc<Pages>>) -> Response {
     let text = json!({
         "version": version,
         "revision": revision,
+        "upgrade": ready.upgraded().map(|upgraded| upgraded.shown()),
         "uptime_seconds": pages.uptime().as_secs(),
         "shards": published.len(),
         "sessions": by_shard.iter().filter_map(|shard| shard["sessions"].as_u64()).sum::<u64>(),

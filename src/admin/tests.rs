@@ -59,6 +59,7 @@ impl Server {
             token: token.map(str::to_owned),
             reloads,
             drains,
+            upgrades: crossbeam::channel::bounded(1).0,
         };
         let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
         let stop_shard = Arc::new(AtomicBool::new(false));
@@ -173,6 +174,7 @@ fn a_taken_address_is_a_clear_error() {
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
         drains: crossbeam::channel::bounded(1).0,
+        upgrades: crossbeam::channel::bounded(1).0,
     };
     let error = start(server.admin.address(), state).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
@@ -192,6 +194,7 @@ fn shutting_down_frees_the_address() {
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
         drains: crossbeam::channel::bounded(1).0,
+        upgrades: crossbeam::channel::bounded(1).0,
     };
     let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
     let address = admin.address();

@@ -40,6 +40,7 @@ mod serve;
 mod status;
 mod table;
 mod top;
+mod upgrade;
 mod user;
 
 pub use serve::{Serve, ServeError};
@@ -81,6 +82,9 @@ enum Command {
     /// Drain the running server: report not ready, close the ports, finish open sessions, stop
     #[command(after_help = drain::NOTES)]
     Drain(drain::DrainArgs),
+    /// Replace the running server's program by the one that now lies at its path
+    #[command(after_help = upgrade::NOTES)]
+    Upgrade(upgrade::UpgradeArgs),
     /// Show the running server's state: shards, sessions, disk, exporters and groups, warnings
     Status(status::StatusArgs),
     /// Exit with 0 if the running server is healthy and with 1 if not, for container probes
@@ -244,6 +248,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
     match cli.command {
         Command::Serve(args) => serve::run(&args, serve),
         Command::Reload(args) => reload::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Drain(args) => drain::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Health(args) => health::run(&args),

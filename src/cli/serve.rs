@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_FAILED};
 use crate::config::{Config, ConfigErrors};
-use crate::server::preflight::StartFailure;
+use crate::server::{self, preflight::StartFailure};
 use std::process::ExitCode;
 
 /// What signals do, for `serve --help`.
@@ -12,8 +12,9 @@ Signals:
                   within 30 s, then exit. Each further signal cuts the current wait short: first
                   the lead, then the wait for transactions
   HUP             Reload the configuration
+  USR2            Upgrade: go on with the program that now lies at this one's path
   QUIT, KILL      Exit immediately; no acknowledged message is lost
-  USR1, USR2, ALRM, VTALRM, PROF, IO, XFSZ, PIPE are ignored
+  USR1, ALRM, VTALRM, PROF, IO, XFSZ, PIPE are ignored
 
 Exit codes: 0 stopped; 1 failed; 78 the configuration, or something it names, is invalid";
 
@@ -26,7 +27,10 @@ pub type Serve = fn(Config) -> Result<(), ServeError>;
 pub(super) fn run(args: &ConfigArgs, serve: Serve) -> ExitCode {
     let config = match args.load() {
         Ok(config) => config,
-        Err(code) => return code,
+        Err(code) => {
+            server::go_back("its configuration is refused");
+            return code;
+        }
     };
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,

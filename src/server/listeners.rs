@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use super::preflight::{self, StartFailure};
+use super::{
+    hand_over::{Inherited, Sockets},
+    preflight::{self, StartFailure},
+};
 
 use crate::{
     config::{AuthMechanism, Config, LineEnds, ListenerConfig, Network, Protocol, TlsMode},
@@ -33,22 +36,32 @@ pub(super) struct Addresses {
     pub(super) held: Vec<TcpListener>,
     /// Of the admin plane; bound before a shard takes mail.
     pub(super) admin: Option<TcpListener>,
+    /// What shards listen with, for the next program of this process; parallel to the listeners.
+    pub(super) sockets: Vec<Sockets>,
 }
 
 impl Addresses {
-    /// The listening sockets of a shard, in the order of the listeners. With those of the first the
-    /// addresses are ours alone: a server that starts at the same moment finds them taken.
-    pub(super) fn sockets(&self, first: bool) -> Result<Vec<OwnedFd>, StartFailure> {
+    /// The listening sockets of a shard, in the order of the listeners: those of the former program,
+    /// or new ones. With those of the first shard the addresses are ours alone: a server that starts
+    /// at the same moment finds them taken.
+    pub(super) fn sockets_of(&mut self, shard: usize) -> Result<Vec<OwnedFd>, StartFailure> {
+        let first = shard == 0;
         let _turn = first.then(turn);
         let held: Vec<_> = self.held.iter().filter_map(|held| held.local_addr().ok()).collect();
-        let sockets = self.listeners.iter().map(|at| {
-            let Place::Tcp(address) = at.place else {
-                return at.place.socket().map_err(|error| at.failure(&error));
-            };
-            if first && !held.contains(&address) {
-                shard::probe_address(address).map_err(|error| at.failure(&error))?;
+        let sockets = self.listeners.iter().zip(&mut self.sockets).map(|(at, kept)| {
+            let failure = |error: io::Error| at.failure(&error);
+            if let Some(socket) = kept.of(shard) {
+                return socket.try_clone().map_err(failure);
             }
-            at.place.socket().map_err(|error| at.failure(&error))
+            if let Place::Tcp(address) = at.place
+                && first
+                && !held.contains(&address)
+            {
+                shard::probe_address(address).map_err(failure)?;
+            }
+            let socket = at.place.socket().map_err(failure)?;
+            kept.add(socket.try_clone().map_err(failure)?);
+            Ok(socket)
         });
         sockets.collect()
     }
@@ -68,6 +81,13 @@ pub(super) enum Place {
 }
 
 impl Place {
+    pub(super) fn into_unix(self) -> Option<shard::UnixSocket> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(socket) => Some(socket),
+        }
+    }
+
     /// What a shard accepts connections from.
     pub(super) fn socket(&self) -> io::Result<OwnedFd> {
         match self {
@@ -111,8 +131,13 @@ fn key_of(listener: &str) -> String {
     format!("listener.{listener}.listen")
 }
 
-pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
-    let mut found = Addresses { listeners: Vec::new(), held: Vec::new(), admin: None };
+/// Binds every address, unless the former program of this process has left its sockets open.
+pub(super) fn bind_addresses(
+    config: &Config,
+    mut inherited: Option<&mut Inherited>,
+) -> Result<Addresses, Box<dyn Error + Send + Sync>> {
+    let mut found =
+        Addresses { listeners: Vec::new(), held: Vec::new(), admin: None, sockets: Vec::new() };
     let accept = config.load_accept()?;
     for (listener, accept) in config.listeners.iter().zip(accept) {
         let certificates = config.certificates(listener);
@@ -136,6 +161,16 @@ pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error
         for address in &listener.listen {
             let bad =
                 |error: io::Error| preflight::address(*address, &key_of(&listener.name), &error);
+            let name = address.to_string();
+            let left =
+                inherited.as_mut().and_then(|inherited| inherited.take(&listener.name, &name));
+            if let Some(sockets) = left {
+                let place = sockets.address().map_err(bad)?;
+                found.listeners.push(bound(Place::Tcp(place)));
+                found.sockets.push(sockets);
+                continue;
+            }
+            found.sockets.push(Sockets::new(&listener.name, name));
             if address.port() != 0 {
                 shard::retry_in_use(|| shard::probe_address(*address)).map_err(bad)?;
                 found.listeners.push(bound(Place::Tcp(*address)));
@@ -162,13 +197,26 @@ pub(super) fn bind_addresses(config: &Config) -> Result<Addresses, Box<dyn Error
         for path in &listener.listen_unix {
             let bad =
                 |error: io::Error| preflight::unix_path(path, &key_of(&listener.name), &error);
-            let socket = shard::retry_in_use(|| shard::listen_unix(path)).map_err(bad)?;
+            let name = path.display().to_string();
+            let left =
+                inherited.as_mut().and_then(|inherited| inherited.take(&listener.name, &name));
+            let socket = match left.and_then(|mut sockets| sockets.take_first()) {
+                Some(socket) => shard::UnixSocket::inherited(path, socket).map_err(bad)?,
+                None => shard::retry_in_use(|| shard::listen_unix(path)).map_err(bad)?,
+            };
+            let mut sockets = Sockets::new(&listener.name, name);
+            sockets.share(socket.descriptor().map_err(bad)?);
+            found.sockets.push(sockets);
             found.listeners.push(bound(Place::Unix(socket)));
         }
     }
     if let Some(address) = config.server.admin_listen {
-        // The standard library's listeners set SO_REUSEADDR.
-        let admin = shard::retry_in_use(|| TcpListener::bind(address));
+        let left = inherited.and_then(|inherited| inherited.take_admin(address));
+        let admin = match left {
+            Some(admin) => Ok(admin),
+            // The standard library's listeners set SO_REUSEADDR.
+            None => shard::retry_in_use(|| TcpListener::bind(address)),
+        };
         let bad = |error| preflight::address(address, "server.admin.listen", &error);
         found.admin = Some(admin.map_err(bad)?);
     }

@@ -100,6 +100,12 @@ impl Notifier {
         self.send(&state);
     }
 
+    /// Another program is to go on in this process: to the service manager it is a reload.
+    pub(super) fn upgrading(&self) {
+        self.reloading();
+        self.send("STATUS=Upgrading\n");
+    }
+
     /// The ports close, and the server stays: it is not stopping, or the service manager would end it.
     pub(super) fn exporting(&self) {
         self.send("STATUS=Drained: takes no mail, exports what is left\n");

@@ -18,7 +18,7 @@ use std::{
 
 use super::{
     exports,
-    listeners::{Bound, advise, limits, listener_settings, reload_certificates},
+    listeners::{Bound, Place, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
     retention,
     room::DiskRule,
@@ -32,7 +32,7 @@ use crate::{
     log::unix_micros,
     metrics::{DnsMetrics, ExportMetrics, WatchedFiles},
     policy::{Accept, Advisors},
-    shard::{Gate, Settings, SharedState},
+    shard::{Gate, Settings, SharedState, UnixSocket},
     smtp,
 };
 
@@ -276,9 +276,11 @@ impl Reloader {
         told
     }
 
-    /// Ends what it holds.
-    pub(super) fn shut_down(self) {
+    /// Ends what it reloads. Returns the unix sockets that listen.
+    pub(super) fn shut_down(self) -> Vec<UnixSocket> {
         self.plane.shut_down();
         drop(self.keeper);
+        let places = self.listeners.into_iter().map(|bound| bound.place);
+        places.filter_map(Place::into_unix).collect()
     }
 }

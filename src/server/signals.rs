@@ -33,28 +33,32 @@ pub(super) fn flush_before_abort() -> io::Result<()> {
     }
 }
 
-/// SIGTERM, SIGINT and SIGPWR (the power is failing), counted, and SIGHUP, counted by itself; other
+/// SIGTERM, SIGINT and SIGPWR (the power is failing), counted, SIGHUP and SIGUSR2, each counted by itself; other
 /// signals that would end the process by accident are ignored. SIGQUIT ends it at once, as
 /// SIGKILL does.
 pub(super) struct Signals;
 
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 static HANGUPS: AtomicUsize = AtomicUsize::new(0);
+static UPGRADES: AtomicUsize = AtomicUsize::new(0);
 
 impl Signals {
     pub(super) fn install() -> io::Result<Self> {
         extern "C" fn count(signal: libc::c_int) {
-            let counter = if signal == libc::SIGHUP { &HANGUPS } else { &SIGNALS };
+            let counter = match signal {
+                libc::SIGHUP => &HANGUPS,
+                libc::SIGUSR2 => &UPGRADES,
+                _ => &SIGNALS,
+            };
             counter.fetch_add(1, Ordering::Relaxed);
         }
         let handler = count as *const () as libc::sighandler_t;
-        let counted = [libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP];
+        let counted = [libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP, libc::SIGUSR2];
         for (signal, action) in counted.map(|signal| (signal, handler)).into_iter().chain(
             // The default of these ends a process. A file that may not grow further (SIGXFSZ) is a
             // failed write then, which has an answer.
             [
                 libc::SIGUSR1,
-                libc::SIGUSR2,
                 libc::SIGALRM,
                 libc::SIGVTALRM,
                 libc::SIGPROF,
@@ -74,6 +78,11 @@ impl Signals {
 
     pub(super) fn hangups(&self) -> usize {
         HANGUPS.load(Ordering::Relaxed)
+    }
+
+    /// SIGUSR2 so far.
+    pub(super) fn upgrades(&self) -> usize {
+        UPGRADES.load(Ordering::Relaxed)
     }
 
     pub(super) fn count(&self) -> usize {

@@ -28,8 +28,9 @@ pub use self::{
     advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket},
     core::proxy,
     io::{
-        Handle, RingError, StartError, UnixSocket, Watch, listen, listen_unix, probe_address,
-        probe_rings, random, retry_in_use, spawn,
+        Handle, RingError, StartError, UnixSocket, Watch, forget_inherited, inherited_file,
+        inherited_socket, keep_over_exec, listen, listen_unix, probe_address, probe_rings, random,
+        retry_in_use, spawn,
     },
 };
 #[cfg(test)]
@@ -175,6 +176,8 @@ pub struct SharedState {
     /// The shard's counters, on request.
     published: Arc<Published>,
     drain: AtomicU8,
+    hand_over: AtomicBool,
+    quiet: AtomicBool,
     finished: AtomicBool,
     disk_full: AtomicBool,
     marks: Arc<HighWaterMarks>,
@@ -204,6 +207,8 @@ impl SharedState {
             shard,
             segments_from: AtomicU64::new(0),
             drain: AtomicU8::new(0),
+            hand_over: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             answers: Arc::default(),
             settings: Mutex::new(None),
@@ -244,6 +249,28 @@ impl SharedState {
     /// Asks it not to wait for transactions in progress; their clients get 421.
     pub fn ask_to_hurry(&self) {
         self.drain.fetch_max(2, Ordering::Release);
+    }
+
+    /// Whether the shard takes no new connections and leaves its listening sockets open, as another
+    /// process will go on with them; seen at its next tick. Sessions go on. With `false` it takes
+    /// connections again.
+    pub fn set_handing_over(&self, handing_over: bool) {
+        self.hand_over.store(handing_over, Ordering::Release);
+    }
+
+    /// Whether a shard that hands over has no session left, and nothing of a listening socket is
+    /// under way.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire)
+    }
+
+    fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Release);
+    }
+
+    fn hands_over(&self) -> bool {
+        self.hand_over.load(Ordering::Acquire)
     }
 
     /// First offset not yet synced.

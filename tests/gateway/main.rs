@@ -12,3 +12,4 @@ mod shutdown;
 mod start;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;

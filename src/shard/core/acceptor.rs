@@ -29,6 +29,10 @@ const WAITING_MAX: usize = 1024;
 pub(super) struct Acceptor {
     waiting: VecDeque<(u32, Arrival)>,
     again: Vec<u32>,
+    /// Accepts under way.
+    armed: usize,
+    /// Another process goes on with the listening sockets.
+    hands_over: bool,
     /// Not before this: descriptors or memory were short.
     at: Duration,
     failed: Option<Duration>,
@@ -48,7 +52,8 @@ impl Acceptor {
 
     /// The listeners to be armed now.
     pub(super) fn take_due(&mut self, now: Duration) -> Vec<u32> {
-        if now >= self.at && !self.has_waiting() { mem::take(&mut self.again) } else { Vec::new() }
+        let may = now >= self.at && !self.hands_over && !self.has_waiting();
+        if may { mem::take(&mut self.again) } else { Vec::new() }
     }
 
     /// Nothing is armed again by itself.
@@ -66,8 +71,31 @@ impl Acceptor {
 }
 
 impl Services {
+    /// Takes connections of a listener, once none of another process is to take them.
     pub(super) fn accept(&mut self, listener: u32) {
+        if self.acceptor.hands_over {
+            self.acceptor.again.push(listener);
+            return;
+        }
+        self.acceptor.armed += 1;
         self.submit(Submission::Accept { listener });
+    }
+
+    /// Stops taking connections; those that were taken are served.
+    pub(super) fn stop_accepting(&mut self) {
+        for listener in 0..self.listeners.len() as u32 {
+            self.submit(Submission::StopAccepting { listener });
+        }
+    }
+
+    /// Begins and ends the time in which another process is to go on with the listening sockets.
+    pub(super) fn hand_over_if_wanted(&mut self) {
+        let wanted = self.shared.hands_over();
+        if wanted != mem::replace(&mut self.acceptor.hands_over, wanted) && wanted {
+            self.stop_accepting();
+        }
+        let quiet = wanted && self.acceptor.armed == 0 && self.gatekeeper.open() == 0;
+        self.shared.set_quiet(quiet);
     }
 
     /// A listener has something: a connection, which waits for its turn.
@@ -77,18 +105,19 @@ impl Services {
         more: bool,
         result: Result<Arrival, AcceptError>,
     ) {
-        // What overload stopped it takes up again itself.
-        if !more && !self.tuning.stops_accepting() {
-            self.acceptor.again.push(listener);
+        if !more {
+            self.acceptor.armed = self.acceptor.armed.saturating_sub(1);
+            // What overload stopped it takes up again itself.
+            if !self.tuning.stops_accepting() {
+                self.acceptor.again.push(listener);
+            }
         }
         match result {
             Ok(arrival) => {
                 self.gatekeeper.came();
                 self.acceptor.waiting.push_back((listener, arrival));
                 if self.acceptor.waiting.len() == WAITING_MAX {
-                    for listener in 0..self.listeners.len() as u32 {
-                        self.submit(Submission::StopAccepting { listener });
-                    }
+                    self.stop_accepting();
                 }
             }
             Err(AcceptError::Failed(error)) if self.draining.is_none() => {

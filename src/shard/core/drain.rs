@@ -18,6 +18,11 @@ impl Services {
         }
         self.draining = Some(self.now);
         self.shared.published.set_state(ShardState::Draining);
+        if self.shared.hands_over() {
+            // The sockets stay open in this process for the next one.
+            self.stop_accepting();
+            return;
+        }
         for listener in 0..self.listeners.len() as u32 {
             self.submit(Submission::CloseListener { listener });
         }

@@ -410,6 +410,7 @@ impl Shard {
         if !self.services.tuning.paused.is_empty() {
             self.resume();
         }
+        self.services.hand_over_if_wanted();
         self.services.drain_if_wanted();
         self.services.publish();
     }

@@ -289,6 +289,33 @@ fn accepting_stops_while_too_many_wait() {
     assert_eq!(bench.sent.iter().filter(|text| text.is_empty()).count(), 0, "all were answered");
 }
 
+/// Sessions go on while another program is to take the listening sockets over, and they stay open.
+#[test]
+fn a_shard_that_hands_over_is_quiet_without_sessions() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    let client = bench.connect("192.0.2.1");
+    let shared = bench.shard.services.shared.clone();
+    shared.set_handing_over(true);
+    bench.turn();
+    assert!(!bench.listening);
+    // One that came before the accept was cancelled is served.
+    let late = bench.connect("192.0.2.2");
+    let result = Err(AcceptError::Cancelled);
+    bench.complete(Completion::Accepted { listener: 0, more: false, result });
+    bench.turn();
+    assert!(bench.take(late).starts_with("220 ") && bench.take(client).starts_with("220 "));
+    assert!(bench.say(client, "EHLO a\r\n").starts_with("250-"));
+    for leaving in [client, late] {
+        assert!(!shared.is_quiet() && !bench.listening);
+        bench.hang_up(leaving);
+    }
+    assert!(shared.is_quiet());
+    // It did not come to it.
+    shared.set_handing_over(false);
+    bench.turn();
+    assert!(bench.listening && !shared.is_quiet());
+}
+
 /// A peer that is gone is not found by what comes for it later, and nobody else is in its place.
 #[test]
 fn a_completion_for_a_place_that_is_used_again_finds_nobody() {

@@ -162,13 +162,10 @@ impl Services {
         if stress_changes {
             self.apply_limits();
         }
-        let listeners = 0..self.listeners.len() as u32;
         if was == Step::StopAccepting && self.draining.is_none() {
-            listeners.for_each(|listener| self.accept(listener));
+            (0..self.listeners.len() as u32).for_each(|listener| self.accept(listener));
         } else if step == Step::StopAccepting {
-            for listener in listeners {
-                self.submit(Submission::StopAccepting { listener });
-            }
+            self.stop_accepting();
             self.acceptor.stop();
         }
         if stress_changes { Retuned::Yes } else { Retuned::No }

@@ -92,6 +92,20 @@ impl UnixSocket {
         &self.path
     }
 
+    /// One that the former program of this process has left open at this path.
+    ///
+    /// # Errors
+    /// Where its file is gone.
+    pub fn inherited(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+        let file = file_of(path)?;
+        Ok(Self { path: path.to_owned(), socket: socket.into(), file })
+    }
+
+    /// Leaves the file where it is: another program goes on with the socket.
+    pub fn leave_file(&mut self) {
+        self.file = (0, 0);
+    }
+
     /// A descriptor of it for a shard.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! io_uring, and it has the system calls.
 
 mod executor;
+mod inherit;
 mod listener;
 mod probe;
 mod pump;
@@ -12,6 +13,7 @@ mod sockets;
 mod watch;
 
 pub use executor::{Handle, StartError, spawn};
+pub use inherit::{forget_inherited, inherited_file, inherited_socket, keep_over_exec};
 pub use listener::{UnixSocket, listen, listen_unix, probe_address, retry_in_use};
 pub use probe::{RingError, probe_rings};
 pub use random::random;
