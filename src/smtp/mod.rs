@@ -54,7 +54,7 @@ pub use limits::{
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
 pub use refused::{Notes, Refusals, Refused};
-pub use reply::{Refusal, Replies};
+pub use reply::{Refusal, Replies, Settled};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Ending, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};

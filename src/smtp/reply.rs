@@ -193,6 +193,24 @@ struct Hold {
     /// Place of the replies in `octets`, a line each.
     start: usize,
     end: usize,
+    /// How often the reply is there.
+    replies: u32,
+}
+
+/// What was released, or turned into a refusal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Messages.
+    pub holds: usize,
+    /// Replies of theirs: with LMTP one for each recipient.
+    pub replies: usize,
+}
+
+impl Settled {
+    fn add(&mut self, replies: usize) {
+        self.holds += 1;
+        self.replies += replies;
+    }
 }
 
 /// Rendered replies of one connection, in command order (RFC 2920 §3.2).
@@ -283,26 +301,31 @@ impl Replies {
         self.holds.len()
     }
 
-    /// Releases every hold with a ticket below the high-water mark; says how many.
-    pub fn release(&mut self, high_water_mark: u64) -> usize {
-        let before = self.holds.len();
-        self.holds.retain(|hold| hold.ticket >= high_water_mark);
-        before - self.holds.len()
+    /// Releases every hold with a ticket below the high-water mark.
+    pub fn release(&mut self, high_water_mark: u64) -> Settled {
+        let mut settled = Settled::default();
+        self.holds.retain(|hold| {
+            let stays = hold.ticket >= high_water_mark;
+            if !stays {
+                settled.add(hold.replies as usize);
+            }
+            stays
+        });
+        settled
     }
 
     /// Turns every hold with a ticket among `tickets` into the refusal, in its place, once for each
-    /// reply it has; says how many holds.
-    pub fn fail(&mut self, tickets: Range<u64>, refusal: Refusal) -> usize {
+    /// reply it has.
+    pub fn fail(&mut self, tickets: Range<u64>, refusal: Refusal) -> Settled {
         let line = refusal.reply().line.as_bytes();
-        let mut failed = 0;
+        let mut failed = Settled::default();
         let mut at = 0;
         while let Some(hold) = self.holds.get(at).copied() {
             if !tickets.contains(&hold.ticket) {
                 at += 1;
                 continue;
             }
-            let held = self.octets.get(hold.start..hold.end).unwrap_or_default();
-            let replies = held.iter().filter(|octet| **octet == b'\n').count();
+            let replies = hold.replies as usize;
             let refusals = line.repeat(replies);
             if planted(Bug::AcceptAfterTimeout) && refusal == Refusal::Timeout {
                 self.octets.splice(hold.start..hold.start, refusals.iter().copied());
@@ -311,7 +334,7 @@ impl Replies {
                     later.start += refusals.len();
                     later.end += refusals.len();
                 }
-                failed += 1;
+                failed.add(replies);
                 continue;
             }
             let (was, is) = (hold.end - hold.start, refusals.len());
@@ -321,7 +344,7 @@ impl Replies {
                 later.start = later.start - was + is;
                 later.end = later.end - was + is;
             }
-            failed += 1;
+            failed.add(replies);
         }
         failed
     }
@@ -359,6 +382,8 @@ impl Replies {
             self.holds.last().is_none_or(|last| last.ticket < ticket),
             "tickets are record offsets, which grow"
         );
-        self.holds.push(Hold { ticket, start, end });
+        // At most as many as a message has recipients.
+        let replies = u32::try_from(replies).unwrap_or(u32::MAX);
+        self.holds.push(Hold { ticket, start, end, replies });
     }
 }

@@ -177,7 +177,8 @@ impl Stats {
         self.count_replies(code, 1);
     }
 
-    pub(super) fn count_replies(&mut self, code: u16, times: u64) {
+    /// Counts replies with this code.
+    pub fn count_replies(&mut self, code: u16, times: u64) {
         let place = REPLY_CODES.iter().position(|known| *known == code);
         self.replies[place.unwrap_or(REPLY_CODES.len())] += times;
     }

@@ -39,6 +39,16 @@ pub fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
     }
 }
 
+/// Soft limit of a process of ours, while it runs.
+#[track_caller]
+pub fn limit_of(child: &std::process::Child, resource: Resource, value: u64) {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: libc::RLIM_INFINITY };
+    let pid = i32::try_from(child.id()).expect("a process id");
+    // SAFETY: a limit to read; the old one is not wanted.
+    let set = unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
 /// Has the kernel kill this process when the thread that started it ends.
 ///
 /// # Errors
@@ -164,6 +174,8 @@ fn private_mounts() {
 pub struct SmallDisk {
     _dir: tempfile::TempDir,
     pub path: PathBuf,
+    /// What is mounted below it, the innermost last.
+    below: Vec<PathBuf>,
 }
 
 impl SmallDisk {
@@ -181,6 +193,37 @@ impl SmallDisk {
         run("mkfs.ext4", &["-q", "-F", "-m", "0", "-N", &files.to_string(), &image]);
         run("mount", &["-o", "loop", &image, &path]);
         disk
+    }
+
+    /// An ext4 that promises so many MiB and can lose what it was given, see
+    /// [`SmallDisk::fill_below`]: its image is a file of another ext4, whose image lies in a tmpfs.
+    pub fn hollow(mib: u64) -> Self {
+        let mut disk = Self::namespace();
+        let (memory, middle) = (disk._dir.path().join("memory"), disk._dir.path().join("middle"));
+        let text = |path: &Path| path.display().to_string();
+        std::fs::create_dir(&memory).unwrap();
+        std::fs::create_dir(&middle).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", &text(&memory)]);
+        let images =
+            [(memory.join("image"), mib * 2, &middle), (middle.join("image"), mib, &disk.path)];
+        for (image, mib, at) in images {
+            match at == &middle {
+                true => std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap(),
+                // Its blocks are allocated, so that a write changes nothing else.
+                false => allocate(&image, mib << 20).unwrap(),
+            }
+            run("mkfs.ext4", &["-q", "-F", "-m", "0", &text(&image)]);
+            run("mount", &["-o", "loop", &text(&image), &text(at)]);
+        }
+        disk.below = vec![middle, memory];
+        disk
+    }
+
+    /// Takes the room below a hollow disk: it caches writes to new blocks, and a sync of them fails.
+    pub fn fill_below(&self) {
+        let memory = self.below.last().expect("a hollow disk");
+        let mut ballast = std::fs::File::create(memory.join("ballast")).unwrap();
+        while ballast.write_all(&[1; 65_536]).is_ok() {}
     }
 
     /// A tmpfs of so many MiB.
@@ -203,7 +246,7 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         std::fs::create_dir(&path).unwrap();
-        Self { _dir: dir, path }
+        Self { _dir: dir, path, below: Vec::new() }
     }
 
     /// Octets that an ordinary user may still take.
@@ -221,7 +264,9 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // The server was killed before; the last reference to the loop device frees it.
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+        for path in std::iter::once(&self.path).chain(&self.below) {
+            let _ = Command::new("umount").arg("-l").arg(path).status();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -29,6 +29,7 @@ pub struct Launch {
     settings: Vec<String>,
     variables: Vec<(String, String)>,
     limits: Vec<(machine::Resource, u64)>,
+    unread: bool,
     user: Option<u32>,
 }
 
@@ -57,6 +58,7 @@ impl Launch {
             settings: Vec::new(),
             variables: Vec::new(),
             limits: Vec::new(),
+            unread: false,
             user: None,
         }
     }
@@ -93,6 +95,12 @@ impl Launch {
     /// Soft and hard limit, as `ulimit` sets them.
     pub fn limit(mut self, resource: machine::Resource, value: u64) -> Self {
         self.limits.push((resource, value));
+        self
+    }
+
+    /// Nobody reads its stderr.
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
         self
     }
 
@@ -141,10 +149,13 @@ impl Launch {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let out = child.stdout.take().expect("it was piped");
-        let mut err = BufReader::new(child.stderr.take().expect("it was piped"));
+        let err = child.stderr.take().expect("it was piped");
+        let (err, unread) = if self.unread { (None, Some(err)) } else { (Some(err), None) };
         let errors = Arc::new(Mutex::new(String::new()));
         let heard = errors.clone();
         let hearing = thread::spawn(move || {
+            let Some(err) = err else { return };
+            let mut err = BufReader::new(err);
             let mut line = Vec::new();
             while err.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).into_owned();
@@ -191,7 +202,7 @@ impl Launch {
         }
         let (smtp, admin) = (smtp.expect("seen"), admin.expect("seen"));
         let (dir, hearing) = (self.dir.clone(), Some(hearing));
-        Ok(Server { child, smtp, lmtp, admin, dir, greeting, errors, hearing })
+        Ok(Server { child, smtp, lmtp, admin, dir, greeting, errors, hearing, _unread: unread })
     }
 
     /// Starts it without waiting for anything.
@@ -214,6 +225,8 @@ pub struct Server {
     pub greeting: String,
     errors: Arc<Mutex<String>>,
     hearing: Option<thread::JoinHandle<()>>,
+    /// Its stderr, where nobody reads it.
+    _unread: Option<ChildStderr>,
 }
 
 impl Server {

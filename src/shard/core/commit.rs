@@ -51,6 +51,10 @@ pub(super) struct Commit {
     pub(super) collected_bytes: u64,
     /// Forward-paths of the message at hand, as the record has them.
     pub(super) packed: String,
+    /// The last write with a sync linked to it, and that sync.
+    linked: Option<(u64, u64)>,
+    /// A sync that never begins: the write before it failed.
+    cancelled: Option<u64>,
 }
 
 impl Commit {
@@ -65,6 +69,8 @@ impl Commit {
             sealing: Vec::new(),
             collected_bytes: 0,
             packed: String::new(),
+            linked: None,
+            cancelled: None,
         }
     }
 
@@ -221,10 +227,11 @@ impl Services {
     /// Begins the log's operations.
     pub(super) fn write_groups(&mut self) {
         while let Some(op) = self.commit.appender.poll_op() {
-            if let Op::Write { position, buffer, .. } = &op
-                && self.commit.supply.hurries(position + buffer.len() as u64)
-            {
-                self.submit(Submission::Hurry);
+            if let Op::Write { op, position, buffer, then_sync, .. } = &op {
+                self.commit.linked = then_sync.map(|sync| (*op, sync)).or(self.commit.linked);
+                if self.commit.supply.hurries(position + buffer.len() as u64) {
+                    self.submit(Submission::Hurry);
+                }
             }
             self.submit(Submission::Log(op));
         }
@@ -237,12 +244,22 @@ impl Services {
         result: io::Result<usize>,
         took: Duration,
     ) {
-        self.counters.written(buffer.len() as u64, took, result.is_ok());
+        // A short write is a failed one.
+        let good = result.as_ref().is_ok_and(|written| *written == buffer.len());
+        self.counters.written(buffer.len() as u64, took, good);
+        if let Some((write, sync)) = self.commit.linked
+            && write == op
+            && !good
+        {
+            self.commit.cancelled = Some(sync);
+        }
         self.commit.appender.handle_write(op, buffer, result, self.now);
     }
 
     pub(super) fn synced(&mut self, op: u64, result: io::Result<()>, took: Duration) {
-        self.counters.synced(took, result.is_ok());
+        if self.commit.cancelled != Some(op) {
+            self.counters.synced(took, result.is_ok());
+        }
         self.commit.appender.handle_sync(op, result, self.now);
     }
 
@@ -292,7 +309,9 @@ impl Services {
         if link.phase == Phase::Dead {
             return false;
         }
-        dialogue.replies.release(mark.get());
+        let released = dialogue.replies.release(mark.get());
+        let place = dialogue.place();
+        self.counters.smtp[place].count_replies(250, released.replies as u64);
         link.released = true;
         let taken = &mut dialogue.taken;
         taken.messages = taken.messages.saturating_add(1);
@@ -320,9 +339,11 @@ impl Services {
     ) {
         let Connection { link, dialogue, .. } = connection;
         let place = dialogue.place();
-        for _ in 0..dialogue.replies.fail(from.get()..to.get(), refusal) {
+        let failed = dialogue.replies.fail(from.get()..to.get(), refusal);
+        for _ in 0..failed.holds {
             self.counters.smtp[place].count_rejected(refusal.code(), refusal.reason());
         }
+        self.counters.smtp[place].count_replies(refusal.code(), failed.replies as u64);
         link.released = true;
         self.outgoing.touch(key, link);
     }

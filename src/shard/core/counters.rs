@@ -139,8 +139,9 @@ impl Counters {
 
     pub(super) fn written(&mut self, bytes: u64, took: Duration, good: bool) {
         self.stats.log_append_duration.record_duration(took);
-        self.stats.log_appended_bytes += bytes;
-        if !good {
+        if good {
+            self.stats.log_appended_bytes += bytes;
+        } else {
             self.stats.log_errors.increment(LogOp::Write);
         }
     }

@@ -475,7 +475,6 @@ impl Session {
         if !self.leave_verdict(cx.now) {
             return;
         }
-        cx.stats.count_replies(250, replies as u64);
         cx.replies.push_held(ticket, id, replies);
         self.errors = 0;
         self.junk = 0;

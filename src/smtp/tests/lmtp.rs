@@ -184,7 +184,7 @@ proptest! {
                 prop_assert_eq!(peer.replies.held(), 1, "one record, one hold");
                 if fails {
                     let failed = peer.replies.fail(ticket..ticket + 1, Refusal::LogFailed);
-                    prop_assert_eq!(failed, 1);
+                    prop_assert_eq!((failed.holds, failed.replies), (1, accepted));
                 }
             }
             peer.feed(b"");

@@ -191,7 +191,8 @@ impl Peer {
     }
 
     fn take(&mut self) -> usize {
-        self.replies.release(u64::MAX);
+        let released = self.replies.release(u64::MAX);
+        self.stats.count_replies(250, released.replies as u64);
         let before = self.sent.len();
         self.replies.take_ready(&mut self.sent);
         self.sent.len() - before

@@ -216,7 +216,7 @@ proptest! {
                     for (_, hold) in &mut model {
                         count += usize::from(hold.take_if(|hold| *hold < mark).is_some());
                     }
-                    prop_assert_eq!(replies.release(mark), count);
+                    prop_assert_eq!(replies.release(mark).holds, count);
                 }
                 Act::Fail(from) => {
                     let mut count = 0;
@@ -227,7 +227,7 @@ proptest! {
                             count += 1;
                         }
                     }
-                    prop_assert_eq!(replies.fail(from..u64::MAX, Refusal::LogFailed), count);
+                    prop_assert_eq!(replies.fail(from..u64::MAX, Refusal::LogFailed).holds, count);
                 }
                 Act::Take => {
                     replies.take_ready(&mut sent);

@@ -216,9 +216,9 @@ fn holds_keep_the_order_and_fail_in_place() {
     replies.push(reply::OK);
     replies.push_held(9, &"B", 1);
     assert_eq!((replies.ready(), replies.held(), replies.first_held()), (0, 2, Some(7)));
-    assert_eq!(replies.release(7), 0);
-    assert_eq!(replies.fail(9..10, Refusal::LogFailed), 1);
-    assert_eq!(replies.release(8), 1);
+    assert_eq!(replies.release(7).holds, 0);
+    assert_eq!(replies.fail(9..10, Refusal::LogFailed).holds, 1);
+    assert_eq!(replies.release(8).holds, 1);
     replies.take_ready(&mut out);
     let text = String::from_utf8(out).expect("ascii");
     assert!(text.starts_with("250 2.0.0 Ok: queued as A\r\n250 2.0.0 Ok\r\n451 4.3.0"), "{text}");

@@ -233,3 +233,25 @@ fn damage_that_an_exporter_meets_is_counted() {
     signal(&server.child, libc::SIGHUP);
     moved(&server, &before, TROUBLE_MOVES);
 }
+
+pub const DROPPED_MOVES: Moves = &[("export_records_total", "result", &["dropped"])];
+
+/// Retention does not wait for the exporter, and its sink is away until the records are gone.
+#[test]
+fn records_deleted_before_their_delivery_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = Webhook::start();
+    hook.say(&[503; 10_000]);
+    let server = launch(dir.path(), &format!("http://{}/", hook.address))
+        .set("log.retention.require_consumed=false")
+        .set("log.retention.retain_after_export=0s")
+        .set("log.retention.size=1MiB")
+        .start();
+    let before = Scrape::of(&server);
+    send(&server, 12, 400_000);
+    eventually("segments are gone", super::WAIT, || {
+        server.metric("mailrace_log_segments_deleted_total", &["reason=\"size\""]) > 0.0
+    });
+    hook.script.lock().unwrap().clear();
+    moved(&server, &before, DROPPED_MOVES);
+}

@@ -1,7 +1,8 @@
 //! What is counted of connections that are turned away, and of the DNS.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    thread,
     time::Duration,
 };
 
@@ -156,4 +157,43 @@ fn queries_count_their_answers() {
         assert!(open_from(server.smtp, last).reply().starts_with("220"));
     }
     moved(&server, &before, DNS_MOVES);
+}
+
+pub const DNS_TROUBLE_MOVES: Moves =
+    &[("policy_dns_queries_total", "result", &["timeout", "servfail", "shed"])];
+
+/// A resolver that fails for one zone and is silent for the others, asked for more clients at once
+/// than there may be queries under way: 1,024.
+#[test]
+fn queries_without_an_answer_are_counted() {
+    let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = resolver.local_addr().unwrap();
+    // It ends with the process of the test.
+    thread::spawn(move || {
+        let mut query = [0; 1_500];
+        while let Ok((len, from)) = resolver.recv_from(&mut query) {
+            let query = &mut query[..len];
+            if query.windows(4).any(|octets| octets == b"fail") {
+                // RFC 1035 §4.1.1: a response, and its code.
+                query[2] |= 0x80;
+                query[3] = 0x82;
+                let _ = resolver.send_to(query, from);
+            }
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let server = Launch::new(dir.path())
+        .set("server.shards=1")
+        .set("log.segment_size=16MiB")
+        .set("limits.exempt=")
+        .set("limits.connections.total=1000")
+        .set(&format!("server.dns.servers={address}"))
+        .set("listener.0.dns.lists=fail.test=1,a.test=1,b.test=1,c.test=1,d.test=1,e.test=1")
+        .set("listener.0.dns.reject_at=9")
+        .set("listener.0.dns.deadline=3s")
+        .start();
+    let before = Scrape::of(&server);
+    let held: Vec<_> = (1..=240).map(|last| open_from(server.smtp, last)).collect();
+    moved(&server, &before, DNS_TROUBLE_MOVES);
+    drop(held);
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Move, Moves, Scrape, moved};
 
-use crate::support::{Client, Launch, body, id_of, signal};
+use crate::support::{Client, Launch, body, eventually, id_of, signal};
 
 /// Under load.
 pub const LIVE: Moves = &[
@@ -42,6 +42,28 @@ pub const LATE: Moves = &[
     ("process_virtual_memory_bytes", "", &[]),
     ("server_diagnostics_total", "level", &["warning"]),
 ];
+
+/// Where nobody reads stderr.
+pub const UNREAD: Moves = &[("server_log_lines_dropped_total", "", &[])];
+
+#[test]
+fn lines_that_nobody_reads_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let launch = Launch::new(dir.path()).set("server.shards=1").set("log.segment_size=1MiB");
+    let server = launch.set("limits.exempt=127.0.0.0/8").unread().start();
+    let before = Scrape::of(&server);
+    // 64 KiB of a pipe and a queue of 8,192 lines: a session with mail has one.
+    let mail = b"MAIL FROM:<>\r\nRCPT TO:<a@x.test>\r\nBDAT 4 LAST\r\na:\r\nQUIT\r\n";
+    eventually("lines are dropped", Duration::from_secs(60), || {
+        for _ in 0..300 {
+            let mut client = server.client();
+            client.ehlo();
+            client.send(mail);
+            client.rest();
+        }
+        super::standing(&before, &Scrape::of(&server), UNREAD).is_empty()
+    });
+}
 
 /// Beats of each 5 ms, whether anybody scrapes or not.
 #[test]
