@@ -6,11 +6,12 @@ use super::{
     page, status, upgrade,
 };
 use crate::metrics::{
-    CONTENT_TYPE, Detail, DiskFacts, DiskState, Extra, ProcessFacts, ShardState, ShardStats, render,
+    Detail, DiskFacts, DiskState, Extra, Format, ProcessFacts, ShardState, ShardStats, render,
 };
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -225,8 +226,15 @@ async fn reload(State(pages): State<Arc<Pages>>) -> Response {
     }
 }
 
-async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
+async fn metrics(
+    State(pages): State<Arc<Pages>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let started = Instant::now();
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::wanted(&accepts.collect::<Vec<_>>().join(","));
+    let native = format == Format::Protobuf;
     let by_shard = query.is_some_and(|query| query.split('&').any(|pair| pair == "detail=shard"));
     let copies = pages.copies().await;
     let AdminState { version, revision, ready, disk, export, dns, .. } = &pages.state;
@@ -243,9 +251,11 @@ async fn metrics(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> 
         scrape_started: Some(started),
         detail: if by_shard { Detail::Shard } else { Detail::Summed },
         log: export.log.facts(),
-        more: [export.gather(), dns.gather()].concat(),
+        more: [export.families(native), dns.families(native)].concat(),
     };
-    reply(StatusCode::OK, CONTENT_TYPE, render(&copies, &extra))
+    let mut answer = reply(StatusCode::OK, format.content_type(), render(&copies, &extra, format));
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    answer
 }
 
 async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
@@ -280,11 +290,15 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, obstacles.join("\n") + "\n")
 }
 
-pub(super) fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
+pub(super) fn reply(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (status, headers, body).into_response()
+    (status, headers, body.into()).into_response()
 }

@@ -84,17 +84,24 @@ impl Distribution {
         since
     }
 
+    /// The smallest value of each slot that counted something, and how many it counted.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.histogram.iter_recorded().map(|slot| {
+            let lowest = self.histogram.lowest_equivalent(slot.value_iterated_to());
+            (lowest, slot.count_since_last_iteration())
+        })
+    }
+
     /// How many values are at most each bound; `bounds` ascend.
     ///
     /// A slot that straddles a bound counts under it: a value equal to a bound is always placed
     /// right, and what is placed wrong lies less than 1 % above the bound.
     pub fn cumulative(&self, bounds: &[u64]) -> Vec<u64> {
         let mut counts = vec![0_u64; bounds.len()];
-        for slot in self.histogram.iter_recorded() {
-            let lowest = self.histogram.lowest_equivalent(slot.value_iterated_to());
+        for (lowest, of_slot) in self.slots() {
             let index = bounds.partition_point(|bound| *bound < lowest);
             if let Some(count) = counts.get_mut(index) {
-                *count += slot.count_since_last_iteration();
+                *count += of_slot;
             }
         }
         let mut running = 0;

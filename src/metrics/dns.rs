@@ -1,9 +1,8 @@
 //! Counters of DNS queries. Their thread is not a shard, so the `prometheus` collectors themselves
 //! are used.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounterVec, Opts, Registry, core::Collector, proto::MetricFamily,
-};
+use super::{Durations, Family, durations::DurationFamily};
+use prometheus::{IntCounterVec, Opts, Registry};
 
 /// How a query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +42,8 @@ impl DnsResult {
 pub struct DnsMetrics {
     registry: Registry,
     queries: IntCounterVec,
-    durations: Histogram,
+    durations: Durations,
+    family: DurationFamily,
 }
 
 impl Default for DnsMetrics {
@@ -65,23 +65,14 @@ impl DnsMetrics {
             &["result"],
         )
         .expect("a constant name");
-        let durations = Histogram::with_opts(
-            HistogramOpts::new(
-                "mailrace_policy_dns_query_duration_seconds",
-                "Duration of DNS queries about clients.",
-            )
-            .buckets(super::render::duration_buckets()),
-        )
-        .expect("a constant name");
+        let name = "mailrace_policy_dns_query_duration_seconds";
+        let family = DurationFamily::new(name, "Duration of DNS queries about clients.", None);
+        let durations = family.of("");
         for result in DnsResult::ALL {
             queries.with_label_values(&[result.name()]);
         }
-        let collectors: [Box<dyn Collector>; 2] =
-            [Box::new(queries.clone()), Box::new(durations.clone())];
-        for collector in collectors {
-            registry.register(collector).expect("each is registered once");
-        }
-        Self { registry, queries, durations }
+        registry.register(Box::new(queries.clone())).expect("it is registered once");
+        Self { registry, queries, durations, family }
     }
 
     /// Counts a query and the seconds that it took.
@@ -98,9 +89,10 @@ impl DnsMetrics {
         self.queries.with_label_values(&[result.name()]).get()
     }
 
-    /// What there is to show.
+    /// What there is to show; `native`: with native histograms.
     #[must_use]
-    pub fn gather(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+    pub fn families(&self, native: bool) -> Vec<Family> {
+        let counters = self.registry.gather().into_iter().map(Family::from);
+        counters.chain(self.family.family(native)).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! Counters of exporters and retention. On the export plane shared atomics are fine, so the
 //! `prometheus` collectors themselves are used.
 
-use super::LogCounts;
+use super::{Durations, Family, LogCounts, durations::DurationFamily};
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, proto::MetricFamily,
+    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    proto::MetricFamily,
 };
 
 /// Results of `export_records_total`.
@@ -44,7 +44,7 @@ pub struct ExportMetrics {
     records: IntCounterVec,
     bytes: IntCounterVec,
     errors: IntCounterVec,
-    requests: HistogramVec,
+    requests: DurationFamily,
     up: IntGaugeVec,
     last_success: GaugeVec,
     dead: IntGaugeVec,
@@ -95,7 +95,7 @@ pub struct ExporterMetrics {
     /// Octets of mail data delivered.
     pub bytes: IntCounter,
     /// Time of one delivery.
-    pub requests: Histogram,
+    pub requests: Durations,
     /// 1 where the last attempt succeeded.
     pub up: IntGauge,
     /// When one did.
@@ -157,15 +157,11 @@ impl ExportMetrics {
                 "Failed attempts, by class.",
                 &["exporter", "class"],
             ),
-            requests: HistogramVec::new(
-                HistogramOpts::new(
-                    "mailrace_export_request_duration_seconds",
-                    "Duration of one request or batch.",
-                )
-                .buckets(super::render::duration_buckets()),
-                &["exporter"],
-            )
-            .expect("a constant name"),
+            requests: DurationFamily::new(
+                "mailrace_export_request_duration_seconds",
+                "Duration of one request or batch.",
+                Some("exporter"),
+            ),
             up: gauge(
                 "export_up",
                 "Whether the last attempt succeeded (1) or failed (0).",
@@ -246,11 +242,10 @@ impl ExportMetrics {
     }
 
     fn register(&self) {
-        let collectors: [Box<dyn prometheus::core::Collector>; 22] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(self.records.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.errors.clone()),
-            Box::new(self.requests.clone()),
             Box::new(self.up.clone()),
             Box::new(self.last_success.clone()),
             Box::new(self.dead.clone()),
@@ -291,7 +286,7 @@ impl ExportMetrics {
             let _ = self.errors.remove_label_values(&[name, class]);
         }
         let _ = self.bytes.remove_label_values(&[name]);
-        let _ = self.requests.remove_label_values(&[name]);
+        self.requests.forget(name);
         let _ = self.last_success.remove_label_values(&[name]);
         for gauge in [&self.up, &self.dead, &self.lag, &self.lag_max, &self.members] {
             let _ = gauge.remove_label_values(&[name]);
@@ -318,7 +313,7 @@ impl ExportMetrics {
             corrupt: self.corrupt.clone(),
             log: self.log.clone(),
             bytes: self.bytes.with_label_values(&[name]),
-            requests: self.requests.with_label_values(&[name]),
+            requests: self.requests.of(name),
             up: self.up.with_label_values(&[name]),
             last_success: self.last_success.with_label_values(&[name]),
             dead: self.dead.with_label_values(&[name]),
@@ -364,10 +359,17 @@ impl ExportMetrics {
         }
     }
 
-    /// What there is to show.
+    /// What there is to show, durations aside.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
+    }
+
+    /// All that there is to show; `native`: with native histograms.
+    #[must_use]
+    pub fn families(&self, native: bool) -> Vec<Family> {
+        let others = self.gather().into_iter().map(Family::from);
+        others.chain(self.requests.family(native)).collect()
     }
 }
 

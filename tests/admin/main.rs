@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod exposition;
 mod metrics;
 mod page;
 mod prometheus;

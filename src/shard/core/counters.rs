@@ -276,4 +276,38 @@ mod tests {
         assert_eq!(copy.listeners[0].messages_received, 1);
         assert_eq!(copy.heartbeats, 7);
     }
+
+    /// Prometheus keeps each series of each server: 1,500 are what a large machine may have.
+    #[test]
+    fn a_page_of_32_shards_keeps_to_its_budget_of_series() {
+        use crate::metrics::{
+            DiskFacts, DnsMetrics, ExportMetrics, Extra, Format, KeptLog, LogFacts, ProcessFacts,
+            render,
+        };
+        let mut shards = Vec::new();
+        let mut log = LogFacts::default();
+        for shard in 0..32 {
+            let mut stats = Counters::new(shard, &["mx", "submission"]).stats;
+            stats.listeners.iter_mut().for_each(|listener| listener.tls = true);
+            log.kept.push(KeptLog { shard: u32::from(shard), ..KeptLog::default() });
+            shards.push(stats);
+        }
+        let (export, dns) = (ExportMetrics::new(), DnsMetrics::new());
+        // As many as errors of exporters have.
+        let classes = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        for name in ["kafka", "nats", "s3", "webhook"] {
+            let _ = (export.exporter(name, &classes), export.group(name));
+        }
+        let extra = Extra {
+            disk: Some(DiskFacts::default()),
+            recovery: Some(Duration::ZERO),
+            process: ProcessFacts::read(),
+            more: [export.families(false), dns.families(false)].concat(),
+            log,
+            ..Extra::default()
+        };
+        let page = String::from_utf8(render(&shards, &extra, Format::Text)).expect("text");
+        let series = page.lines().filter(|line| !line.starts_with('#')).count();
+        assert!((800..=1_500).contains(&series), "{series} series");
+    }
 }

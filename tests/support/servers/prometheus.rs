@@ -20,6 +20,11 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Keeps its files in `dir`; scrapes `target` once in so many milliseconds.
     pub(crate) fn start(dir: &Path, target: SocketAddr, millis: u32) -> Self {
+        Self::start_with(dir, target, millis, &[])
+    }
+
+    /// As [`Prometheus::start`], with more flags.
+    pub(crate) fn start_with(dir: &Path, target: SocketAddr, millis: u32, flags: &[&str]) -> Self {
         let config = dir.join("prometheus.yml");
         let text = format!(
             "global:\n  scrape_interval: {millis}ms\n  scrape_timeout: {millis}ms\nscrape_configs:\n\
@@ -32,6 +37,7 @@ impl Prometheus {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
             .arg(format!("--web.listen-address={address}"))
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         // SAFETY: the call is one system call.
