@@ -41,7 +41,6 @@ mod tests;
 mod tls;
 mod trace;
 mod webhook;
-mod xtext;
 
 pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
@@ -60,7 +59,7 @@ pub use options::{
 };
 pub use plane::{Haste, Plane, PlaneOptions, StartError, start};
 pub use probe::probe;
-pub use record::{Facts, RcptParams, Record, domain};
+pub use record::{Facts, Record, domain};
 pub use relay::Relay;
 pub use replay::{REPLAY, RcptPattern};
 pub use secret::read_secret;

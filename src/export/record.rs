@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 
-use super::xtext;
-use mailrace_log::{self, Log, MailFlag, ReadError, RecordId, RecordView, UNDER_TLS};
+use mailrace_log::{
+    self, FactsOf, Log, MailFlag, Metadata, ReadError, RecordId, RecordView, UNDER_TLS,
+};
 
 /// One accepted message with its envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Record {
             body_type: view.body_type(),
             size_declared: view.size_declared(),
             flags: view.flags(),
-            facts: Facts::new(&view.facts()),
+            facts: view.facts().owned(),
             replay: false,
             data,
         }
@@ -92,133 +93,23 @@ impl Record {
         self.flags & UNDER_TLS != 0
     }
 
-    /// `7BIT`, `8BITMIME` or `BINARYMIME`.
+    /// What it says about the message, as the log's records do.
     #[must_use]
-    pub fn body(&self) -> &'static str {
-        match self.body_type {
-            0 => "7BIT",
-            1 => "8BITMIME",
-            _ => "BINARYMIME",
+    pub fn metadata(&self) -> Metadata<'_> {
+        Metadata {
+            helo: &self.helo,
+            client: self.client,
+            esmtp: self.esmtp,
+            smtputf8: self.smtputf8,
+            body_type: self.body_type,
+            size_declared: self.size_declared,
+            facts: self.facts.borrowed(),
         }
     }
 }
 
-/// [`mailrace_log::Facts`], owned: what is empty or `None` is not known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// It came by LMTP.
-    pub lmtp: bool,
-    /// `TLSv1.3`
-    pub tls_version: String,
-    /// Cipher suite by its IANA name.
-    pub tls_cipher: String,
-    /// Name the client asked for.
-    pub tls_sni: String,
-    /// Subject of the client's verified certificate.
-    pub tls_client: String,
-    /// SASL mechanism.
-    pub auth_mechanism: String,
-    /// The user that logged in.
-    pub auth_user: String,
-    /// The proxy that the connection came through.
-    pub proxy: Option<SocketAddr>,
-    /// What else it said about the client: `KEY=value` items joined by LF.
-    pub proxy_facts: String,
-    /// Sum of the weights of DNS lists.
-    pub list_score: i32,
-    /// Confirmed name of the client.
-    pub rdns: String,
-    /// RET: 1 FULL, 2 HDRS.
-    pub ret: u8,
-    /// ENVID, decoded.
-    pub envid: String,
-    /// AUTH= of MAIL, decoded.
-    pub submitter: String,
-    /// REQUIRETLS was asked for.
-    pub require_tls: bool,
-    /// MT-PRIORITY, -9 to 9.
-    pub mt_priority: Option<i8>,
-    /// DSN parameters of each forward-path; empty where none has any.
-    pub rcpt_params: Vec<RcptParams>,
-}
-
-/// Of RCPT (RFC 3461 §4.1, §4.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RcptParams {
-    /// NOTIFY: `NEVER`, or keywords joined by commas.
-    pub notify: Option<String>,
-    /// ORCPT, type and address joined by a semicolon, as given.
-    pub orcpt: Option<String>,
-}
-
-impl Facts {
-    fn new(facts: &mailrace_log::Facts<'_>) -> Self {
-        if facts.is_empty() {
-            return Self::default();
-        }
-        let params = facts.rcpt_params;
-        let params = if params.is_empty() {
-            Vec::new()
-        } else {
-            params.split('\n').map(RcptParams::new).collect()
-        };
-        Self {
-            lmtp: facts.lmtp,
-            tls_version: facts.tls_version.to_owned(),
-            tls_cipher: facts.tls_cipher.to_owned(),
-            tls_sni: facts.tls_sni.to_owned(),
-            tls_client: facts.tls_client.to_owned(),
-            auth_mechanism: facts.auth_mechanism.to_owned(),
-            auth_user: facts.auth_user.to_owned(),
-            proxy: facts.proxy,
-            proxy_facts: facts.proxy_facts.to_owned(),
-            list_score: facts.list_score,
-            rdns: facts.rdns.to_owned(),
-            ret: facts.ret,
-            envid: facts.envid.to_owned(),
-            submitter: facts.submitter.to_owned(),
-            require_tls: facts.require_tls,
-            mt_priority: facts.mt_priority,
-            rcpt_params: params,
-        }
-    }
-
-    /// What the proxy said, as name and value.
-    pub fn proxy_facts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.proxy_facts.lines().map(|fact| fact.split_once('=').unwrap_or((fact, "")))
-    }
-
-    /// `FULL` or `HDRS`.
-    #[must_use]
-    pub fn ret_name(&self) -> Option<&'static str> {
-        match self.ret {
-            1 => Some("FULL"),
-            2 => Some("HDRS"),
-            _ => None,
-        }
-    }
-}
-
-impl RcptParams {
-    fn new(given: &str) -> Self {
-        let mut params = Self::default();
-        for (name, value) in given.split(' ').filter_map(|param| param.split_once('=')) {
-            if name.eq_ignore_ascii_case("NOTIFY") {
-                params.notify = Some(value.to_ascii_uppercase());
-            } else if name.eq_ignore_ascii_case("ORCPT") {
-                params.orcpt = Some(value.to_owned());
-            }
-        }
-        params
-    }
-
-    /// ORCPT with its xtext decoded.
-    #[must_use]
-    pub fn orcpt_text(&self) -> Option<String> {
-        let given = self.orcpt.as_deref()?;
-        Some(xtext::decode(given).unwrap_or_else(|| given.to_owned()))
-    }
-}
+/// [`mailrace_log::Facts`], owned.
+pub type Facts = FactsOf<String>;
 
 /// Appends the mail data of a record to `room`.
 pub(super) fn append_data(

@@ -6,7 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Facts, Record, record::domain};
+use super::{Record, record::domain};
 
 /// Class of an entry that is not a dead letter: its record is to be delivered again.
 pub const REPLAY: &str = "replay";
@@ -68,9 +68,9 @@ impl RcptPattern {
         let meant: Vec<bool> = record.rcpt_to.iter().map(|path| self.matches(path)).collect();
         let mut at = meant.iter();
         record.rcpt_to.retain(|_| at.next() == Some(&true));
-        let Facts { rcpt_params, .. } = &mut record.facts;
-        let mut at = meant.iter();
-        rcpt_params.retain(|_| at.next() == Some(&true));
+        let params = &mut record.facts.rcpt_params;
+        let kept = params.split('\n').zip(&meant).filter(|(_, meant)| **meant);
+        *params = kept.map(|(params, _)| params).collect::<Vec<_>>().join("\n");
     }
 }
 
@@ -141,10 +141,9 @@ mod tests {
     fn a_record_keeps_the_recipients_that_are_meant_and_their_parameters() {
         let mut record = crate::fixture::record(0, 1);
         record.rcpt_to = ["a@x.test", "b@y.test", "c@x.test"].map(str::to_owned).to_vec();
-        let params = |text: &str| crate::RcptParams { notify: Some(text.to_owned()), orcpt: None };
-        record.facts.rcpt_params = vec![params("1"), params("2"), params("3")];
+        record.facts.rcpt_params = "NOTIFY=1\nNOTIFY=2\nNOTIFY=3".to_owned();
         "*@x.test".parse::<RcptPattern>().unwrap().narrow(&mut record);
         assert_eq!(record.rcpt_to, ["a@x.test", "c@x.test"]);
-        assert_eq!(record.facts.rcpt_params, [params("1"), params("3")]);
+        assert_eq!(record.facts.rcpt_params, "NOTIFY=1\nNOTIFY=3");
     }
 }

@@ -1,253 +1,304 @@
 //! Facts that few records have: about TLS, authentication, the proxy, parameters of MAIL and RCPT.
 //!
-//! Records without any stay at schema version 1. Version 2 is version 1 followed by these facts; it
-//! is frozen as well. Texts are a list of those present, so that a record pays only for what it
-//! has. A reader skips kinds that it does not know.
+//! A new fact is a text: a line in `text_facts!` and one in the table of the section that shows it.
+//! How facts lie on disk is in `facts_v2.rs`, which a new one leaves alone.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use rkyv::{
-    Archive, Place, Serialize,
-    rancor::Fallible,
-    ser::{Allocator, Writer},
-    vec::{ArchivedVec, VecResolver},
+use super::metadata::{
+    Field, Kind,
+    Label::{Always, Optional, Repeated},
+    Member, Value,
 };
+use super::xtext;
 
-use super::record::Text;
+/// Of a fact that is a text: its number on disk, never given to another; its name; and its label in
+/// `log get --envelope`, where those that share one stand on one line.
+macro_rules! text_facts {
+    ($($(#[$doc:meta])* $number:literal $name:ident $label:literal;)*) => {
+        /// What is known of a session and an envelope besides what every message has. Empty for mail
+        /// from an unknown client in the clear. Borrowed as [`Facts`], owned with `String`.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct FactsOf<T> {
+            $($(#[$doc])* pub $name: T,)*
+            /// It came by LMTP (RFC 2033).
+            pub lmtp: bool,
+            /// The peer of the connection, if [`super::Mail::client`] came from PROXY or XCLIENT.
+            pub proxy: Option<SocketAddr>,
+            /// Sum of the weights of DNS lists.
+            pub list_score: i32,
+            /// RET= of MAIL (RFC 3461 §4.3): 0 none, 1 FULL, 2 HDRS.
+            pub ret: u8,
+            /// REQUIRETLS of MAIL (RFC 8689).
+            pub require_tls: bool,
+            /// MT-PRIORITY= of MAIL (RFC 6710), -9 to 9.
+            pub mt_priority: Option<i8>,
+        }
 
-/// What is known of a session and an envelope besides what every message has. Empty for mail from
-/// an unknown client in the clear.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts<'a> {
-    /// It came by LMTP (RFC 2033).
-    pub lmtp: bool,
-    /// TLS version and cipher suite by their IANA names; empty in the clear.
-    pub tls_version: &'a str,
-    /// See `tls_version`.
-    pub tls_cipher: &'a str,
+        pub(super) const TEXTS: usize = [$($number),*].len();
+
+        impl<T: AsRef<str>> FactsOf<T> {
+            /// Whether nothing is known. Asked of every message, so by lengths and numbers alone:
+            /// `==` would compare each empty text by a call of `memcmp`, at an address that is no
+            /// memory, and with glibc's masked loads one such call takes 80 ns on some machines.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                // All of them by name: a fact that is added and forgotten here would be lost.
+                let Self { $($name,)* lmtp, proxy, list_score, ret, require_tls, mt_priority } = self;
+                $($name.as_ref().is_empty() &&)*
+                proxy.is_none()
+                    && mt_priority.is_none()
+                    && *list_score == 0
+                    && *ret == 0
+                    && !*lmtp
+                    && !*require_tls
+            }
+
+            /// Every fact that is a text, empty where it is not known.
+            pub fn texts(&self) -> [TextFact<'_>; TEXTS] {
+                [$(TextFact {
+                    number: $number,
+                    name: stringify!($name),
+                    label: $label,
+                    text: self.$name.as_ref(),
+                },)*]
+            }
+
+            /// With the texts made anything else.
+            fn map<'a, U>(&'a self, text: impl Fn(&'a str) -> U) -> FactsOf<U> {
+                FactsOf {
+                    $($name: text(self.$name.as_ref()),)*
+                    lmtp: self.lmtp,
+                    proxy: self.proxy,
+                    list_score: self.list_score,
+                    ret: self.ret,
+                    require_tls: self.require_tls,
+                    mt_priority: self.mt_priority,
+                }
+            }
+        }
+
+        impl<T> FactsOf<T> {
+            /// Puts in a text by its number; one of a later version is passed over.
+            pub(super) fn set(&mut self, number: u8, text: T) {
+                match number {
+                    $($number => self.$name = text,)*
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+text_facts! {
+    /// TLS version by its IANA name; empty in the clear.
+    1 tls_version "tls";
+    /// Cipher suite by its IANA name.
+    2 tls_cipher "tls";
     /// Name the client asked for; empty: none.
-    pub tls_sni: &'a str,
+    3 tls_sni "sni";
     /// Subject of the client's verified certificate; empty: none.
-    pub tls_client: &'a str,
+    4 tls_client "cert";
     /// SASL mechanism, or `XCLIENT` where a proxy says so; empty: the client did not authenticate.
-    pub auth_mechanism: &'a str,
+    5 auth_mechanism "auth";
     /// Who it proved to be.
-    pub auth_user: &'a str,
-    /// The peer of the connection, if [`super::Mail::client`] came from PROXY or XCLIENT.
-    pub proxy: Option<SocketAddr>,
+    6 auth_user "auth";
     /// What else the proxy, or the peer that used XCLIENT or XFORWARD, said: `KEY=value` items
     /// joined by LF.
-    pub proxy_facts: &'a str,
+    7 proxy_facts "proxy";
     /// Confirmed name of the client; empty: not looked up, or none.
-    pub rdns: &'a str,
-    /// Sum of the weights of DNS lists.
-    pub list_score: i32,
-    /// RET= of MAIL (RFC 3461 §4.3): 0 none, 1 FULL, 2 HDRS.
-    pub ret: u8,
+    8 rdns "rdns";
     /// ENVID= of MAIL, xtext decoded; empty: none.
-    pub envid: &'a str,
+    9 envid "envid";
     /// AUTH= of MAIL (RFC 4954 §5), xtext decoded; `<>` where it was so or not believed; empty:
     /// none.
-    pub submitter: &'a str,
-    /// REQUIRETLS of MAIL (RFC 8689).
-    pub require_tls: bool,
-    /// MT-PRIORITY= of MAIL (RFC 6710), -9 to 9.
-    pub mt_priority: Option<i8>,
+    10 submitter "submitter";
     /// For each forward-path `NOTIFY=` and `ORCPT=` as given, joined by LF; empty where no
-    /// recipient has any.
-    pub rcpt_params: &'a str,
+    /// recipient has any. Shown with the forward-paths.
+    11 rcpt_params "";
+}
+
+/// As they lie in the log, or in the session that learnt them.
+pub type Facts<'a> = FactsOf<&'a str>;
+
+/// A fact that is a text.
+#[derive(Clone, Copy, Debug)]
+pub struct TextFact<'a> {
+    /// On disk.
+    pub(super) number: u8,
+    /// Its name.
+    pub name: &'static str,
+    /// The line of `log get --envelope` that shows it; empty: none of its own.
+    pub label: &'static str,
+    /// Empty: not known.
+    pub text: &'a str,
+}
+
+/// Shown as `envelope`, after `mail_from` and `rcpt_to`.
+pub(super) const ENVELOPE: &[Field] =
+    &[
+        Field::new(3, "smtputf8", Always, Kind::Bool, |of| Value::Bool(of.smtputf8)),
+        Field::new(4, "body", Always, Kind::Text, |of| Value::text(of.body())),
+        Field::new(5, "protocol", Always, Kind::Text, |of| Value::text(of.facts.protocol())),
+        Field::new(6, "ret", Optional, Kind::Text, |of| Value::optional(of.facts.ret_name())),
+        Field::new(7, "envid", Optional, Kind::Text, |of| Value::known(of.facts.envid)),
+        Field::new(8, "submitter", Optional, Kind::Text, |of| Value::known(of.facts.submitter)),
+        Field::new(9, "require_tls", Always, Kind::Bool, |of| Value::Bool(of.facts.require_tls)),
+        Field::new(10, "mt_priority", Optional, Kind::Sint32, |of| {
+            Value::optional(of.facts.mt_priority)
+        }),
+        Field::new(11, "rcpt_params", Repeated, Kind::Message("RcptParams", RCPT_PARAMS), |of| {
+            match of.facts.rcpt_params {
+                "" => Value::Null,
+                _ => Value::List(of.facts.rcpt_params().map(RcptParams::shown).collect()),
+            }
+        }),
+        Field::new(12, "size_declared", Optional, Kind::Uint64, |of| {
+            Value::optional(of.size_declared)
+        }),
+    ];
+
+/// Shown as `client`.
+pub(super) const CLIENT: &[Field] = &[
+    Field::new(1, "ip", Always, Kind::Text, |of| of.client.ip().to_string().into()),
+    Field::new(2, "port", Always, Kind::Uint32, |of| of.client.port().into()),
+    Field::new(3, "helo", Always, Kind::Text, |of| Value::text(of.helo)),
+    Field::new(4, "rdns", Optional, Kind::Text, |of| Value::known(of.facts.rdns)),
+    Field::new(5, "proxy_ip", Optional, Kind::Text, |of| {
+        Value::optional(of.facts.proxy.map(|proxy| proxy.ip().to_string()))
+    }),
+    Field::new(6, "auth_user", Optional, Kind::Text, |of| Value::known(of.facts.auth_user)),
+    Field::new(7, "auth_mechanism", Optional, Kind::Text, |of| {
+        Value::known(of.facts.auth_mechanism)
+    }),
+    Field::new(8, "esmtp", Always, Kind::Bool, |of| Value::Bool(of.esmtp)),
+    Field::new(9, "proxy_port", Optional, Kind::Uint32, |of| {
+        Value::optional(of.facts.proxy.map(|proxy| proxy.port()))
+    }),
+    Field::new(10, "proxy_facts", Repeated, Kind::Message("ProxyFact", PROXY_FACT), |of| {
+        let shown = |(name, value)| Value::Message(vec![Value::text(name), Value::text(value)]);
+        Value::List(pairs(of.facts.proxy_facts).map(shown).collect())
+    }),
+    Field::new(11, "list_score", Always, Kind::Sint32, |of| Value::Signed(of.facts.list_score)),
+];
+
+/// Shown as `tls`, absent in the clear.
+pub(super) const TLS: &[Field] = &[
+    Field::new(1, "version", Always, Kind::Text, |of| Value::text(of.facts.tls_version)),
+    Field::new(2, "cipher", Always, Kind::Text, |of| Value::text(of.facts.tls_cipher)),
+    Field::new(3, "sni", Optional, Kind::Text, |of| Value::known(of.facts.tls_sni)),
+    Field::new(4, "client_subject", Optional, Kind::Text, |of| Value::known(of.facts.tls_client)),
+];
+
+/// Shown as `auth`, absent where nothing was checked: no check is made yet.
+pub(super) const AUTH: &[Field] = &[
+    Field::new(1, "spf", Optional, Kind::Message("Checked", CHECKED), |_| Value::Null),
+    Field::new(2, "dkim", Repeated, Kind::Message("Checked", CHECKED), |_| Value::Null),
+    Field::new(3, "dmarc", Optional, Kind::Message("Checked", CHECKED), |_| Value::Null),
+];
+
+const RCPT_PARAMS: &[Member] = &[
+    Member { number: 1, name: "notify", label: Optional, kind: Kind::Text },
+    Member { number: 2, name: "orcpt", label: Optional, kind: Kind::Text },
+];
+
+const PROXY_FACT: &[Member] = &[
+    Member { number: 1, name: "name", label: Always, kind: Kind::Text },
+    Member { number: 2, name: "value", label: Always, kind: Kind::Text },
+];
+
+const CHECKED: &[Member] = &[
+    Member { number: 1, name: "result", label: Always, kind: Kind::Text },
+    Member { number: 2, name: "domain", label: Optional, kind: Kind::Text },
+    Member { number: 3, name: "selector", label: Optional, kind: Kind::Text },
+    Member { number: 4, name: "policy", label: Optional, kind: Kind::Text },
+];
+
+impl<T: AsRef<str>> FactsOf<T> {
+    /// Borrowed from where they are kept.
+    pub fn borrowed(&self) -> Facts<'_> {
+        self.map(|text| text)
+    }
+
+    /// `lmtp` or `smtp`.
+    #[must_use]
+    pub const fn protocol(&self) -> &'static str {
+        if self.lmtp { "lmtp" } else { "smtp" }
+    }
+
+    /// `FULL` or `HDRS`.
+    #[must_use]
+    pub const fn ret_name(&self) -> Option<&'static str> {
+        match self.ret {
+            1 => Some("FULL"),
+            2 => Some("HDRS"),
+            _ => None,
+        }
+    }
+
+    /// DSN parameters of each forward-path; nothing where none has any.
+    pub fn rcpt_params(&self) -> impl Iterator<Item = RcptParams> {
+        let given = self.rcpt_params.as_ref();
+        given.split('\n').filter(|_| !given.is_empty()).map(RcptParams::new)
+    }
 }
 
 impl<'a> Facts<'a> {
-    /// Whether nothing is known. Asked of every message, so by lengths and numbers alone: `==` would
-    /// compare each empty text by a call of `memcmp`, at an address that is no memory, and with
-    /// glibc's masked loads one such call takes 80 ns on some machines.
+    /// One text alone, by its place in [`FactsOf::texts`]: for tests that go through all of them.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        // All of them by name: a fact that is added and forgotten here would be lost.
-        let Self {
-            lmtp,
-            tls_version,
-            tls_cipher,
-            tls_sni,
-            tls_client,
-            auth_mechanism,
-            auth_user,
-            proxy,
-            proxy_facts,
-            rdns,
-            list_score,
-            ret,
-            envid,
-            submitter,
-            require_tls,
-            mt_priority,
-            rcpt_params,
-        } = self;
-        tls_version.is_empty()
-            && tls_cipher.is_empty()
-            && tls_sni.is_empty()
-            && tls_client.is_empty()
-            && auth_mechanism.is_empty()
-            && auth_user.is_empty()
-            && proxy_facts.is_empty()
-            && rdns.is_empty()
-            && envid.is_empty()
-            && submitter.is_empty()
-            && rcpt_params.is_empty()
-            && proxy.is_none()
-            && mt_priority.is_none()
-            && *list_score == 0
-            && *ret == 0
-            && !*lmtp
-            && !*require_tls
-    }
-
-    /// Texts by their numbers on disk, which are never given to another.
-    fn texts(&self) -> [(u8, &'a str); TEXTS] {
-        [
-            (1, self.tls_version),
-            (2, self.tls_cipher),
-            (3, self.tls_sni),
-            (4, self.tls_client),
-            (5, self.auth_mechanism),
-            (6, self.auth_user),
-            (7, self.proxy_facts),
-            (8, self.rdns),
-            (9, self.envid),
-            (10, self.submitter),
-            (11, self.rcpt_params),
-        ]
-    }
-
-    fn set(&mut self, kind: u8, text: &'a str) {
-        let at = match kind {
-            1 => &mut self.tls_version,
-            2 => &mut self.tls_cipher,
-            3 => &mut self.tls_sni,
-            4 => &mut self.tls_client,
-            5 => &mut self.auth_mechanism,
-            6 => &mut self.auth_user,
-            7 => &mut self.proxy_facts,
-            8 => &mut self.rdns,
-            9 => &mut self.envid,
-            10 => &mut self.submitter,
-            11 => &mut self.rcpt_params,
-            _ => return,
-        };
-        *at = text;
-    }
-
-    /// Octets that they take at most in a record that has any.
-    pub(super) fn bytes_max(&self) -> usize {
-        let texts: usize = self.texts().iter().map(|(_, text)| text.len()).sum();
-        texts + TEXTS * size_of::<ArchivedTextV2<'_>>() + size_of::<ArchivedFactsV2<'_>>()
-    }
-}
-
-const TEXTS: usize = 11;
-
-/// The facts of schema version 2.
-#[derive(Archive, Serialize)]
-pub(super) struct FactsV2<'a> {
-    texts: Texts<'a>,
-    /// Zeros: there is no proxy. IPv4 addresses are mapped.
-    proxy_ip: [u8; 16],
-    proxy_port: u16,
-    list_score: i32,
-    /// 1 LMTP, 2 REQUIRETLS.
-    marks: u8,
-    ret: u8,
-    /// `NO_PRIORITY`: none.
-    mt_priority: i8,
-}
-
-const LMTP: u8 = 1;
-const REQUIRE_TLS: u8 = 2;
-const NO_PRIORITY: i8 = i8::MIN;
-
-#[derive(Clone, Copy, Archive, Serialize)]
-struct TextV2<'a> {
-    kind: u8,
-    text: Text<'a>,
-}
-
-/// A list that needs no heap to be written.
-struct Texts<'a> {
-    list: [TextV2<'a>; TEXTS],
-    len: usize,
-}
-
-impl<'a> Texts<'a> {
-    fn list(&self) -> &[TextV2<'a>] {
-        self.list.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl<'a> Archive for Texts<'a> {
-    type Archived = ArchivedVec<ArchivedTextV2<'a>>;
-    type Resolver = VecResolver;
-
-    fn resolve(&self, resolver: VecResolver, out: Place<Self::Archived>) {
-        ArchivedVec::resolve_from_len(self.len, resolver, out);
-    }
-}
-
-impl<S> Serialize<S> for Texts<'_>
-where
-    S: Fallible<Error: rkyv::rancor::Source> + Writer + Allocator + ?Sized,
-{
-    fn serialize(&self, serializer: &mut S) -> Result<VecResolver, S::Error> {
-        ArchivedVec::serialize_from_slice(self.list(), serializer)
-    }
-}
-
-impl<'a> FactsV2<'a> {
-    pub(super) fn new(facts: &Facts<'a>) -> Self {
-        let mut texts = Texts { list: [TextV2 { kind: 0, text: Text("") }; TEXTS], len: 0 };
-        for (kind, text) in facts.texts() {
-            if !text.is_empty() {
-                texts.list[texts.len] = TextV2 { kind, text: Text(text) };
-                texts.len += 1;
-            }
-        }
-        Self {
-            texts,
-            proxy_ip: facts.proxy.map_or([0; 16], |proxy| octets_of(proxy.ip())),
-            proxy_port: facts.proxy.map_or(0, |proxy| proxy.port()),
-            list_score: facts.list_score,
-            marks: if facts.lmtp { LMTP } else { 0 }
-                | if facts.require_tls { REQUIRE_TLS } else { 0 },
-            ret: facts.ret,
-            mt_priority: facts.mt_priority.unwrap_or(NO_PRIORITY),
-        }
-    }
-}
-
-impl ArchivedFactsV2<'_> {
-    pub(super) fn read(&self) -> Facts<'_> {
-        let ip = Ipv6Addr::from(self.proxy_ip);
-        let proxy = SocketAddr::new(ip.to_canonical(), self.proxy_port.to_native());
-        let mut facts = Facts {
-            lmtp: self.marks & LMTP != 0,
-            proxy: (!ip.is_unspecified()).then_some(proxy),
-            list_score: self.list_score.to_native(),
-            ret: self.ret,
-            require_tls: self.marks & REQUIRE_TLS != 0,
-            mt_priority: Some(self.mt_priority).filter(|&priority| priority != NO_PRIORITY),
-            ..Facts::default()
-        };
-        for text in self.texts.iter() {
-            facts.set(text.kind, text.text.as_str());
-        }
+    pub fn with_text(place: usize, text: &'a str) -> Self {
+        let mut facts = Self::default();
+        let number = facts.texts().get(place).map_or(0, |fact| fact.number);
+        facts.set(number, text);
         facts
     }
+
+    /// Copied, to outlive the record.
+    #[must_use]
+    pub fn owned(&self) -> FactsOf<String> {
+        // Most records have none, and `String` of nothing allocates nothing.
+        if self.is_empty() { FactsOf::default() } else { self.map(str::to_owned) }
+    }
 }
 
-/// An address as records hold it.
-pub(super) fn octets_of(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
+/// What a proxy said, as name and value.
+fn pairs(facts: &str) -> impl Iterator<Item = (&str, &str)> {
+    facts.lines().map(|fact| fact.split_once('=').unwrap_or((fact, "")))
+}
+
+/// Of RCPT (RFC 3461 §4.1, §4.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RcptParams {
+    /// NOTIFY: `NEVER`, or keywords joined by commas.
+    pub notify: Option<String>,
+    /// ORCPT, type and address joined by a semicolon, as given.
+    pub orcpt: Option<String>,
+}
+
+impl RcptParams {
+    fn new(given: &str) -> Self {
+        let mut params = Self::default();
+        for (name, value) in given.split(' ').filter_map(|param| param.split_once('=')) {
+            if name.eq_ignore_ascii_case("NOTIFY") {
+                params.notify = Some(value.to_ascii_uppercase());
+            } else if name.eq_ignore_ascii_case("ORCPT") {
+                params.orcpt = Some(value.to_owned());
+            }
+        }
+        params
+    }
+
+    /// ORCPT with its xtext decoded.
+    fn orcpt_text(&self) -> Option<String> {
+        let given = self.orcpt.as_deref()?;
+        Some(xtext::decode(given).unwrap_or_else(|| given.to_owned()))
+    }
+
+    fn shown<'a>(self) -> Value<'a> {
+        if self == Self::default() {
+            return Value::Null;
+        }
+        let orcpt = self.orcpt_text();
+        Value::Message(vec![Value::optional(self.notify), Value::optional(orcpt)])
     }
 }

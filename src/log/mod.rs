@@ -46,6 +46,7 @@ pub mod consumer;
 mod cursor;
 mod dead_letters;
 mod facts;
+mod facts_v2;
 mod faults;
 mod file_system;
 mod files;
@@ -57,6 +58,7 @@ mod lookup;
 mod manifest;
 mod marks;
 mod meta;
+mod metadata;
 mod offset;
 mod operation;
 mod private;
@@ -75,12 +77,13 @@ pub mod staged;
 mod tests;
 mod verify;
 mod writer;
+pub mod xtext;
 
 pub use adopt::{Evidence, hex, write_node};
 pub use appender::Appender;
 pub use committed::{Committed, CommittedOffset, Found, Saved};
 pub use dead_letters::{DeadLetter, DeadLetters, Fate};
-pub use facts::Facts;
+pub use facts::{Facts, FactsOf, RcptParams, TextFact};
 pub use file_system::FileSystem;
 pub use files::{
     DataDir, DirLock, FreeSpace, append_index, discard_segment, fill_zeros, free_space,
@@ -91,6 +94,7 @@ pub use follow::{Damage, Follower, Visit};
 pub use inventory::{Condition, Fault, FaultKind, Held, Recorded};
 pub use manifest::{Manifest, Seal, Seals};
 pub use marks::{HighWaterMarks, Listener as MarkListener};
+pub use metadata::{Field, Kind, Label, Member, Metadata, Section, Value};
 pub use offset::{BadRecordId, Identity, Offset, RecordId, parse_node};
 pub use operation::{
     AppendError, FragmentBuffer, GroupBuffer, IndexEntry, LogEvent, Op, Options, Spare, SyncPolicy,

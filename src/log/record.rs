@@ -15,8 +15,10 @@ use rkyv::{
 };
 
 use super::{
-    facts::{ArchivedFactsV2, Facts, FactsV2, octets_of},
+    facts::Facts,
+    facts_v2::{self, ArchivedFactsV2, FactsV2, octets_of},
     frame::EntryKind,
+    metadata::Metadata,
 };
 
 /// What is known of a message besides its mail data. Borrowed: nothing is copied on the way into
@@ -168,7 +170,7 @@ pub(super) fn archive_bytes_max(
 ) -> usize {
     let texts = mail.mail_from.len() + mail.rcpts.len() + mail.helo.len() + mail.listener.len();
     let facts = match kind {
-        EntryKind::RecordV2 => mail.facts.bytes_max(),
+        EntryKind::RecordV2 => facts_v2::bytes_max(&mail.facts),
         _ => 0,
     };
     body + texts
@@ -345,6 +347,20 @@ impl<'a> RecordView<'a> {
     #[must_use]
     pub fn body_type(&self) -> u8 {
         self.archived.body_type
+    }
+
+    /// All of it that documents show, without paths and mail data.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata<'a> {
+        Metadata {
+            helo: self.helo(),
+            client: self.client(),
+            esmtp: self.esmtp(),
+            smtputf8: self.smtputf8(),
+            body_type: self.body_type(),
+            size_declared: self.size_declared(),
+            facts: self.facts(),
+        }
     }
 
     /// What else is known; nothing of records of version 1.

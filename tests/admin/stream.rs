@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::{
     Launch, Server, body, eventually, id_of,
     machine::{has, skip},
-    succeeded,
+    protobuf, succeeded,
 };
 
 /// Sends messages over a few connections, so that more than one shard gets some.
@@ -122,7 +122,6 @@ fn curl_reads_what_is_there_and_what_comes() {
 
 #[test]
 fn protobuf_is_length_delimited() {
-    use prost::Message;
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let sent = send(&server, 0..20, 2_000);
@@ -132,12 +131,10 @@ fn protobuf_is_length_delimited() {
     let mut rest = octets.as_slice();
     let mut read = BTreeMap::new();
     while !rest.is_empty() {
-        let message =
-            mailrace::export::document::protobuf::MessageReceived::decode_length_delimited(
-                &mut rest,
-            )
-            .unwrap();
-        read.insert(message.id, message.raw.unwrap().to_vec());
+        let length = prost::decode_length_delimiter(&mut rest).unwrap();
+        let message = protobuf::message(rest.split_off(..length).unwrap());
+        let raw = BASE64_STANDARD.decode(message["raw"].as_str().unwrap()).unwrap();
+        read.insert(message["id"].as_str().unwrap().to_owned(), raw);
     }
     assert!(read == sent);
 }

@@ -1,21 +1,19 @@
 //! Documents of odd mails against the published schema, and the protobuf one against its `.proto`.
 
-use std::collections::BTreeMap;
-
+use crate::support;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mailrace::{
     export::{
-        DocumentOptions, Encoding, Facts, Key, RcptParams, Record, document::FIELDS_BYTES_MAX,
-        document::protobuf::MessageReceived, encode, event_json,
+        DocumentOptions, Encoding, Facts, Key, Record, document::FIELDS_BYTES_MAX, encode,
+        event_json,
     },
-    log::{MailFlag, Offset, RecordId, format_time},
+    log::{self, Field, Kind, Label, MailFlag, Member, Offset, RecordId, Section},
 };
-use prost::Message;
+use prost_reflect::{Cardinality, FieldDescriptor, Kind as Sent};
 use serde_json::{Value, json};
 
 const SCHEMA: &str = include_str!("../../config/schema/mailrace.message.received.v1.schema.json");
 const PROTO: &str = include_str!("../../config/schema/mailrace.v1.proto");
-const PROST: &str = include_str!("../../src/export/document/protobuf.rs");
 
 fn record(data: &[u8]) -> Record {
     Record {
@@ -53,10 +51,8 @@ fn options() -> DocumentOptions {
 
 /// All that a message can have.
 fn facts() -> Facts {
-    let text = |text: &str| Some(text.to_owned());
     Facts {
         lmtp: true,
-        tls_version: "TLSv1.3".into(),
         tls_cipher: "TLS_AES_256_GCM_SHA384".into(),
         tls_sni: "mx.test".into(),
         tls_client: "CN=client,O=\\#1".into(),
@@ -71,11 +67,10 @@ fn facts() -> Facts {
         submitter: "<>".into(),
         require_tls: true,
         mt_priority: Some(-9),
-        rcpt_params: vec![
-            RcptParams { notify: text("SUCCESS,DELAY"), orcpt: text("rfc822;a+2Bb@x.test") },
-            RcptParams { notify: None, orcpt: None },
-            RcptParams { notify: text("NEVER"), orcpt: text("utf-8;+FF") },
-        ],
+        rcpt_params: "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@x.test\n\n\
+            NOTIFY=NEVER ORCPT=utf-8;+FF"
+            .into(),
+        ..log::Facts::with_text(0, "TLSv1.3").owned()
     }
 }
 
@@ -218,7 +213,10 @@ fn an_event_is_spelled_out() {
         Message-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let body = encode(&record(mail), &options()).body;
     let want = r#"{"specversion":"1.0","type":"mailrace.message.received.v1","source":"/mailrace/7f3a9c21b04e/3","id":"7f3a9c21b04e-003-00000000000002d5","time":"2026-11-22T18:04:05.123456Z","sequence":"00000000000000000725","partitionkey":"example.com","datacontenttype":"application/json","data":{"received_at":"2026-11-22T18:04:05.123456Z","listener":"mx","log":{"node":"7f3a9c21b04e","shard":3,"offset":725},"envelope":{"mail_from":"alice@example.org","rcpt_to":["sales@Example.com"],"smtputf8":false,"body":"8BITMIME","protocol":"smtp","ret":null,"envid":null,"submitter":null,"require_tls":false,"mt_priority":null,"rcpt_params":null,"size_declared":null},"client":{"ip":"192.0.2.10","port":51234,"helo":"mx.example.org","rdns":null,"proxy_ip":null,"auth_user":null,"auth_mechanism":null,"esmtp":true,"proxy_port":null,"proxy_facts":[],"list_score":0},"tls":null,"auth":null,"headers":[{"name":"From","value":"Alice <alice@example.org>"},{"name":"Subject","value":"Order"},{"name":"Message-ID","value":"<a1@example.org>"}],"headers_truncated":false,"message_id":"<a1@example.org>","subject":"Order","flags":[],"from":[{"name":"Alice","address":"alice@example.org"}],"to":[],"cc":[],"date":null,"content_type":null,"file_name":null,"size":85,"sha256":null,"raw":{"encoding":"base64","data":"RnJvbTogQWxpY2UgPGFsaWNlQGV4YW1wbGUub3JnPg0KU3ViamVjdDogT3JkZXINCk1lc3NhZ2UtSUQ6IDxhMUBleGFtcGxlLm9yZz4NCg0KaGkNCg=="}}}"#;
-    assert_eq!(std::str::from_utf8(&body).unwrap(), want);
+    // Without what is not known: a new fact that this record does not have changes nothing here.
+    let text = std::str::from_utf8(&body).unwrap();
+    let null = regex::Regex::new(r#","[a-z_]+":null"#).unwrap();
+    assert_eq!(null.replace_all(text, ""), null.replace_all(want, ""));
     let long = DocumentOptions { inline_max: 10, ..options() };
     let event = event_json(&Record { replay: true, ..record(mail) }, &long);
     let url = "http://127.0.0.1:2580/v1/messages/7f3a9c21b04e-003-00000000000002d5/raw";
@@ -233,11 +231,9 @@ fn facts_are_told() {
     let known = Record { facts: facts(), rcpt_to: vec!["b@x.test".into(); 3], ..record(b"") };
     let event = event_json(&known, &options());
     let data = &event["data"];
-    let tls = json!({
-        "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": "mx.test",
-        "client_subject": "CN=client,O=\\#1",
-    });
-    assert_eq!(data["tls"], tls);
+    let tls = ["version", "cipher", "sni", "client_subject"].map(|name| data["tls"][name].clone());
+    let known = json!(["TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.test", "CN=client,O=\\#1"]);
+    assert_eq!(json!(tls), known);
     assert_eq!(data["client"]["rdns"], "client.test");
     assert_eq!(data["client"]["proxy_ip"], "192.0.2.99");
     assert_eq!(data["client"]["proxy_port"], 4711);
@@ -260,96 +256,178 @@ fn facts_are_told() {
     assert_eq!(envelope["rcpt_params"], params);
 }
 
+/// Read by the published `.proto`.
 #[test]
 fn protobuf_tells_the_same_as_json() {
     for (what, record) in odd_records() {
-        let options = DocumentOptions { encoding: Encoding::Protobuf, sha256: true, ..options() };
-        let document = encode(&record, &options);
-        assert_eq!(document.content_type, "application/protobuf");
-        let event = event_json(&record, &options);
-        let data = &event["data"];
-        let read = MessageReceived::decode(document.body).unwrap();
-        let envelope = read.envelope.unwrap();
-        let place = read.log.unwrap();
-        let client = read.client.unwrap();
-        let time = read.received_at.unwrap();
-        let headers: Vec<_> =
-            read.headers.iter().map(|f| json!({"name": f.name, "value": f.value})).collect();
-        assert_eq!(time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000, record.received_at);
-        assert_eq!(json!(read.id), event["id"], "{what}");
-        assert_eq!(json!(read.listener), data["listener"]);
+        for sha256 in [false, true] {
+            let options = DocumentOptions { encoding: Encoding::Protobuf, sha256, ..options() };
+            let document = encode(&record, &options);
+            assert_eq!(document.content_type, "application/protobuf");
+            let mut read = support::protobuf::message(&document.body);
+            let mut event = event_json(&record, &options);
+            let mut want = event["data"].take();
+            // What is spelled otherwise: the mail data, and what an event has around its data.
+            match want["raw"].take() {
+                raw if raw["data"].is_string() => want["raw"] = raw["data"].clone(),
+                raw => want["raw_ref"] = json!({"url": raw["ref"], "size": raw["size"]}),
+            }
+            want["id"] = event["id"].take();
+            want["replay"] = json!(event["mailracereplay"] == true);
+            clean(&mut want);
+            clean(&mut read);
+            assert_eq!(read, want, "{what}");
+            if what == "addresses and a file" {
+                let told = json!([want["date"], want["content_type"], want["file_name"]]);
+                let file = "Gr\u{fc}n.pdf";
+                assert_eq!(told, json!(["2026-03-02T09:11:00Z", "application/pdf", file]));
+            }
+        }
+    }
+}
+
+/// Drops what is null or an empty list, which protobuf cannot tell from what is absent; an entry of
+/// a list that says nothing is an empty message.
+fn clean(value: &mut Value) {
+    match value {
+        Value::Array(entries) => {
+            for entry in entries {
+                if entry.is_null() {
+                    *entry = json!({});
+                }
+                clean(entry);
+            }
+        }
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null() && *member != json!([]));
+            members.values_mut().for_each(clean);
+        }
+        _ => {}
+    }
+}
+
+/// The table of facts against the published schemas: every fact is in both, under the same name and
+/// of the same kind, and they have nothing that no record has.
+#[test]
+fn every_fact_is_in_both_schemas() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let top = support::protobuf::POOL.get_message_by_name("mailrace.v1.MessageReceived").unwrap();
+    for section in Section::ALL {
+        let (name, message) = section.names();
+        let sent = top.get_field_by_name(name).unwrap().kind();
+        let sent = sent.as_message().unwrap();
+        assert_eq!(sent.name(), message);
+        let paths = if section == Section::Envelope { 2 } else { 0 };
+        assert_eq!(sent.fields().len(), section.fields().len() + paths, "{name} in protobuf");
+        let properties = &schema["$defs"]["data"]["properties"][name]["properties"];
+        let shown = properties.as_object().unwrap();
+        assert_eq!(shown.len(), section.fields().len() + paths, "{name} in JSON");
+        for Field { member, .. } in section.fields() {
+            let in_json = &properties[member.name];
+            assert!(in_json.is_object(), "{name}.{} is not in the JSON schema", member.name);
+            json_has(member, in_json, &schema);
+            let in_proto = sent.get_field(member.number);
+            proto_has(member, &in_proto.unwrap_or_else(|| panic!("{name}.{}", member.name)));
+        }
+    }
+}
+
+fn json_has(member: &Member, found: &Value, schema: &Value) {
+    let name = member.name;
+    let found = match found["$ref"].as_str() {
+        Some(reference) => schema.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => found,
+    };
+    let kind = match (member.label, member.kind) {
+        (Label::Repeated, _) => "array",
+        (_, Kind::Text) => "string",
+        (_, Kind::Bool) => "boolean",
+        (_, Kind::Sint32 | Kind::Uint32 | Kind::Uint64) => "integer",
+        (_, Kind::Message(..)) => "object",
+    };
+    let types = match (&found["type"], &found["enum"]) {
+        (Value::Null, Value::Array(values)) => {
+            assert!(values.iter().any(Value::is_string), "{name}");
+            json!(
+                values
+                    .iter()
+                    .map(|v| if v.is_null() { "null" } else { "string" })
+                    .collect::<Vec<_>>()
+            )
+        }
+        (kind, _) => kind.clone(),
+    };
+    let has = |kind: &str| {
+        types == kind || types.as_array().is_some_and(|all| all.contains(&json!(kind)))
+    };
+    assert!(has(kind), "{name}: {types}");
+    if member.label == Label::Always {
+        assert!(!has("null"), "{name} is never null");
+    }
+    if let (Label::Optional, Kind::Text | Kind::Sint32 | Kind::Uint32 | Kind::Uint64) =
+        (member.label, member.kind)
+    {
+        assert!(has("null"), "{name} may be null");
+    }
+    let inner = if has("array") { &found["items"] } else { found };
+    let inner = match inner["$ref"].as_str() {
+        Some(reference) => schema.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => inner,
+    };
+    for member in member.kind.members() {
+        json_has(member, &inner["properties"][member.name], schema);
+    }
+}
+
+fn proto_has(member: &Member, found: &FieldDescriptor) {
+    let name = member.name;
+    assert_eq!((found.name(), found.number()), (name, member.number));
+    let is_message = matches!(member.kind, Kind::Message(..));
+    assert_eq!(found.is_list(), member.label == Label::Repeated, "{name}");
+    if !found.is_list() {
         assert_eq!(
-            json!({"node": place.node, "shard": place.shard, "offset": place.offset}),
-            data["log"]
+            found.supports_presence(),
+            member.label == Label::Optional || is_message,
+            "{name}"
         );
-        assert_eq!(json!(envelope.mail_from), data["envelope"]["mail_from"]);
-        assert_eq!(json!(envelope.rcpt_to), data["envelope"]["rcpt_to"]);
-        assert_eq!(json!(envelope.smtputf8), data["envelope"]["smtputf8"]);
-        assert_eq!(json!(envelope.body), data["envelope"]["body"]);
-        assert_eq!(json!(envelope.protocol), data["envelope"]["protocol"]);
-        assert_eq!(json!(envelope.ret), data["envelope"]["ret"]);
-        assert_eq!(json!(envelope.envid), data["envelope"]["envid"]);
-        assert_eq!(json!(envelope.submitter), data["envelope"]["submitter"]);
-        assert_eq!(json!(envelope.require_tls), data["envelope"]["require_tls"]);
-        assert_eq!(json!(envelope.mt_priority), data["envelope"]["mt_priority"]);
-        let params: Vec<_> = envelope
-            .rcpt_params
-            .iter()
-            .map(|params| match (&params.notify, &params.orcpt) {
-                (None, None) => Value::Null,
-                (notify, orcpt) => json!({"notify": notify, "orcpt": orcpt}),
-            })
-            .collect();
-        let params = if params.is_empty() { Value::Null } else { json!(params) };
-        assert_eq!(params, data["envelope"]["rcpt_params"]);
-        let tls = read.tls.map(|tls| {
-            json!({
-                "version": tls.version, "cipher": tls.cipher, "sni": tls.sni,
-                "client_subject": tls.client_subject,
-            })
-        });
-        assert_eq!(json!(tls), data["tls"]);
-        assert_eq!(json!(client.rdns), data["client"]["rdns"]);
-        assert_eq!(json!(client.proxy_ip), data["client"]["proxy_ip"]);
-        assert_eq!(json!(client.auth_user), data["client"]["auth_user"]);
-        assert_eq!(json!(client.auth_mechanism), data["client"]["auth_mechanism"]);
-        assert_eq!(json!(client.ip), data["client"]["ip"]);
-        assert_eq!(json!(client.port), data["client"]["port"]);
-        assert_eq!(json!(client.helo), data["client"]["helo"]);
-        assert_eq!(json!(headers), data["headers"]);
-        assert_eq!(json!(read.headers_truncated), data["headers_truncated"]);
-        assert_eq!(json!(read.message_id), data["message_id"]);
-        assert_eq!(json!(read.subject), data["subject"]);
-        assert_eq!(json!(read.size), data["size"]);
-        assert_eq!(json!(read.sha256), data["sha256"]);
-        assert_eq!(json!(read.flags), data["flags"]);
-        for (name, all) in [("from", read.from), ("to", read.to), ("cc", read.cc)] {
-            let all = all.iter().map(|m| json!({"name": m.name, "address": m.address}));
-            assert_eq!(json!(all.collect::<Vec<_>>()), data[name], "{what}");
+    }
+    assert_ne!(found.cardinality(), Cardinality::Required);
+    match (member.kind, found.kind()) {
+        (Kind::Text, Sent::String)
+        | (Kind::Bool, Sent::Bool)
+        | (Kind::Sint32, Sent::Sint32)
+        | (Kind::Uint32, Sent::Uint32)
+        | (Kind::Uint64, Sent::Uint64) => {}
+        (Kind::Message(message, members), Sent::Message(sent)) => {
+            assert_eq!((sent.name(), sent.fields().len()), (message, members.len()));
+            for member in members {
+                proto_has(member, &sent.get_field(member.number).unwrap());
+            }
         }
-        let date = read.date.map(|date| format_time(date.seconds * 1_000_000));
-        assert_eq!(json!(date), data["date"], "{what}");
-        assert_eq!(json!(read.content_type), data["content_type"]);
-        assert_eq!(json!(read.file_name), data["file_name"]);
-        if what == "addresses and a file" {
-            let want = json!(["2026-03-02T09:11:00Z", "application/pdf", "Gr\u{fc}n.pdf"]);
-            assert_eq!(json!([data["date"], data["content_type"], data["file_name"]]), want);
+        (kind, sent) => panic!("{name}: {kind:?}, but {sent:?} is published"),
+    }
+}
+
+/// A fact that is a text shows in both documents, wherever the table puts it.
+#[test]
+fn every_fact_shows_in_the_documents() {
+    for (place, fact) in log::Facts::default().texts().into_iter().enumerate() {
+        // The marker as the fact's own syntax has it; the other facts of TLS come with a version.
+        let text = match fact.name {
+            "rcpt_params" => "ORCPT=rfc822;marker",
+            "proxy_facts" => "name=marker",
+            _ => "marker",
+        };
+        let mut facts = log::Facts::with_text(place, text).owned();
+        if fact.name != "tls_version" && fact.name.starts_with("tls_") {
+            facts.tls_version = "TLSv1.3".to_owned();
         }
-        assert_eq!(json!(envelope.size_declared), data["envelope"]["size_declared"]);
-        assert_eq!(json!(client.esmtp), data["client"]["esmtp"]);
-        assert_eq!(json!(client.proxy_port), data["client"]["proxy_port"]);
-        assert_eq!(json!(client.list_score), data["client"]["list_score"]);
-        let said = client.proxy_facts.iter();
-        let said: Vec<_> = said.map(|f| json!({"name": f.name, "value": f.value})).collect();
-        assert_eq!(json!(said), data["client"]["proxy_facts"]);
-        assert_eq!(
-            json!(read.replay),
-            event.get("mailracereplay").cloned().unwrap_or(json!(false))
-        );
-        match read.raw_ref {
-            None => assert_eq!(read.raw.unwrap(), record.data),
-            Some(raw) => assert_eq!(json!({"ref": raw.url, "size": raw.size}), data["raw"]),
-        }
+        let record = Record { facts, ..record(b"") };
+        let event = event_json(&record, &options());
+        assert!(event.to_string().contains("marker\""), "{} in JSON: {event}", fact.name);
+        let options = DocumentOptions { encoding: Encoding::Protobuf, ..options() };
+        let read = support::protobuf::message(&encode(&record, &options).body);
+        assert!(read.to_string().contains("marker\""), "{} in protobuf: {read}", fact.name);
     }
 }
 
@@ -389,67 +467,4 @@ fn raw_has_the_envelope_in_attributes() {
         let inline = of("dataref").is_none();
         assert_eq!(document.body, if inline { record.data.clone() } else { Vec::new().into() });
     }
-}
-
-/// Messages by name, each with its fields: (number, (name, kind)).
-type Messages = BTreeMap<String, BTreeMap<u32, (String, String)>>;
-
-fn of_proto(text: &str) -> Messages {
-    let mut messages = Messages::new();
-    let mut current = String::new();
-    for line in text.lines().map(|line| line.split("//").next().unwrap().trim()) {
-        if let Some(rest) = line.strip_prefix("message ") {
-            current = rest.trim_end_matches(" {").to_owned();
-        } else if let Some((field, number)) = line.split_once(" = ")
-            && let Ok(number) = number.trim_end_matches(';').parse()
-        {
-            let words: Vec<_> = field.split(' ').collect();
-            let (name, kind) = words.split_last().unwrap();
-            let kind = kind.join(" ").replace("google.protobuf.", "");
-            let fields = messages.entry(current.clone()).or_default();
-            assert!(fields.insert(number, ((*name).to_owned(), kind)).is_none(), "{line}");
-        }
-    }
-    messages
-}
-
-/// Kinds as the `.proto` spells them.
-fn of_prost(text: &str) -> Messages {
-    let mut messages = Messages::new();
-    let (mut current, mut pending) = (String::new(), None);
-    for line in text.lines().map(str::trim) {
-        if let Some(rest) = line.strip_prefix("pub struct ") {
-            current = rest.trim_end_matches(" {").to_owned();
-        } else if let Some(rest) = line.strip_prefix("#[prost(") {
-            let (words, tag) = rest.trim_end_matches(")]").split_once(", tag = ").unwrap();
-            let words: Vec<_> = words.split(", ").map(str::to_owned).collect();
-            pending = Some((words, tag.trim_matches('"').parse().unwrap()));
-        } else if let Some(rest) = line.strip_prefix("pub ")
-            && let Some((words, number)) = pending.take()
-        {
-            let (name, rust) = rest.trim_end_matches(',').split_once(": ").unwrap();
-            let inner = rust.rsplit('<').next().unwrap().trim_end_matches('>');
-            let base = match words[0].as_str() {
-                "message" => inner,
-                "bytes = \"bytes\"" => "bytes",
-                scalar => scalar,
-            };
-            let label = match words.get(1).map(String::as_str) {
-                Some("optional") if words[0] != "message" => "optional ",
-                Some("repeated") => "repeated ",
-                _ => "",
-            };
-            let kind = format!("{label}{base}");
-            messages.entry(current.clone()).or_default().insert(number, (name.to_owned(), kind));
-        }
-    }
-    messages.remove("Timestamp");
-    messages
-}
-
-#[test]
-fn the_proto_file_is_what_is_sent() {
-    let (published, sent) = (of_proto(PROTO), of_prost(PROST));
-    assert!(published["MessageReceived"].len() >= 17);
-    assert_eq!(published, sent);
 }

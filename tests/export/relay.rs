@@ -13,9 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use mailrace::{
-    export::{
-        ErrorClass, Facts, Outcome, RcptParams, Record, Relay, RelayOptions, Sink, TlsOptions,
-    },
+    export::{ErrorClass, Facts, Outcome, Record, Relay, RelayOptions, Sink, TlsOptions},
     log::{Identity, Offset},
 };
 
@@ -475,21 +473,18 @@ fn mailrace_takes_binary_and_internationalized_mail() {
         assert_eq!(envelope["mail_from"], record.mail_from);
         assert_eq!(envelope["rcpt_to"][0], record.rcpt_to[0]);
         assert_eq!(envelope["smtputf8"], record.smtputf8);
-        assert_eq!(envelope["body"], record.body());
+        assert_eq!(envelope["body"], record.metadata().body());
         assert_eq!(envelope["helo"], "relay.test");
     }
 }
 
 /// Parameters of DSN, for so many forward-paths.
 fn dsn(recipients: usize) -> Facts {
-    let params = |n| RcptParams {
-        notify: Some("FAILURE,DELAY".to_owned()),
-        orcpt: Some(format!("rfc822;o+2B{n}@o.test")),
-    };
+    let params = |n| format!("NOTIFY=FAILURE,DELAY ORCPT=rfc822;o+2B{n}@o.test");
     Facts {
         ret: 2,
         envid: "id=1 +".to_owned(),
-        rcpt_params: (0..recipients).map(params).collect(),
+        rcpt_params: (0..recipients).map(params).collect::<Vec<_>>().join("\n"),
         ..Facts::default()
     }
 }

@@ -70,6 +70,8 @@ fn get_shows_mail_header_envelope_and_trace() {
     let envelope = &json(dir.path(), &["get", "--envelope", "--json", &id])[0];
     assert_eq!((&envelope["id"], &envelope["offset"]), (&id.clone().into(), &0.into()));
     assert_eq!(envelope["rcpt_to"], serde_json::json!(["b@y.test"]));
+    let named = get(&["cat", "-f", "%{offset} %{rcpt_to} %{size} [%{tls_version}]\\n"]);
+    assert_eq!(named, b"0 b@y.test 36 []\n1 b@y.test,c@y.test 36 []\n");
     let foreign = format!("0123456789ab{}", &id[12..]);
     for (arguments, code, told) in [
         (&["get", "0:2"][..], 1, "no record"),
@@ -78,6 +80,7 @@ fn get_shows_mail_header_envelope_and_trace() {
         (&["get", "nonsense"], 2, "not a record id"),
         (&["get", "0:0", "--json"], 2, "--json goes with --envelope"),
         (&["cat", "-f", "%y"], 2, "unknown letter %y"),
+        (&["cat", "-f", "%{y}"], 2, "unknown name %{y}"),
         (&["cat", "-o", "x"], 2, "not a valid range"),
         (&["cat", "-o", "2:1"], 2, "the range is empty"),
         (&["cat", "-o", "1:1"], 2, "the range is empty"),

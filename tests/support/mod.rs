@@ -6,6 +6,7 @@
 
 pub mod machine;
 pub mod ports;
+pub mod protobuf;
 pub mod servers;
 
 mod client;

@@ -9,13 +9,13 @@ use clap::Args;
 
 use super::{
     EXIT_FAILED,
-    format::{Format, LETTERS, Named, Template},
+    format::{Format, Named, Template, help},
     select::{Selection, Span},
 };
 use crate::log::{Log, WalkEnd};
 
 #[derive(Args, Debug)]
-#[command(after_help = LETTERS)]
+#[command(after_help = help())]
 pub(super) struct CatArgs {
     #[command(flatten)]
     selection: Selection,

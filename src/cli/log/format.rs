@@ -1,6 +1,7 @@
 //! A record as a line, as JSON, as its mail data, or by a template.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, Write},
     str::FromStr,
@@ -12,7 +13,7 @@ use super::text::{escape, human_size, quote_subject};
 use crate::{
     header,
     log::{
-        Identity, Log, MailFlag, Offset, ReadError, RecordId, RecordView, format_time,
+        Facts, Identity, Log, MailFlag, Offset, ReadError, RecordId, RecordView, format_time,
         format_time_micros,
     },
 };
@@ -122,68 +123,74 @@ fn subject_of(log: &Log, shard: u16, record: RecordView<'_>) -> io::Result<Optio
     }
 }
 
-pub(super) fn body_name(record: RecordView<'_>) -> &'static str {
-    match record.body_type() {
-        0 => "7BIT",
-        1 => "8BITMIME",
-        _ => "BINARYMIME",
-    }
+/// Reads a value of the envelope.
+type Read = fn(RecordId, RecordView<'_>) -> serde_json::Value;
+
+/// What the envelope has besides the facts that are texts.
+const FIELDS: &[(&str, Read)] = &[
+    ("id", |id, _| id.to_string().into()),
+    ("shard", |id, _| id.shard.into()),
+    ("offset", |id, _| id.offset.get().into()),
+    ("received_at", |_, record| format_time_micros(record.received_at()).into()),
+    ("listener", |_, record| record.listener().into()),
+    ("mail_from", |_, record| record.mail_from().into()),
+    ("rcpt_to", |_, record| record.forward_paths().collect::<Vec<_>>().into()),
+    ("rcpt_params", |_, record| match record.facts().rcpt_params {
+        "" => serde_json::Value::Null,
+        _ => record.recipients().map(|(_, params)| known(params)).collect::<Vec<_>>().into(),
+    }),
+    ("smtputf8", |_, record| record.smtputf8().into()),
+    ("body", |_, record| record.metadata().body().into()),
+    ("esmtp", |_, record| record.esmtp().into()),
+    ("helo", |_, record| record.helo().into()),
+    ("client", |_, record| record.client().to_string().into()),
+    ("size", |_, record| record.bytes().into()),
+    ("size_declared", |_, record| record.size_declared().into()),
+    ("flags", |_, record| MailFlag::names(record.flags()).collect::<Vec<_>>().into()),
+    ("protocol", |_, record| record.facts().protocol().into()),
+    ("proxy", |_, record| record.facts().proxy.map(|proxy| proxy.to_string()).into()),
+    ("list_score", |_, record| record.facts().list_score.into()),
+    ("ret", |_, record| record.facts().ret_name().into()),
+    ("require_tls", |_, record| record.facts().require_tls.into()),
+    ("mt_priority", |_, record| record.facts().mt_priority.into()),
+];
+
+/// What is empty is not known.
+fn known(text: &str) -> serde_json::Value {
+    Some(text).filter(|text| !text.is_empty()).into()
 }
 
-/// Of RET (RFC 3461 §4.3).
-pub(super) fn ret_name(ret: u8) -> Option<&'static str> {
-    match ret {
-        1 => Some("FULL"),
-        2 => Some("HDRS"),
-        _ => None,
-    }
+/// Names of the envelope's values, as `--json` and templates have them.
+fn names() -> BTreeSet<&'static str> {
+    let texts = Facts::default().texts().map(|fact| fact.name);
+    FIELDS.iter().map(|(name, _)| *name).chain(texts).collect()
 }
 
 pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json::Value {
     let facts = record.facts();
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let params = text(facts.rcpt_params)
-        .map(|_| record.recipients().map(|(_, params)| text(params)).collect::<Vec<_>>());
-    let mut value = serde_json::json!({
-        "id": id.to_string(),
-        "shard": id.shard,
-        "offset": id.offset.get(),
-        "received_at": format_time_micros(record.received_at()),
-        "listener": record.listener(),
-        "mail_from": record.mail_from(),
-        "rcpt_to": record.forward_paths().collect::<Vec<_>>(),
-        "smtputf8": record.smtputf8(),
-        "body": body_name(record),
-        "esmtp": record.esmtp(),
-        "helo": record.helo(),
-        "client": record.client().to_string(),
-        "size": record.bytes(),
-        "size_declared": record.size_declared(),
-        "flags": MailFlag::names(record.flags()).collect::<Vec<_>>(),
-        "protocol": if facts.lmtp { "lmtp" } else { "smtp" },
-    });
-    let more = serde_json::json!({
-        "tls_version": text(facts.tls_version),
-        "tls_cipher": text(facts.tls_cipher),
-        "tls_sni": text(facts.tls_sni),
-        "tls_client": text(facts.tls_client),
-        "auth_mechanism": text(facts.auth_mechanism),
-        "auth_user": text(facts.auth_user),
-        "proxy": facts.proxy.map(|proxy| proxy.to_string()),
-        "proxy_facts": text(facts.proxy_facts),
-        "rdns": text(facts.rdns),
-        "list_score": facts.list_score,
-        "ret": ret_name(facts.ret),
-        "envid": text(facts.envid),
-        "submitter": text(facts.submitter),
-        "require_tls": facts.require_tls,
-        "mt_priority": facts.mt_priority,
-        "rcpt_params": params,
-    });
-    if let (Some(value), serde_json::Value::Object(more)) = (value.as_object_mut(), more) {
-        value.extend(more);
+    let texts = facts.texts().map(|fact| (fact.name.to_owned(), known(fact.text)));
+    let mut all: serde_json::Map<_, _> = texts.into_iter().collect();
+    all.extend(FIELDS.iter().map(|(name, read)| ((*name).to_owned(), read(id, record))));
+    all.into()
+}
+
+/// One value of the envelope.
+fn value(name: &str, id: RecordId, record: RecordView<'_>) -> serde_json::Value {
+    if let Some((_, read)) = FIELDS.iter().find(|(known, _)| *known == name) {
+        return read(id, record);
     }
-    value
+    let facts = record.facts();
+    known(facts.texts().iter().find(|fact| fact.name == name).map_or("", |fact| fact.text))
+}
+
+/// A value of the envelope as text: a list with commas, nothing where it is not known.
+fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => escape(text),
+        serde_json::Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 /// A template: text with `%` letters, and `\n \t \\ \0` as in C.
@@ -194,10 +201,28 @@ pub(super) struct Template(Vec<Piece>);
 enum Piece {
     Text(String),
     Letter(char),
+    /// A value of the envelope by its name.
+    Named(&'static str),
 }
 
-/// The letters and what they stand for.
-pub(super) const LETTERS: &str = "\
+/// The letters, what they stand for, and the names.
+pub(super) fn help() -> String {
+    let mut text = LETTERS.to_owned();
+    let mut line = String::new();
+    for name in names() {
+        if line.len() + name.len() > LINE_CHARACTERS {
+            text = text + "\n " + &std::mem::take(&mut line);
+        }
+        line = line + " " + name;
+    }
+    text = text + "\n " + &line;
+    text
+}
+
+/// Of a list in the help.
+const LINE_CHARACTERS: usize = 90;
+
+const LETTERS: &str = "\
 Letters of a template:
   %s  shard                            %o  offset
   %i  record id                        %t  time received, RFC 3339 in UTC
@@ -206,9 +231,10 @@ Letters of a template:
   %Z  the same, rounded (18.2K)        %S  subject
   %H  argument of HELO or EHLO         %C  client address and port
   %L  listener                         %f  flags of the mail data, comma-separated
-  %%  a percent sign
+  %%  a percent sign                   %{NAME}  a value of the envelope, see below
   \\n \\t \\0 \\\\  line feed, tab, NUL, backslash
-Text that a client chose is escaped, so that it prints as one line.";
+Text that a client chose is escaped, so that it prints as one line.
+Values of the envelope, as in --json, empty if unknown:";
 
 impl FromStr for Template {
     type Err = String;
@@ -226,6 +252,15 @@ impl FromStr for Template {
                             pieces.push(Piece::Text(std::mem::take(&mut plain)));
                         }
                         pieces.push(Piece::Letter(letter));
+                    }
+                    Some('{') => {
+                        let name: String = characters.by_ref().take_while(|c| *c != '}').collect();
+                        let known = names().into_iter().find(|known| *known == name);
+                        let known = known.ok_or_else(|| format!("unknown name %{{{name}}}"))?;
+                        if !plain.is_empty() {
+                            pieces.push(Piece::Text(std::mem::take(&mut plain)));
+                        }
+                        pieces.push(Piece::Named(known));
                     }
                     Some(letter) => return Err(format!("unknown letter %{letter}")),
                     None => return Err("a lone % at the end".to_owned()),
@@ -263,6 +298,7 @@ impl Template {
                     escape(&subject_of(log, id.shard, record)?.unwrap_or_default())
                 }
                 Piece::Letter(letter) => expand(*letter, id, record),
+                Piece::Named(name) => shown(&value(name, id, record)),
             };
             out.write_all(text.as_bytes())?;
         }
@@ -313,9 +349,20 @@ mod tests {
             text("\n"),
         ];
         assert_eq!(template.0, want);
-        for bad in ["%x", "%", "a\\", "\\q", "%é"] {
+        for bad in ["%x", "%", "a\\", "\\q", "%é", "%{", "%{nothing}"] {
             assert!(bad.parse::<Template>().is_err(), "{bad}");
         }
+    }
+
+    /// A fact that nobody thought of here has its name all the same.
+    #[test]
+    fn every_fact_has_a_name_in_templates() {
+        for fact in Facts::default().texts() {
+            let template: Template = format!("%{{{}}}", fact.name).parse().unwrap();
+            assert_eq!(template.0, [Piece::Named(fact.name)]);
+            assert!(help().contains(fact.name), "{}", fact.name);
+        }
+        assert!(help().lines().all(|line| line.len() <= 100), "{}", help());
     }
 
     #[test]

@@ -8,10 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{
-    format::{body_name, envelope_json, ret_name},
-    text::escape,
-};
+use super::{format::envelope_json, text::escape};
 use crate::{
     export::saved_hostname,
     header,
@@ -167,7 +164,7 @@ fn envelope(
         writeln!(out, "to        <{}>{space}{}", escape(path), escape(params))?;
     }
     let utf8 = if record.smtputf8() { " SMTPUTF8" } else { "" };
-    writeln!(out, "body      {}{utf8}", body_name(record))?;
+    writeln!(out, "body      {}{utf8}", record.metadata().body())?;
     writeln!(out, "size      {}", record.bytes())?;
     let flags = MailFlag::names(record.flags()).collect::<Vec<_>>().join(", ");
     if !flags.is_empty() {
@@ -178,39 +175,45 @@ fn envelope(
 
 /// A line for each of what few records have.
 fn facts(facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let tls = [facts.tls_version, facts.tls_cipher].join(" ");
-    let auth = [facts.auth_mechanism, facts.auth_user].join(" ");
     let proxy = facts.proxy.map(|proxy| proxy.to_string()).unwrap_or_default();
     let score = if facts.list_score == 0 { String::new() } else { facts.list_score.to_string() };
     let priority = facts.mt_priority.map(|priority| priority.to_string()).unwrap_or_default();
-    for (name, value) in [
-        ("protocol", if facts.lmtp { "LMTP" } else { "" }),
-        ("tls", tls.trim()),
-        ("sni", facts.tls_sni),
-        ("cert", facts.tls_client),
-        ("auth", auth.trim()),
-        ("proxy", &proxy),
-        ("rdns", facts.rdns),
-        ("score", &score),
-        ("ret", ret_name(facts.ret).unwrap_or_default()),
-        ("envid", facts.envid),
-        ("submitter", facts.submitter),
-        ("demands", if facts.require_tls { "REQUIRETLS" } else { "" }),
-        ("priority", &priority),
-    ]
-    .into_iter()
-    .chain(facts.proxy_facts.lines().map(|fact| ("proxy", fact)))
-    {
-        if !value.is_empty() {
-            writeln!(out, "{name:<9} {}", escape(value))?;
+    let mut line = |label: &str, value: &str| match value {
+        "" => Ok(()),
+        _ => writeln!(out, "{label:<9} {}", escape(value)),
+    };
+    line("protocol", if facts.lmtp { "LMTP" } else { "" })?;
+    line("proxy", &proxy)?;
+    for texts in facts.texts().chunk_by(|one, next| one.label == next.label) {
+        let label = texts.first().map_or("", |fact| fact.label);
+        let texts: Vec<_> = texts.iter().map(|fact| fact.text).collect();
+        if !label.is_empty() {
+            texts.join(" ").trim().lines().try_for_each(|text| line(label, text))?;
         }
     }
-    Ok(())
+    line("score", &score)?;
+    line("ret", facts.ret_name().unwrap_or_default())?;
+    line("demands", if facts.require_tls { "REQUIRETLS" } else { "" })?;
+    line("priority", &priority)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A text that nobody thought of here has its line all the same.
+    #[test]
+    fn every_fact_has_its_place_in_the_envelope() {
+        for (number, fact) in Facts::default().texts().iter().enumerate() {
+            let known = Facts::with_text(number, "marker");
+            let mut out = Vec::new();
+            facts(&known, &mut out).unwrap();
+            let line = format!("{:<9} marker\n", fact.label);
+            // Shown with the forward-paths.
+            let line = if fact.name == "rcpt_params" { String::new() } else { line };
+            assert_eq!(String::from_utf8(out).unwrap(), line, "{}", fact.name);
+        }
+    }
 
     #[test]
     fn a_record_has_two_names() {

@@ -98,7 +98,7 @@ pub(super) fn attributes(
     // What has a bound of its own first, so that it is there in any case.
     push("mailrace_rcpt_count", &record.rcpt_to.len().to_string());
     push("mailrace_smtputf8", if record.smtputf8 { "true" } else { "false" });
-    push("mailrace_body", record.body());
+    push("mailrace_body", record.metadata().body());
     push("mailrace_client_ip", &record.client.ip().to_string());
     push("mailrace_client_port", &record.client.port().to_string());
     // Names of a closed set.

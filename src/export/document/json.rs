@@ -4,14 +4,14 @@
 //! the serialiser, which would look at each octet of the base64 for something to escape.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     EVENT_TYPE, Names,
     header::{Field, Header},
 };
 use mailrace_header as header;
-use mailrace_log::format_time;
+use mailrace_log::{Kind, Metadata, Section, Value, format_time};
 
 use crate::{DocumentOptions, Record};
 
@@ -40,9 +40,9 @@ struct Data<'a> {
     listener: &'a str,
     log: Place<'a>,
     envelope: Envelope<'a>,
-    client: Client<'a>,
-    tls: Option<Tls<'a>>,
-    auth: Option<()>,
+    client: Facts<'a>,
+    tls: Option<Facts<'a>>,
+    auth: Option<Facts<'a>>,
     headers: &'a [Field<'a>],
     headers_truncated: bool,
     message_id: Option<&'a str>,
@@ -75,57 +75,68 @@ struct Place<'a> {
 struct Envelope<'a> {
     mail_from: &'a str,
     rcpt_to: &'a [String],
-    smtputf8: bool,
-    body: &'static str,
-    protocol: &'static str,
-    ret: Option<&'static str>,
-    envid: Option<&'a str>,
-    submitter: Option<&'a str>,
-    require_tls: bool,
-    mt_priority: Option<i8>,
-    rcpt_params: Option<Vec<Option<RcptParams<'a>>>>,
-    size_declared: Option<u64>,
+    #[serde(flatten)]
+    facts: Facts<'a>,
 }
 
-#[derive(Serialize)]
-struct RcptParams<'a> {
-    notify: Option<&'a str>,
-    orcpt: Option<String>,
+/// What a section has of a record.
+struct Facts<'a> {
+    section: Section,
+    metadata: &'a Metadata<'a>,
 }
 
-#[derive(Serialize)]
-struct Tls<'a> {
-    version: &'a str,
-    cipher: &'a str,
-    sni: Option<&'a str>,
-    client_subject: Option<&'a str>,
+impl<'a> Facts<'a> {
+    fn new(section: Section, metadata: &'a Metadata<'a>) -> Option<Self> {
+        section.is_known(metadata).then_some(Self { section, metadata })
+    }
 }
 
-#[derive(Serialize)]
-struct Client<'a> {
-    ip: std::net::IpAddr,
-    port: u16,
-    helo: &'a str,
-    rdns: Option<&'a str>,
-    proxy_ip: Option<std::net::IpAddr>,
-    auth_user: Option<&'a str>,
-    auth_mechanism: Option<&'a str>,
-    esmtp: bool,
-    proxy_port: Option<u16>,
-    proxy_facts: Vec<ProxyFact<'a>>,
-    list_score: i32,
+impl Serialize for Facts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for field in self.section.fields() {
+            let value = field.read(self.metadata);
+            map.serialize_entry(
+                field.member.name,
+                &Shown { kind: field.member.kind, value: &value },
+            )?;
+        }
+        map.end()
+    }
 }
 
-#[derive(Serialize)]
-struct ProxyFact<'a> {
-    name: &'a str,
-    value: &'a str,
+/// A value, with the names of its members where it is a message.
+struct Shown<'a> {
+    kind: Kind,
+    value: &'a Value<'a>,
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            Value::Null => serializer.serialize_none(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Signed(number) => serializer.serialize_i32(*number),
+            Value::Unsigned(number) => serializer.serialize_u64(*number),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::List(values) => {
+                serializer.collect_seq(values.iter().map(|value| Shown { kind: self.kind, value }))
+            }
+            Value::Message(values) => {
+                let members = self.kind.members().iter().zip(values);
+                serializer.collect_map(
+                    members
+                        .map(|(member, value)| (member.name, Shown { kind: member.kind, value })),
+                )
+            }
+        }
+    }
 }
 
 /// The event as one line without an end.
 pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) -> Vec<u8> {
     let header = Header::read(&record.data);
-    let facts = &record.facts;
+    let metadata = record.metadata();
     let sha256 = options.sha256.then(|| super::sha256(&record.data));
     let date = header.summary.date.map(|seconds| format_time(seconds * 1_000_000));
     let event = Event {
@@ -150,40 +161,11 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
             envelope: Envelope {
                 mail_from: &record.mail_from,
                 rcpt_to: &record.rcpt_to,
-                smtputf8: record.smtputf8,
-                body: record.body(),
-                protocol: if facts.lmtp { "lmtp" } else { "smtp" },
-                ret: facts.ret_name(),
-                envid: text(&facts.envid),
-                submitter: text(&facts.submitter),
-                require_tls: facts.require_tls,
-                mt_priority: facts.mt_priority,
-                rcpt_params: rcpt_params(record),
-                size_declared: record.size_declared,
+                facts: Facts { section: Section::Envelope, metadata: &metadata },
             },
-            client: Client {
-                ip: record.client.ip(),
-                port: record.client.port(),
-                helo: &record.helo,
-                rdns: text(&facts.rdns),
-                proxy_ip: facts.proxy.map(|proxy| proxy.ip()),
-                auth_user: text(&facts.auth_user),
-                auth_mechanism: text(&facts.auth_mechanism),
-                esmtp: record.esmtp,
-                proxy_port: facts.proxy.map(|proxy| proxy.port()),
-                proxy_facts: facts
-                    .proxy_facts()
-                    .map(|(name, value)| ProxyFact { name, value })
-                    .collect(),
-                list_score: facts.list_score,
-            },
-            tls: text(&facts.tls_version).map(|version| Tls {
-                version,
-                cipher: &facts.tls_cipher,
-                sni: text(&facts.tls_sni),
-                client_subject: text(&facts.tls_client),
-            }),
-            auth: None,
+            client: Facts { section: Section::Client, metadata: &metadata },
+            tls: Facts::new(Section::Tls, &metadata),
+            auth: Facts::new(Section::Auth, &metadata),
             headers: &header.fields,
             headers_truncated: header.truncated,
             message_id: header.summary.message_id.as_deref(),
@@ -228,25 +210,6 @@ fn mailboxes(all: &[header::Mailbox]) -> Vec<Mailbox<'_>> {
             address: mailbox.address.as_deref(),
         })
         .collect()
-}
-
-/// What is empty is not known.
-fn text(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// An entry for each forward-path, where any has parameters.
-fn rcpt_params(record: &Record) -> Option<Vec<Option<RcptParams<'_>>>> {
-    let params = &record.facts.rcpt_params;
-    if params.is_empty() {
-        return None;
-    }
-    let of = |at: usize| {
-        let params = params.get(at)?;
-        let known = RcptParams { notify: params.notify.as_deref(), orcpt: params.orcpt_text() };
-        (known.notify.is_some() || known.orcpt.is_some()).then_some(known)
-    };
-    Some((0..record.rcpt_to.len()).map(of).collect())
 }
 
 /// Of data and event.

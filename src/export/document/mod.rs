@@ -4,7 +4,7 @@
 mod attributes;
 mod header;
 mod json;
-pub mod protobuf;
+mod protobuf;
 
 use std::fmt::Write as _;
 

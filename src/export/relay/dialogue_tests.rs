@@ -2,7 +2,7 @@
 //! Each is fed whole and octet by octet, and must come out the same.
 
 use super::{super::mail::tests::record, *};
-use crate::{RcptParams, Record};
+use crate::Record;
 
 fn smtp() -> Settings {
     Settings { lmtp: false, helo: "relay.test".to_owned(), starttls: false, login: None }
@@ -769,13 +769,8 @@ fn rfc3461_5_2_parameters_go_on_where_dsn_is_offered() {
     asked.rcpt_to = vec!["a@d.test".to_owned(), "b@d.test".to_owned()];
     asked.facts.ret = 2;
     asked.facts.envid = "id=1 +".to_owned();
-    asked.facts.rcpt_params = vec![
-        RcptParams {
-            notify: Some("SUCCESS,DELAY".to_owned()),
-            orcpt: Some("rfc822;a+2Bb@o.test".to_owned()),
-        },
-        RcptParams { notify: Some("x y".to_owned()), orcpt: None },
-    ];
+    asked.facts.rcpt_params =
+        "NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@o.test\nNOTIFY=x\u{7f}".to_owned();
     let asked = mail(&asked);
     let script = format!(
         "{HELLO}

@@ -10,10 +10,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::super::{
-    ErrorClass, RcptParams, Record, SinkError, path::quoted, trace::without_return_path, xtext,
-};
+use super::super::{ErrorClass, Record, SinkError, path::quoted, trace::without_return_path};
 use mailrace_header as header;
+use mailrace_log::{RcptParams, xtext};
 
 /// A message and its envelope, ready for any server.
 #[derive(Clone, Debug)]
@@ -160,15 +159,14 @@ fn mail_dsn(record: &Record) -> String {
 
 /// Of each forward-path; none where no forward-path has any.
 fn rcpt_dsns(record: &Record) -> Vec<String> {
-    let params = &record.facts.rcpt_params;
+    let mut params = record.facts.rcpt_params();
     let rewritten = |path: &String| matches!(quoted(path), Cow::Owned(_));
-    if params.is_empty() && !record.rcpt_to.iter().any(rewritten) {
+    if record.facts.rcpt_params.is_empty() && !record.rcpt_to.iter().any(rewritten) {
         return Vec::new();
     }
-    let none = RcptParams::default();
-    let of = |(at, path): (usize, &String)| {
-        let params = params.get(at).unwrap_or(&none);
-        let mut dsn = rcpt_dsn(params);
+    let of = |path: &String| {
+        let params = params.next().unwrap_or_default();
+        let mut dsn = rcpt_dsn(&params);
         // RFC 3461 §5.2.1: who asked for nothing may be given the address as it came to us, and
         // here another spelling of it goes on.
         if params.orcpt.is_none() && rewritten(path) && path.is_ascii() {
@@ -176,7 +174,7 @@ fn rcpt_dsns(record: &Record) -> Vec<String> {
         }
         dsn
     };
-    record.rcpt_to.iter().enumerate().map(of).collect()
+    record.rcpt_to.iter().map(of).collect()
 }
 
 /// NOTIFY and ORCPT. What could not have come through a command is left out.

@@ -1,9 +1,10 @@
-//! xtext (RFC 3461 §4): text that fits into a parameter of MAIL or RCPT.
+//! xtext (RFC 3461 §4): text that fits into a parameter of MAIL or RCPT. Records keep ORCPT in it.
 
 use std::fmt::Write as _;
 
 /// Writes what is no printable ASCII, `+` and `=` as `+` with two hexadecimal digits.
-pub(super) fn encode(text: &str) -> String {
+#[must_use]
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for octet in text.bytes() {
         match octet {
@@ -21,7 +22,8 @@ fn push_hex(octet: u8, encoded: &mut String) {
 }
 
 /// `None` where it is no xtext, or not that of a text without control characters.
-pub(super) fn decode(text: &str) -> Option<String> {
+#[must_use]
+pub fn decode(text: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
