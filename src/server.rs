@@ -208,6 +208,7 @@ fn serve(
                      up ({error}); raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity",
                     config.server.shards
                 );
+                addresses.forget_shards_from(number);
                 break;
             }
             Err(error) => return Err(preflight::shard(&error).into()),

@@ -94,6 +94,13 @@ impl Sockets {
         self.sockets = vec![socket];
     }
 
+    /// Closes those of this shard and the ones after it, unless they are shared.
+    pub(super) fn truncate(&mut self, shard: usize) {
+        if !self.shared {
+            self.sockets.truncate(shard);
+        }
+    }
+
     pub(super) fn take_first(&mut self) -> Option<OwnedFd> {
         (!self.sockets.is_empty()).then(|| self.sockets.remove(0))
     }

@@ -65,6 +65,11 @@ impl Addresses {
         });
         sockets.collect()
     }
+
+    /// Closes the sockets of shards that did not start: the kernel would give them connections.
+    pub(super) fn forget_shards_from(&mut self, first: usize) {
+        self.sockets.iter_mut().for_each(|sockets| sockets.truncate(first));
+    }
 }
 
 /// One server of this machine (of its network namespace) at a time looks whether addresses are free

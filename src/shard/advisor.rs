@@ -2,9 +2,15 @@
 //! core.
 //!
 //! A session waits for its answer while all others continue. The advisor works on threads of its
-//! own; the shard sees an answer at its next turn, at most 5 ms later.
+//! own; an answer wakes the shard.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io::Write as _,
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use crossbeam::queue::SegQueue;
 
@@ -82,8 +88,39 @@ impl Advisor for NoAdvisor {
     fn ask(&self, _: Question, _: Ticket) {}
 }
 
-/// Answers on their way to a shard.
-pub(super) type Answers = SegQueue<(Key, Answer)>;
+/// Answers on their way to a shard, and what wakes it.
+#[derive(Default)]
+pub(super) struct Answers {
+    queue: SegQueue<(Key, Answer)>,
+    wake: OnceLock<File>,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answers({})", self.queue.len())
+    }
+}
+
+impl Answers {
+    /// The next one.
+    pub(super) fn pop(&self) -> Option<(Key, Answer)> {
+        self.queue.pop()
+    }
+
+    /// Has the shard woken by an eventfd(2) from now on.
+    pub(super) fn wake_by(&self, event: File) {
+        // There is one for each shard.
+        let _ = self.wake.set(event);
+    }
+
+    /// The shard's next turn comes at once.
+    pub(super) fn wake(&self) {
+        if let Some(mut event) = self.wake.get() {
+            // Full: it is awake.
+            let _ = event.write(&1_u64.to_ne_bytes());
+        }
+    }
+}
 
 /// Where the answer to one question goes.
 pub struct Ticket {
@@ -100,7 +137,8 @@ impl fmt::Debug for Ticket {
 impl Ticket {
     /// Answers; the connection may be gone by now, which does no harm.
     pub fn answer(self, answer: Answer) {
-        self.answers.push((self.key, answer));
+        self.answers.queue.push((self.key, answer));
+        self.answers.wake();
     }
 }
 

@@ -223,6 +223,7 @@ impl SharedState {
     pub fn give_settings(&self, settings: Arc<Settings>) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings);
         self.settings_given.fetch_add(1, Ordering::Release);
+        self.answers.wake();
     }
 
     /// Whether the settings last given are taken.
@@ -244,11 +245,13 @@ impl SharedState {
     /// Asks the shard to drain (D16); seen at its next tick.
     pub fn ask_to_drain(&self) {
         self.drain.fetch_max(1, Ordering::Release);
+        self.answers.wake();
     }
 
     /// Asks it not to wait for transactions in progress; their clients get 421.
     pub fn ask_to_hurry(&self) {
         self.drain.fetch_max(2, Ordering::Release);
+        self.answers.wake();
     }
 
     /// Whether the shard takes no new connections and leaves its listening sockets open, as another
@@ -256,6 +259,7 @@ impl SharedState {
     /// connections again.
     pub fn set_handing_over(&self, handing_over: bool) {
         self.hand_over.store(handing_over, Ordering::Release);
+        self.answers.wake();
     }
 
     /// Whether a shard that hands over has no session left, and nothing of a listening socket is

@@ -68,8 +68,12 @@ use crate::{
     smtp::{self, Refusal},
 };
 
-/// Longest sleep of an idle shard, and the width of its tick.
+/// Width of a tick, and the longest sleep of a shard that has mail under way.
 pub const TICK: Duration = Duration::from_millis(5);
+
+/// Longest sleep of a shard with nothing under way. What comes from clients and advisors wakes it;
+/// only deadlines, counts of slots of 250 ms, and its heartbeat wait for it.
+pub const IDLE: Duration = Duration::from_millis(25);
 
 /// How long a connection that was closed on our side may keep sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -117,6 +121,8 @@ pub struct Patience {
     pub at_most: Duration,
     /// Until this many operations have ended, in addition to those that are submitted with it.
     pub answers: usize,
+    /// Nothing is being written or synced.
+    pub idle: bool,
 }
 
 /// See the module's page.
@@ -176,17 +182,20 @@ impl Shard {
     /// How long to sleep before the next turn, once all submissions are taken.
     #[must_use]
     pub fn patience(&self) -> Patience {
-        let Services { outgoing, commit, starved, acceptor, .. } = &self.services;
-        let idle = !outgoing.is_dirty() && starved.is_empty() && !acceptor.has_waiting();
-        if let Some((at_most, answers)) = commit.rests().filter(|_| idle) {
-            return Patience { at_most, answers };
+        let Services { outgoing, commit, starved, acceptor, tuning, draining, .. } = &self.services;
+        let idle = commit.is_idle();
+        let waits = !outgoing.is_dirty() && starved.is_empty() && !acceptor.has_waiting();
+        if let Some((at_most, answers)) = commit.rests().filter(|_| waits) {
+            return Patience { at_most, answers, idle };
         }
-        let at_most = match (idle, outgoing.defers()) {
+        let still = idle && !tuning.holds_any() && draining.is_none();
+        let at_most = match (waits, outgoing.defers()) {
             (false, _) => Duration::ZERO,
-            (true, false) => TICK,
             (true, true) => Duration::from_millis(1),
+            (true, false) if still => IDLE,
+            (true, false) => TICK,
         };
-        Patience { at_most, answers: 0 }
+        Patience { at_most, answers: 0, idle }
     }
 
     /// Whether it matters for a connection of this peer that it has sent something before it is

@@ -316,6 +316,29 @@ fn a_shard_that_hands_over_is_quiet_without_sessions() {
     assert!(bench.listening && !shared.is_quiet());
 }
 
+/// Who has nothing under way sleeps longer.
+#[test]
+fn a_shard_sleeps_by_what_is_under_way() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    while !bench.log_ops.is_empty() {
+        bench.log_op();
+    }
+    let idle = Patience { at_most: IDLE, answers: 0, idle: true };
+    assert_eq!(bench.shard.patience(), idle);
+    let client = bench.connect("192.0.2.1");
+    assert_eq!(bench.shard.patience(), idle, "its octets wake the shard");
+    bench.say(client, "EHLO a\r\n");
+    bench.say(client, MAIL);
+    assert!(!bench.shard.patience().idle && bench.shard.patience().at_most <= TICK);
+    while !bench.log_ops.is_empty() {
+        bench.log_op();
+    }
+    assert_eq!(bench.shard.patience(), idle);
+    bench.shard.services.shared.ask_to_drain();
+    bench.turn();
+    assert_eq!(bench.shard.patience().at_most, TICK);
+}
+
 /// A peer that is gone is not found by what comes for it later, and nobody else is in its place.
 #[test]
 fn a_completion_for_a_place_that_is_used_again_finds_nobody() {

@@ -70,6 +70,12 @@ impl Tuning {
     }
 
     /// No connection is accepted for overload.
+    /// Whether reading is stopped for some, or overload is not over: each tick looks whether it may go
+    /// on.
+    pub(super) fn holds_any(&self) -> bool {
+        self.held_up || !self.paused.is_empty() || self.ladder.step() > Step::Calm
+    }
+
     pub(super) fn stops_accepting(&self) -> bool {
         self.ladder.step() == Step::StopAccepting
     }

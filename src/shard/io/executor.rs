@@ -1,7 +1,9 @@
 //! Starting a shard: a pinned glommio executor around the pump's loop.
 
 use std::{
+    cell::Cell,
     fmt, io,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -189,7 +191,8 @@ async fn serve(start: Start) -> io::Result<()> {
     let Start { options, listeners, identity, recovery, state, tell } = start;
     bind_to_cpu(options.shard, options.core);
     // Before anything is awaited: the start may fall asleep like all that follows.
-    heartbeat(state.clone());
+    let pace = Rc::new(Cell::new(TICK));
+    heartbeat(state.clone(), pace.clone());
     be_woken(state.clone());
     let ring = match Ring::new() {
         Ok(ring) => ring,
@@ -232,7 +235,7 @@ async fn serve(start: Start) -> io::Result<()> {
         lost_records: recovery.lost_records,
     });
     let parts = pump::Parts { shard, ring, listeners: sockets, segments, shared: state, advisor };
-    let mut pump = Pump::new(parts);
+    let mut pump = Pump::new(parts, pace)?;
     // One step of filling, not a whole segment.
     let began = Instant::now();
     while !pump.shard().is_ready() && began.elapsed() < Duration::from_secs(30) {
@@ -283,12 +286,12 @@ fn wait_for<T>(told: &channel::Receiver<T>, shared: &SharedState) -> Result<T, R
 }
 
 /// glommio can park while tasks are runnable if its preemption timer fires before the first queue
-/// runs. A timer that is always pending bounds such a nap to one tick; where it has fired already,
+/// runs. A timer that is always pending bounds such a nap to one tick, or the wait of an idle shard; where it has fired already,
 /// [`Watch`] helps.
-fn heartbeat(shared: Arc<SharedState>) {
+fn heartbeat(shared: Arc<SharedState>, pace: Rc<Cell<Duration>>) {
     background(async move {
         while !shared.is_finished() {
-            sleep(TICK).await;
+            sleep(pace.get()).await;
         }
     });
 }

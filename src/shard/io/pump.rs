@@ -1,12 +1,14 @@
 //! The loop between a shard and its ring: it starts what the shard submits and hands it the
 //! completions.
 //!
-//! A turn: wait on the ring (at most 5 ms), hand over every completion, let the shard end its turn,
+//! A turn: wait on the ring (at most 5 ms, 25 ms where nothing is under way), hand over every completion, let the shard end its turn,
 //! start what it submits. Then other tasks of the executor run (heartbeat, segment preparation).
 
 use std::{
+    cell::Cell,
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,7 +24,8 @@ use crate::{
     shard::{
         Advisor, SharedState,
         core::{
-            AcceptError, Arrival, Completion, Finished, Key, Now, ReceiveError, Shard, Submission,
+            AcceptError, Arrival, Completion, Finished, IDLE, Key, Now, ReceiveError, Shard,
+            Submission, TICK,
         },
     },
 };
@@ -41,10 +44,11 @@ enum Kind {
     Write,
     Sync,
     Watch,
+    Event,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Accept,
         Self::Receive,
         Self::Send,
@@ -52,6 +56,7 @@ impl Kind {
         Self::Write,
         Self::Sync,
         Self::Watch,
+        Self::Event,
     ];
 }
 
@@ -90,17 +95,28 @@ pub(super) struct Pump {
     ended: Vec<ring::Completion>,
     /// Operations of the log under way, and since when.
     log_ops: Vec<(u64, Duration)>,
+    /// How often the shard is to be woken whatever happens.
+    pace: Rc<Cell<Duration>>,
+    /// Wakes the shard: see [`event`].
+    event: OwnedFd,
 }
 
 impl Pump {
-    pub(super) fn new(parts: Parts) -> Self {
-        Self {
+    /// # Errors
+    /// Where there is no descriptor left.
+    pub(super) fn new(mut parts: Parts, pace: Rc<Cell<Duration>>) -> io::Result<Self> {
+        let event = event()?;
+        parts.shared.answers.wake_by(event.try_clone()?.into());
+        parts.ring.watch_event(event.as_raw_fd(), event_token());
+        Ok(Self {
             parts,
             sockets: Sockets::default(),
             started: Instant::now(),
             ended: Vec::new(),
             log_ops: Vec::new(),
-        }
+            pace,
+            event,
+        })
     }
 
     /// What it runs.
@@ -123,7 +139,8 @@ impl Pump {
         } else {
             let busy = self.parts.segments.busy();
             let wait = if busy { patience.at_most.min(BUSY) } else { patience.at_most };
-            self.parts.ring.wait(wait)?;
+            self.parts.ring.wait(wait, patience.idle && !busy)?;
+            self.pace.set(if patience.at_most == IDLE { IDLE } else { TICK });
         }
         let now = self.now();
         let mut ended = mem::take(&mut self.ended);
@@ -272,6 +289,13 @@ impl Pump {
             }
             Kind::Watch => Completion::HungUp { key, gone: completion.outcome().is_ok() },
             Kind::Cancel => return None,
+            Kind::Event => {
+                // It never ends by itself; where it cannot be, the shard looks each tick.
+                if !more && completion.outcome().is_ok() {
+                    self.parts.ring.watch_event(self.event.as_raw_fd(), event_token());
+                }
+                return None;
+            }
             Kind::Write => {
                 let buffer = self.parts.ring.written(completion.user_data);
                 let buffer = buffer.expect("a write has a buffer");
@@ -310,6 +334,21 @@ impl Pump {
         let talks = self.parts.shard.wants_first_look(listener, peer) && has_octets(&socket);
         Ok(Arrival { socket: self.sockets.insert(socket), peer, talks })
     }
+}
+
+/// An eventfd(2). Nobody reads it: a write is what counts.
+fn event() -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; a fresh descriptor is owned by nobody else.
+    unsafe {
+        match libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            event => Ok(OwnedFd::from_raw_fd(event)),
+        }
+    }
+}
+
+fn event_token() -> u64 {
+    token(Kind::Event, Key { index: 0, generation: 0 })
 }
 
 /// Ends the process; the handler of SIGABRT waits for the last lines of the log.

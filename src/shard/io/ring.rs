@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use crate::{
     log::GroupBuffer,
@@ -82,6 +82,8 @@ pub(crate) struct Ring {
     /// What is being written, by its token.
     writing: Vec<(u64, GroupBuffer)>,
     queued: usize,
+    /// The kernel can wait without showing as iowait (6.15).
+    no_iowait: bool,
 }
 
 impl Ring {
@@ -124,7 +126,8 @@ impl Ring {
         for id in 0..RECV_BUFFERS {
             buffers.provide(id);
         }
-        Ok(Self { ring, buffers, sending: Vec::new(), writing: Vec::new(), queued: 0 })
+        let no_iowait = ring.params().is_feature_no_iowait();
+        Ok(Self { ring, buffers, sending: Vec::new(), writing: Vec::new(), queued: 0, no_iowait })
     }
 
     /// Takes a filled receive buffer out of the ring.
@@ -242,12 +245,23 @@ impl Ring {
         unsafe { self.push(&entry) }
     }
 
-    /// Submits what is queued and waits for a completion, at most `timeout`.
+    /// Completes, again and again, when something is written to an eventfd(2).
+    pub(crate) fn watch_event(&mut self, event: RawFd, user_data: u64) {
+        let entry = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(user_data);
+        // SAFETY: no memory is named.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Submits what is queued and waits for a completion, at most `timeout`. `idle`: no operation of
+    /// the disk is under way, so the wait does not count as one for it where the kernel can tell.
     ///
     /// # Errors
     /// What the kernel says, but for the time running out and signals.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        self.enter(1, timeout)
+    pub(crate) fn wait(&mut self, timeout: Duration, idle: bool) -> io::Result<()> {
+        self.enter(1, timeout, idle)
     }
 
     /// As [`Ring::wait`], for `more` completions in addition to one for each queued operation: what
@@ -256,14 +270,24 @@ impl Ring {
     /// # Errors
     /// See [`Ring::wait`].
     pub(crate) fn wait_for(&mut self, more: usize, timeout: Duration) -> io::Result<()> {
-        self.enter((self.queued + more).min(COMPLETIONS as usize / 2), timeout)
+        self.enter((self.queued + more).min(COMPLETIONS as usize / 2), timeout, false)
     }
 
-    fn enter(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
+    fn enter(&mut self, completions: usize, timeout: Duration, idle: bool) -> io::Result<()> {
         self.buffers.take_back();
         let timespec = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let args = types::SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(completions, &args) {
+        let submitter = self.ring.submitter();
+        let entered = if idle && self.no_iowait {
+            let flags = EnterFlags::EXT_ARG | EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT;
+            // SAFETY: the arguments are those of EXT_ARG, and live through the call.
+            unsafe {
+                submitter.enter(self.queued as u32, completions as u32, flags.bits(), Some(&args))
+            }
+        } else {
+            submitter.submit_with_args(completions, &args)
+        };
+        match entered {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
@@ -384,7 +408,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::{TcpListener, TcpStream},
-        os::fd::AsRawFd,
+        os::fd::{AsRawFd, FromRawFd, OwnedFd},
     };
 
     use super::*;
@@ -393,7 +417,7 @@ mod tests {
         let mut got = Vec::new();
         let began = Instant::now();
         while got.is_empty() && began.elapsed() < Duration::from_secs(5) {
-            ring.wait(Duration::from_millis(100)).unwrap();
+            ring.wait(Duration::from_millis(100), false).unwrap();
             ring.reap(&mut got);
         }
         assert_eq!(got.len(), 1, "{got:?}");
@@ -449,7 +473,7 @@ mod tests {
             ring.cancel(u64::MAX, 2);
         }
         let mut got = Vec::new();
-        ring.wait(Duration::from_millis(100)).unwrap();
+        ring.wait(Duration::from_millis(100), false).unwrap();
         ring.reap(&mut got);
         let received = got.iter().find(|completion| completion.user_data == 1).unwrap();
         assert_eq!(received.result, 1, "one octet");
@@ -460,6 +484,34 @@ mod tests {
         ring.lend(received.buffer().unwrap(), received.outcome().unwrap())
     }
 
+    /// Each write to the eventfd wakes, also where the wait is to count as no wait for a disk.
+    #[test]
+    fn an_event_wakes_each_time() {
+        let mut ring = Ring::new().unwrap();
+        let probed = ring.no_iowait;
+        // SAFETY: numbers only; a fresh descriptor is owned by nobody else.
+        let event = unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_NONBLOCK)) };
+        let mut event = std::fs::File::from(event);
+        ring.watch_event(event.as_raw_fd(), 5);
+        // What this kernel has, and the oldest way.
+        for no_iowait in [probed, false, probed] {
+            ring.no_iowait = no_iowait;
+            event.write_all(&1_u64.to_ne_bytes()).unwrap();
+            let mut got = Vec::new();
+            let began = Instant::now();
+            while got.is_empty() && began.elapsed() < Duration::from_secs(5) {
+                ring.wait(Duration::from_millis(100), true).unwrap();
+                ring.reap(&mut got);
+            }
+            assert!(got.iter().all(|got| got.user_data == 5 && got.more()), "{got:?}");
+            assert_eq!(got.len(), 1);
+        }
+        let mut got = Vec::new();
+        ring.wait(Duration::from_millis(20), true).unwrap();
+        ring.reap(&mut got);
+        assert!(got.is_empty(), "nobody wrote: {got:?}");
+    }
+
     #[test]
     fn a_short_write_cancels_the_linked_sync() {
         let mut ring = Ring::new().unwrap();
@@ -467,7 +519,7 @@ mod tests {
         ring.write(full.as_raw_fd(), 0, GroupBuffer::zeroed(4096), 1, Some(2));
         let mut got = Vec::new();
         while got.len() < 2 {
-            ring.wait(Duration::from_millis(100)).unwrap();
+            ring.wait(Duration::from_millis(100), false).unwrap();
             ring.reap(&mut got);
         }
         let result = |user_data| got.iter().find(|c| c.user_data == user_data).unwrap().result;

@@ -19,6 +19,9 @@ use std::{
 use super::segments::background;
 use crate::shard::SharedState;
 
+/// So many looks without a heartbeat: the shard may be asleep.
+const STILL: u32 = 2;
+
 /// The watching thread; ends when dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -27,7 +30,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// How often heartbeats are looked at: a shard beats each 5 ms, so a nap ends within two looks.
+    /// How often heartbeats are looked at: an idle shard beats each 25 ms, so a nap ends within three
+    /// looks.
     pub(super) const LOOK: Duration = Duration::from_millis(20);
 
     /// Watches these shards.
@@ -38,15 +42,17 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            let mut seen = vec![0; shards.len()];
+            // Heartbeats, and how many looks found no more of them.
+            let mut seen = vec![(0, 0); shards.len()];
             while !told.load(Ordering::Relaxed) {
                 std::thread::sleep(Self::LOOK);
                 for (shard, seen) in shards.iter().zip(&mut seen) {
                     let beats = shard.published.heartbeats();
-                    if beats == *seen {
+                    let still = if beats == seen.0 { seen.1 + 1 } else { 0 };
+                    if still >= STILL {
                         shard.waker.wake();
                     }
-                    *seen = beats;
+                    *seen = (beats, still);
                 }
             }
         })?;
