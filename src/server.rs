@@ -1,6 +1,7 @@
 //! Builds, starts and drains both planes.
 
 mod drain;
+mod flight;
 mod hand_over;
 mod listeners;
 mod logging;
@@ -141,6 +142,7 @@ fn serve(
     let foretold = DiskRoom::after_start(&config, &data.path)?;
     let mut shards = Vec::new();
     let mut published = Vec::new();
+    let traces = Arc::new(shard::trace::Traces::default());
     for fault in &faults {
         tracing::error!("{fault}");
     }
@@ -169,7 +171,8 @@ fn serve(
         faults.extend(recovery.damage.iter().cloned());
         let slot = Published::new();
         marks.publish(shard, recovery.next_offset.get());
-        let shared = Arc::new(SharedState::with_marks(slot.clone(), marks.clone(), shard));
+        let shared = SharedState::with_marks(slot.clone(), marks.clone(), shard);
+        let shared = Arc::new(shared.traced_by(traces.clone()));
         let options = shard::Options {
             log_dir: data.path.clone(),
             shard,
@@ -215,6 +218,8 @@ fn serve(
         }
     }
     let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
+    let recorders: Vec<_> = shared.iter().map(|shard| shard.recorder()).collect();
+    flight::arm(&data.path, recorders.clone());
     let watch = shard::Watch::start(shared.clone())?;
     drop(addresses.held);
     ready.set_recovery(began.elapsed());
@@ -257,6 +262,8 @@ fn serve(
                 reloads,
                 drains,
                 upgrades,
+                traces,
+                recorders,
                 dns: dns.clone(),
             };
             Some(admin::start_on(socket, state)?)
@@ -653,6 +660,7 @@ fn report_panics() {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         tracing::error!("internal error, please report it: {text} ({at}, thread {thread})");
+        flight::after_panic();
     }));
 }
 

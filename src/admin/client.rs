@@ -93,6 +93,38 @@ fn exchange<T>(
     })
 }
 
+/// Reads an answer of lines for as long as it goes on: `take` gets each until it returns false.
+///
+/// # Errors
+/// [`ClientError`], also where the answer is none of 2xx, or nothing comes for a while.
+pub fn watch_lines(
+    address: SocketAddr,
+    token: Option<&str>,
+    path: &str,
+    mut take: impl FnMut(&str) -> bool,
+) -> Result<(), ClientError> {
+    let client = reqwest::Client::builder().connect_timeout(SILENCE).read_timeout(SILENCE);
+    exchange(client, reqwest::Method::GET, address, token, path, async |mut answer| {
+        let mut pending = Vec::new();
+        while let Some(chunk) =
+            answer.chunk().await.map_err(|error| unreachable(address, error.without_url()))?
+        {
+            pending.extend_from_slice(&chunk);
+            while let Some(end) = memchr::memchr(b'\n', &pending) {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                if !take(line.trim_end_matches('\n')) {
+                    return Ok(());
+                }
+            }
+            if pending.len() > EVENT_BYTES_MAX {
+                return Err(unreachable(address, "the answer has no lines"));
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Reads `/v1/live` of a running server: `take` gets each event's name and data until it returns false
 /// or the server ends the stream.
 ///

@@ -6,6 +6,7 @@
 mod client;
 mod drain;
 mod guard;
+mod insight;
 mod live;
 mod page;
 mod pages;
@@ -14,13 +15,14 @@ mod survey;
 mod upgrade;
 mod v1;
 
-pub use client::{ClientError, get, post, watch_live};
+pub use client::{ClientError, get, post, watch_lines, watch_live};
 pub use drain::{DrainRequest, DrainRequests};
 pub use survey::Awaited;
 pub use upgrade::{UpgradeBegun, UpgradeRequest, UpgradeRequests, Upgraded};
 pub use v1::{Hosts, LogState};
 
 use crate::metrics::{DiskFacts, DnsMetrics, ExportMetrics, Published};
+use crate::shard;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -56,6 +58,10 @@ pub struct AdminState {
     pub token: Option<String>,
     /// Where wishes for a reload go.
     pub reloads: Reloads,
+    /// Who follows sessions.
+    pub traces: Arc<shard::trace::Traces>,
+    /// The last events of each shard.
+    pub recorders: Vec<Arc<shard::flight::Recorder>>,
     /// Where wishes for a drain go.
     pub drains: crossbeam::channel::Sender<DrainRequest>,
     /// Where wishes for an upgrade go.

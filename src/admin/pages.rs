@@ -1,7 +1,7 @@
 //! The pages, and the rules for their status.
 
 use super::{
-    AdminState, drain,
+    AdminState, drain, insight,
     live::{self, Live},
     page, status, upgrade,
 };
@@ -40,6 +40,8 @@ pub(super) struct Pages {
     beats: std::sync::Mutex<Vec<Beat>>,
     /// Last copy of each shard. The lock is held during a scrape, so there is one at a time.
     last: Mutex<Vec<Option<ShardStats>>>,
+    /// Held while the shards' sketches are asked for.
+    hitters: Mutex<()>,
 }
 
 /// A shard's heartbeat counter and when it last moved.
@@ -58,11 +60,17 @@ impl Pages {
             .collect();
         let last = Mutex::new(vec![None; state.published.len()]);
         let beats = std::sync::Mutex::new(beats);
-        Self { state, started: moved, live: Live::new(), beats, last }
+        let hitters = Mutex::default();
+        Self { state, started: moved, live: Live::new(), beats, last, hitters }
     }
 
     pub(super) fn state(&self) -> &AdminState {
         &self.state
+    }
+
+    /// Held while the shards' sketches are asked for, as each has one copy to give.
+    pub(super) async fn hitters_lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.hitters.lock().await
     }
 
     pub(super) fn live(&self) -> &Live {
@@ -167,7 +175,9 @@ impl Pages {
 }
 
 pub(super) fn router(pages: Arc<Pages>) -> Router {
-    let v1 = super::v1::router(pages.state.log.clone());
+    let hosts = pages.state.log.hosts.clone();
+    let insight = super::v1::guarded(insight::router(pages.clone()), hosts);
+    let v1 = super::v1::router(pages.state.log.clone()).merge(insight);
     let token = pages.state.token.as_deref().map(Arc::from);
     Router::new()
         .route("/", get(index))

@@ -58,6 +58,8 @@ impl Server {
             log: no_log(),
             token: token.map(str::to_owned),
             reloads,
+            traces: Arc::default(),
+            recorders: Vec::new(),
             drains,
             upgrades: crossbeam::channel::bounded(1).0,
         };
@@ -173,6 +175,8 @@ fn a_taken_address_is_a_clear_error() {
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
+        traces: Arc::default(),
+        recorders: Vec::new(),
         drains: crossbeam::channel::bounded(1).0,
         upgrades: crossbeam::channel::bounded(1).0,
     };
@@ -193,6 +197,8 @@ fn shutting_down_frees_the_address() {
         log: no_log(),
         token: None,
         reloads: crossbeam::channel::bounded(1).0,
+        traces: Arc::default(),
+        recorders: Vec::new(),
         drains: crossbeam::channel::bounded(1).0,
         upgrades: crossbeam::channel::bounded(1).0,
     };

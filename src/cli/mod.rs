@@ -31,8 +31,10 @@ mod config;
 mod doctor;
 mod drain;
 mod figures;
+mod flight;
 mod group;
 mod health;
+mod hitters;
 mod log;
 mod man;
 mod reload;
@@ -40,6 +42,7 @@ mod serve;
 mod status;
 mod table;
 mod top;
+mod trace;
 mod upgrade;
 mod user;
 
@@ -92,6 +95,14 @@ enum Command {
     Health(health::HealthArgs),
     /// Watch the running server on the terminal
     Top(top::TopArgs),
+    /// Follow sessions of the running server, as they go on
+    #[command(after_help = trace::NOTES)]
+    Trace(trace::TraceArgs),
+    /// Have the running server write its flight recorder to a file
+    Dump(flight::DumpArgs),
+    /// Print what a file of the flight recorder holds
+    #[command(after_help = flight::NOTES)]
+    Flight(flight::FlightArgs),
     /// Validate the configuration
     Check(check::CheckArgs),
     /// Print a configuration to start from, all defaults, or the schema
@@ -253,6 +264,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Status(args) => status::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Trace(args) => trace::run(&args),
+        Command::Dump(args) => flight::dump(&args),
+        Command::Flight(args) => flight::flight(&args),
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),

@@ -27,6 +27,7 @@ use serde_json::Value;
 use super::{
     AdminArgs, EXIT_FAILED,
     figures::{age, bytes},
+    hitters::{self, By},
     status::list,
     table::shows_colours,
 };
@@ -48,6 +49,12 @@ pub(super) struct TopArgs {
     /// Print one screen as text and exit; the default where stdout is not a terminal
     #[arg(long)]
     once: bool,
+    /// Print who sends the most since the start, and exit
+    #[arg(long, value_name = "WHAT")]
+    by: Option<By>,
+    /// With --by, print JSON
+    #[arg(long, requires = "by")]
+    json: bool,
 }
 
 /// What the reader has for the screen.
@@ -72,9 +79,10 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
         Ok(place) => place,
         Err(code) => return code,
     };
-    let shown = match args.once || !io::stdout().is_terminal() {
-        true => once(address, token.as_deref()),
-        false => follow(address, token),
+    let shown = match args.by {
+        Some(by) => hitters::page(address, token.as_deref(), by, args.json),
+        None if args.once || !io::stdout().is_terminal() => once(address, token.as_deref()),
+        None => follow(address, token),
     };
     match shown {
         Ok(text) => super::print(&text),

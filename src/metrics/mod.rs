@@ -15,6 +15,7 @@ mod export;
 mod facts;
 mod families;
 mod format;
+mod hitters;
 mod kept;
 mod labels;
 mod native;
@@ -35,6 +36,7 @@ pub use export::{ExportMetrics, ExporterMetrics, GroupMetrics, WatchedFiles};
 pub use facts::{Detail, DiskFacts, DiskState, Extra};
 pub use families::Family;
 pub use format::Format;
+pub use hitters::{Hit, HitBy, Hitters, merged};
 pub use kept::{KeptLog, LogCounts, LogFacts};
 pub use labels::{
     AuthResult, BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Label, LogOp,

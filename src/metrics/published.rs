@@ -1,6 +1,6 @@
 //! How a scraper gets a copy of a shard's counters.
 
-use super::ShardStats;
+use super::{Hitters, ShardStats};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -46,6 +46,8 @@ pub struct Published {
     heartbeats: AtomicU64,
     sender: Sender<Box<ShardStats>>,
     receiver: Receiver<Box<ShardStats>>,
+    hitters_wanted: AtomicBool,
+    hitters: (Sender<Box<Hitters>>, Receiver<Box<Hitters>>),
 }
 
 impl Published {
@@ -58,6 +60,8 @@ impl Published {
             heartbeats: AtomicU64::new(0),
             sender,
             receiver,
+            hitters_wanted: AtomicBool::new(false),
+            hitters: bounded(1),
         })
     }
 
@@ -72,6 +76,27 @@ impl Published {
             // A full slot holds an equally late copy: losing this one costs the scraper nothing.
             drop(self.sender.try_send(copy(heartbeats)));
         }
+    }
+
+    /// Shard: with each heartbeat, a copy of its sketches where one is wanted.
+    #[inline]
+    pub fn show_hitters(&self, copy: impl FnOnce() -> Box<Hitters>) {
+        if self.hitters_wanted.load(Ordering::Relaxed)
+            && self.hitters_wanted.swap(false, Ordering::Acquire)
+        {
+            drop(self.hitters.0.try_send(copy()));
+        }
+    }
+
+    /// Reader: asks for a copy of the sketches, as [`Published::request`] does for the counters.
+    pub fn request_hitters(&self) {
+        drop(self.hitters.1.try_recv());
+        self.hitters_wanted.store(true, Ordering::Release);
+    }
+
+    /// Reader: the copy, if the shard has sent it.
+    pub fn take_hitters(&self) -> Option<Box<Hitters>> {
+        self.hitters.1.try_recv().ok()
     }
 
     /// Shard: publishes what it is doing.

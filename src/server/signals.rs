@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::logging;
+use super::{flight, logging};
 
 /// How long an abort waits for the log's last lines: the thread that writes them looks every 20 ms,
 /// and where nobody reads stderr the process is not to hang.
@@ -16,8 +16,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// by itself: after a panic outside of a session, and for `log.on_io_error = "abort"`.
 pub(super) fn flush_before_abort() -> io::Result<()> {
     extern "C" fn flush(signal: libc::c_int) {
-        // Loads of atomics, a look at the clock and a sleep: all may be done in a signal handler.
+        // Loads of atomics, a look at the clock and a sleep; a file that is opened and written: all
+        // may be done in a signal handler.
         logging::flush(LAST_WORDS);
+        flight::write();
         // SAFETY: both are async-signal-safe. Raised again it ends the process once this returns,
         // also where it came from outside (systemd's watchdog) and not from `abort`.
         unsafe {

@@ -7,9 +7,11 @@
 
 mod advisor;
 pub mod core;
+pub mod flight;
 mod io;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 use std::{
     net::IpAddr,
@@ -189,6 +191,8 @@ pub struct SharedState {
     settings: Mutex<Option<Arc<Settings>>>,
     settings_given: AtomicU64,
     settings_taken: AtomicU64,
+    recorder: Arc<flight::Recorder>,
+    traces: Arc<trace::Traces>,
 }
 
 impl SharedState {
@@ -205,6 +209,8 @@ impl SharedState {
             published,
             marks,
             shard,
+            recorder: flight::Recorder::new(shard),
+            traces: Arc::default(),
             segments_from: AtomicU64::new(0),
             drain: AtomicU8::new(0),
             hand_over: AtomicBool::new(false),
@@ -217,6 +223,18 @@ impl SharedState {
             finished: AtomicBool::new(false),
             disk_full: AtomicBool::new(false),
         }
+    }
+
+    /// With the traces of the whole server.
+    #[must_use]
+    pub fn traced_by(self, traces: Arc<trace::Traces>) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Its last events.
+    #[must_use]
+    pub fn recorder(&self) -> Arc<flight::Recorder> {
+        self.recorder.clone()
     }
 
     /// Gives the shard new settings, which it takes at its next tick. Sessions go on under them.

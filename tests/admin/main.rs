@@ -5,6 +5,7 @@
 
 mod commands;
 mod exposition;
+mod insight;
 mod metrics;
 mod page;
 mod prometheus;

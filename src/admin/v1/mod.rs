@@ -98,6 +98,11 @@ pub(super) fn router(state: LogState) -> Router {
         .with_state(state)
 }
 
+/// Routes that answer as the log's do: see the module's page.
+pub(super) fn guarded(router: Router, hosts: Hosts) -> Router {
+    router.route_layer(middleware::from_fn_with_state(hosts, refuse_names))
+}
+
 /// See the module's page.
 async fn refuse_names(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());

@@ -6,6 +6,7 @@ use super::{
     AcceptError, Arrival, Key, Services, Submission,
     client::Proxying,
     connection::{Collected, Connection, Dialogue, Link, Taken},
+    follow::Number,
 };
 use crate::smtp::{Replies, Session};
 
@@ -147,6 +148,7 @@ impl Services {
         };
         let session = Session::new(self.now, false, &self.listeners[usize::from(place)].smtp);
         let dialogue = Dialogue {
+            number: Number::default(),
             session,
             replies: Replies::new(),
             mail: Collected::default(),
@@ -167,6 +169,7 @@ impl Services {
 
     /// A connection has its place: its session begins, or its wait for a header.
     pub(super) fn begin(&mut self, key: Key, connection: &mut Connection) {
+        connection.dialogue.number = Number::of(key);
         self.submit(Submission::Receive { key, socket: connection.link.socket });
         if !connection.dialogue.awaits_header() {
             self.open(key, connection);

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     log::{Appender, GroupBuffer, LogEvent, Offset, Op, Seal, Spare},
     metrics::ShardState,
+    shard::flight::Kind,
     smtp::Refusal,
 };
 
@@ -247,6 +248,7 @@ impl Services {
         // A short write is a failed one.
         let good = result.as_ref().is_ok_and(|written| *written == buffer.len());
         self.counters.written(buffer.len() as u64, took, good);
+        self.record(Kind::Written, 0, u16::from(good), buffer.len() as u64);
         if let Some((write, sync)) = self.commit.linked
             && write == op
             && !good
@@ -259,6 +261,8 @@ impl Services {
     pub(super) fn synced(&mut self, op: u64, result: io::Result<()>, took: Duration) {
         if self.commit.cancelled != Some(op) {
             self.counters.synced(took, result.is_ok());
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.record(Kind::Synced, 0, u16::from(result.is_ok()), micros);
         }
         self.commit.appender.handle_sync(op, result, self.now);
     }
@@ -326,6 +330,9 @@ impl Services {
             self.now.saturating_sub(waiting.began),
         );
         self.outgoing.touch(waiting.key, link);
+        let (commit, took) = (waiting.ended, waiting.began);
+        let since = |time: Duration| self.now.saturating_sub(time);
+        self.mail_stored(dialogue, waiting.offset, since(commit), since(took));
         true
     }
 
@@ -350,6 +357,7 @@ impl Services {
 
     /// D5: the segment is left for good.
     fn poisoned(&mut self, segment: u64, error: &io::Error) {
+        self.record(Kind::Poisoned, 0, 0, segment);
         tracing::error!(segment, %error, "a write or sync failed: this log segment is closed and \
             a new one is opened");
         if self.tuning.aborts_on_io_error() {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{SocketId, intake::Intake};
+use super::{SocketId, follow::Number, intake::Intake};
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
@@ -127,6 +127,8 @@ impl Link {
 
 /// What is said over a connection: the session, its replies, the mail it brings, who the client is.
 pub(super) struct Dialogue {
+    /// By which it is named in what is recorded and followed.
+    pub(super) number: Number,
     pub(super) session: Session,
     pub(super) replies: Replies,
     pub(super) mail: Collected,

@@ -5,8 +5,8 @@ use std::{sync::OnceLock, time::Duration};
 use crate::{
     log::Appender,
     metrics::{
-        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, ListenerStats, LogOp, Names,
-        OverloadStep, RefuseReason, ShardStats, Tally,
+        BackpressureCause, CloseReason, CorruptStage, HandshakeResult, Hitters, ListenerStats,
+        LogOp, Names, OverloadStep, RefuseReason, ShardStats, Tally,
     },
     smtp::{AuthResult, Lenient, Mechanism, ProtocolError, REPLY_CODES, RejectReason, Stats, Verb},
 };
@@ -16,6 +16,8 @@ pub(super) struct Counters {
     /// Of the protocol core, one for each place that is listened at.
     pub(super) smtp: Vec<Stats>,
     stats: ShardStats,
+    /// Who sends the most.
+    pub(super) hitters: Hitters,
     /// Of each place that is listened at, its listener's entry in `stats`: a listener has one set
     /// of series, however many addresses and sockets it has.
     entries: Vec<usize>,
@@ -56,6 +58,7 @@ impl Counters {
         Self {
             smtp: places.iter().map(|_| Stats::default()).collect(),
             stats: ShardStats::new(u32::from(shard), &listeners, names()),
+            hitters: Hitters::default(),
             entries,
         }
     }

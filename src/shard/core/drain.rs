@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     metrics::{CloseReason, RefuseReason, ShardState},
+    shard::flight::Kind,
     stage,
 };
 
@@ -17,6 +18,7 @@ impl Services {
             return;
         }
         self.draining = Some(self.now);
+        self.record(Kind::Draining, 0, 0, 0);
         self.shared.published.set_state(ShardState::Draining);
         if self.shared.hands_over() {
             // The sockets stay open in this process for the next one.

@@ -80,9 +80,10 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// What sessions are to keep of what they refuse: nothing that no line would come of.
-    pub(super) fn notes(&self) -> Notes {
-        let wants = |kind: Kind| self.enabled && !self.budgets[kind as usize].spent;
+    /// What sessions are to keep of what they refuse: nothing that no line would come of, where
+    /// nobody follows sessions.
+    pub(super) fn notes(&self, followed: bool) -> Notes {
+        let wants = |kind: Kind| followed || self.enabled && !self.budgets[kind as usize].spent;
         Notes { refusals: wants(Kind::Refusal), logins: wants(Kind::Login), ..Notes::default() }
     }
 
@@ -166,6 +167,7 @@ impl Services {
     /// A line for each refusal of one step of a session.
     pub(super) fn tell_refusals(&mut self, dialogue: &Dialogue, refusals: &Refusals) {
         for refused in &refusals.list {
+            self.step_refused(dialogue, refused);
             self.tell_refused(dialogue, refused);
         }
         self.events.budgets[Kind::Refusal as usize].suppressed += refusals.more;
@@ -284,7 +286,7 @@ mod tests {
         events.renew(now);
         let mut lines = 0;
         for _ in 0..10_000 {
-            let mut notes = events.notes();
+            let mut notes = events.notes(false);
             assert!(notes.logins);
             match notes.refusals {
                 true => lines += u64::from(events.take(Kind::Refusal, now) != Line::No),
@@ -294,11 +296,11 @@ mod tests {
         }
         assert_eq!(lines, 200);
         now += Duration::from_secs(1);
-        assert!(!events.notes().refusals, "the tick looks at the time");
+        assert!(!events.notes(false).refusals, "the tick looks at the time");
         events.renew(now);
-        assert!(events.notes().refusals);
+        assert!(events.notes(false).refusals);
         assert_eq!(events.take(Kind::Refusal, now), Line::Yes(Some(9_800)));
         let silent = Throttle { enabled: false, ..events };
-        assert!(!silent.notes().refusals && !silent.notes().logins, "the level has none");
+        assert!(!silent.notes(false).refusals && !silent.notes(false).logins, "the level has none");
     }
 }

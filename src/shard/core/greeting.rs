@@ -41,6 +41,7 @@ impl Services {
 
     /// Begins the session, once it is known who the client is.
     pub(super) fn open(&mut self, key: Key, connection: &mut Connection) {
+        self.session_opened(&connection.dialogue);
         let Connection { link, dialogue, .. } = connection;
         let Listener { smtp, gate, .. } = &self.listeners[dialogue.place()];
         let implicit = smtp.tls == TlsPolicy::Implicit;

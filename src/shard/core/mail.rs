@@ -177,9 +177,11 @@ impl Services {
             Some(error) => Err(error),
             None => appender.append(&mail, chunks, fragments),
         };
+        let appended = appended.map(|offset| (offset, appender.identity().record_id(offset)));
         match appended {
-            Ok(offset) => {
-                let id = appender.identity().record_id(offset);
+            Ok((offset, id)) => {
+                // While the envelope is there.
+                self.mail_received(dialogue);
                 self.with_admission(dialogue, Admission::Open, |session, context| {
                     session.resolve_accepted(context, offset.get(), &id);
                 });

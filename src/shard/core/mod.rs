@@ -18,6 +18,7 @@ mod deadlines;
 mod drain;
 mod events;
 mod failures;
+mod follow;
 mod gatekeeper;
 mod greeting;
 mod intake;
@@ -61,7 +62,7 @@ pub use self::{
     connection::UNIX_PEER,
     seam::{AcceptError, Arrival, Completion, Key, Now, ReceiveError, Side, SocketId, Submission},
 };
-use super::{Gate, Options, SharedState};
+use super::{Gate, Options, SharedState, flight::Kind, trace::Tracer};
 use crate::{
     log::{Appender, Offset},
     metrics::ShardState,
@@ -74,6 +75,9 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// Longest sleep of a shard with nothing under way. What comes from clients and advisors wakes it;
 /// only deadlines, counts of slots of 250 ms, and its heartbeat wait for it.
 pub const IDLE: Duration = Duration::from_millis(25);
+
+/// A turn that takes longer stands in the flight recorder.
+const STALL: Duration = Duration::from_millis(10);
 
 /// How long a connection that was closed on our side may keep sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -142,7 +146,9 @@ impl Shard {
         counters.recovered(parts.truncated_bytes, parts.lost_records);
         let supply = Supply::new(options.segment_bytes, parts.next_segment);
         let tuning = Tuning::new(&options, &listeners);
+        let tracer = Tracer::new(shared.traces.clone());
         let mut services = Services {
+            tracer,
             now: Duration::ZERO,
             submissions: VecDeque::new(),
             listeners,
@@ -278,6 +284,10 @@ impl Shard {
     /// A turn with something to do took so long.
     pub fn note_turn(&mut self, took: Duration) {
         self.services.counters.turn(took);
+        if took > STALL {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.services.record(Kind::Stalled, 0, 0, micros);
+        }
     }
 
     /// Whether a drain has come to its end: [`Shard::finish`] is next.
@@ -408,6 +418,7 @@ impl Shard {
         let services = &mut self.services;
         services.deadlines.seen(due);
         services.tell_suppressed();
+        services.tracer.renew();
         let retuned = [services.take_settings(), services.weigh(passed)];
         if retuned.contains(&Retuned::Yes) {
             self.each(|services, key, connection| services.refresh(key, connection));
@@ -469,5 +480,6 @@ impl Services {
         shared.published.beat(|heartbeats| {
             counters.snapshot(&commit.appender, commit.collected_bytes, limit, heartbeats)
         });
+        shared.published.show_hitters(|| Box::new(counters.hitters.clone()));
     }
 }

@@ -9,7 +9,7 @@ use super::{
     mail::Spans,
     services::{Services, reason_of},
 };
-use crate::{metrics::CloseReason, smtp::Event};
+use crate::{metrics::CloseReason, shard::flight::Kind, smtp::Event};
 
 /// What became of octets that a session was served.
 pub(super) struct Served {
@@ -48,6 +48,7 @@ impl Services {
             }));
             let Ok(step) = step else {
                 tracing::error!(peer = %dialogue.peer, "a session panicked and was closed");
+                self.record(Kind::Panicked, dialogue.number.get(), 0, 0);
                 self.break_off(link, dialogue, CloseReason::IoError);
                 return Served { taken: input.len(), upgrade };
             };

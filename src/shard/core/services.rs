@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::CloseReason,
-    shard::{Advisor, SharedState},
+    shard::{Advisor, SharedState, trace::Tracer},
     smtp::{Admission, Context, Ending, Entry, Session},
     stage,
 };
@@ -47,6 +47,7 @@ pub(super) struct Services {
     pub(super) handshakes: Handshakes,
     pub(super) counters: Counters,
     pub(super) events: Throttle,
+    pub(super) tracer: Tracer,
     /// Sessions that want to know something.
     pub(super) asking: Vec<Key>,
     /// Since when the shard drains.
@@ -90,7 +91,7 @@ impl Services {
             room_bytes: self.commit.room(),
             handshakes_full: self.handshakes.are_full(self.tuning.limits()),
             binds_channel: binds,
-            notes: self.events.notes(),
+            notes: self.events.notes(self.tracer.is_on()),
         };
         let result = call(session, &mut context);
         let notes = context.notes;
@@ -203,6 +204,7 @@ impl Services {
         self.commit.forget(&mut connection.dialogue.mail);
         self.end_tls(&mut connection);
         self.tell_session(&connection);
+        self.session_closed(&connection);
         let Connection { link, mut dialogue, .. } = *connection;
         let lasted = self.now.saturating_sub(dialogue.session.opened());
         self.counters.closed(dialogue.place(), link.reason, lasted);

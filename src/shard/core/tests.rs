@@ -508,3 +508,33 @@ fn d16_a_drain_waits_for_the_mail_in_progress() {
     assert!(bench.shard.is_drained());
     assert!(matches!(bench.shard.finish(), Finished::AtRest(Some(_))));
 }
+
+/// Nothing is built for a trace while nobody follows, and nothing waits for somebody who does not
+/// read.
+#[test]
+fn events_are_built_for_those_who_follow() {
+    let mut bench = Bench::new(smtp::Config::default(), Gate::default());
+    let traces = bench.shard.services.shared.traces.clone();
+    let session = |bench: &mut Bench| {
+        let client = bench.connect("192.0.2.1");
+        bench.say(client, "EHLO a\r\n");
+        bench.say(client, "RCPT TO:<x@y>\r\n");
+        bench.say(client, MAIL);
+        while !bench.log_ops.is_empty() {
+            bench.log_op();
+        }
+        bench.hang_up(client);
+    };
+    session(&mut bench);
+    assert_eq!(traces.built(), 0);
+    let following = traces.watch(super::super::trace::Filter::default()).expect("there is room");
+    bench.turn();
+    session(&mut bench);
+    let events = std::iter::from_fn(|| following.poll()).count() as u64;
+    // Opened, refused, received, stored, closed.
+    assert_eq!((events, traces.built()), (5, 5));
+    drop(following);
+    bench.turn();
+    session(&mut bench);
+    assert_eq!(traces.built(), 5);
+}

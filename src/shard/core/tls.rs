@@ -200,6 +200,7 @@ impl Services {
             }
             let took = self.now.saturating_sub(since);
             self.counters.handshake(dialogue.place(), result, took);
+            self.handshake_ended(dialogue, result == HandshakeResult::Ok, took);
         }
     }
 }

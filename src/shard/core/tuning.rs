@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     metrics::OverloadStep,
-    shard::{Limits, Options, Settings},
+    shard::{Limits, Options, Settings, flight::Kind},
     smtp::{self, Admission, Entry},
 };
 
@@ -159,6 +159,7 @@ impl Services {
         }
         let Some(step) = self.tuning.ladder.weigh(load, self.now) else { return Retuned::No };
         let shard = self.tuning.shard;
+        self.record(Kind::Overload, 0, step as u16, 0);
         if step > was {
             tracing::warn!(shard, %load, "overload: {}", step.name());
         } else {

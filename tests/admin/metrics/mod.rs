@@ -12,6 +12,8 @@ mod sessions;
 mod starts;
 mod watched;
 
+pub use sessions::user_add;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
