@@ -13,7 +13,10 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{DirArgs, EXIT_FAILED, EXIT_USAGE};
+use super::{
+    DirArgs, EXIT_FAILED, EXIT_USAGE,
+    table::{Side, Table, Tone, shows_colours},
+};
 use crate::{
     config::plural,
     consumer::{Group, GroupError},
@@ -157,13 +160,13 @@ fn answer(args: &GroupArgs, dir: &Path, out: &mut dyn Write) -> Result<ExitCode,
 }
 
 fn list(log: &Log, as_json: bool, out: &mut dyn Write) -> Result<(), GroupError> {
-    if !as_json {
-        writeln!(
-            out,
-            "{:<24} {:>12} {:>20} {:>6} ACTIVE",
-            "GROUP", "LAG", "OLDEST-PENDING", "DEAD"
-        )?;
-    }
+    let mut table = Table::new(&[
+        ("GROUP", Side::Left),
+        ("LAG", Side::Right),
+        ("OLDEST-PENDING", Side::Right),
+        ("DEAD", Side::Right),
+        ("ACTIVE", Side::Left),
+    ]);
     for group in Group::list(log.dir())? {
         let shards = group.describe(log)?;
         let lag: u64 = shards.iter().map(|shard| shard.lag).sum();
@@ -181,8 +184,19 @@ fn list(log: &Log, as_json: bool, out: &mut dyn Write) -> Result<(), GroupError>
             writeln!(out, "{line}")?;
             continue;
         }
-        let (oldest, active) = (pending(oldest), if active { "yes" } else { "no" });
-        writeln!(out, "{:<24} {lag:>12} {oldest:>20} {dead:>6} {active}", group.name())?;
+        let tone = |bad: bool, tone| if bad { tone } else { Tone::Plain };
+        // A group that nobody reads and that waits for somebody is to be looked at.
+        let waits = lag > 0 && !active;
+        table.row([
+            (group.name().to_owned(), Tone::Plain),
+            (lag.to_string(), tone(waits, Tone::Fair)),
+            (pending(oldest), Tone::Plain),
+            (dead.to_string(), tone(dead > 0, Tone::Bad)),
+            (if active { "yes" } else { "no" }.to_owned(), tone(waits, Tone::Fair)),
+        ]);
+    }
+    if !as_json {
+        out.write_all(table.text(shows_colours()).as_bytes())?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod commands;
 mod exposition;
+mod idle;
 mod insight;
 mod metrics;
 mod page;

@@ -48,6 +48,12 @@ fn a_group_is_listed_described_moved_and_removed() {
         (&listed["group"], &listed["lag"], &listed["active"]),
         (&"hole".into(), &0.into(), &true.into())
     );
+    let table = succeeded("group ls", mailrace(dir.path(), &["group", "ls"])).stdout;
+    assert_eq!(
+        String::from_utf8(table).unwrap(),
+        "GROUP  LAG  OLDEST-PENDING  DEAD  ACTIVE\n\
+         hole     0               -     0  yes\n"
+    );
     // A dry run moves nothing; a seek beside the running server is taken up.
     let dry = mailrace(dir.path(), &["group", "seek", "hole", "--to", "start", "--dry-run"]);
     let text = String::from_utf8(succeeded("seek", dry).stdout).unwrap();
