@@ -40,6 +40,8 @@ fn record(bytes: usize) -> Record {
         size_declared: None,
         flags: 0,
         facts: Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: mail.into(),
     }

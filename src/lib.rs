@@ -17,3 +17,4 @@ pub use mailrace_metrics as metrics;
 pub use mailrace_smtp as smtp;
 pub use mailrace_stage as stage;
 pub use mailrace_tls as tls;
+pub use mailrace_verdict as verdict;

@@ -15,6 +15,7 @@ mod signals;
 mod standing;
 mod upgrade;
 mod users;
+mod verdicts;
 
 use std::{
     error::Error,
@@ -62,7 +63,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     let ready = Arc::new(Readiness::default());
     // Before there is any: each that a server needs is counted.
-    let needed = preflight::threads_needed(config.server.shards, config.exports.len());
+    let needed = preflight::threads_needed(&config);
     preflight::threads(needed)?;
     let logging = logging::start(&config.server, ready.clone())?;
     report_panics();
@@ -143,6 +144,7 @@ fn serve(
     let mut shards = Vec::new();
     let mut published = Vec::new();
     let traces = Arc::new(shard::trace::Traces::default());
+    let mut recovered = Vec::new();
     for fault in &faults {
         tracing::error!("{fault}");
     }
@@ -173,6 +175,7 @@ fn serve(
         marks.publish(shard, recovery.next_offset.get());
         let shared = SharedState::with_marks(slot.clone(), marks.clone(), shard);
         let shared = Arc::new(shared.traced_by(traces.clone()));
+        recovered.push(recovery.next_offset.get());
         let options = shard::Options {
             log_dir: data.path.clone(),
             shard,
@@ -270,6 +273,10 @@ fn serve(
         }
         None => None,
     };
+    let mut verdicts =
+        verdicts::Verdicts::new(&config, &data.path, marks.clone(), recovered, dns.clone())?;
+    // Before the exporters, which wait for verdicts that may come.
+    verdicts.set(&config, &accepts(&config, &addresses.listeners))?;
     let exporters = export::start(export::PlaneOptions {
         log: log::Log::open(&data.path)?,
         shards: u16::try_from(logs)?,
@@ -278,6 +285,7 @@ fn serve(
         exporters: exports(&config, admin.as_ref().map(|admin| admin.address())),
         metrics: metrics.clone(),
         bells,
+        verdicts: verdicts.visible(),
     })?;
     let names = addresses.listeners.iter().map(|at| format!("{} {}", at.name, at.place));
     tracing::info!(
@@ -305,6 +313,7 @@ fn serve(
         accept_files,
         unusable: reload::Unusable::default(),
         accept: Vec::new(),
+        verdicts,
         standing: standing::Standing::new(ready.clone()),
         ready: ready.clone(),
     };
@@ -449,6 +458,13 @@ fn not_below_committed(dir: &Path, shard: u16, recovery: &mut log::Recovery) -> 
         });
     }
     Ok(())
+}
+
+/// Whose mail each listener takes, in the order of the configuration.
+fn accepts(config: &Config, bound: &[Bound]) -> reload::Accepts {
+    let of = |name: &str| bound.iter().find(|bound| bound.name == name);
+    let listeners = config.listeners.iter();
+    listeners.map(|listener| of(&listener.name).and_then(|bound| bound.accept.clone())).collect()
 }
 
 /// The exporters, with the port that the admin listener has got where its own was 0.

@@ -114,6 +114,7 @@ fn move_all(dir: &Path, mark: u64, name: &str) -> (f64, f64) {
         listener,
         exporters: vec![options(name)],
         metrics,
+        verdicts: Arc::default(),
         bells: Bells::default(),
     })
     .unwrap();
@@ -146,6 +147,7 @@ fn options(name: &str) -> ExportOptions {
         in_flight: 1,
         timeout: Duration::from_secs(30),
         filter: Filter::default(),
+        wait_verdict: None,
         replay_rate: None,
     }
 }

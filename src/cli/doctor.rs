@@ -161,7 +161,7 @@ fn io_uring() -> Finding {
 
 /// Those that the server starts with at least.
 fn threads(config: &Config) -> Finding {
-    let needed = preflight::threads_needed(config.server.shards, config.exports.len());
+    let needed = preflight::threads_needed(config);
     asked("threads", format!("{needed} can be started"), preflight::threads(needed))
 }
 

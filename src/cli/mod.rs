@@ -45,6 +45,7 @@ mod top;
 mod trace;
 mod upgrade;
 mod user;
+mod verify;
 
 pub use serve::{Serve, ServeError};
 
@@ -113,6 +114,9 @@ enum Command {
     Group(group::GroupArgs),
     /// Users that may authenticate: add, remove, list
     User(user::UserArgs),
+    /// Judge one mail by hand: SPF, DKIM, DMARC, ARC, iprev, facts about From
+    #[command(after_help = verify::NOTES)]
+    Verify(verify::VerifyArgs),
     /// Run a load test against a server
     Bench(Box<bench::BenchArgs>),
     /// Check this machine for problems, with a fix for each
@@ -272,6 +276,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Log(args) => log::run(&args),
         Command::Group(args) => group::run(&args),
         Command::User(args) => user::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -286,6 +286,31 @@ pub(super) const EXPORT: &[Key] = &[
          all.",
     ),
     Key::new(
+        "filter.spf",
+        Kind::List,
+        "",
+        "Only mail whose SPF check of MAIL FROM or HELO has one of these words, such as fail; []: all.",
+    ),
+    Key::new(
+        "filter.dkim",
+        Kind::List,
+        "",
+        "Only mail that has a DKIM signature with one of these words; []: all.",
+    ),
+    Key::new(
+        "filter.dmarc",
+        Kind::List,
+        "",
+        "Only mail whose DMARC check has one of these words; []: all.",
+    ),
+    Key::new(
+        "wait_verdict",
+        Kind::Duration { least: 0, most: 3_600_000, word: Some("off") },
+        "off",
+        "Join the verdict on the sender, and wait this long for it after the mail was received; \
+         off: do not look for it.",
+    ),
+    Key::new(
         "replay_rate",
         Kind::Rate,
         "",

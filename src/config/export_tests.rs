@@ -38,6 +38,7 @@ fn defaults_of_all() {
         in_flight: 1,
         timeout: ms(30_000),
         filter: Filter::default(),
+        wait_verdict: None,
         replay_rate: None,
     };
     assert_eq!(export("[[export]]\nname = \"b\"\ntype = \"blackhole\"\n"), all);
@@ -47,7 +48,8 @@ fn defaults_of_all() {
                 batch = { records = 1, bytes = \"2MiB\", delay = \"0ms\" }\n\
                 retry = { initial = \"1s\", max = \"1s\", give_up_after = \"2d\" }\n\
                 filter = { listener = [\"smtp\"], rcpt_domain = [\"A.example\"], \
-                from_domain = [\"b\", \"c\"] }\nreplay_rate = \"1000/s\"\n";
+                from_domain = [\"b\", \"c\"], \
+                dmarc = [\"fail\", \"permerror\"] }\nwait_verdict = \"5s\"\nreplay_rate = \"1000/s\"\n";
     let written = ExportOptions {
         document: DocumentOptions {
             encoding: Encoding::Raw,
@@ -69,7 +71,9 @@ fn defaults_of_all() {
             listener: vec!["smtp".to_owned()],
             rcpt_domain: vec!["a.example".to_owned()],
             from_domain: vec!["b".to_owned(), "c".to_owned()],
+            auth: vec![("dmarc", vec![AuthWord::Fail, AuthWord::Permerror])],
         },
+        wait_verdict: Some(ms(5000)),
         replay_rate: Some(1000),
         ..all
     };
@@ -278,6 +282,8 @@ fn values_that_cannot_work() {
         (KAFKA, "filter.listener = [\"mx\"]", "no listener is named \"mx\": smtp"),
         (KAFKA, "filter.rcpt_domain = [\"a@b\"]", "is not a domain"),
         (KAFKA, "replay_rate = \"1000\"", "is not a rate"),
+        (KAFKA, "filter.dmarc = [\"fail\"]", "requires wait_verdict as well"),
+        (KAFKA, "wait_verdict = \"5s\"\nfilter.spf = [\"failed\"]", "is not one of none, pass"),
         (KAFKA, "reference_url = \"m.example\"", "not a URL"),
         (NATS, "servers = [\"http://a:1\"]", "a server is not nats://HOST:PORT"),
         (NATS, "subject = \"mail.{domain}\"", "{domain} is not a placeholder"),

@@ -11,7 +11,7 @@ use crate::export::{
     FilesLayout, FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions,
     SinkOptions, Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions,
 };
-use crate::log::{self, Bound};
+use crate::log::{self, AuthWord, Bound};
 
 /// What exporters refer to in the rest of the configuration.
 pub(super) struct Context<'a> {
@@ -64,6 +64,7 @@ impl Table<'_> {
         if retry.max < retry.initial && !retry.max.is_zero() {
             self.blame("retry.max", "is less than retry.initial");
         }
+        let wait_verdict = self.settings.duration(&self.key("wait_verdict"));
         ExportOptions {
             name,
             document: self.document(&sink, context),
@@ -86,9 +87,33 @@ impl Table<'_> {
                 }),
                 rcpt_domain: self.list("filter.rcpt_domain", address::domain),
                 from_domain: self.list("filter.from_domain", address::domain),
+                auth: self.auth_filter(wait_verdict.is_some()),
             },
+            wait_verdict,
             replay_rate: self.settings.rate(&self.key("replay_rate")),
         }
+    }
+
+    /// Words by method. Who asks for a verdict has to wait for it.
+    fn auth_filter(&mut self, waits: bool) -> Vec<(&'static str, Vec<AuthWord>)> {
+        let mut wanted = Vec::new();
+        for (key, method) in
+            [("filter.spf", "spf"), ("filter.dkim", "dkim"), ("filter.dmarc", "dmarc")]
+        {
+            let words = self.settings.list(&self.key(key), |text| {
+                let known = AuthWord::ALL.into_iter().find(|known| known.name() == text);
+                let all = AuthWord::ALL.map(AuthWord::name).join(", ");
+                known.ok_or_else(|| format!("{text:?} is not one of {all}"))
+            });
+            if words.is_empty() {
+                continue;
+            }
+            if !waits {
+                self.blame(key, "requires wait_verdict as well");
+            }
+            wanted.push((method, words));
+        }
+        wanted
     }
 
     fn document(&mut self, sink: &SinkOptions, context: &Context<'_>) -> DocumentOptions {

@@ -281,6 +281,13 @@ pub(super) const ROOT: &[Key] = &[
     ),
     Key::new("limits.errors.hard", COUNT, "20", "Errors after which the session ends."),
     Key::new("limits.junk", COUNT, "100", "Commands without a message before the session ends."),
+    Key::new(
+        "limits.verify_queue",
+        COUNT,
+        "100000",
+        "Messages per shard that may wait for their verdict; those beyond are not judged.",
+    )
+    .restart(),
     Key::new("limits.auth_failures", COUNT, "3", "Failed AUTH commands per session."),
     Key::new(
         "limits.auth_failures_per_ip",
@@ -457,6 +464,18 @@ pub(super) const LISTENER: &[Key] = &[
         "Longest wait for DNS; a list that has not answered by then counts as 0.",
     ),
     Key::new("dns.reverse", Kind::Boolean, "false", "Look up the client's host name."),
+    Key::new(
+        "verify.methods",
+        Kind::List,
+        "",
+        "Checks of the sender: spf, dkim, dmarc, arc, iprev; []: none. The verdict follows the mail.",
+    ),
+    Key::new(
+        "verify.mode",
+        Kind::Choice(&["record"]),
+        "record",
+        "record: mail is accepted whatever the verdict is.",
+    ),
     Key::new(
         "greet_delay",
         Kind::Duration { least: 0, most: 60_000, word: None },

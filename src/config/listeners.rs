@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::raw::Settings;
 use super::{
-    AcceptConfig, AuthConfig, AuthMechanism, DnsConfig, LineEnds, ListenerConfig, Network,
+    AcceptConfig, AuthConfig, AuthMechanism, DnsConfig, LineEnds, ListenerConfig, Methods, Network,
     Protocol, TlsMode, address, files, units,
 };
 
@@ -55,6 +55,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
             deadline: s.duration(&key("dns.deadline")).unwrap_or_default(),
             reverse: s.boolean(&key("dns.reverse")),
         },
+        verify: verify(s, &key),
         greet_delay: s.duration(&key("greet_delay")).unwrap_or_default(),
         greet_check: s.boolean(&key("greet_check")),
         low_priority: s.choice(&key("priority")) == "low",
@@ -195,6 +196,31 @@ fn auth(
         s.blame(&key("auth.required"), format!("requires {} as well", key("auth.mechanisms")));
     }
     AuthConfig { mechanisms, users_file, required }
+}
+
+/// What is checked of the sender.
+fn verify(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Methods> {
+    let none = Methods { spf: false, dkim: false, dmarc: false, arc: false, iprev: false };
+    let methods = s.list(&key("verify.methods"), |text| match text {
+        "spf" => Ok(Methods { spf: true, ..none }),
+        "dkim" => Ok(Methods { dkim: true, ..none }),
+        "dmarc" => Ok(Methods { dmarc: true, ..none }),
+        "arc" => Ok(Methods { arc: true, ..none }),
+        "iprev" => Ok(Methods { iprev: true, ..none }),
+        _ => Err(format!("{text:?} is not one of spf, dkim, dmarc, arc, iprev")),
+    });
+    s.choice(&key("verify.mode"));
+    let wanted = methods.iter().fold(none, |sum, one| Methods {
+        spf: sum.spf || one.spf,
+        dkim: sum.dkim || one.dkim,
+        dmarc: sum.dmarc || one.dmarc,
+        arc: sum.arc || one.arc,
+        iprev: sum.iprev || one.iprev,
+    });
+    if wanted.dmarc && !wanted.spf && !wanted.dkim {
+        s.blame(&key("verify.methods"), "dmarc requires spf or dkim as well".to_owned());
+    }
+    (!methods.is_empty()).then_some(wanted)
 }
 
 /// `zone` or `zone=weight`.

@@ -38,6 +38,7 @@ pub use units::{Network, duration as parse_duration, format_duration, format_siz
 pub use value::Value;
 
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
+pub use crate::verdict::Methods;
 
 use crate::export::{ExportOptions, read_secret};
 use crate::policy::{Accept, UsersFile};
@@ -233,6 +234,8 @@ pub struct LimitsConfig {
     pub errors_hard: usize,
     /// Commands without a message before the session ends.
     pub junk: usize,
+    /// Records of a shard that may wait for their verdict.
+    pub verify_queue: u64,
     /// Failed AUTH commands of one session.
     pub auth_failures: usize,
     /// Failed AUTH commands a minute of one address; `None`: no limit.
@@ -288,6 +291,8 @@ pub struct ListenerConfig {
     pub accept: AcceptConfig,
     /// `listener.dns`
     pub dns: DnsConfig,
+    /// `listener.verify`; `None`: nothing is checked.
+    pub verify: Option<Methods>,
     /// Wait before the greeting.
     pub greet_delay: Duration,
     /// Clients that talk before the greeting are refused.
@@ -868,6 +873,7 @@ fn limits(s: &mut Settings, machine: &Machine, warnings: &mut Vec<String>) -> Li
         errors_soft: s.integer("limits.errors.soft").unwrap_or_default(),
         errors_hard: s.integer("limits.errors.hard").unwrap_or_default(),
         junk: s.integer("limits.junk").unwrap_or_default(),
+        verify_queue: s.integer("limits.verify_queue").unwrap_or_default() as u64,
         auth_failures: s.integer("limits.auth_failures").unwrap_or_default(),
         auth_failures_per_ip: s.per_minute("limits.auth_failures_per_ip"),
         data_rate_min: s.size("limits.data_rate_min").unwrap_or_default(),

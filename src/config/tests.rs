@@ -211,6 +211,11 @@ fn gates_that_need_each_other() {
         (&["listener.0.dns.lists=zen.example=0"], "is not a list"),
         (&["listener.0.dns.lists=*.example=1"], "is not a list"),
         (&["server.dns.servers=ns1"], "is not an address"),
+        (
+            &["listener.0.verify.methods=spf,dane"],
+            "\"dane\" is not one of spf, dkim, dmarc, arc, iprev",
+        ),
+        (&["listener.0.verify.methods=dmarc,arc"], "dmarc requires spf or dkim as well"),
         (&["limits.connections.rate_per_ip=5/s"], "not a rate such as \"600/m\""),
     ] {
         refused(&[], sets, text);
@@ -220,6 +225,7 @@ fn gates_that_need_each_other() {
         "listener.0.listen=unix:/s,127.0.0.1:24",
         "listener.0.dns.lists=Zen.example=5,allow.example=-3,plain.example",
         "listener.0.accept.domains=Example.COM,*.example.net",
+        "listener.0.verify.methods=spf,dmarc",
         "limits.connections.per_ip=",
     ];
     let config = load(&[], &sets).unwrap();
@@ -229,6 +235,9 @@ fn gates_that_need_each_other() {
     assert_eq!(listener.dns.lists, lists.map(|(zone, weight)| (zone.to_owned(), weight)));
     assert_eq!(listener.accept.domains, ["example.com", "*.example.net"]);
     assert_eq!(listener.accept.subaddress, Some('+'));
+    let verify = listener.verify.unwrap();
+    assert!(verify.spf && verify.dmarc && !verify.dkim && !verify.arc && !verify.iprev);
+    assert_eq!(config.limits.verify_queue, 100_000);
     assert_eq!(config.limits.connections_per_ip, None);
     assert_eq!(config.limits.connection_rate_per_ip, Some(600));
 }

@@ -1,7 +1,7 @@
 //! Reads records from one shard's log, a batch at a time: the mail data is put together in one
 //! piece of memory, each record a slice of it.
 
-use std::ops::Range;
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -11,7 +11,10 @@ use super::{
     record::{append_data, domain},
 };
 use mailrace_log::consumer::Reader;
-use mailrace_log::{Damage, Identity, Offset, ReadError, RecordView, Visit};
+use mailrace_log::{
+    Damage, Identity, Log, Offset, ReadError, RecordView, Verdict, VerdictMarks, VerdictReader,
+    Visit, unix_micros,
+};
 
 /// Large records, those of more than `batch.bytes`, that an exporter holds at once.
 const LARGE_AT_ONCE: usize = 2;
@@ -87,6 +90,49 @@ pub(super) struct BatchReader {
     replayed_until: u64,
     /// The offset that is due.
     due: u64,
+    verdicts: Option<Verdicts>,
+    /// The next record waits for its verdict.
+    waits: bool,
+}
+
+/// Where a reader finds verdicts, and how long records wait for theirs.
+#[derive(Debug)]
+pub(super) struct Verdicts {
+    reader: VerdictReader,
+    marks: Arc<VerdictMarks>,
+    wait: Duration,
+}
+
+/// What is known of a record's sender.
+enum Known {
+    /// It comes.
+    NotYet,
+    /// It is there, or there is none.
+    Verdict(Option<Box<Verdict>>),
+    /// It was waited for in vain.
+    Pending,
+}
+
+impl Verdicts {
+    pub(super) fn new(log: &Log, marks: Arc<VerdictMarks>, wait: Duration) -> Self {
+        Self { reader: VerdictReader::new(log, Some(marks.clone())), marks, wait }
+    }
+
+    fn of(&mut self, shard: u16, offset: u64, view: RecordView<'_>) -> io::Result<Known> {
+        // Asked first: what is not to come any more is there.
+        let may_come = self.marks.may_come(shard, offset);
+        if let Some(verdict) = self.reader.get(shard, view.segment(), offset)? {
+            return Ok(Known::Verdict(Some(Box::new(verdict))));
+        }
+        let waited = unix_micros().saturating_sub(view.received_at());
+        Ok(match may_come {
+            false => Known::Verdict(None),
+            true if u128::try_from(waited).is_ok_and(|waited| waited < self.wait.as_micros()) => {
+                Known::NotYet
+            }
+            true => Known::Pending,
+        })
+    }
 }
 
 impl BatchReader {
@@ -98,7 +144,18 @@ impl BatchReader {
     ) -> Self {
         let identity = Identity { node: reader.log().node(), shard: reader.shard() };
         let due = reader.next_offset();
-        Self { reader, identity, options, filter, larges, replayed_until: 0, due }
+        let (verdicts, waits) = (None, false);
+        Self { reader, identity, options, filter, larges, replayed_until: 0, due, verdicts, waits }
+    }
+
+    /// Joins verdicts to records.
+    pub(super) fn with_verdicts(self, verdicts: Option<Verdicts>) -> Self {
+        Self { verdicts, ..self }
+    }
+
+    /// Whether the next record waits for its verdict.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
     }
 
     pub(super) fn seek(&mut self, offset: u64, replayed_until: u64) -> Result<(), ReadError> {
@@ -116,7 +173,18 @@ impl BatchReader {
 
     /// Reads on, into a batch that has room. What is there is all that is there now.
     pub(super) fn fill(&mut self, batch: &mut Batch) -> Result<(), ReadError> {
-        let Self { reader, identity, options, filter, larges, replayed_until, due } = self;
+        let Self {
+            reader,
+            identity,
+            options,
+            filter,
+            larges,
+            replayed_until,
+            due,
+            verdicts,
+            waits,
+        } = self;
+        *waits = false;
         let mut room = BytesMut::new();
         let mut places: Vec<(usize, Range<usize>)> = Vec::new();
         let mut bytes = batch.bytes();
@@ -126,7 +194,20 @@ impl BatchReader {
                 batch.gaps.push((*due, offset));
             }
             *due = offset;
-            if !meant(filter, view) {
+            let mut is_meant = meant(filter, view);
+            let (mut verdict, mut pending) = (None, false);
+            if let (Some(verdicts), true) = (verdicts.as_mut(), is_meant) {
+                match verdicts.of(identity.shard, offset, view)? {
+                    Known::NotYet => {
+                        *waits = true;
+                        return Ok(Visit::Later);
+                    }
+                    Known::Pending => pending = true,
+                    Known::Verdict(found) => verdict = found,
+                }
+                is_meant = judged(filter, verdict.as_deref());
+            }
+            if !is_meant {
                 *due = offset + 1;
                 batch.filtered += 1;
                 batch.end = Some(offset + 1);
@@ -168,6 +249,7 @@ impl BatchReader {
             let mut record =
                 Record::new(identity.record_id(Offset::new(offset)), view, Bytes::new());
             record.replay = offset < *replayed_until;
+            (record.verdict, record.verdict_pending) = (verdict, pending);
             places.push((batch.records.len(), at..room.len()));
             *due = offset + 1;
             batch.records.push(record);
@@ -205,14 +287,26 @@ impl BatchReader {
     /// One record by its offset, as a batch of its own.
     pub(super) fn single(&self, offset: u64) -> Result<Record, ReadError> {
         let id = self.identity.record_id(Offset::new(offset));
-        self.reader
-            .log()
-            .clone()
-            .get(id, |log, view| Ok(Record { replay: true, ..Record::read(log, id, view)? }))
+        let joins = self.verdicts.is_some();
+        self.reader.log().clone().get(id, |log, view| {
+            let mut record = Record { replay: true, ..Record::read(log, id, view)? };
+            if joins {
+                record.verdict = log.verdict(id.shard, offset, view)?.map(Box::new);
+            }
+            Ok(record)
+        })
     }
 }
 
-/// Whether the filter lets a record through.
+/// Whether the filter lets a verdict through.
+fn judged(filter: &Filter, verdict: Option<&Verdict>) -> bool {
+    filter.auth.iter().all(|(method, wanted)| {
+        let mut words = verdict.into_iter().flat_map(Verdict::words);
+        words.any(|(of, word)| of == *method && wanted.contains(&word))
+    })
+}
+
+/// Whether the filter lets a record through, as far as its envelope says.
 fn meant(filter: &Filter, view: RecordView<'_>) -> bool {
     let among = |wanted: &[String], domain: &str| wanted.iter().any(|name| name == domain);
     (filter.listener.is_empty() || among(&filter.listener, view.listener()))

@@ -21,6 +21,8 @@ pub(crate) fn record(shard: u16, offset: u64) -> Record {
         size_declared: None,
         flags: 0,
         facts: Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: Bytes::from(format!("Subject: {offset}\r\n\r\nHello\r\n")),
     }

@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
     Haste, REPLAY, RcptPattern, SinkOptions, Start,
-    batch::{Batch, BatchReader, Large},
+    batch::{Batch, BatchReader, Large, Verdicts},
     bells::{Bells, Ear},
     exporter::{Exporter, Place},
     settle::{Settled, settle},
@@ -25,7 +25,7 @@ use super::{
 use mailrace_log::consumer::{Group, Reader};
 use mailrace_log::{
     Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
-    ReadError, Saved,
+    ReadError, Saved, VerdictMarks,
 };
 use mailrace_metrics::{CorruptStage, LogOp};
 use mailrace_stage::{Bug, planted};
@@ -36,6 +36,9 @@ const LOOK_AHEAD: Duration = Duration::from_secs(5);
 
 /// A committed offset is at most this old (D11); also how often an idle lane looks around.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a lane looks for the verdict that its next record waits for.
+const VERDICT_EVERY: Duration = Duration::from_millis(50);
 
 /// Records settled and not committed at most (D11).
 const COMMIT_RECORDS: u64 = 10_000;
@@ -53,6 +56,7 @@ pub(super) struct Parts {
     pub(super) group: Group,
     pub(super) shard: u16,
     pub(super) marks: Arc<HighWaterMarks>,
+    pub(super) verdicts: Arc<VerdictMarks>,
     pub(super) runtime: Handle,
     /// True once the exporter is to stop.
     pub(super) stop: watch::Receiver<bool>,
@@ -131,7 +135,11 @@ impl Lane {
             .below(parts.marks.clone());
         let options = &parts.exporter.options;
         let larges = parts.exporter.larges.clone();
-        let mut reader = BatchReader::new(reader, options.batch, options.filter.clone(), larges);
+        let verdicts = options
+            .wait_verdict
+            .map(|wait| Verdicts::new(&parts.log, parts.verdicts.clone(), wait));
+        let mut reader = BatchReader::new(reader, options.batch, options.filter.clone(), larges)
+            .with_verdicts(verdicts);
         reader.seek(committed.offset, committed.replayed_until)?;
         Ok(Self {
             reader,
@@ -263,7 +271,8 @@ impl Lane {
             Some(since) if self.has_room() => self.delay().saturating_sub(since.elapsed()),
             _ => COMMIT_EVERY,
         };
-        self.wait(wait.min(COMMIT_EVERY));
+        let most = if self.reader.waits() { VERDICT_EVERY } else { COMMIT_EVERY };
+        self.wait(wait.min(most));
         Ok(())
     }
 

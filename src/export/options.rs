@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use mailrace_log::AuthWord;
 use mailrace_tls::TlsOptions;
 
 /// One `[[export]]`.
@@ -29,6 +30,9 @@ pub struct ExportOptions {
     pub timeout: Duration,
     /// Which records are exported; the others are skipped and count as exported.
     pub filter: Filter,
+    /// How long a record waits for its verdict, from when it was received; `None`: verdicts are not
+    /// looked for.
+    pub wait_verdict: Option<Duration>,
     /// Records a second while records are sent again after a seek (replay); `None`: no limit.
     pub replay_rate: Option<u32>,
 }
@@ -138,6 +142,9 @@ pub struct Filter {
     pub rcpt_domain: Vec<String>,
     /// Domains of the reverse-path.
     pub from_domain: Vec<String>,
+    /// Words of a verdict, by method: each method that has some needs one of them. Without a verdict
+    /// a record has none of them.
+    pub auth: Vec<(&'static str, Vec<AuthWord>)>,
 }
 
 /// `nats`: JetStream.

@@ -21,7 +21,7 @@ use super::{
     lane::{self, Parts, lower_priority},
 };
 use mailrace_log::consumer::{Active, Group, GroupError};
-use mailrace_log::{HighWaterMarks, Log, MarkListener};
+use mailrace_log::{HighWaterMarks, Log, MarkListener, VerdictMarks};
 use mailrace_metrics::ExportMetrics;
 
 /// How long a shutdown waits for requests under way.
@@ -46,6 +46,8 @@ pub struct PlaneOptions {
     pub metrics: ExportMetrics,
     /// Others to whom marks are announced.
     pub bells: Bells,
+    /// Where verdicts are; nobody writes any: none is waited for.
+    pub verdicts: Arc<VerdictMarks>,
 }
 
 /// Why the plane did not start.
@@ -73,6 +75,7 @@ pub struct Plane {
     log: Log,
     shards: u16,
     marks: Arc<HighWaterMarks>,
+    verdicts: Arc<VerdictMarks>,
     bells: Bells,
     metrics: ExportMetrics,
     exporters: Vec<Running>,
@@ -120,6 +123,7 @@ pub(super) fn start_with(options: PlaneOptions, make_sink: &MakeSink) -> Result<
         log: options.log,
         shards: options.shards,
         marks: options.marks.clone(),
+        verdicts: options.verdicts,
         bells: options.bells.clone(),
         metrics: options.metrics,
         exporters: Vec::new(),
@@ -187,6 +191,7 @@ impl Prepared {
                 group: group.clone(),
                 shard,
                 marks: plane.marks.clone(),
+                verdicts: plane.verdicts.clone(),
                 runtime: running.runtime.handle.clone(),
                 stop: stopped.clone(),
                 haste: plane.haste.clone(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 
 use mailrace_log::{
-    self, FactsOf, Log, MailFlag, Metadata, ReadError, RecordId, RecordView, UNDER_TLS,
+    self, FactsOf, Log, MailFlag, Metadata, ReadError, RecordId, RecordView, UNDER_TLS, Verdict,
 };
 
 /// One accepted message with its envelope.
@@ -37,6 +37,10 @@ pub struct Record {
     pub flags: u32,
     /// What few messages have.
     pub facts: Facts,
+    /// Who sent it, where the exporter waits for that.
+    pub verdict: Option<Box<Verdict>>,
+    /// The verdict was waited for, and had not come.
+    pub verdict_pending: bool,
     /// It was sent before, and is sent again because the group was moved back.
     pub replay: bool,
     /// The mail data, exact.
@@ -61,6 +65,8 @@ impl Record {
             size_declared: view.size_declared(),
             flags: view.flags(),
             facts: view.facts().owned(),
+            verdict: None,
+            verdict_pending: false,
             replay: false,
             data,
         }
@@ -104,6 +110,8 @@ impl Record {
             body_type: self.body_type,
             size_declared: self.size_declared,
             facts: self.facts.borrowed(),
+            verdict: self.verdict.as_deref(),
+            verdict_pending: self.verdict_pending,
         }
     }
 }

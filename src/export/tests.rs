@@ -78,6 +78,7 @@ impl Stand {
             listener,
             exporters: vec![options],
             metrics: self.metrics.clone(),
+            verdicts: Arc::default(),
             bells: Bells::default(),
         };
         let sink = sink.clone();
@@ -132,6 +133,7 @@ fn options() -> ExportOptions {
         in_flight: 1,
         timeout: Duration::from_secs(5),
         filter: Filter::default(),
+        wait_verdict: None,
         replay_rate: None,
     }
 }

@@ -10,7 +10,7 @@ use super::metadata::{
     Label::{Always, Optional, Repeated},
     Member, Value,
 };
-use super::xtext;
+use super::{Check, Dmarc, FromFacts, xtext};
 
 /// Of a fact that is a text: its number on disk, never given to another; its name; and its label in
 /// `log get --envelope`, where those that share one stand on one line.
@@ -192,9 +192,38 @@ pub(super) const TLS: &[Field] = &[
 
 /// Shown as `auth`, absent where nothing was checked: no check is made yet.
 pub(super) const AUTH: &[Field] = &[
-    Field::new(1, "spf", Optional, Kind::Message("Checked", CHECKED), |_| Value::Null),
-    Field::new(2, "dkim", Repeated, Kind::Message("Checked", CHECKED), |_| Value::Null),
-    Field::new(3, "dmarc", Optional, Kind::Message("Checked", CHECKED), |_| Value::Null),
+    Field::new(1, "spf", Optional, Kind::Message("Checked", CHECKED), |of| {
+        Value::check(of.verdict.and_then(|verdict| verdict.spf.first()))
+    }),
+    Field::new(2, "dkim", Repeated, Kind::Message("Checked", CHECKED), |of| {
+        let checks = of.verdict.map(|verdict| &verdict.dkim[..]).unwrap_or_default();
+        Value::List(checks.iter().map(|check| Value::check(Some(check))).collect())
+    }),
+    Field::new(3, "dmarc", Optional, Kind::Message("Checked", CHECKED), |of| {
+        Value::dmarc(of.verdict.and_then(|verdict| verdict.dmarc.as_ref()))
+    }),
+    Field::new(4, "spf_helo", Optional, Kind::Message("Checked", CHECKED), |of| {
+        Value::check(of.verdict.and_then(|verdict| verdict.spf.get(1)))
+    }),
+    Field::new(5, "arc", Optional, Kind::Message("Checked", CHECKED), |of| {
+        Value::check(of.verdict.and_then(|verdict| verdict.arc.as_ref()))
+    }),
+    Field::new(6, "iprev", Optional, Kind::Message("Checked", CHECKED), |of| {
+        Value::check(of.verdict.and_then(|verdict| verdict.iprev.as_ref()))
+    }),
+    Field::new(7, "dkim_ignored", Always, Kind::Uint32, |of| {
+        Value::Unsigned(of.verdict.map_or(0, |verdict| verdict.dkim_ignored.into()))
+    }),
+    Field::new(8, "from", Optional, Kind::Message("FromFacts", FROM), |of| {
+        Value::from_facts(of.verdict.map(|verdict| &verdict.from))
+    }),
+    Field::new(9, "engine", Optional, Kind::Text, |of| {
+        Value::known(of.verdict.map_or("", |verdict| &verdict.engine))
+    }),
+    Field::new(10, "skipped", Optional, Kind::Text, |of| {
+        Value::known(of.verdict.map_or("", |verdict| &verdict.skipped))
+    }),
+    Field::new(11, "pending", Always, Kind::Bool, |of| Value::Bool(of.verdict_pending)),
 ];
 
 const RCPT_PARAMS: &[Member] = &[
@@ -212,7 +241,62 @@ const CHECKED: &[Member] = &[
     Member { number: 2, name: "domain", label: Optional, kind: Kind::Text },
     Member { number: 3, name: "selector", label: Optional, kind: Kind::Text },
     Member { number: 4, name: "policy", label: Optional, kind: Kind::Text },
+    Member { number: 5, name: "disposition", label: Optional, kind: Kind::Text },
+    Member { number: 6, name: "algorithm", label: Optional, kind: Kind::Text },
+    Member { number: 7, name: "identity", label: Optional, kind: Kind::Text },
+    Member { number: 8, name: "aligned", label: Optional, kind: Kind::Bool },
+    Member { number: 9, name: "reason", label: Optional, kind: Kind::Text },
 ];
+
+const FROM: &[Member] = &[
+    Member { number: 1, name: "fields", label: Always, kind: Kind::Uint32 },
+    Member { number: 2, name: "mailboxes", label: Always, kind: Kind::Uint32 },
+    Member { number: 3, name: "domains", label: Repeated, kind: Kind::Text },
+    Member { number: 4, name: "unreadable", label: Always, kind: Kind::Bool },
+    Member { number: 5, name: "misleading_name", label: Always, kind: Kind::Bool },
+    Member { number: 6, name: "non_ascii", label: Always, kind: Kind::Bool },
+    Member { number: 7, name: "own_domain_forged", label: Always, kind: Kind::Bool },
+];
+
+/// In the order of [`CHECKED`] and [`FROM`].
+impl<'a> Value<'a> {
+    fn check(check: Option<&'a Check>) -> Self {
+        check.map_or(Self::Null, |check| Self::checked(check, "", ""))
+    }
+
+    fn dmarc(dmarc: Option<&'a Dmarc>) -> Self {
+        dmarc.map_or(Self::Null, |dmarc| {
+            Self::checked(&dmarc.check, &dmarc.policy, &dmarc.disposition)
+        })
+    }
+
+    fn checked(check: &'a Check, policy: &'a str, disposition: &'a str) -> Self {
+        Self::Message(vec![
+            Self::text(check.result.name()),
+            Self::known(&check.domain),
+            Self::known(&check.selector),
+            Self::known(policy),
+            Self::known(disposition),
+            Self::known(&check.algorithm),
+            Self::known(&check.identity),
+            check.aligned.map_or(Self::Null, Self::Bool),
+            Self::known(&check.reason),
+        ])
+    }
+
+    fn from_facts(facts: Option<&'a FromFacts>) -> Self {
+        let Some(facts) = facts else { return Self::Null };
+        Self::Message(vec![
+            Self::Unsigned(facts.fields.into()),
+            Self::Unsigned(facts.mailboxes.into()),
+            Self::List(facts.domains.iter().map(|domain| Self::text(domain)).collect()),
+            Self::Bool(facts.unreadable),
+            Self::Bool(facts.misleading_name),
+            Self::Bool(facts.non_ascii),
+            Self::Bool(facts.own_domain_forged),
+        ])
+    }
+}
 
 impl<T: AsRef<str>> FactsOf<T> {
     /// Borrowed from where they are kept.

@@ -8,6 +8,8 @@
 //! DIR/shard-000/manifest         seals, appended, see `manifest`
 //! DIR/shard-000/0000000001.seg   segments, numbered
 //! DIR/shard-000/0000000001.idx   sparse index of one: a hint, never the truth
+//! DIR/shard-000/0000000001.ver   verdicts on the records of one, see `verdicts`
+//! DIR/shard-000/verdicts.offset  which records have one, see `verdicts`
 //! ```
 
 use std::{

@@ -369,10 +369,10 @@ impl Follower {
                 if !good && !self.sealed {
                     return Ok(true);
                 }
-                let (log, next) = (&self.log, &mut self.next);
+                let (log, next, number) = (&self.log, &mut self.next, self.number);
                 let end = visit_group(&frame, payload, *next, &mut |offset, record| {
                     let wish = match offset < limit {
-                        true => visit(log, offset, record)?,
+                        true => visit(log, offset, record.in_segment(number))?,
                         false => Visit::Later,
                     };
                     if wish != Visit::Later {

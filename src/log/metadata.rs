@@ -6,7 +6,10 @@
 
 use std::{borrow::Cow, net::SocketAddr};
 
-use super::facts::{AUTH, CLIENT, ENVELOPE, Facts, TLS};
+use super::{
+    Verdict,
+    facts::{AUTH, CLIENT, ENVELOPE, Facts, TLS},
+};
 
 /// What a record says about its message, borrowed, without paths and mail data.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,10 @@ pub struct Metadata<'a> {
     pub size_declared: Option<u64>,
     /// What few records have.
     pub facts: Facts<'a>,
+    /// Who sent it, where that was found out.
+    pub verdict: Option<&'a Verdict>,
+    /// A verdict was waited for and had not come.
+    pub verdict_pending: bool,
 }
 
 impl Metadata<'_> {
@@ -84,7 +91,7 @@ impl Section {
         match self {
             Self::Envelope | Self::Client => true,
             Self::Tls => !metadata.facts.tls_version.is_empty(),
-            Self::Auth => AUTH.iter().any(|field| field.read(metadata) != Value::Null),
+            Self::Auth => metadata.verdict.is_some() || metadata.verdict_pending,
         }
     }
 }

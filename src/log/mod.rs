@@ -75,6 +75,8 @@ mod sim;
 pub mod staged;
 #[cfg(test)]
 mod tests;
+mod verdict;
+mod verdicts;
 mod verify;
 mod writer;
 pub mod xtext;
@@ -109,5 +111,7 @@ pub use retention::{
     Kept, KeptFor, Needs, Pass, Reason, Retention, Rules, read_in_progress, write_in_progress,
 };
 pub use scrub::{Pace, Scrub, Scrubbed};
+pub use verdict::{AuthWord, Check, Dmarc, FromFacts, Verdict};
+pub use verdicts::{VerdictMarks, VerdictReader, VerdictWriter};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
 pub use writer::Writer;

@@ -14,7 +14,8 @@ use std::{
 };
 
 use super::{
-    Fault, FragmentAt, Identity, Operation, ReadError, RecordView, Seal, Seals,
+    Fault, FragmentAt, Identity, Operation, ReadError, RecordView, Seal, Seals, Verdict,
+    VerdictReader,
     adopt::Evidence,
     buffer::AlignedBuffer,
     chunk::read_again,
@@ -33,12 +34,13 @@ pub struct Log {
     pub(super) node: [u8; 6],
     buffer: Cell<AlignedBuffer>,
     fragment: Cell<Vec<u8>>,
+    verdicts: Cell<Option<Box<VerdictReader>>>,
 }
 
 impl Clone for Log {
     fn clone(&self) -> Self {
-        let (buffer, fragment) = (Cell::default(), Cell::default());
-        Self { dir: self.dir.clone(), node: self.node, buffer, fragment }
+        let (buffer, fragment, verdicts) = (Cell::default(), Cell::default(), Cell::default());
+        Self { dir: self.dir.clone(), node: self.node, buffer, fragment, verdicts }
     }
 }
 
@@ -120,7 +122,30 @@ impl Log {
                 false => ReadError::NoDataDir { dir: dir.to_owned(), source: Box::new(error) },
             }
         })?;
-        Ok(Self { dir: dir.to_owned(), node, buffer: Cell::default(), fragment: Cell::default() })
+        Ok(Self {
+            dir: dir.to_owned(),
+            node,
+            buffer: Cell::default(),
+            fragment: Cell::default(),
+            verdicts: Cell::default(),
+        })
+    }
+
+    /// The verdict on a record; `None`: there is none (yet).
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn verdict(
+        &self,
+        shard: u16,
+        offset: u64,
+        record: RecordView<'_>,
+    ) -> io::Result<Option<Verdict>> {
+        let reader = self.verdicts.take();
+        let mut reader = reader.unwrap_or_else(|| Box::new(VerdictReader::new(self, None)));
+        let found = reader.get(shard, record.segment(), offset);
+        self.verdicts.set(Some(reader));
+        found
     }
 
     /// Its directory.
@@ -337,7 +362,9 @@ impl Log {
         if let Some(hint) = hint {
             cursor.jump(hint)?;
         }
-        let end = walk(&mut cursor, segment.seal, from, visit);
+        let end = walk(&mut cursor, segment.seal, from, &mut |offset, record| {
+            visit(offset, record.in_segment(segment.number))
+        });
         self.keep_buffer(cursor);
         end
     }

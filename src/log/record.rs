@@ -231,6 +231,7 @@ pub(super) fn write(
 pub struct RecordView<'a> {
     archived: &'a ArchivedMailV1<'a>,
     facts: Option<&'a ArchivedFactsV2<'a>>,
+    segment: u64,
 }
 
 impl fmt::Debug for RecordView<'_> {
@@ -245,14 +246,25 @@ impl<'a> RecordView<'a> {
         match kind {
             EntryKind::RecordV1 => {
                 let archived = rkyv::access::<ArchivedMailV1<'a>, Error>(archive).ok()?;
-                Some(Self { archived, facts: None })
+                Some(Self { archived, facts: None, segment: 0 })
             }
             EntryKind::RecordV2 => {
                 let archived = rkyv::access::<ArchivedMailV2<'a>, Error>(archive).ok()?;
-                Some(Self { archived: &archived.mail, facts: Some(&archived.facts) })
+                Some(Self { archived: &archived.mail, facts: Some(&archived.facts), segment: 0 })
             }
             EntryKind::Fragment => None,
         }
+    }
+
+    /// Of a reader that knows which segment it reads.
+    pub(super) fn in_segment(self, segment: u64) -> Self {
+        Self { segment, ..self }
+    }
+
+    /// Number of the segment that holds the record; 0 where the reader does not know.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.segment
     }
 
     /// Mail data in the record itself; it follows the fragments.
@@ -360,6 +372,8 @@ impl<'a> RecordView<'a> {
             body_type: self.body_type(),
             size_declared: self.size_declared(),
             facts: self.facts(),
+            verdict: None,
+            verdict_pending: false,
         }
     }
 

@@ -27,6 +27,7 @@ use super::{
     files::{segment_path, shard_dir, sync_dir},
     frame::crc,
     private::private_file,
+    verdicts::VERDICTS,
 };
 use mailrace_stage::{Bug, FileOp, act, planted, since_boot};
 
@@ -406,8 +407,10 @@ impl Retention {
                 }
                 unsynced_reach = unsynced_reach.min(segment.reach);
                 let path = segment_path(&dir, segment.number);
-                // The index is advice: it goes first, so that none is left without its segment.
-                for path in [path.with_extension("idx"), path] {
+                // The index is advice, and verdicts are about what goes: they go first, so that none is
+                // left without its segment.
+                let others = ["idx", VERDICTS].map(|extension| path.with_extension(extension));
+                for path in others.into_iter().chain([path]) {
                     match act(FileOp::Remove, &path, || fs::remove_file(&path)) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => {
                             return Err(ReadError::io(Operation::Change, &path)(error).into());
@@ -679,6 +682,8 @@ mod tests {
         let identity = crate::Identity { node: data.node, shard: 0 };
         let shard = shard_dir(dir.path(), 0);
         let before = recover(&shard, identity).unwrap();
+        let verdicts = segment_path(&shard, 1).with_extension(VERDICTS);
+        fs::write(&verdicts, b"about what is in segment 1").unwrap();
         assert_eq!(before.next_offset.get(), mark);
         let log = Log::open(dir.path()).unwrap();
         let mut retention = Retention::new(&log).unwrap();
@@ -699,6 +704,7 @@ mod tests {
         let start = log.ends(0).unwrap().0;
         assert!(pass.deleted[&Reason::Age] == 1 && start > 0 && start <= 20, "{pass:?} {start}");
         assert!(pass.needed > 0);
+        assert!(!verdicts.exists(), "verdicts go with their segment");
         let pass = retention.pass(&now, false, &At(None, u64::MAX)).unwrap();
         assert!(pass.deleted[&Reason::Age] > 0);
         assert!(log.segments(0).unwrap().is_empty(), "all were sealed by the recovery");

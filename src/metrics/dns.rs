@@ -2,7 +2,7 @@
 //! are used.
 
 use super::{Durations, Family, durations::DurationFamily};
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts, Registry, core::Collector};
 
 /// How a query ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,19 +60,25 @@ impl DnsMetrics {
         let queries = IntCounterVec::new(
             Opts::new(
                 "mailrace_policy_dns_queries_total",
-                "DNS queries about clients, by result; answers from the cache are not counted.",
+                "DNS queries about clients and senders, by result; answers from the cache are not counted.",
             ),
             &["result"],
         )
         .expect("a constant name");
         let name = "mailrace_policy_dns_query_duration_seconds";
-        let family = DurationFamily::new(name, "Duration of DNS queries about clients.", None);
+        let family =
+            DurationFamily::new(name, "Duration of DNS queries about clients and senders.", None);
         let durations = family.of("");
         for result in DnsResult::ALL {
             queries.with_label_values(&[result.name()]);
         }
         registry.register(Box::new(queries.clone())).expect("it is registered once");
         Self { registry, queries, durations, family }
+    }
+
+    /// Shows these as well.
+    pub(super) fn register(&self, collector: Box<dyn Collector>) {
+        self.registry.register(collector).expect("each is registered once");
     }
 
     /// Counts a query and the seconds that it took.

@@ -27,6 +27,7 @@ mod render;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 pub use budget::Budget;
 pub use distribution::Distribution;
@@ -46,3 +47,4 @@ pub use process::ProcessFacts;
 pub use published::{Published, ShardState};
 pub use render::render;
 pub use stats::{ListenerStats, Names, ShardStats};
+pub use verdict::VerdictMetrics;

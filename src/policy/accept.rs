@@ -127,6 +127,12 @@ impl Accept {
         Some(listed.mailboxes.len() + whole.exact.len() + whole.below.len())
     }
 
+    /// Whether a domain is named, itself or by a wildcard that it is below; `*` names none.
+    pub fn names_domain(&self, domain: &str) -> bool {
+        let mailbox = smtp::is_domain(domain).then(|| Mailbox::of_domain(domain)).flatten();
+        mailbox.is_some_and(|mailbox| self.domains.names(mailbox.domain()))
+    }
+
     /// Octets of memory that it holds.
     pub fn memory_bytes(&self) -> usize {
         let of = |domains: &Domains| domains.exact.memory_bytes() + domains.below.memory_bytes();
@@ -216,16 +222,17 @@ impl Domains {
     }
 
     fn contains(&self, domain: &[u8]) -> bool {
+        self.names(domain) || self.all && !domain.starts_with(b"[")
+    }
+
+    fn names(&self, domain: &[u8]) -> bool {
         if self.exact.contains(domain) {
             return true;
         }
-        if domain.starts_with(b"[") {
-            return false;
-        }
         let mut ends = domain.iter().enumerate().filter(|(_, octet)| **octet == b'.');
-        self.all
-            || !self.below.is_empty()
-                && ends.any(|(dot, _)| self.below.contains(&domain[dot + 1..]))
+        !domain.starts_with(b"[")
+            && !self.below.is_empty()
+            && ends.any(|(dot, _)| self.below.contains(&domain[dot + 1..]))
     }
 
     fn shrink(&mut self) {

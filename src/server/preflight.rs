@@ -130,7 +130,9 @@ pub fn memlock(hard: u64) -> Result<(), StartFailure> {
 pub fn descriptors_of(config: &Config) -> u64 {
     let places = config.listeners.iter().map(|at| at.listen.len() + at.listen_unix.len());
     let each = 14 + places.sum::<usize>();
-    (32 + config.server.shards * each + config.exports.len() * 10) as u64
+    let verifies = config.listeners.iter().any(|listener| listener.verify.is_some());
+    let verdicts = if verifies { 8 + config.server.shards * 8 } else { 0 };
+    (32 + config.server.shards * each + config.exports.len() * 10 + verdicts) as u64
 }
 
 /// Whether there are descriptors enough to start.
@@ -145,9 +147,13 @@ pub fn descriptors(hard: u64, needed: u64) -> Result<(), StartFailure> {
     Err(StartFailure::new(cause, DESCRIPTORS_CURE))
 }
 
-/// Threads that a server starts.
-pub fn threads_needed(shards: usize, exporters: usize) -> usize {
-    2 * shards + exporters + 14
+/// Threads that a server of this configuration starts.
+pub fn threads_needed(config: &Config) -> usize {
+    let shards = config.server.shards;
+    // A lane for each shard, and DNS.
+    let verifies = config.listeners.iter().any(|listener| listener.verify.is_some());
+    let verdicts = if verifies { shards + 1 } else { 0 };
+    2 * shards + config.exports.len() + verdicts + 14
 }
 
 /// Starts so many threads at a time and ends them: a runtime that cannot make one panics.

@@ -17,13 +17,14 @@ use std::{
 };
 
 use super::{
-    exports,
+    accepts, exports,
     listeners::{Bound, Place, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
     retention,
     room::DiskRule,
     standing::Standing,
     users,
+    verdicts::Verdicts,
 };
 use crate::{
     admin::{Awaited, Readiness},
@@ -63,6 +64,7 @@ pub(super) struct Reloader {
     pub(super) unusable: Unusable,
     /// Of each listener in force, as the configuration orders them.
     pub(super) accept: Accepts,
+    pub(super) verdicts: Verdicts,
     pub(super) standing: Standing,
     pub(super) ready: Arc<Readiness>,
 }
@@ -124,6 +126,7 @@ impl Reloader {
                 self.unusable.remove(&WatchedFiles::Recipients);
                 self.give(listeners, &self.in_force);
                 self.accept = accept;
+                self.verify();
                 self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
             }
@@ -230,17 +233,22 @@ impl Reloader {
         self.current = new;
         self.in_force = taken;
         self.accept = accept;
+        self.verify();
         self.look_at_standing();
         Ok(told)
     }
 
     /// Begins to look for what makes all mail refused.
     pub(super) fn accepts_at_start(&mut self) {
-        let of = |name: &str| self.listeners.iter().find(|bound| bound.name == name);
-        let listeners = self.current.listeners.iter();
-        self.accept =
-            listeners.map(|listener| of(&listener.name).and_then(|b| b.accept.clone())).collect();
+        self.accept = accepts(&self.current, &self.listeners);
         self.look_at_standing();
+    }
+
+    /// Has mail judged as the configuration in force says.
+    fn verify(&mut self) {
+        if let Err(error) = self.verdicts.set(&self.in_force, &self.accept) {
+            tracing::error!(%error, "mail is not judged");
+        }
     }
 
     /// Looks for what makes all mail refused.
@@ -278,6 +286,8 @@ impl Reloader {
 
     /// Ends what it reloads. Returns the unix sockets that listen.
     pub(super) fn shut_down(self) -> Vec<UnixSocket> {
+        // First: what it finds is exported.
+        drop(self.verdicts);
         self.plane.shut_down();
         drop(self.keeper);
         let places = self.listeners.into_iter().map(|bound| bound.place);

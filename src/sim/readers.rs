@@ -44,6 +44,7 @@ impl World {
             in_flight: self.plan.in_flight as usize,
             timeout: Duration::from_millis(300),
             filter: Filter::default(),
+            wait_verdict: None,
             replay_rate: None,
         }
     }

@@ -34,6 +34,8 @@ fn record(data: &[u8]) -> Record {
         size_declared: None,
         flags: 0,
         facts: Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: data.to_vec().into(),
     }
@@ -75,6 +77,45 @@ fn facts() -> Facts {
 }
 
 /// Mails and envelopes that trip consumers.
+/// With all that a verdict may have.
+fn verdict() -> Box<log::Verdict> {
+    let check = |result, domain: &str| log::Check {
+        result,
+        reason: "why".to_owned(),
+        domain: domain.to_owned(),
+        selector: "s1".to_owned(),
+        algorithm: "rsa-sha256".to_owned(),
+        identity: "mailfrom".to_owned(),
+        aligned: Some(false),
+    };
+    let bare = log::Check { result: log::AuthWord::Pass, ..log::Check::default() };
+    Box::new(log::Verdict {
+        engine: "test".to_owned(),
+        judged_at: 5,
+        questions: 3,
+        spf: vec![check(log::AuthWord::Softfail, "a.test"), bare.clone()],
+        dkim: vec![bare.clone(), check(log::AuthWord::Policy, "b.test")],
+        dkim_ignored: 7,
+        dmarc: Some(log::Dmarc {
+            check: check(log::AuthWord::Fail, "c.test"),
+            policy: "reject".to_owned(),
+            disposition: "reject".to_owned(),
+        }),
+        arc: Some(check(log::AuthWord::Fail, "d.test")),
+        iprev: Some(bare),
+        from: log::FromFacts {
+            fields: 2,
+            mailboxes: 3,
+            domains: vec!["c.test".to_owned(), "xn--bcher-kva.test".to_owned()],
+            unreadable: true,
+            misleading_name: true,
+            non_ascii: true,
+            own_domain_forged: true,
+        },
+        skipped: "not quite".to_owned(),
+    })
+}
+
 fn odd_records() -> Vec<(&'static str, Record)> {
     let mail = b"From: a@x.test\r\nSubject: Order\r\nMessage-ID: <a1@example.org>\r\n\r\nhi\r\n";
     let plain = record(mail);
@@ -103,6 +144,8 @@ fn odd_records() -> Vec<(&'static str, Record)> {
                 ..record("Subject: 件名 grün\r\n\r\n".as_bytes())
             },
         ),
+        ("a verdict", Record { verdict: Some(verdict()), ..plain.clone() }),
+        ("no verdict yet", Record { verdict_pending: true, ..plain.clone() }),
         ("no header", record(b"just text\r\nSubject: of the body\r\n")),
         ("huge header", record(huge.as_bytes())),
         ("octets of all kinds", record(&garbage)),
@@ -254,6 +297,27 @@ fn facts_are_told() {
         {"notify": "NEVER", "orcpt": "utf-8;+FF"},
     ]);
     assert_eq!(envelope["rcpt_params"], params);
+}
+
+#[test]
+fn documents_say_who_sent_it() {
+    let plain = record(b"A: b\r\n\r\n");
+    let judged = Record { verdict: Some(verdict()), ..plain.clone() };
+    let auth = event_json(&judged, &options())["data"]["auth"].take();
+    assert_eq!(auth["spf"]["result"], "softfail");
+    assert_eq!(
+        auth["spf_helo"],
+        json!({"result": "pass", "domain": null, "selector": null,
+        "policy": null, "disposition": null, "algorithm": null, "identity": null, "aligned": null,
+        "reason": null})
+    );
+    assert_eq!((&auth["dkim"][1]["selector"], &auth["dkim_ignored"]), (&json!("s1"), &json!(7)));
+    assert_eq!((&auth["dmarc"]["policy"], &auth["pending"]), (&json!("reject"), &json!(false)));
+    assert_eq!(auth["from"]["domains"], json!(["c.test", "xn--bcher-kva.test"]));
+    assert_eq!(event_json(&plain, &options())["data"]["auth"], Value::Null);
+    let pending = Record { verdict_pending: true, ..plain };
+    let auth = event_json(&pending, &options())["data"]["auth"].take();
+    assert_eq!((&auth["pending"], &auth["spf"]), (&json!(true), &Value::Null));
 }
 
 /// Read by the published `.proto`.

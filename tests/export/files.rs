@@ -69,6 +69,8 @@ fn records() -> Vec<Record> {
         size_declared: None,
         flags: 0,
         facts: mailrace::export::Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: data.into(),
     };

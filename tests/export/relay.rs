@@ -65,6 +65,8 @@ fn record(number: u64, rcpt_to: &[&str], data: impl Into<Bytes>) -> Record {
         size_declared: None,
         flags: 0,
         facts: Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: data.into(),
     }

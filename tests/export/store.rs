@@ -53,6 +53,8 @@ fn record(number: u64, data: Vec<u8>) -> Record {
         size_declared: None,
         flags: 0,
         facts: mailrace::export::Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: data.into(),
     }

@@ -223,6 +223,8 @@ fn records(count: u64) -> Vec<Record> {
         size_declared: None,
         flags: 0,
         facts: mailrace::export::Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: Bytes::from(format!("Subject: {number}\r\n\r\nGrüße\0\r\n")),
     });

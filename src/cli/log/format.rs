@@ -13,8 +13,8 @@ use super::text::{escape, human_size, quote_subject};
 use crate::{
     header,
     log::{
-        Facts, Identity, Log, MailFlag, Offset, ReadError, RecordId, RecordView, format_time,
-        format_time_micros,
+        Facts, Identity, Log, MailFlag, Offset, ReadError, RecordId, RecordView, Verdict,
+        format_time, format_time_micros,
     },
 };
 
@@ -63,6 +63,7 @@ impl Format {
             Self::Named(Named::Json) => {
                 let mut value = envelope_json(id, record);
                 if let Some(object) = value.as_object_mut() {
+                    object.insert("auth".to_owned(), auth_json(log, id, record)?);
                     object.insert("subject".to_owned(), subject_of(log, shard, record)?.into());
                 }
                 writeln!(out, "{value}")
@@ -155,6 +156,9 @@ const FIELDS: &[(&str, Read)] = &[
     ("mt_priority", |_, record| record.facts().mt_priority.into()),
 ];
 
+/// What is kept next to the log: the words of the verdict, `spf=pass dmarc=fail`.
+const AUTH: &str = "auth";
+
 /// What is empty is not known.
 fn known(text: &str) -> serde_json::Value {
     Some(text).filter(|text| !text.is_empty()).into()
@@ -163,7 +167,7 @@ fn known(text: &str) -> serde_json::Value {
 /// Names of the envelope's values, as `--json` and templates have them.
 fn names() -> BTreeSet<&'static str> {
     let texts = Facts::default().texts().map(|fact| fact.name);
-    FIELDS.iter().map(|(name, _)| *name).chain(texts).collect()
+    FIELDS.iter().map(|(name, _)| *name).chain(texts).chain([AUTH]).collect()
 }
 
 pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json::Value {
@@ -172,6 +176,26 @@ pub(super) fn envelope_json(id: RecordId, record: RecordView<'_>) -> serde_json:
     let mut all: serde_json::Map<_, _> = texts.into_iter().collect();
     all.extend(FIELDS.iter().map(|(name, read)| ((*name).to_owned(), read(id, record))));
     all.into()
+}
+
+/// The verdict on the sender; null where there is none.
+pub(super) fn auth_json(
+    log: &Log,
+    id: RecordId,
+    record: RecordView<'_>,
+) -> io::Result<serde_json::Value> {
+    let verdict = log.verdict(id.shard, id.offset.get(), record)?;
+    Ok(verdict.map_or(serde_json::Value::Null, |verdict| {
+        serde_json::to_value(verdict).unwrap_or(serde_json::Value::Null)
+    }))
+}
+
+/// `spf=pass dkim=fail dmarc=pass`
+fn words(log: &Log, id: RecordId, record: RecordView<'_>) -> io::Result<String> {
+    let verdict = log.verdict(id.shard, id.offset.get(), record)?;
+    let words = verdict.iter().flat_map(Verdict::words);
+    let words = words.map(|(method, word)| format!("{method}={}", word.name()));
+    Ok(words.collect::<Vec<_>>().join(" "))
 }
 
 /// One value of the envelope.
@@ -298,6 +322,7 @@ impl Template {
                     escape(&subject_of(log, id.shard, record)?.unwrap_or_default())
                 }
                 Piece::Letter(letter) => expand(*letter, id, record),
+                Piece::Named(AUTH) => words(log, id, record)?,
                 Piece::Named(name) => shown(&value(name, id, record)),
             };
             out.write_all(text.as_bytes())?;

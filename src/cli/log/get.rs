@@ -8,11 +8,17 @@ use std::{
 
 use clap::Args;
 
-use super::{format::envelope_json, text::escape};
+use super::{
+    format::{auth_json, envelope_json},
+    text::escape,
+};
 use crate::{
     export::saved_hostname,
     header,
-    log::{BadRecordId, Facts, Log, MailFlag, Offset, RecordId, RecordView, format_time_micros},
+    log::{
+        BadRecordId, Facts, Log, MailFlag, Offset, RecordId, RecordView, Verdict,
+        format_time_micros,
+    },
     smtp::{ReceivedFacts, received_field},
 };
 
@@ -79,7 +85,7 @@ pub(super) fn run(
     };
     log.get(id, |log, record| {
         if args.envelope {
-            return envelope(id, record, json, out);
+            return envelope(log, id, record, json, out);
         }
         if args.received {
             // Of the server that received it; this may run on another machine.
@@ -144,13 +150,18 @@ fn print_header(
 }
 
 fn envelope(
+    log: &Log,
     id: RecordId,
     record: RecordView<'_>,
     json: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if json {
-        return writeln!(out, "{}", envelope_json(id, record));
+        let mut value = envelope_json(id, record);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("auth".to_owned(), auth_json(log, id, record)?);
+        }
+        return writeln!(out, "{value}");
     }
     writeln!(out, "id        {id}")?;
     writeln!(out, "received  {}", format_time_micros(record.received_at()))?;
@@ -170,7 +181,28 @@ fn envelope(
     if !flags.is_empty() {
         writeln!(out, "flags     {flags}")?;
     }
-    facts(&record.facts(), out)
+    facts(&record.facts(), out)?;
+    verdict(log.verdict(id.shard, id.offset.get(), record)?.as_ref(), out)
+}
+
+/// A line for each check.
+fn verdict(verdict: Option<&Verdict>, out: &mut dyn Write) -> io::Result<()> {
+    let Some(verdict) = verdict else { return Ok(()) };
+    let spf = verdict.spf.iter().map(|check| ("spf", check));
+    let dkim = verdict.dkim.iter().map(|check| ("dkim", check));
+    let dmarc = verdict.dmarc.iter().map(|dmarc| ("dmarc", &dmarc.check));
+    let arc = verdict.arc.iter().map(|check| ("arc", check));
+    let iprev = verdict.iprev.iter().map(|check| ("iprev", check));
+    for (method, check) in spf.chain(dkim).chain(dmarc).chain(arc).chain(iprev) {
+        let words = [check.result.name(), &check.identity, &check.domain, &check.selector];
+        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let reason = if check.reason.is_empty() { "" } else { ": " };
+        writeln!(out, "{method:<9} {}{reason}{}", escape(&words.join(" ")), escape(&check.reason))?;
+    }
+    match verdict.skipped.as_str() {
+        "" => Ok(()),
+        why => writeln!(out, "verdict   none: {why}"),
+    }
 }
 
 /// A line for each of what few records have.

@@ -24,6 +24,8 @@ pub(in super::super) fn record(data: &[u8]) -> Record {
         size_declared: None,
         flags: 0,
         facts: crate::Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: Bytes::copy_from_slice(data),
     }

@@ -239,3 +239,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_domain_is_named_or_not() {
+    let domains = ["x.test", "*.y.test", "*"].map(str::to_owned).to_vec();
+    let accept = Accept::load(&AcceptOptions { domains, ..AcceptOptions::default() }).unwrap();
+    for (domain, named) in [
+        ("x.test", true),
+        ("X.test", true),
+        ("a.y.test", true),
+        ("y.test", false),
+        ("a.x.test", false),
+        ("other.test", false),
+        ("no domain", false),
+    ] {
+        assert_eq!(accept.names_domain(domain), named, "{domain}");
+    }
+}

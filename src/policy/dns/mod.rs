@@ -75,10 +75,7 @@ impl ClientAdvisor {
         rules: impl IntoIterator<Item = (String, ClientRules)>,
         metrics: DnsMetrics,
     ) -> io::Result<Self> {
-        let servers = match servers {
-            [] => servers_of_machine(fs::read_to_string(RESOLV_CONF)),
-            servers => servers.to_vec(),
-        };
+        let servers = self::servers(servers);
         let rules = compile(rules)?;
         let (asks, mut asked) = mpsc::channel::<Ask>(QUEUE_MAX);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -160,6 +157,15 @@ fn compile(rules: impl IntoIterator<Item = (String, ClientRules)>) -> io::Result
         }
     });
     compiled.collect()
+}
+
+/// The servers that are configured, else those of `/etc/resolv.conf`.
+#[must_use]
+pub fn servers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
+    match configured {
+        [] => servers_of_machine(fs::read_to_string(RESOLV_CONF)),
+        servers => servers.to_vec(),
+    }
 }
 
 /// The servers of resolv.conf(5). A file that is missing or names none is no reason not to start:

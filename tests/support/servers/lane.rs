@@ -49,6 +49,8 @@ pub fn record(shard: u16, offset: u64, size: usize) -> Record {
         size_declared: None,
         flags: 0,
         facts: mailrace::export::Facts::default(),
+        verdict: None,
+        verdict_pending: false,
         replay: false,
         data: Bytes::from(data),
     }

@@ -11,6 +11,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod secure;
 pub mod unbound;
+pub mod zone;
 
 use std::{fs, path::Path};
 

@@ -1,0 +1,9 @@
+//! Who really sent a mail: verdicts by hand, and with every mail.
+
+// The lint's exemption covers functions marked #[test], not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod record;
+#[path = "../support/mod.rs"]
+mod support;
+mod verify;
