@@ -1,6 +1,5 @@
 //! The judge against suites of others and against bad input, with DNS of the tests' own.
 
-mod agreement;
 mod arc;
 mod bad_input;
 mod dkim;
