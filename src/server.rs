@@ -38,7 +38,7 @@ use self::{
 pub use self::{revision::set_revision, room::DiskRoom};
 use crate::{
     admin::{self, AdminState, LogState, Readiness},
-    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, SyncMode, plural},
+    config::{Config, DEFAULT_DIR, DEFAULT_LISTEN, RetentionConfig, plural},
     export,
     log::{self, DataDir, SyncPolicy},
     metrics::{DiskState, DnsMetrics, ExportMetrics, Published},
@@ -125,7 +125,7 @@ fn serve(
     let mut addresses = bind_addresses(&config, inherited.as_mut())?;
     let admin_socket = addresses.admin.take();
     let admin_kept = admin_socket.as_ref().map(|socket| socket.try_clone()).transpose()?;
-    ready.set_not_durable(config.log.sync == SyncMode::None);
+    ready.set_not_durable(config.log.sync == SyncPolicy::None);
     let began = Instant::now();
     let left = left_shards(&data.path, config.server.shards)?;
     let logs = left.last().map_or(config.server.shards, |last| usize::from(*last) + 1);
@@ -184,11 +184,7 @@ fn serve(
             limits: limits(&config),
             advisor: advisors.clone(),
             drain: DRAIN,
-            sync: match config.log.sync {
-                SyncMode::Group => SyncPolicy::Group,
-                SyncMode::Each => SyncPolicy::Each,
-                SyncMode::None => SyncPolicy::None,
-            },
+            sync: config.log.sync,
             abort_on_io_error: config.log.abort_on_io_error,
             io_memory: IO_MEMORY,
         };
@@ -334,7 +330,7 @@ fn serve(
     let mut reminded = Instant::now();
     let mut looked = Instant::now();
     let mut housekeeping = || {
-        if config.log.sync == SyncMode::None && reminded.elapsed() >= REMINDER {
+        if config.log.sync == SyncPolicy::None && reminded.elapsed() >= REMINDER {
             reminded = Instant::now();
             tracing::warn!("log.sync = \"none\": NOT durable, a power cut loses acknowledged mail");
         }
@@ -588,7 +584,7 @@ fn greet(
         let init = "mailrace config init > mailrace.toml";
         let _ = writeln!(out, "        {init:<55} start a real configuration");
     }
-    if config.log.sync == SyncMode::None {
+    if config.log.sync == SyncPolicy::None {
         let _ = writeln!(out, "NOT DURABLE: log.sync = \"none\"; a crash loses acknowledged mail");
     }
     let _ = out.flush();
@@ -628,7 +624,7 @@ fn check_machine(config: &Config) -> Result<(), preflight::StartFailure> {
     preflight::descriptors(descriptors, preflight::descriptors_of(config))?;
     preflight::memlock(memlock)?;
     preflight::rings()?;
-    if config.log.sync != SyncMode::None {
+    if config.log.sync != SyncPolicy::None {
         preflight::file_system(&config.log.dir)?;
     }
     Ok(())

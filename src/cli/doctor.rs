@@ -4,7 +4,7 @@
 mod owner;
 
 use super::{ConfigArgs, EXIT_FAILED};
-use crate::config::{Config, SyncMode, format_size};
+use crate::config::{Config, format_size};
 use crate::log::FileSystem;
 use crate::server::DiskRoom;
 use crate::server::preflight::{self, StartFailure};
@@ -285,7 +285,7 @@ fn file_system(config: &Config) -> Finding {
     let at = existing.display();
     match FileSystem::of(&existing) {
         Ok(FileSystem::Local) => Finding::ok("disk", format!("{at} is on a local file system")),
-        Ok(FileSystem::Memory(name)) if config.log.sync != SyncMode::None => {
+        Ok(FileSystem::Memory(name)) if config.log.sync != log::SyncPolicy::None => {
             asked("disk", String::new(), Err(preflight::in_memory(&config.log.dir, name)))
         }
         Ok(FileSystem::Memory(name)) => Finding::warning(

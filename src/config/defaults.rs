@@ -3,6 +3,7 @@
 //! In both, `#` directly before a key or a table turns it off, and `# ` begins a comment: the file
 //! is still valid when that one `#` is removed.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::export_keys::TYPES;
@@ -55,7 +56,7 @@ pub fn every_default() -> String {
 }
 
 fn entry(text: &mut String, key: &Key, name: &str, off: &str) {
-    let value = key.kind.read(key.example.unwrap_or(key.default));
+    let value = key.kind.read(&key.example.map_or_else(|| key.default(), Cow::Borrowed));
     let _ = match key.kind {
         Kind::Choice(words) if words.iter().any(|word| !key.doc.contains(word)) => {
             writeln!(text, "# {} One of {words:?}.", key.doc)

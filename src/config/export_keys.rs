@@ -3,6 +3,7 @@
 
 use super::keys::Key;
 use super::value::Kind;
+use crate::export::{Compression, Encoding, FilesLayout, Key as PartitionKey, StoreLayout};
 
 /// Types of exporters.
 pub(super) const TYPES: &[&str] =
@@ -26,6 +27,9 @@ const WITH_TLS: &[&str] = &["kafka", "nats", "webhook", "lmtp", "smtp"];
 const BUT_RELAYS: &[&str] = &["kafka", "nats", "s3", "folder", "webhook", "files", "blackhole"];
 const BUT_WEBHOOK: &[&str] =
     &["kafka", "nats", "s3", "folder", "lmtp", "smtp", "files", "blackhole"];
+
+/// What a relay sends.
+const RAW: &[&str] = &[Encoding::Raw.name()];
 
 const HOUR: u64 = 3_600_000;
 const MIB: u64 = 1 << 20;
@@ -53,13 +57,7 @@ pub(super) const EXPORT: &[Key] = &[
         "Create a missing topic with this many partitions; 0: a missing topic is an error.",
     )
     .of(KAFKA),
-    Key::new(
-        "compression",
-        Kind::Choice(&["none", "gzip", "lz4", "snappy"]),
-        "none",
-        "Compression for record batches.",
-    )
-    .of(KAFKA),
+    Key::choice::<Compression>("compression", "Compression for record batches.").of(KAFKA),
     // nats
     Key::new("servers", Kind::List, "", "nats://HOST:PORT of one or more servers.")
         .of(NATS)
@@ -109,10 +107,8 @@ pub(super) const EXPORT: &[Key] = &[
     Key::new("secret_key_file", Kind::File, "", "File with the secret key.").of(S3),
     Key::new("dir", Kind::Text, "", "Folder.").of(FOLDER).needed("./mailrace-export"),
     Key::new("prefix", Kind::Text, "", "Prefix of each object's name.").of(STORES),
-    Key::new(
+    Key::choice::<StoreLayout>(
         "layout",
-        Kind::Choice(&["eml", "jsonl", "parquet"]),
-        "jsonl",
         "Content of an object: eml: one message; jsonl: a batch of events; parquet: a table.",
     )
     .of(STORES),
@@ -155,13 +151,7 @@ pub(super) const EXPORT: &[Key] = &[
     .of(&["lmtp"]),
     // files
     Key::new("dir", Kind::Text, "", "Folder.").of(FILES).needed("./mailrace-export"),
-    Key::new(
-        "layout",
-        Kind::Choice(&["eml", "maildir", "mbox", "jsonl", "parquet"]),
-        "eml",
-        "Format of the files.",
-    )
-    .of(FILES),
+    Key::choice::<FilesLayout>("layout", "Format of the files.").of(FILES),
     Key::new(
         "trace",
         Kind::Boolean,
@@ -194,14 +184,13 @@ pub(super) const EXPORT: &[Key] = &[
     Key::new("tls.cert_file", Kind::File, "", "Client certificate, PEM.").of(WITH_TLS),
     Key::new("tls.key_file", Kind::File, "", "Its private key, PEM.").of(WITH_TLS),
     // Of all.
-    Key::new(
+    Key::choice::<Encoding>(
         "encoding",
-        Kind::Choice(&["json", "protobuf", "raw"]),
-        "json",
         "A CloudEvent as json or protobuf, or the mail data itself (raw).",
     )
     .of(BUT_RELAYS),
-    Key::new("encoding", Kind::Choice(&["raw"]), "raw", "The mail data itself.").of(RELAYS),
+    Key::new("encoding", Kind::Choice(RAW), Encoding::Raw.name(), "The mail data itself.")
+        .of(RELAYS),
     Key::new(
         "inline_max",
         Kind::Size { least: 0, most: 1024 * MIB, word: None, percent: None },
@@ -215,10 +204,8 @@ pub(super) const EXPORT: &[Key] = &[
         "URL before /v1/messages/ID/raw in references; \"\": server.admin.listen.",
     ),
     Key::new("digest", Kind::Choice(&["", "sha256"]), "", "Add the SHA-256 of the mail data."),
-    Key::new(
+    Key::choice::<PartitionKey>(
         "key",
-        Kind::Choice(&["none", "rcpt", "rcpt_domain", "mail_from", "id"]),
-        "rcpt_domain",
         "Partition key; rcpt_domain is the domain of the first recipient.",
     ),
     Key::new(

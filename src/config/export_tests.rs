@@ -1,5 +1,6 @@
 use super::super::tests::{from_text, merged, wrong};
 use super::*;
+use crate::export::{Compression, FilesLayout, Key, StoreLayout};
 
 /// The one exporter of a file.
 #[track_caller]

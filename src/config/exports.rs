@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::Settings;
+use super::value::Choice;
 use super::{address, units};
 use crate::export::{
-    self, BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode,
-    FilesLayout, FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions,
-    SinkOptions, Start, StoreLayout, StoreOptions, StorePlace, TlsOptions, WebhookOptions,
+    self, BatchOptions, DocumentOptions, Encoding, ExportOptions, FileMode, FilesOptions, Filter,
+    KafkaOptions, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start, StoreOptions,
+    StorePlace, TlsOptions, WebhookOptions,
 };
 use crate::log::{self, AuthWord, Bound};
 
@@ -117,11 +118,7 @@ impl Table<'_> {
     }
 
     fn document(&mut self, sink: &SinkOptions, context: &Context<'_>) -> DocumentOptions {
-        let encoding = match self.choice("encoding") {
-            "protobuf" => Encoding::Protobuf,
-            "raw" => Encoding::Raw,
-            _ => Encoding::Json,
-        };
+        let encoding: Encoding = self.choose("encoding");
         let written = self.parse("reference_url", |text| match text {
             "" => Ok(String::new()),
             _ => address::base_url(text),
@@ -140,13 +137,7 @@ impl Table<'_> {
                 _ => written,
             },
             sha256: self.choice("digest") == "sha256",
-            key: match self.choice("key") {
-                "none" => Key::None,
-                "rcpt" => Key::Rcpt,
-                "mail_from" => Key::MailFrom,
-                "id" => Key::Id,
-                _ => Key::RcptDomain,
-            },
+            key: self.choose("key"),
         }
     }
 
@@ -156,12 +147,7 @@ impl Table<'_> {
             brokers: self.list("brokers", address::host_port),
             topic: self.parse("topic", address::topic),
             create_partitions: i32::try_from(self.number("create_partitions")).unwrap_or(0),
-            compression: match self.choice("compression") {
-                "gzip" => Compression::Gzip,
-                "lz4" => Compression::Lz4,
-                "snappy" => Compression::Snappy,
-                _ => Compression::None,
-            },
+            compression: self.choose("compression"),
             user,
             password_file,
             tls: self.switched_tls(),
@@ -219,11 +205,7 @@ impl Table<'_> {
             place,
             mode,
             prefix: self.parse("prefix", address::prefix),
-            layout: match self.choice("layout") {
-                "eml" => StoreLayout::Eml,
-                "parquet" => StoreLayout::Parquet,
-                _ => StoreLayout::Jsonl,
-            },
+            layout: self.choose("layout"),
             requests: self.number("requests"),
         }
     }
@@ -288,13 +270,7 @@ impl Table<'_> {
             dir: PathBuf::from(self.text("dir")),
             mode: self.parse("mode", FileMode::parse),
             trace: self.settings.boolean(&self.key("trace")).then(|| hostname.to_owned()),
-            layout: match self.choice("layout") {
-                "maildir" => FilesLayout::Maildir,
-                "mbox" => FilesLayout::Mbox,
-                "jsonl" => FilesLayout::Jsonl,
-                "parquet" => FilesLayout::Parquet,
-                _ => FilesLayout::Eml,
-            },
+            layout: self.choose("layout"),
         }
     }
 
@@ -365,6 +341,10 @@ impl Table<'_> {
 
     fn choice(&mut self, field: &str) -> &'static str {
         self.settings.choice(&self.key(field))
+    }
+
+    fn choose<T: Choice>(&mut self, field: &str) -> T {
+        self.settings.choose(&self.key(field))
     }
 
     fn file(&mut self, field: &str) -> Option<PathBuf> {

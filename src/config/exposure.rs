@@ -6,8 +6,9 @@
 
 use super::promises::concerns;
 use super::raw::Settings;
-use super::{ConfigError, ConfigErrors, ListenerConfig, Origin, Protocol};
+use super::{ConfigError, ConfigErrors, ListenerConfig, Origin};
 use crate::export::{ExportOptions, SinkOptions};
+use crate::smtp::Protocol;
 
 /// Notes each listener that takes anybody's mail from anybody.
 pub(super) fn check(s: &mut Settings, listeners: &[ListenerConfig], exports: &[ExportOptions]) {

@@ -1,8 +1,13 @@
 //! Every key: its name, the values it takes, its default, what it does. The checks,
 //! `config default` and `config schema` all use these tables, so that they cannot drift apart.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use super::export_keys::EXPORT;
-use super::value::Kind;
+use super::value::{Choice, Kind};
+use super::{LogFormat, limits};
+use crate::{log::SyncPolicy, smtp};
 
 /// Most listeners; each costs a socket on every shard and a set of metric series.
 pub(super) const LISTENERS_MAX: usize = 16;
@@ -10,14 +15,22 @@ pub(super) const LISTENERS_MAX: usize = 16;
 /// Most exporters; each costs a reader and a batch on every shard.
 pub(super) const EXPORTS_MAX: usize = 32;
 
+/// Where a default is said.
+#[derive(Clone, Copy, Debug)]
+enum Preset {
+    /// Here: the room has no default of its own.
+    Text(&'static str),
+    /// In the room that owns the option.
+    Own(fn() -> String),
+}
+
 /// One key of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     /// Dotted, within its table.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// As an environment variable would hold it.
-    pub(super) default: &'static str,
+    default: Preset,
     /// One line for people.
     pub(super) doc: &'static str,
     /// A change takes effect with the next start only.
@@ -37,6 +50,26 @@ impl Key {
         default: &'static str,
         doc: &'static str,
     ) -> Self {
+        Self::with(name, kind, Preset::Text(default), doc)
+    }
+
+    /// A choice from an enumeration, whose default is its own.
+    pub(super) const fn choice<T: Choice>(name: &'static str, doc: &'static str) -> Self {
+        let own = || T::default().name().to_owned();
+        Self::with(name, Kind::Choice(T::WORDS), Preset::Own(own), doc)
+    }
+
+    /// An option of a room, whose default is said there.
+    pub(super) const fn owned(
+        name: &'static str,
+        kind: Kind,
+        default: fn() -> String,
+        doc: &'static str,
+    ) -> Self {
+        Self::with(name, kind, Preset::Own(default), doc)
+    }
+
+    const fn with(name: &'static str, kind: Kind, default: Preset, doc: &'static str) -> Self {
         Self {
             name,
             kind,
@@ -71,11 +104,19 @@ impl Key {
         Self { with_layout: Some((layouts, default)), ..self }
     }
 
+    /// The default, as an environment variable would hold it.
+    pub(super) fn default(&self) -> Cow<'static, str> {
+        match self.default {
+            Preset::Text(text) => Cow::Borrowed(text),
+            Preset::Own(text) => Cow::Owned(text()),
+        }
+    }
+
     /// The default in an exporter of this layout.
-    pub(super) fn default_with(&self, layout: &str) -> &'static str {
+    pub(super) fn default_with(&self, layout: &str) -> Cow<'static, str> {
         match self.with_layout {
-            Some((layouts, default)) if layouts.contains(&layout) => default,
-            _ => self.default,
+            Some((layouts, default)) if layouts.contains(&layout) => Cow::Borrowed(default),
+            _ => self.default(),
         }
     }
 
@@ -85,16 +126,14 @@ impl Key {
     }
 }
 
-const MIB: u64 = 1 << 20;
-const DAY: u64 = 86_400_000;
-
-/// Of waits for a peer.
-const TIMEOUT: Kind = Kind::Duration { least: 1_000, most: DAY, word: None };
-
-const COUNT: Kind = Kind::Integer { least: 1, most: 1_000_000_000, word: None };
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const DAY: u64 = 86_400_000;
 
 /// Keys of `[server]`, `[log]` and `[limits]`, in the order of the documentation.
-pub(super) const ROOT: &[Key] = &[
+static ROOT: LazyLock<Vec<Key>> =
+    LazyLock::new(|| [SERVER_AND_LOG, limits::SESSION, limits::SERVER].concat());
+
+const SERVER_AND_LOG: &[Key] = &[
     Key::new(
         "server.hostname",
         Kind::Text,
@@ -153,10 +192,8 @@ pub(super) const ROOT: &[Key] = &[
         "Lowest level that is logged to stderr; the variable RUST_LOG overrides it.",
     )
     .restart(),
-    Key::new(
+    Key::choice::<LogFormat>(
         "server.log_format",
-        Kind::Choice(&["auto", "text", "json"]),
-        "auto",
         "Format of the log lines on stderr; auto: text on a terminal, JSON elsewhere.",
     )
     .restart(),
@@ -168,10 +205,8 @@ pub(super) const ROOT: &[Key] = &[
     )
     .restart(),
     Key::new("log.dir", Kind::Text, super::DEFAULT_DIR, "Data directory.").restart(),
-    Key::new(
+    Key::choice::<SyncPolicy>(
         "log.sync",
-        Kind::Choice(&["group", "each", "none"]),
-        "group",
         "group: one sync per batch; each: one sync per message; none: NOT durable.",
     )
     .restart(),
@@ -220,115 +255,6 @@ pub(super) const ROOT: &[Key] = &[
         "10%",
         "Free space below which the server warns, and deletes consumed segments early.",
     ),
-    Key::new(
-        "limits.message_size",
-        // RFC 5321 §4.5.3.1.7: 64K octets must be taken.
-        Kind::Size { least: 1 << 16, most: 1024 * MIB, word: None, percent: None },
-        "25MiB",
-        "Largest message, advertised as SIZE.",
-    ),
-    Key::new(
-        "limits.recipients",
-        // RFC 5321 §4.5.3.1.8: at least 100.
-        Kind::Integer { least: 100, most: 100_000, word: None },
-        "1000",
-        "Recipients per message.",
-    ),
-    Key::new(
-        "limits.connections.total",
-        Kind::Integer { least: 1, most: 10_000_000, word: Some("auto") },
-        "auto",
-        "Concurrent sessions of the process; \"auto\": as file descriptors and memory allow.",
-    ),
-    Key::new(
-        "limits.inflight_bytes",
-        Kind::Size { least: 0, most: u64::MAX, word: None, percent: Some(90) },
-        "50%",
-        "Memory for mail received and not yet durable; a percentage is of RAM or of the cgroup's \
-         limit.",
-    ),
-    Key::new("limits.timeout.command", TIMEOUT, "5m", "Longest wait for a command."),
-    Key::new("limits.timeout.data", TIMEOUT, "30m", "Longest duration of DATA or BDAT."),
-    Key::new("limits.timeout.handshake", TIMEOUT, "30s", "Longest TLS handshake."),
-    Key::new("limits.timeout.proxy", TIMEOUT, "3s", "Longest wait for a PROXY header."),
-    Key::new(
-        "limits.timeout.session",
-        TIMEOUT,
-        "1h",
-        "Age at which a session ends between commands.",
-    ),
-    Key::new("limits.timeout.commit", TIMEOUT, "60s", "Longest wait for a sync, then 451."),
-    Key::new(
-        "limits.connections.per_ip",
-        Kind::Integer { least: 1, most: 10_000_000, word: Some("") },
-        "50",
-        "Sessions per IPv4 address or IPv6 /64; \"\": no limit.",
-    ),
-    Key::new(
-        "limits.connections.rate_per_ip",
-        Kind::PerMinute,
-        "600/m",
-        "New sessions per IPv4 address or IPv6 /64; \"\": no limit.",
-    ),
-    Key::new("limits.handshakes", COUNT, "256", "Concurrent TLS handshakes per shard."),
-    Key::new("limits.session_messages", COUNT, "10000", "MAIL commands per session."),
-    Key::new("limits.session_recipients", COUNT, "10000", "RCPT commands per session."),
-    Key::new(
-        "limits.errors.soft",
-        COUNT,
-        "10",
-        "Errors since the last accepted message after which replies are delayed.",
-    ),
-    Key::new("limits.errors.hard", COUNT, "20", "Errors after which the session ends."),
-    Key::new("limits.junk", COUNT, "100", "Commands without a message before the session ends."),
-    Key::new(
-        "limits.verify_queue",
-        COUNT,
-        "100000",
-        "Messages per shard that may wait for their verdict; those beyond are not judged.",
-    )
-    .restart(),
-    Key::new("limits.auth_failures", COUNT, "3", "Failed AUTH commands per session."),
-    Key::new(
-        "limits.auth_failures_per_ip",
-        Kind::PerMinute,
-        "30/m",
-        "Failed AUTH commands per address before it is blocked for 5 minutes; \"\": no limit.",
-    ),
-    Key::new(
-        "limits.data_rate_min",
-        Kind::Size { least: 0, most: MIB, word: None, percent: None },
-        "500B",
-        "Lowest average rate of mail data, in bytes per second; 0B: no limit.",
-    ),
-    Key::new("limits.data_rate_grace", TIMEOUT, "30s", "Time before the lowest rate applies."),
-    Key::new(
-        "limits.content_line",
-        // RFC 5321 §4.5.3.1.6.
-        Kind::Size { least: 998, most: 16 * MIB, word: None, percent: None },
-        "64KiB",
-        "Longest line of mail data without CRLF.",
-    ),
-    Key::new(
-        "limits.header_scan",
-        Kind::Size { least: 1 << 12, most: 16 * MIB, word: None, percent: None },
-        "256KiB",
-        "Bytes of the header searched for Received fields.",
-    ),
-    Key::new(
-        "limits.received",
-        // RFC 5321 §6.3.
-        Kind::Integer { least: 100, most: 100_000, word: None },
-        "100",
-        "Received fields above which a message counts as a mail loop.",
-    ),
-    Key::new("limits.bdat_chunks", COUNT, "4096", "BDAT commands per message."),
-    Key::new(
-        "limits.exempt",
-        Kind::List,
-        "127.0.0.0/8, ::1",
-        "Networks exempt from the limits that guard against abuse.",
-    ),
 ];
 
 /// Keys of one `[[listener]]`, with the defaults of the first.
@@ -341,19 +267,12 @@ pub(super) const LISTENER: &[Key] = &[
         "Addresses; port 0 lets the system choose; unix:/PATH is a socket for LMTP.",
     )
     .restart(),
-    Key::new(
+    Key::choice::<smtp::Protocol>(
         "protocol",
-        Kind::Choice(&["smtp", "lmtp", "refuse"]),
-        "smtp",
         "smtp; lmtp: a reply for each recipient (RFC 2033); refuse: 521 to all (RFC 7504).",
     )
     .restart(),
-    Key::new(
-        "line_ends",
-        Kind::Choice(&["reject", "normalize", "allow"]),
-        "reject",
-        "Bare CR or LF and NUL in mail data.",
-    ),
+    Key::choice::<smtp::LineEnds>("line_ends", "Bare CR or LF and NUL in mail data."),
     Key::new(
         "paths",
         Kind::Choice(&["lenient", "strict"]),
@@ -370,8 +289,9 @@ pub(super) const LISTENER: &[Key] = &[
     ),
     Key::new(
         "tls_mode",
-        Kind::Choice(&["off", "starttls", "required", "implicit"]),
-        "starttls",
+        Kind::Choice(smtp::TlsPolicy::WORDS),
+        // Without a certificate it is off all the same.
+        smtp::TlsPolicy::Offered.name(),
         "starttls: offered if there is a certificate; required: no mail without it; implicit: TLS \
          from the first byte; off.",
     )
@@ -522,7 +442,7 @@ pub(super) enum Table {
 impl Table {
     pub(super) fn keys(self) -> &'static [Key] {
         match self {
-            Self::Root => ROOT,
+            Self::Root => &ROOT,
             Self::Listener(_) => LISTENER,
             Self::Export(_) => EXPORT,
         }

@@ -5,25 +5,17 @@ use std::path::PathBuf;
 
 use super::raw::Settings;
 use super::{
-    AcceptConfig, AuthConfig, AuthMechanism, DnsConfig, LineEnds, ListenerConfig, Methods, Network,
-    Protocol, TlsMode, address, files, units,
+    AcceptConfig, AuthConfig, DnsConfig, ListenerConfig, Methods, Network, address, check::files,
+    units,
 };
+use crate::smtp::{Mechanism, Protocol, TlsPolicy};
 
 pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
     let key = |field: &str| format!("listener.{index}.{field}");
-    let protocol = match s.choice(&key("protocol")) {
-        "lmtp" => Protocol::Lmtp,
-        "refuse" => Protocol::Refuse,
-        _ => Protocol::Smtp,
-    };
+    let protocol = s.choose(&key("protocol"));
     let accept = accept(s, &key);
     let (listen, listen_unix) = listen(s, &key, protocol);
-    let tls_mode = match s.choice(&key("tls_mode")) {
-        "off" => TlsMode::Off,
-        "required" => TlsMode::Required,
-        "implicit" => TlsMode::Implicit,
-        _ => TlsMode::Starttls,
-    };
+    let tls_mode = s.choose(&key("tls_mode"));
     let tls_client_ca = s.file(&key("tls.client_ca_file"));
     let auth = auth(s, &key, tls_mode, tls_client_ca.is_some());
     ListenerConfig {
@@ -31,11 +23,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
         listen,
         listen_unix,
         protocol,
-        line_ends: match s.choice(&key("line_ends")) {
-            "normalize" => LineEnds::Normalize,
-            "allow" => LineEnds::Allow,
-            _ => LineEnds::Reject,
-        },
+        line_ends: s.choose(&key("line_ends")),
         strict_paths: s.choice(&key("paths")) == "strict",
         strict_helo: s.choice(&key("helo")) == "strict",
         tls_mode,
@@ -161,31 +149,27 @@ fn proxies(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Vec<Networ
 fn auth(
     s: &mut Settings,
     key: &impl Fn(&str) -> String,
-    tls: TlsMode,
+    tls: TlsPolicy,
     client_certificates: bool,
 ) -> AuthConfig {
-    use AuthMechanism::{External, Login, Plain, ScramSha256, ScramSha256Plus};
-    let mechanisms = s.list(&key("auth.mechanisms"), |text| match text {
-        "PLAIN" => Ok(Plain),
-        "LOGIN" => Ok(Login),
-        "SCRAM-SHA-256" => Ok(ScramSha256),
-        "SCRAM-SHA-256-PLUS" => Ok(ScramSha256Plus),
-        "EXTERNAL" => Ok(External),
-        _ => Err(format!(
-            "{text:?} is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, EXTERNAL"
-        )),
+    let mechanisms: Vec<Mechanism> = s.list(&key("auth.mechanisms"), |text| {
+        let known = Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == text);
+        known.ok_or_else(|| {
+            let all = Mechanism::ALL.map(Mechanism::name).join(", ");
+            format!("{text:?} is not one of {all}")
+        })
     });
     let users_file = s.file(&key("auth.users_file"));
     let required = s.boolean(&key("auth.required"));
     let blame = |s: &mut Settings, message: String| s.blame(&key("auth.mechanisms"), message);
-    let with_password = mechanisms.iter().any(|mechanism| *mechanism != External);
+    let with_password = mechanisms.iter().any(|mechanism| *mechanism != Mechanism::External);
     if with_password && users_file.is_none() {
         blame(s, format!("requires {} as well", key("auth.users_file")));
     }
-    if mechanisms.contains(&External) && !client_certificates {
+    if mechanisms.contains(&Mechanism::External) && !client_certificates {
         blame(s, format!("EXTERNAL needs {}", key("tls.client_ca_file")));
     }
-    if !mechanisms.is_empty() && tls == TlsMode::Off {
+    if !mechanisms.is_empty() && tls == TlsPolicy::Off {
         blame(s, "AUTH is offered only over TLS, and tls_mode is \"off\"".to_owned());
     }
     if users_file.is_some() && mechanisms.is_empty() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::{self, Key, Table};
-use super::value::{Amount, Kind, Value};
+use super::value::{Amount, Choice, Kind, Value};
 
 /// Prefix of the variables that are settings.
 const PREFIX: &str = "MAILRACE_";
@@ -183,12 +183,12 @@ impl Settings {
     fn add_defaults(&mut self, table: Table, is_meant: impl Fn(&Key) -> bool) {
         for key in table.keys().iter().filter(|key| key.example.is_none() && is_meant(key)) {
             let default = match (table, key.name) {
-                (Table::Listener(index @ 1..), "name") => format!("{}{index}", key.default),
+                (Table::Listener(index @ 1..), "name") => format!("{}{index}", key.default()),
                 (Table::Listener(1..), "listen") => String::new(),
                 _ => {
                     let layout = self.values.get(&format!("{}layout", table.prefix()));
                     let layout = layout.map(|(layout, _)| layout.text()).unwrap_or_default();
-                    key.default_with(&layout).to_owned()
+                    key.default_with(&layout).into_owned()
                 }
             };
             self.values
@@ -322,6 +322,11 @@ impl Settings {
 
     pub(super) fn choice(&mut self, key: &str) -> &'static str {
         self.take(key, |kind, value| kind.choice(value))
+    }
+
+    /// One of an enumeration.
+    pub(super) fn choose<T: Choice>(&mut self, key: &str) -> T {
+        self.take(key, |kind, value| Ok(T::named(kind.choice(value)?).unwrap_or_default()))
     }
 
     /// `None`: the word that stands in place of a number.

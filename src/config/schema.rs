@@ -115,7 +115,7 @@ fn value(key: &Key) -> Json {
     }
     set(&mut schema, &["description"], json!(key.doc));
     if key.example.is_none() {
-        set(&mut schema, &["default"], key.kind.read(key.default).to_json());
+        set(&mut schema, &["default"], key.kind.read(&key.default()).to_json());
     }
     schema
 }

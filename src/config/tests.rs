@@ -1,4 +1,10 @@
+use std::time::Duration;
+
 use super::*;
+use crate::{
+    log::SyncPolicy,
+    smtp::{LineEnds, TlsPolicy},
+};
 
 fn machine() -> Machine {
     Machine {
@@ -52,22 +58,22 @@ fn defaults() {
     assert_eq!(config.server.shards, 3);
     assert_eq!(config.server.admin_listen, Some("127.0.0.1:2580".parse().unwrap()));
     assert_eq!(config.log.dir, PathBuf::from("./mailrace-data"));
-    assert_eq!(config.log.sync, SyncMode::Group);
+    assert_eq!(config.log.sync, SyncPolicy::Group);
     assert_eq!(config.log.segment_size, 64 << 20);
-    assert_eq!(config.limits.message_size, 26_214_400);
-    assert_eq!(config.limits.recipients, 1000);
+    assert_eq!(config.limits.session.message_bytes, 26_214_400);
+    assert_eq!(config.limits.session.recipients_max, 1000);
     assert_eq!(config.limits.connections_total, 800);
     assert_eq!(config.limits.inflight_bytes, (8 << 30) / 100 * 50);
-    assert_eq!(config.limits.timeout_command, Duration::from_secs(300));
-    assert_eq!(config.limits.timeout_data, Duration::from_secs(1800));
+    assert_eq!(config.limits.session.command_wait, Duration::from_secs(300));
+    assert_eq!(config.limits.session.data_time, Duration::from_secs(1800));
     assert_eq!(config.limits.exempt.len(), 2);
     let [listener] = &config.listeners[..] else { panic!("one listener") };
     assert_eq!(listener.name, "smtp");
     assert_eq!(listener.listen, ["127.0.0.1:2525".parse::<SocketAddr>().unwrap()]);
     assert_eq!(listener.line_ends, LineEnds::Reject);
-    assert_eq!((listener.tls_mode, &listener.tls), (TlsMode::Starttls, &None));
+    assert_eq!((listener.tls_mode, &listener.tls), (TlsPolicy::Offered, &None));
     assert_eq!(config.certificates(listener), []);
-    assert_eq!(config.limits.timeout_handshake, Duration::from_secs(30));
+    assert_eq!(config.limits.session.handshake_wait, Duration::from_secs(30));
     assert_eq!(
         config.log.retention,
         RetentionConfig {
@@ -88,7 +94,7 @@ fn flags_win_over_the_environment() {
     let environment = [("MAILRACE_LOG__DIR", "/env"), ("MAILRACE_LOG__SYNC", "each")];
     let config = load(&environment, &["log.dir=/flag", "log.dir=/last"]).unwrap();
     assert_eq!(config.log.dir, PathBuf::from("/last"));
-    assert_eq!(config.log.sync, SyncMode::Each);
+    assert_eq!(config.log.sync, SyncPolicy::Each);
     let origin = |key: &str| {
         config.settings().iter().find(|setting| setting.key == key).unwrap().origin.to_string()
     };
@@ -182,7 +188,7 @@ fn gates_that_need_each_other() {
     for (sets, text) in [
         (&["listener.0.auth.mechanisms=PLAIN"][..], "auth.users_file as well"),
         (&["listener.0.auth.mechanisms=EXTERNAL"], "EXTERNAL needs listener.0.tls.client_ca_file"),
-        (&["listener.0.auth.mechanisms=NTLM"], "\"NTLM\" is not one of PLAIN"),
+        (&["listener.0.auth.mechanisms=NTLM"], "\"NTLM\" is not one of SCRAM-SHA-256-PLUS, "),
         (
             &["listener.0.auth.mechanisms=PLAIN", "listener.0.tls_mode=off"],
             "AUTH is offered only over TLS",
@@ -258,7 +264,7 @@ fn defaults_of_an_odd_machine_are_repaired() {
     let config = load(&[]).unwrap();
     assert_eq!(config.server.hostname, "mail-gw");
     assert_eq!((config.server.shards, config.server.cpus.as_slice()), (1, &[0][..]));
-    assert_eq!(config.limits.inflight_bytes, config.limits.message_size);
+    assert_eq!(config.limits.inflight_bytes, config.limits.session.message_bytes);
     assert!(config.limits.connections_total >= 1);
     let [memory, name] = config.warnings() else { panic!("{:?}", config.warnings()) };
     assert!(name.contains("\"mail_gw\"") && name.contains("set server.hostname"), "{name}");
@@ -276,10 +282,10 @@ fn defaults_of_an_odd_machine_are_repaired() {
 #[test]
 fn sizes_and_durations_as_people_write_them() {
     let config = from_text("limits.message_size = 52428800\nlog.retention.age = \"2w\"\n").unwrap();
-    assert_eq!(config.limits.message_size, 52_428_800);
+    assert_eq!(config.limits.session.message_bytes, 52_428_800);
     assert_eq!(config.log.retention.age, Some(Duration::from_secs(14 * 86_400)));
     let config = from_text("limits.message_size = \"50M\"\n").unwrap();
-    assert_eq!(config.limits.message_size, 50 << 20);
+    assert_eq!(config.limits.session.message_bytes, 50 << 20);
     wrong(
         "limits.timeout.command = 10\nlimits.message_size = -1\nlimits.content_line = 1.5\n",
         &[
@@ -326,8 +332,8 @@ fn variables_and_flags_win_over_the_file() {
     let environment = [("MAILRACE_LOG__DIR", "/env"), ("MAILRACE_LOG__SYNC", "none")];
     let config = merged(text, &environment, &["log.dir=/flag"]).unwrap();
     let (dir, sync) = (&config.log.dir, config.log.sync);
-    assert_eq!((dir.to_str(), sync), (Some("/flag"), SyncMode::None));
-    assert_eq!(config.limits.recipients, 200);
+    assert_eq!((dir.to_str(), sync), (Some("/flag"), SyncPolicy::None));
+    assert_eq!(config.limits.session.recipients_max, 200);
     assert_eq!(config.file(), Some(Path::new("m.toml")));
     let origin = |key: &str| {
         config.settings().iter().find(|setting| setting.key == key).unwrap().origin.to_string()
@@ -411,7 +417,7 @@ fn certificates_of_listeners() {
     assert_eq!(config.certificates(mx), [files("a")]);
     assert_eq!(config.certificates(submissions), [files("b"), files("a")]);
     assert_eq!(config.certificates(plain), []);
-    assert_eq!((mx.tls_mode, plain.tls_mode), (TlsMode::Required, TlsMode::Off));
+    assert_eq!((mx.tls_mode, plain.tls_mode), (TlsPolicy::Required, TlsPolicy::Off));
     wrong(
         "[server]\ntls.cert_file = \"/a.crt\"\n[[listener]]\ntls.key_file = \"/b.key\"\n",
         &[

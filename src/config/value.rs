@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::units;
+use super::{LogFormat, units};
+use crate::{export, log::SyncPolicy, smtp};
 
 /// A value as written, after its type was looked at and before its meaning was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,55 @@ pub(super) enum Kind {
     Rate,
     /// `600/m`; empty: none.
     PerMinute,
+}
+
+/// An enumeration of a room, or of this one, that a key chooses from.
+pub(super) trait Choice: Copy + Default + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+    /// Their names, in the same order.
+    const WORDS: &'static [&'static str];
+
+    fn name(self) -> &'static str;
+
+    /// The one of this name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|choice| choice.name() == name)
+    }
+}
+
+macro_rules! choices {
+    ($($choice:ty),* $(,)?) => {$(
+        impl Choice for $choice {
+            const ALL: &'static [Self] = &<$choice>::ALL;
+            const WORDS: &'static [&'static str] = &{
+                let mut words = [""; <$choice>::ALL.len()];
+                let mut at = 0;
+                while at < words.len() {
+                    words[at] = <$choice>::ALL[at].name();
+                    at += 1;
+                }
+                words
+            };
+
+            fn name(self) -> &'static str {
+                <$choice>::name(self)
+            }
+        }
+    )*};
+}
+
+choices! {
+    LogFormat,
+    smtp::LineEnds,
+    smtp::Protocol,
+    smtp::TlsPolicy,
+    SyncPolicy,
+    export::Compression,
+    export::Encoding,
+    export::FilesLayout,
+    export::Key,
+    export::StoreLayout,
 }
 
 /// A size as written.

@@ -73,9 +73,10 @@ pub struct DocumentOptions {
 }
 
 /// `encoding` of an exporter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// A CloudEvent in JSON.
+    #[default]
     Json,
     /// The same in protobuf.
     Protobuf,
@@ -83,19 +84,52 @@ pub enum Encoding {
     Raw,
 }
 
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Json, Self::Protobuf, Self::Raw];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Protobuf => "protobuf",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// What decides the partition, or the order within one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Key {
     /// No key.
     None,
     /// First forward-path.
     Rcpt,
     /// Its domain, in lower case.
+    #[default]
     RcptDomain,
     /// Reverse-path.
     MailFrom,
     /// The record's id.
     Id,
+}
+
+impl Key {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::None, Self::Rcpt, Self::RcptDomain, Self::MailFrom, Self::Id];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Rcpt => "rcpt",
+            Self::RcptDomain => "rcpt_domain",
+            Self::MailFrom => "mail_from",
+            Self::Id => "id",
+        }
+    }
 }
 
 /// Where an exporter begins.
@@ -190,9 +224,10 @@ pub struct KafkaOptions {
 }
 
 /// Of record batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
     /// None.
+    #[default]
     None,
     /// gzip
     Gzip,
@@ -200,6 +235,22 @@ pub enum Compression {
     Lz4,
     /// Snappy
     Snappy,
+}
+
+impl Compression {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Gzip, Self::Lz4, Self::Snappy];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Lz4 => "lz4",
+            Self::Snappy => "snappy",
+        }
+    }
 }
 
 /// `s3`, or `folder`.
@@ -238,14 +289,30 @@ pub enum StorePlace {
 }
 
 /// What an object holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreLayout {
     /// One message, as `<id>.eml`.
     Eml,
     /// A batch of CloudEvents, one a line.
+    #[default]
     Jsonl,
     /// A batch, as a Parquet table.
     Parquet,
+}
+
+impl StoreLayout {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Eml, Self::Jsonl, Self::Parquet];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eml => "eml",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+        }
+    }
 }
 
 /// `webhook`
@@ -353,9 +420,10 @@ impl FileMode {
 }
 
 /// What a `files` exporter, or `log export`, writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FilesLayout {
     /// `<id>.eml`
+    #[default]
     Eml,
     /// Maildir, the id in the file's name.
     Maildir,
@@ -365,6 +433,23 @@ pub enum FilesLayout {
     Jsonl,
     /// Parquet tables.
     Parquet,
+}
+
+impl FilesLayout {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Eml, Self::Maildir, Self::Mbox, Self::Jsonl, Self::Parquet];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eml => "eml",
+            Self::Maildir => "maildir",
+            Self::Mbox => "mbox",
+            Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+        }
+    }
 }
 
 /// Where the admin listener answers, as a reference (claim check) names it.

@@ -24,19 +24,35 @@ pub struct Options {
 }
 
 /// `log.sync`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
     /// One sync serves every record that waits for it.
+    #[default]
     Group,
     /// A group and a sync for each record, one after the other.
     Each,
-    /// The mark moves at the write's completion. NOT durable.
+    /// The mark moves at the write's completion: a power cut loses acknowledged mail.
     None,
+}
+
+impl SyncPolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Group, Self::Each, Self::None];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Each => "each",
+            Self::None => "none",
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_bytes_max: 4 << 20, unsynced_bytes_max: 64 << 20, sync: SyncPolicy::Group }
+        Self { group_bytes_max: 4 << 20, unsynced_bytes_max: 64 << 20, sync: SyncPolicy::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 use crate::{
-    config::{AuthMechanism, Config, LineEnds, ListenerConfig, Network, Protocol, TlsMode},
+    config::{Config, ListenerConfig, Network},
     metrics::DnsMetrics,
     policy::{Accept, Advisors, dns::ClientAdvisor},
     shard::{self, Gate, Peers},
@@ -235,66 +235,30 @@ pub(super) fn listener_settings(
     accept: Option<Arc<Accept>>,
     tls: bool,
 ) -> (Arc<smtp::Config>, Arc<Gate>) {
-    let mut smtp = smtp_config(config, listener, tls);
-    smtp.recipients = accept.map(|accept| smtp::Recipients(accept));
+    let smtp = smtp::Config {
+        recipients: accept.map(|accept| smtp::Recipients(accept)),
+        ..smtp_config(config, listener, tls)
+    };
     (Arc::new(smtp), Arc::new(gate(config, listener)))
 }
 
 fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::Config {
-    let mut smtp = smtp::Config { hostname: config.server.hostname.clone(), ..Default::default() };
-    smtp.limits.message_bytes = config.limits.message_size;
-    smtp.limits.recipients_max = config.limits.recipients;
-    smtp.limits.command_wait = config.limits.timeout_command;
-    smtp.limits.data_time = config.limits.timeout_data;
-    smtp.limits.handshake_wait = config.limits.timeout_handshake;
-    smtp.limits.session_time = config.limits.timeout_session;
-    smtp.limits.commit_wait = config.limits.timeout_commit;
-    smtp.limits.session_messages = count(config.limits.session_messages);
-    smtp.limits.rcpts_per_session = count(config.limits.session_recipients);
-    smtp.limits.errors_soft = count(config.limits.errors_soft);
-    smtp.limits.errors_hard = count(config.limits.errors_hard);
-    smtp.limits.auth_failures = count(config.limits.auth_failures);
-    smtp.limits.junk_max = count(config.limits.junk);
-    smtp.limits.data_rate_min_bytes = config.limits.data_rate_min;
-    smtp.limits.data_rate_grace = config.limits.data_rate_grace;
-    smtp.limits.content_line_bytes = config.limits.content_line as usize;
-    smtp.limits.header_scan_bytes = config.limits.header_scan as usize;
-    smtp.limits.received_max = config.limits.received;
-    smtp.limits.bdat_chunks_max = count(config.limits.bdat_chunks);
-    smtp.protocol = match listener.protocol {
-        Protocol::Smtp => smtp::Protocol::Smtp,
-        Protocol::Lmtp => smtp::Protocol::Lmtp,
-        Protocol::Refuse => smtp::Protocol::Refuse,
-    };
-    let offers = |mechanism| listener.auth.mechanisms.contains(&mechanism);
-    smtp.auth = smtp::Auth {
-        plain: offers(AuthMechanism::Plain),
-        login: offers(AuthMechanism::Login),
-        scram_sha_256: offers(AuthMechanism::ScramSha256),
-        scram_sha_256_plus: offers(AuthMechanism::ScramSha256Plus),
-        external: offers(AuthMechanism::External),
-        required: listener.auth.required,
-    };
-    smtp.strict_paths = listener.strict_paths;
-    smtp.strict_helo = listener.strict_helo;
-    smtp.greet_check = listener.greet_check;
-    smtp.low_priority = listener.low_priority;
-    smtp.dsn = listener.dsn;
-    smtp.require_tls = listener.require_tls;
-    smtp.mt_priority = listener.mt_priority;
-    smtp.tls = match listener.tls_mode {
-        _ if !tls => smtp::TlsPolicy::Off,
-        TlsMode::Off => smtp::TlsPolicy::Off,
-        TlsMode::Starttls => smtp::TlsPolicy::Offered,
-        TlsMode::Required => smtp::TlsPolicy::Required,
-        TlsMode::Implicit => smtp::TlsPolicy::Implicit,
-    };
-    smtp.line_ends = match listener.line_ends {
-        LineEnds::Reject => smtp::LineEnds::Reject,
-        LineEnds::Normalize => smtp::LineEnds::Normalize,
-        LineEnds::Allow => smtp::LineEnds::Allow,
-    };
-    smtp
+    smtp::Config {
+        hostname: config.server.hostname.clone(),
+        limits: config.limits.session.clone(),
+        line_ends: listener.line_ends,
+        strict_paths: listener.strict_paths,
+        strict_helo: listener.strict_helo,
+        tls: if tls { listener.tls_mode } else { smtp::TlsPolicy::Off },
+        protocol: listener.protocol,
+        auth: smtp::Auth::new(&listener.auth.mechanisms, listener.auth.required),
+        recipients: None,
+        dsn: listener.dsn,
+        require_tls: listener.require_tls,
+        mt_priority: listener.mt_priority,
+        low_priority: listener.low_priority,
+        greet_check: listener.greet_check,
+    }
 }
 
 fn count(number: usize) -> u32 {
@@ -367,5 +331,21 @@ pub(super) fn advise(advisors: &Advisors, config: &Config, dns: &DnsMetrics) -> 
 /// D9: room for two segments a shard, and for one and a half messages.
 pub(super) fn disk_low(config: &Config) -> u64 {
     let segments = 2 * config.log.segment_size * config.server.shards as u64;
-    segments.max(config.limits.message_size / 2 * 3)
+    segments.max(config.limits.session.message_bytes / 2 * 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Machine;
+
+    /// A default is said once, in the room that owns the option: a configuration that says nothing
+    /// makes of it what the room's own default is.
+    #[test]
+    fn without_a_setting_the_defaults_of_the_rooms_apply() {
+        let config = Config::from_sources([], &[], &Machine::detect()).unwrap();
+        let made = smtp_config(&config, &config.listeners[0], false);
+        assert_eq!(made, smtp::Config { hostname: made.hostname.clone(), ..Default::default() });
+        assert_eq!(config.log.sync, crate::log::Options::default().sync);
+    }
 }

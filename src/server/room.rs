@@ -49,7 +49,7 @@ impl Needs {
             least: disk_low(config),
             shards: config.server.shards as u64,
             segment_bytes: config.log.segment_size,
-            message_bytes: config.limits.message_size,
+            message_bytes: config.limits.session.message_bytes,
         }
     }
 

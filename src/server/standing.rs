@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::{
     admin::Readiness,
-    config::{AuthMechanism, Config, ListenerConfig, Protocol, format_size},
+    config::{Config, ListenerConfig, format_size},
     policy::{Accept, Workers},
+    smtp,
 };
 
 /// Memory of a shard below which a message of some size is never read to its end: two buffers in
@@ -43,7 +44,7 @@ impl Standing {
                 format_size(INFLIGHT_MIN),
             ));
         }
-        let taking = |listener: &&ListenerConfig| listener.protocol != Protocol::Refuse;
+        let taking = |listener: &&ListenerConfig| listener.protocol != smtp::Protocol::Refuse;
         let listeners = config.listeners.iter().filter(taking).count();
         let refusing: Vec<_> = config
             .listeners
@@ -78,7 +79,7 @@ fn refuses_all(
              refused; add some to its domains, domains_file or recipients_file"
         ));
     }
-    let external = listener.auth.mechanisms.contains(&AuthMechanism::External);
+    let external = listener.auth.mechanisms.contains(&smtp::Mechanism::External);
     if !listener.auth.required || external || users?.has_users(name)? {
         return None;
     }

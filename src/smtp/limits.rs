@@ -74,6 +74,21 @@ pub enum Protocol {
     Refuse,
 }
 
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Smtp, Self::Lmtp, Self::Refuse];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// Mechanisms of AUTH that are offered, all of them under TLS only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Auth {
@@ -92,6 +107,20 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// Offers these mechanisms.
+    #[must_use]
+    pub fn new(offered: &[Mechanism], required: bool) -> Self {
+        let offers = |mechanism| offered.contains(&mechanism);
+        Self {
+            plain: offers(Mechanism::Plain),
+            login: offers(Mechanism::Login),
+            scram_sha_256: offers(Mechanism::ScramSha256),
+            scram_sha_256_plus: offers(Mechanism::ScramSha256Plus),
+            external: offers(Mechanism::External),
+            required,
+        }
+    }
+
     /// Whether this mechanism is offered on a channel that can be bound to, or cannot.
     pub const fn offers(&self, mechanism: Mechanism, binds_channel: bool) -> bool {
         match mechanism {
@@ -160,6 +189,22 @@ pub enum TlsPolicy {
     Implicit,
 }
 
+impl TlsPolicy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Offered, Self::Required, Self::Implicit];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Offered => "starttls",
+            Self::Required => "required",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 /// Treatment of bare CR and bare LF in mail data (RFC 5321 §2.3.8), and of NUL.
 ///
 /// None of them ever ends the data or a line for the purpose of transparency. `BODY=BINARYMIME`
@@ -173,6 +218,21 @@ pub enum LineEnds {
     Normalize,
     /// Keep the octets as received and flag the message.
     Allow,
+}
+
+impl LineEnds {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Reject, Self::Normalize, Self::Allow];
+
+    /// As written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::Normalize => "normalize",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 /// Whether the driver takes new mail at this moment; asked at MAIL.
@@ -219,60 +279,59 @@ pub enum Entry {
     Draining,
 }
 
-/// Limits of a session and of a message.
+/// Limits of a session and of a message. Their defaults are those of [`Limits::default`] alone, and
+/// so are the defaults of the configuration.
 ///
 /// Those marked *spared* do not bind sessions opened as exempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Time to send one whole command. Default 300 s (RFC 5321 §4.5.3.2.7).
+    /// Time to send one whole command (RFC 5321 §4.5.3.2.7: 5 min).
     pub command_wait: Duration,
-    /// Time from DATA, or the first BDAT, to the end of the message. Default 30 min.
+    /// Time from DATA, or the first BDAT, to the end of the message.
     pub data_time: Duration,
-    /// Time the driver may take to answer `EndOfMail`. Default 60 s, well under the 10 min that
-    /// RFC 5321 §4.5.3.2.6 lets the client wait.
+    /// Time the driver may take to answer `EndOfMail`, well under the 10 min that RFC 5321
+    /// §4.5.3.2.6 lets the client wait.
     pub commit_wait: Duration,
     /// Time that a TLS handshake may take, from the accept or the 220 to STARTTLS; the driver ends
-    /// one that takes longer. Default 30 s.
+    /// one that takes longer.
     pub handshake_wait: Duration,
-    /// Age at which a session is closed between commands. Default 1 h; spared.
+    /// Age at which a session is closed between commands; spared.
     pub session_time: Duration,
-    /// MAIL commands per session. Default 10,000; spared. Announced as MAILMAX (RFC 9422 §4.1).
+    /// MAIL commands per session; spared. Announced as MAILMAX (RFC 9422 §4.1).
     pub session_messages: u32,
-    /// RCPT commands per session. Default 10,000; spared.
+    /// RCPT commands per session; spared.
     pub rcpts_per_session: u32,
-    /// Largest message in octets, dots unstuffed (RFC 1870 §6). Default 26,214,400; at least 64 KiB.
+    /// Largest message in octets, dots unstuffed (RFC 1870 §6); at least 64 KiB.
     pub message_bytes: u64,
-    /// Recipients of one message. Default 1,000; at least 100 (RFC 5321 §4.5.3.1.8).
+    /// Recipients of one message; at least 100 (RFC 5321 §4.5.3.1.8).
     pub recipients_max: usize,
-    /// Longest command line in octets with CRLF. Default 2,048; at least 512 (RFC 5321 §4.5.3.1.4).
+    /// Longest command line in octets with CRLF; at least 512 (RFC 5321 §4.5.3.1.4).
     pub command_line_bytes: usize,
-    /// Longest line of mail data in octets without CRLF. Default 65,536; at least 998
-    /// (RFC 5321 §4.5.3.1.6).
+    /// Longest line of mail data in octets without CRLF; at least 998 (RFC 5321 §4.5.3.1.6).
     pub content_line_bytes: usize,
-    /// Octets of the header looked at for Received fields. Default 256 KiB.
+    /// Octets of the header looked at for Received fields.
     pub header_scan_bytes: usize,
-    /// Received fields a message may bring. Default 100 (RFC 5321 §6.3 asks for at least 100).
+    /// Received fields a message may bring (RFC 5321 §6.3 asks for at least 100).
     pub received_max: usize,
-    /// BDAT commands of one message. Default 4,096.
+    /// BDAT commands of one message.
     pub bdat_chunks_max: u32,
-    /// Parameters of one MAIL or RCPT. Default 16.
+    /// Parameters of one MAIL or RCPT.
     pub parameters_max: usize,
-    /// 5yz replies since the last accepted message after which replies are delayed. Default 10.
+    /// 5yz replies since the last accepted message after which replies are delayed.
     pub errors_soft: u32,
-    /// 5yz replies since the last accepted message after which the session ends. Default 20.
+    /// 5yz replies since the last accepted message after which the session ends.
     pub errors_hard: u32,
-    /// Failed AUTH commands of a session; the next AUTH gets 421. Default 3.
+    /// Failed AUTH commands of a session; the next AUTH gets 421.
     pub auth_failures: u32,
     /// Commands without use (NOOP, RSET, VRFY, HELP, ...) since the last accepted message.
-    /// Default 100.
     pub junk_max: u32,
-    /// Octets thrown away in search of the CRLF of an over-long line. Default 64 KiB.
+    /// Octets thrown away in search of the CRLF of an over-long line.
     pub discard_line_bytes: usize,
-    /// Rendered replies not yet taken at which no further command is read. Default 64 KiB.
+    /// Rendered replies not yet taken at which no further command is read.
     pub unsent_replies_bytes: usize,
-    /// Slowest mail data in octets per second, on average. Default 500; 0 is off; spared.
+    /// Slowest mail data in octets per second, on average; 0 is off; spared.
     pub data_rate_min_bytes: u64,
-    /// Time before the rate counts. Default 30 s; spared.
+    /// Time before the rate counts; spared.
     pub data_rate_grace: Duration,
 }
 

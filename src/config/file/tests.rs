@@ -18,7 +18,7 @@ fn tables_dotted_keys_and_inline_tables_are_the_same() {
         let config = from_text(&file.text).unwrap();
         assert_eq!(config.log.retention.age.unwrap().as_secs(), 86_400, "{way}");
         assert!(config.log.retention.hold, "{way}");
-        assert_eq!(config.limits.timeout_data.as_secs(), 60, "{way}");
+        assert_eq!(config.limits.session.data_time.as_secs(), 60, "{way}");
     }
 }
 
