@@ -74,6 +74,9 @@ pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 /// Wishes for a reload, each with the place for its outcome.
 pub type Reloads = crossbeam::channel::Sender<oneshot::Sender<ReloadOutcome>>;
 
+/// Where the server takes them.
+pub type ReloadRequests = crossbeam::channel::Receiver<oneshot::Sender<ReloadOutcome>>;
+
 /// Facts the server sets and the admin plane reads.
 #[derive(Debug, Default)]
 pub struct Readiness {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Signals;
+use super::signals::Signals;
 use crate::{admin, shard::SharedState};
 
 /// How often it looks around.

@@ -17,12 +17,11 @@ use std::{
 };
 
 use super::{
-    accepts, exports,
     listeners::{Bound, Place, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
-    retention,
     room::DiskRule,
     standing::Standing,
+    start::{accepts, exports, retention},
     users,
     verdicts::Verdicts,
 };
