@@ -43,7 +43,10 @@ fn the_package_installs_serves_keeps_its_mail_and_is_purged() {
     assert_eq!(machine.show("MainPID"), before);
     machine.run(&["sed", "-i", "s/^recipient /recipients /", "/etc/mailrace/mailrace.toml"]);
     machine.run(&["dpkg", "-i", "/mailrace.deb"]);
-    assert_ne!(machine.show("MainPID"), before, "the new program runs");
+    assert_eq!(machine.show("MainPID"), before, "the process stays");
+    let status = machine.run(&["mailrace", "status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["upgrade"]["ok"], true, "the new program runs: {status}");
 
     machine.run(&["cp", "/usr/bin/mailrace", "/root/mailrace"]);
     machine.run(&["dpkg", "-r", "mailrace"]);

@@ -76,6 +76,10 @@ impl Services {
         });
         let flooded = state.tls.pending_bytes() > PENDING_BYTES_MAX;
         if fed.is_ok() && state.tls.is_established() {
+            // Also where the client has said nothing yet.
+            if dialogue.tls.is_none() {
+                dialogue.tls = state.tls.facts().cloned();
+            }
             self.handshake_over(dialogue, state, HandshakeResult::Ok);
         }
         let closed = state.tls.is_closed_by_peer();

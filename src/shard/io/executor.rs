@@ -2,9 +2,12 @@
 
 use std::{
     cell::Cell,
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -190,6 +193,13 @@ fn on_executor<T: Send + 'static, W: Future<Output = io::Result<()>> + 'static>(
 async fn serve(start: Start) -> io::Result<()> {
     let Start { options, listeners, identity, recovery, state, tell } = start;
     bind_to_cpu(options.shard, options.core);
+    // Whatever happens at the first wait, the shard can be woken: the task that sees to it later may
+    // not have run by then.
+    poll_fn(|context| {
+        state.waker.register(context.waker());
+        Poll::Ready(())
+    })
+    .await;
     // Before anything is awaited: the start may fall asleep like all that follows.
     let pace = Rc::new(Cell::new(TICK));
     heartbeat(state.clone(), pace.clone());
