@@ -116,11 +116,10 @@ fn upgrades_under_load() {
     let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
     assert_eq!(distinct.len(), ids.len(), "an id names one message");
     assert!(ids.len() > 20, "{} messages", ids.len());
-    let told = place.server.errors();
+    let dir = place.log_dir().to_owned();
+    let told = place.server.stop_and_read();
     assert_eq!(told.matches(" upgraded from=").count(), 20, "{told}");
     assert_eq!(support::troubles(&told), "");
-    let dir = place.log_dir().to_owned();
-    assert_eq!(place.server.stop(), Some(0));
     assert_eq!(support::verified(&dir), ids.len() as u64);
 }
 
