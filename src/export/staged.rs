@@ -147,6 +147,7 @@ impl StagedLane {
             group,
             shard: 0,
             marks,
+            verdicts: Arc::default(),
             runtime,
             stop: stopped,
             haste: super::Haste::default(),
