@@ -11,6 +11,7 @@ pub mod preflight;
 mod prepare;
 mod recipients;
 mod reload;
+mod retention;
 mod revision;
 mod room;
 mod signals;

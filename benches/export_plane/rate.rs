@@ -9,10 +9,10 @@ use std::{
 
 use mailrace::{
     export::{
-        BatchOptions, Bells, DocumentOptions, Encoding, ExportOptions, Filter, Key, PlaneOptions,
+        BatchOptions, DocumentOptions, Encoding, ExportOptions, Filter, Key, PlaneOptions,
         RetryOptions, SinkOptions, Start, start,
     },
-    log::{DataDir, HighWaterMarks, Log, Mail, Writer, shard_dir},
+    log::{DataDir, HighWaterMarks, Log, Mail, Waiters, Writer, shard_dir},
     metrics::ExportMetrics,
 };
 
@@ -115,7 +115,7 @@ fn move_all(dir: &Path, mark: u64, name: &str) -> (f64, f64) {
         exporters: vec![options(name)],
         metrics,
         verdicts: Arc::default(),
-        bells: Bells::default(),
+        waiters: Waiters::default(),
     })
     .unwrap();
     while delivered.get() < mark {

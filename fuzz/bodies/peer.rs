@@ -113,7 +113,7 @@ pub fn over<'a>(
     outcome.user = session.auth_user().map(String::from);
     cx.replies.release(u64::MAX);
     cx.replies.take_ready(&mut outcome.sent);
-    session.push_told(&mut outcome.told);
+    session.push_proxy_facts(&mut outcome.told);
     check_replies(&outcome.sent);
     outcome
 }

@@ -76,7 +76,7 @@ fn exchange<T>(
 ) -> Result<T, ClientError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| unreachable(address, error))?;
-    crate::export::install_crypto();
+    crate::tls::install_crypto();
     runtime.block_on(async {
         // Never by way of a proxy that the environment names.
         let client = client.no_proxy().build().map_err(|error| unreachable(address, error))?;

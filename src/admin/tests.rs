@@ -105,7 +105,7 @@ fn no_log() -> LogState {
         hosts: Hosts::Any,
         dir: std::path::PathBuf::from("/nonexistent"),
         marks: Arc::new(crate::log::HighWaterMarks::new(1).0),
-        bells: crate::export::Bells::default(),
+        waiters: crate::log::Waiters::default(),
         metrics: ExportMetrics::new(),
         reference_url: String::new(),
     }

@@ -47,10 +47,10 @@ pub use value::Value;
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
 pub use crate::verdict::Methods;
 
-use crate::export::{ExportOptions, read_secret};
+use crate::export::ExportOptions;
 use crate::policy::{Accept, UsersFile};
 use crate::smtp::TlsPolicy;
-use crate::tls::{Certificate, Files, LoadError};
+use crate::tls::{Certificate, Files, LoadError, read_secret};
 use raw::Settings;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -148,7 +148,7 @@ impl Config {
         let listen = check::admin_listen(&mut settings);
         let token = settings.file("server.admin.token_file").map(|file| read_secret(&file));
         let token = token.transpose().unwrap_or_else(|error| {
-            settings.blame("server.admin.token_file", error.text);
+            settings.blame("server.admin.token_file", error.to_string());
             None
         });
         settings.mistakes_of(&["server.admin.listen", "server.admin.token_file"])?;
@@ -276,7 +276,7 @@ impl Config {
         let Some(file) = &self.server.admin_token_file else { return Ok(None) };
         let error = match read_secret(file) {
             Ok(token) => return Ok(Some(token)),
-            Err(error) => error.text,
+            Err(error) => error.to_string(),
         };
         Err(ConfigErrors(vec![self.error("server.admin.token_file".to_owned(), error)]))
     }

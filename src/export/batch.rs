@@ -59,12 +59,12 @@ impl Drop for Large {
 
 /// Rights to hold a large record, of one exporter.
 #[derive(Clone, Debug)]
-pub(super) struct Larges {
+pub(super) struct LargeRecords {
     free: Receiver<()>,
     back: Sender<()>,
 }
 
-impl Larges {
+impl LargeRecords {
     pub(super) fn new() -> Self {
         let (back, free) = bounded(LARGE_AT_ONCE);
         for _ in 0..LARGE_AT_ONCE {
@@ -85,7 +85,7 @@ pub(super) struct BatchReader {
     identity: Identity,
     options: BatchOptions,
     filter: Filter,
-    larges: Larges,
+    large_records: LargeRecords,
     /// Records below were sent before.
     replayed_until: u64,
     /// The offset that is due.
@@ -140,12 +140,22 @@ impl BatchReader {
         reader: Reader,
         options: BatchOptions,
         filter: Filter,
-        larges: Larges,
+        large_records: LargeRecords,
     ) -> Self {
         let identity = Identity { node: reader.log().node(), shard: reader.shard() };
         let due = reader.next_offset();
         let (verdicts, waits) = (None, false);
-        Self { reader, identity, options, filter, larges, replayed_until: 0, due, verdicts, waits }
+        Self {
+            reader,
+            identity,
+            options,
+            filter,
+            large_records,
+            replayed_until: 0,
+            due,
+            verdicts,
+            waits,
+        }
     }
 
     /// Joins verdicts to records.
@@ -178,7 +188,7 @@ impl BatchReader {
             identity,
             options,
             filter,
-            larges,
+            large_records,
             replayed_until,
             due,
             verdicts,
@@ -225,7 +235,7 @@ impl BatchReader {
             if is_large {
                 // Without the right to hold one it is shown again.
                 batch.full = !batch.records.is_empty();
-                batch.large = larges.take();
+                batch.large = large_records.take();
                 if batch.large.is_none() {
                     return Ok(Visit::Later);
                 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::Larges};
+use super::{ErrorClass, ExportOptions, Sink, SinkError, batch::LargeRecords};
 use mailrace_log::unix_micros;
 use mailrace_metrics::{Budget, ExporterMetrics, GroupMetrics};
 
@@ -22,7 +22,7 @@ pub(super) struct Exporter {
     pub(super) options: ExportOptions,
     pub(super) sink: Box<dyn Sink>,
     pub(super) metrics: ExporterMetrics,
-    pub(super) larges: Larges,
+    pub(super) large_records: LargeRecords,
     group: GroupMetrics,
     /// The sink was there when it was last asked. The lock is held while it is asked: once for all
     /// lanes.
@@ -92,7 +92,7 @@ impl Exporter {
             options,
             sink,
             metrics,
-            larges: Larges::new(),
+            large_records: LargeRecords::new(),
             group,
             ready: AtomicBool::new(false),
             asking: tokio::sync::Mutex::new(()),

@@ -16,16 +16,15 @@ use crossbeam::channel::{Receiver, Sender, select, unbounded};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use super::{
-    Haste, REPLAY, RcptPattern, SinkOptions, Start,
+    Flush, REPLAY, RcptPattern, SinkOptions, Start,
     batch::{Batch, BatchReader, Large, Verdicts},
-    bells::{Bells, Ear},
     exporter::{Exporter, Place},
     settle::{Settled, settle},
 };
 use mailrace_log::consumer::{Group, Reader};
 use mailrace_log::{
     Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
-    ReadError, Saved, VerdictMarks,
+    ReadError, Saved, VerdictMarks, Waiter, Waiters,
 };
 use mailrace_metrics::{CorruptStage, LogOp};
 use mailrace_stage::{Bug, planted};
@@ -61,7 +60,7 @@ pub(super) struct Parts {
     /// True once the exporter is to stop.
     pub(super) stop: watch::Receiver<bool>,
     /// No batch is waited for any more.
-    pub(super) haste: Haste,
+    pub(super) flush: Flush,
 }
 
 /// See the module's page.
@@ -84,7 +83,7 @@ pub(super) struct Lane {
     looked_ahead: Option<Instant>,
     under_way: VecDeque<UnderWay>,
     number: u64,
-    ear: Ear,
+    waiter: Waiter,
     /// Number of a batch, and how it ended.
     settled: (Sender<Answer>, Receiver<Answer>),
     halted: bool,
@@ -103,24 +102,24 @@ struct UnderWay {
 }
 
 /// Starts a lane's thread. It ends by `stop` alone.
-pub(super) fn start(parts: Parts, bells: &Bells) -> io::Result<std::thread::JoinHandle<()>> {
+pub(super) fn start(parts: Parts, waiters: &Waiters) -> io::Result<std::thread::JoinHandle<()>> {
     let name = format!("{}/{}", parts.exporter.name(), parts.shard);
-    let ear = bells.listen(&[parts.shard]);
-    let mut lane = Lane::new(parts, ear)?;
+    let waiter = waiters.register(&[parts.shard]);
+    let mut lane = Lane::new(parts, waiter)?;
     std::thread::Builder::new().name(name).spawn(move || {
         lower_priority();
         lane.run();
     })
 }
 
-/// Shards come first where there are not cores enough for all.
-pub(super) fn lower_priority() {
+/// Lowers this thread's priority: shards come first where there are not cores enough for all.
+pub fn lower_priority() {
     // SAFETY: numbers only; of this thread, as Linux has it.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
 
 impl Lane {
-    pub(super) fn new(parts: Parts, ear: Ear) -> io::Result<Self> {
+    pub(super) fn new(parts: Parts, waiter: Waiter) -> io::Result<Self> {
         let (mut offset, found) = parts.group.offset(parts.shard)?;
         let committed = place(&parts, found)?;
         if !matches!(found, Found::Committed(at) if at.offset == committed.offset) {
@@ -134,12 +133,13 @@ impl Lane {
         let reader = Reader::open(parts.log.dir(), parts.shard, committed.offset)?
             .below(parts.marks.clone());
         let options = &parts.exporter.options;
-        let larges = parts.exporter.larges.clone();
+        let large_records = parts.exporter.large_records.clone();
         let verdicts = options
             .wait_verdict
             .map(|wait| Verdicts::new(&parts.log, parts.verdicts.clone(), wait));
-        let mut reader = BatchReader::new(reader, options.batch, options.filter.clone(), larges)
-            .with_verdicts(verdicts);
+        let mut reader =
+            BatchReader::new(reader, options.batch, options.filter.clone(), large_records)
+                .with_verdicts(verdicts);
         reader.seek(committed.offset, committed.replayed_until)?;
         Ok(Self {
             reader,
@@ -155,7 +155,7 @@ impl Lane {
             looked_ahead: None,
             under_way: VecDeque::new(),
             number: 0,
-            ear,
+            waiter,
             settled: unbounded(),
             halted: false,
             parts,
@@ -307,7 +307,7 @@ impl Lane {
 
     /// How long a batch gathers.
     fn delay(&self) -> Duration {
-        match self.parts.haste.has_begun() {
+        match self.parts.flush.has_begun() {
             true => Duration::ZERO,
             false => self.parts.exporter.options.batch.delay,
         }
@@ -585,7 +585,7 @@ impl Lane {
         }
         let mut found = None;
         select! {
-            recv(self.ear.sign) -> _ => {}
+            recv(self.waiter.woken) -> _ => {}
             recv(self.settled.1) -> settled => found = settled.ok(),
             default(most) => {}
         }
@@ -602,7 +602,7 @@ impl Lane {
             if left.is_zero() {
                 return;
             }
-            let _ = self.ear.sign.recv_timeout(left.min(Duration::from_millis(100)));
+            let _ = self.waiter.woken.recv_timeout(left.min(Duration::from_millis(100)));
         }
     }
 }

@@ -9,7 +9,6 @@
 #![warn(unreachable_pub)]
 
 mod batch;
-mod bells;
 mod blackhole;
 mod dial;
 pub mod document;
@@ -19,7 +18,6 @@ mod files;
 mod fixture;
 mod hostname;
 mod kafka;
-mod keep;
 mod lane;
 mod nats;
 mod options;
@@ -30,7 +28,6 @@ mod probe;
 mod record;
 mod relay;
 mod replay;
-mod secret;
 mod settle;
 mod sink;
 #[cfg(feature = "sim")]
@@ -38,11 +35,9 @@ pub mod staged;
 mod store;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod trace;
 mod webhook;
 
-pub use bells::{Bells, Ear};
 pub use blackhole::Blackhole;
 pub use document::{
     Document, encode, encode_small, event_json, event_line, event_protobuf, percent_encode,
@@ -50,22 +45,20 @@ pub use document::{
 pub use files::{Files, replace_file};
 pub use hostname::{save_hostname, saved_hostname};
 pub use kafka::Kafka;
-pub use keep::{Keeper, KeeperOptions, Report};
+pub use lane::lower_priority;
 pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode, FilesLayout,
     FilesOptions, Filter, KafkaOptions, Key, NatsOptions, RelayOptions, RetryOptions, SinkOptions,
     Start, StoreLayout, StoreOptions, StorePlace, WebhookOptions, reference_url,
 };
-pub use plane::{Haste, Plane, PlaneOptions, StartError, start};
+pub use plane::{Flush, Plane, PlaneOptions, StartError, start};
 pub use probe::probe;
 pub use record::{Facts, Record, domain};
 pub use relay::Relay;
 pub use replay::{REPLAY, RcptPattern};
-pub use secret::read_secret;
 pub use sink::{ErrorClass, Outcome, Sink, SinkError, SinkFuture, all};
 pub use store::Store;
-pub use tls::install_crypto;
 pub use webhook::Webhook;
 
 pub use mailrace_tls::TlsOptions;

@@ -16,12 +16,11 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     Blackhole, ErrorClass, ExportOptions, Files, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
     Store, Webhook,
-    bells::Bells,
     exporter::Exporter,
     lane::{self, Parts, lower_priority},
 };
 use mailrace_log::consumer::{Active, Group, GroupError};
-use mailrace_log::{HighWaterMarks, Log, MarkListener, VerdictMarks};
+use mailrace_log::{HighWaterMarks, Log, MarkListener, VerdictMarks, Waiters};
 use mailrace_metrics::ExportMetrics;
 
 /// How long a shutdown waits for requests under way.
@@ -45,7 +44,7 @@ pub struct PlaneOptions {
     /// Where they count.
     pub metrics: ExportMetrics,
     /// Others to whom marks are announced.
-    pub bells: Bells,
+    pub waiters: Waiters,
     /// Where verdicts are; nobody writes any: none is waited for.
     pub verdicts: Arc<VerdictMarks>,
 }
@@ -76,19 +75,19 @@ pub struct Plane {
     shards: u16,
     marks: Arc<HighWaterMarks>,
     verdicts: Arc<VerdictMarks>,
-    bells: Bells,
+    waiters: Waiters,
     metrics: ExportMetrics,
     exporters: Vec<Running>,
     stop: watch::Sender<bool>,
-    crier: Option<JoinHandle<()>>,
-    haste: Haste,
+    waker: Option<JoinHandle<()>>,
+    flush: Flush,
 }
 
 /// Has the lanes wait for no full batch. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Haste(Arc<AtomicBool>);
+pub struct Flush(Arc<AtomicBool>);
 
-impl Haste {
+impl Flush {
     /// The log has ended: what is gathered is sent at once from now on. Lanes see it within a second.
     pub fn begin(&self) {
         self.0.store(true, Ordering::Release);
@@ -124,24 +123,24 @@ pub(super) fn start_with(options: PlaneOptions, make_sink: &MakeSink) -> Result<
         shards: options.shards,
         marks: options.marks.clone(),
         verdicts: options.verdicts,
-        bells: options.bells.clone(),
+        waiters: options.waiters.clone(),
         metrics: options.metrics,
         exporters: Vec::new(),
         stop,
-        crier: None,
-        haste: Haste::default(),
+        waker: None,
+        flush: Flush::default(),
     };
     plane.replace_with(options.exporters, make_sink)?;
-    let (bells, marks) = (options.bells, options.marks);
+    let (waiters, marks) = (options.waiters, options.marks);
     let listener = options.listener;
-    let crier = std::thread::Builder::new()
+    let waker = std::thread::Builder::new()
         .name("marks".to_owned())
         .spawn(move || {
             lower_priority();
-            tell(&listener, &marks, &bells, &stopped);
+            tell(&listener, &marks, &waiters, &stopped);
         })
         .map_err(StartError::Io)?;
-    plane.crier = Some(crier);
+    plane.waker = Some(waker);
     Ok(plane)
 }
 
@@ -194,9 +193,9 @@ impl Prepared {
                 verdicts: plane.verdicts.clone(),
                 runtime: running.runtime.handle.clone(),
                 stop: stopped.clone(),
-                haste: plane.haste.clone(),
+                flush: plane.flush.clone(),
             };
-            match lane::start(parts, &plane.bells) {
+            match lane::start(parts, &plane.waiters) {
                 Ok(lane) => running.lanes.push(lane),
                 Err(error) => {
                     running.stop(plane);
@@ -267,7 +266,7 @@ impl Drop for RuntimeThread {
 fn tell(
     listener: &MarkListener,
     marks: &HighWaterMarks,
-    bells: &Bells,
+    waiters: &Waiters,
     stopped: &watch::Receiver<bool>,
 ) {
     let mut seen = Vec::new();
@@ -280,7 +279,7 @@ fn tell(
             let at = usize::from(shard);
             seen.get(at) != before.get(at)
         };
-        bells.ring(moved, true);
+        waiters.wake(moved, true);
         before.clone_from(&seen);
         std::thread::sleep(TELL_EVERY);
     }
@@ -346,8 +345,8 @@ impl Plane {
 
     /// For the end of the log.
     #[must_use]
-    pub fn haste(&self) -> Haste {
-        self.haste.clone()
+    pub fn flush(&self) -> Flush {
+        self.flush.clone()
     }
 
     /// Stops reading, waits a few seconds for requests under way, saves the offsets (D16).
@@ -357,7 +356,7 @@ impl Plane {
 
     fn wake(&self) {
         self.marks.wake();
-        self.bells.ring(|_| true, true);
+        self.waiters.wake(|_| true, true);
     }
 
     fn stop(&mut self) {
@@ -370,7 +369,7 @@ impl Plane {
         }
         self.stop.send_replace(true);
         self.wake();
-        if self.crier.take().is_some_and(|crier| crier.join().is_err()) {
+        if self.waker.take().is_some_and(|waker| waker.join().is_err()) {
             tracing::error!("a thread of the export plane panicked");
         }
     }

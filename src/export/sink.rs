@@ -1,5 +1,6 @@
 //! What every sink does, and what it may answer.
 
+use mailrace_tls::SecretError;
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use super::record::Record;
@@ -99,6 +100,12 @@ impl ErrorClass {
             Self::Gone => "gone",
             Self::Other => "other",
         }
+    }
+}
+
+impl From<SecretError> for SinkError {
+    fn from(error: SecretError) -> Self {
+        Self::new(ErrorClass::Auth, error)
     }
 }
 

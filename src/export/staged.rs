@@ -11,12 +11,12 @@ use tokio::{
 };
 
 use super::{
-    Bells, ErrorClass, ExportOptions, Sink,
+    ErrorClass, ExportOptions, Sink,
     exporter::Exporter,
     lane::{Lane, Parts},
 };
 use mailrace_log::consumer::Group;
-use mailrace_log::{HighWaterMarks, Log};
+use mailrace_log::{HighWaterMarks, Log, Waiters};
 use mailrace_metrics::ExportMetrics;
 
 thread_local! {
@@ -139,7 +139,7 @@ impl StagedLane {
         let counts = metrics.exporter(&name, &ErrorClass::NAMES);
         let exporter = Exporter::new(options, sink, counts, metrics.group(&name), 1);
         let (stop, stopped) = watch::channel(false);
-        let ear = Bells::default().listen(&[0]);
+        let waiter = Waiters::default().register(&[0]);
         let runtime = clock.0.handle().clone();
         let parts = Parts {
             exporter: Arc::new(exporter),
@@ -150,10 +150,10 @@ impl StagedLane {
             verdicts: Arc::default(),
             runtime,
             stop: stopped,
-            haste: super::Haste::default(),
+            flush: super::Flush::default(),
         };
         let _time = clock.0.enter();
-        Ok(Self { lane: Lane::new(parts, ear)?, stop, _active: active })
+        Ok(Self { lane: Lane::new(parts, waiter)?, stop, _active: active })
     }
 
     /// One turn.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{plane::start_with, *};
 use mailrace_log::consumer::Group;
-use mailrace_log::{DataDir, Fate, HighWaterMarks, Log, Mail, Writer};
+use mailrace_log::{DataDir, Fate, HighWaterMarks, Log, Mail, Waiters, Writer};
 use mailrace_metrics::ExportMetrics;
 
 const NAME: &str = "main";
@@ -79,7 +79,7 @@ impl Stand {
             exporters: vec![options],
             metrics: self.metrics.clone(),
             verdicts: Arc::default(),
-            bells: Bells::default(),
+            waiters: Waiters::default(),
         };
         let sink = sink.clone();
         let make = move |_: &ExportOptions| Ok(Box::new(Handle(sink.clone())) as Box<dyn Sink>);
@@ -678,8 +678,8 @@ fn a_batch_is_whole_when_a_later_segment_fails() {
     std::fs::create_dir(&path).unwrap();
     let reader = mailrace_log::consumer::Reader::open(stand.path(), 0, 0).unwrap();
     let all = BatchOptions { records: 1_000, bytes: 1 << 30, delay: Duration::ZERO };
-    let larges = batch::Larges::new();
-    let mut reader = batch::BatchReader::new(reader, all, Filter::default(), larges);
+    let large_records = batch::LargeRecords::new();
+    let mut reader = batch::BatchReader::new(reader, all, Filter::default(), large_records);
     let mut batch = batch::Batch::default();
     let error = reader.fill(&mut batch).unwrap_err();
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");

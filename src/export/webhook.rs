@@ -42,7 +42,7 @@ use mailrace_tls::client_config;
 
 use super::{
     Document, DocumentOptions, ErrorClass, Outcome, Record, SinkError, TlsOptions, WebhookOptions,
-    encode, encode_small, read_secret,
+    encode, encode_small,
     sink::{Sink, SinkFuture},
 };
 
@@ -332,7 +332,7 @@ fn header_value(value: &str) -> Result<HeaderValue, SinkError> {
 
 /// Signing secret: `whsec_` and base64, or the file's first line as it is.
 fn secret(file: &Path) -> Result<Vec<u8>, SinkError> {
-    let text = read_secret(file)?;
+    let text = mailrace_tls::read_secret(file)?;
     match text.strip_prefix("whsec_") {
         Some(encoded) => STANDARD
             .decode(encoded)
@@ -344,9 +344,9 @@ fn secret(file: &Path) -> Result<Vec<u8>, SinkError> {
 /// A bearer token (RFC 6750), or user and password (RFC 7617).
 fn authorization(options: &WebhookOptions) -> Result<Option<HeaderValue>, SinkError> {
     let (text, file) = match (&options.token_file, &options.password_file) {
-        (Some(file), _) => (format!("Bearer {}", read_secret(file)?), file),
+        (Some(file), _) => (format!("Bearer {}", mailrace_tls::read_secret(file)?), file),
         (None, Some(file)) => {
-            let login = format!("{}:{}", options.user, read_secret(file)?);
+            let login = format!("{}:{}", options.user, mailrace_tls::read_secret(file)?);
             (format!("Basic {}", STANDARD.encode(login)), file)
         }
         (None, None) => return Ok(None),

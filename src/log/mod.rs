@@ -78,6 +78,7 @@ mod tests;
 mod verdict;
 mod verdicts;
 mod verify;
+mod waiters;
 mod writer;
 pub mod xtext;
 
@@ -114,4 +115,5 @@ pub use scrub::{Pace, Scrub, Scrubbed};
 pub use verdict::{AuthWord, Check, Dmarc, FromFacts, Verdict};
 pub use verdicts::{VerdictMarks, VerdictReader, VerdictWriter};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
+pub use waiters::{Waiter, Waiters};
 pub use writer::Writer;

@@ -19,6 +19,7 @@ use std::{
 use super::{
     listeners::{Bound, Place, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
+    retention::Keeper,
     room::DiskRule,
     standing::Standing,
     start::{accepts, exports, retention},
@@ -53,7 +54,7 @@ pub(super) struct Reloader {
     pub(super) listeners: Vec<Bound>,
     pub(super) shards: Vec<Arc<SharedState>>,
     pub(super) plane: export::Plane,
-    pub(super) keeper: export::Keeper,
+    pub(super) keeper: Keeper,
     pub(super) disk_rule: DiskRule,
     pub(super) admin: Option<SocketAddr>,
     pub(super) metrics: ExportMetrics,

@@ -18,6 +18,7 @@ use super::{
     preflight,
     prepare::Prepared,
     reload,
+    retention::{Keeper, KeeperOptions},
     revision::revision,
     room,
     signals::Signals,
@@ -101,7 +102,7 @@ pub(super) fn start(
     drop(addresses.held);
     ready.set_recovery(prepared.began.elapsed());
     ready.set_listening();
-    let (metrics, bells) = (ExportMetrics::new(), export::Bells::default());
+    let (metrics, waiters) = (ExportMetrics::new(), log::Waiters::default());
     room::tell_if_short(&config, &data.path, &prepared.disk, &shared);
     let disk_rule = room::DiskRule::new(&config);
     let keeper =
@@ -125,7 +126,7 @@ pub(super) fn start(
             },
             dir: data.path.clone(),
             marks: marks.clone(),
-            bells: bells.clone(),
+            waiters: waiters.clone(),
             metrics: metrics.clone(),
             // Known once it is bound.
             reference_url: String::new(),
@@ -151,7 +152,7 @@ pub(super) fn start(
         listener: prepared.mark_listener,
         exporters: exports(&config, admin_address),
         metrics: metrics.clone(),
-        bells,
+        waiters,
         verdicts: verdicts.visible(),
     })?;
     report_start(&config, &data, shards.len(), &addresses.listeners, admin_address);
@@ -357,10 +358,10 @@ fn keep(
     metrics: &ExportMetrics,
     low: &room::DiskRule,
     (faults, ready): (Vec<Fault>, &Arc<Readiness>),
-) -> io::Result<export::Keeper> {
+) -> io::Result<Keeper> {
     let ready = ready.clone();
     let (path, low, shared) = (dir.to_owned(), low.clone(), shared.to_vec());
-    export::Keeper::start(export::KeeperOptions {
+    Keeper::start(KeeperOptions {
         log: log::Log::open(dir)?,
         rules: retention(config),
         disk_low: Box::new(move || {

@@ -141,7 +141,7 @@ fn drain(
     if out.stays() {
         keeping.notifier.exporting();
         tracing::info!("drained: exporting what is left until SIGTERM or `mailrace drain`");
-        keeping.reloader.plane.haste().begin();
+        keeping.reloader.plane.flush().begin();
         out.hold(|| {
             keeping.turn();
         });

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::param::parse_digits;
-use super::told::printable;
+use super::proxy_facts::printable;
 
 /// XCLIENT_README, note 1: logins and names of HELO have up to 255 octets.
 const VALUE_BYTES_MAX: usize = 255;

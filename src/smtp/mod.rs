@@ -34,13 +34,13 @@ mod limits;
 mod line;
 mod param;
 mod path;
+mod proxy_facts;
 mod refused;
 mod reply;
 mod sasl;
 pub mod scan;
 mod session;
 mod stats;
-mod told;
 mod trace;
 mod transaction;
 
@@ -53,11 +53,11 @@ pub use limits::{
     Recipients, TlsPolicy,
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
+pub use proxy_facts::push_proxy_fact;
 pub use refused::{Notes, Refusals, Refused};
 pub use reply::{Refusal, Replies, Settled};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Ending, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};
-pub use told::push_told;
 pub use trace::{ReceivedFacts, received_field};
 pub use transaction::{BodyType, Envelope, ForwardPaths, MailFlags, Parameters, Ret};

@@ -23,7 +23,7 @@ use rustls::{
 };
 
 use super::{
-    Certificate, Error, Files, LoadError, aside,
+    Certificate, Error, Files, LoadError, callbacks,
     certificate::{Contents, Fingerprint},
     server_name,
 };
@@ -153,7 +153,7 @@ impl Config {
         }
         // All suites are good ones; scanners want to see an order kept.
         server.ignore_client_order = true;
-        server.key_log = Arc::new(aside::Exporter);
+        server.key_log = Arc::new(callbacks::Exporter);
         server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(Self { server: Arc::new(server), provider, resolver, watched: Mutex::new(watched) })
     }
@@ -255,7 +255,7 @@ impl Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
-        aside::leave_name(name);
+        callbacks::leave_name(name);
         let certificates = self.certificates.read().unwrap_or_else(PoisonError::into_inner);
         let named = match (name, certificates.len()) {
             (Some(name), 2..) => certificates.iter().find(|certificate| is_for(certificate, name)),
@@ -265,7 +265,7 @@ impl ResolvesServerCert for Resolver {
             _ => None,
         };
         if self.known_name && name.is_some() && named.is_none() {
-            aside::leave_refusal();
+            callbacks::leave_refusal();
             return None;
         }
         named.or(certificates.first()).map(|certificate| certificate.key.clone())

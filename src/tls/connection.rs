@@ -11,7 +11,7 @@ use rustls::{
     },
 };
 
-use super::{Config, aside, client::Client, server_name::Hiding};
+use super::{Config, callbacks, client::Client, server_name::Hiding};
 
 /// Octets of a record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
@@ -246,7 +246,7 @@ impl Tls {
         self.facts.as_ref()?.channel_binding()
     }
 
-    /// Octets of this connection on the heap, rustls' own aside.
+    /// Octets of this connection on the heap, rustls' own callbacks.
     pub fn kept_bytes(&self) -> usize {
         self.kept.capacity() + self.pending.capacity()
     }
@@ -328,7 +328,7 @@ impl Tls {
         }
         if result.is_err() {
             self.alert();
-            if aside::take_refusal() {
+            if callbacks::take_refusal() {
                 // rustls has but access_denied for it.
                 self.pending = UNRECOGNIZED_NAME.into();
             }
@@ -339,10 +339,10 @@ impl Tls {
 
     /// What callbacks of rustls left on this thread in the call just made.
     fn take_aside(&mut self) {
-        if let Some(name) = aside::take_name() {
+        if let Some(name) = callbacks::take_name() {
             self.name = Some(name);
         }
-        if let Some(binding) = aside::take_binding() {
+        if let Some(binding) = callbacks::take_binding() {
             self.binding = Some(binding);
         }
     }

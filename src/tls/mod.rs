@@ -12,12 +12,14 @@
 
 #![warn(unreachable_pub)]
 
-mod aside;
+mod callbacks;
 mod certificate;
 mod client;
 mod client_config;
 mod config;
 mod connection;
+mod provider;
+mod secret;
 mod server_name;
 #[cfg(test)]
 mod tests;
@@ -27,4 +29,6 @@ pub use certificate::{Certificate, Files, LoadError};
 pub use client_config::{ClientConfigError, TlsOptions, client_config};
 pub use config::{Config, Demands, Prepared};
 pub use connection::{Error, Facts, Tls};
+pub use provider::install_crypto;
+pub use secret::{SecretError, read_secret};
 pub use words::{plain, plain_of_file, plain_pem, plain_text};

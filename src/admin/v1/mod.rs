@@ -30,8 +30,8 @@ use axum::{
 
 use crate::{
     consumer::GroupError,
-    export::{Bells, DocumentOptions, Encoding, Key},
-    log::{HighWaterMarks, ReadError},
+    export::{DocumentOptions, Encoding, Key},
+    log::{HighWaterMarks, ReadError, Waiters},
     metrics::ExportMetrics,
 };
 
@@ -43,7 +43,7 @@ pub struct LogState {
     /// Its shards' marks.
     pub marks: Arc<HighWaterMarks>,
     /// Tells of them.
-    pub bells: Bells,
+    pub waiters: Waiters,
     /// Where readers are counted.
     pub metrics: ExportMetrics,
     /// In front of `/v1/messages/…` in references.

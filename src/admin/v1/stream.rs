@@ -184,7 +184,7 @@ impl Stream {
     /// Sends until the consumer is gone, or everything is sent and it does not follow.
     fn run(&mut self, chunks: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let shards: Vec<u16> = self.lanes.iter().map(|lane| lane.identity.shard).collect();
-        let ear = self.state.bells.listen(&shards);
+        let waiter = self.state.waiters.register(&shards);
         let mut looked = Instant::now();
         loop {
             if looked.elapsed() >= LOOK_EVERY {
@@ -205,7 +205,7 @@ impl Stream {
             if !full && (!self.follow || self.lanes.iter().all(|lane| lane.done)) {
                 return Ok(());
             }
-            let _ = ear.sign.recv_timeout(LOOK_EVERY);
+            let _ = waiter.woken.recv_timeout(LOOK_EVERY);
             if chunks.is_closed() {
                 return Ok(());
             }

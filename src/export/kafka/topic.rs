@@ -14,7 +14,8 @@ use tokio::{sync::OnceCell, time::Instant};
 use mailrace_tls::client_config;
 
 use super::error::classify;
-use crate::{ErrorClass, KafkaOptions, SinkError, secret::read_secret};
+use crate::{ErrorClass, KafkaOptions, SinkError};
+use mailrace_tls::read_secret;
 
 /// How long the number of partitions is believed; Java's `metadata.max.age.ms`. Other producers
 /// that share keys notice a grown topic within that time, too.

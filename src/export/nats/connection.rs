@@ -25,7 +25,8 @@ use tokio::sync::{Mutex, watch};
 use mailrace_tls::client_config;
 
 use super::stream;
-use crate::{ErrorClass, NatsOptions, SinkError, secret::read_secret};
+use crate::{ErrorClass, NatsOptions, SinkError};
+use mailrace_tls::read_secret;
 
 /// Longest that connecting to one server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -621,5 +621,5 @@ impl Transaction {
 }
 
 #[cfg(test)]
-#[path = "dialogue_tests.rs"]
+#[path = "dialogue_tests/mod.rs"]
 mod tests;

@@ -39,7 +39,7 @@ use self::{
     pool::Pool,
 };
 use super::{
-    ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions, read_secret,
+    ErrorClass, Outcome, Record, RelayOptions, SinkError, TlsOptions,
     sink::{Sink, SinkFuture},
     trace,
 };
@@ -225,5 +225,5 @@ fn server_name(server: &str) -> Result<ServerName<'static>, SinkError> {
 
 /// Without a file, an empty one.
 fn password(file: Option<&Path>) -> Result<String, SinkError> {
-    file.map_or(Ok(String::new()), read_secret)
+    file.map_or(Ok(String::new()), |file| Ok(mailrace_tls::read_secret(file)?))
 }

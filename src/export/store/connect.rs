@@ -8,7 +8,8 @@ use object_store::{
 };
 
 use super::error;
-use crate::{SinkError, StorePlace, install_crypto, read_secret};
+use crate::{SinkError, StorePlace};
+use mailrace_tls::{install_crypto, read_secret};
 
 /// Longest until a connection stands.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

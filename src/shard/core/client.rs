@@ -141,6 +141,6 @@ pub(super) fn told(dialogue: &Dialogue) -> String {
         Some(proxied) => proxied.told.clone(),
         None => String::new(),
     };
-    dialogue.session.push_told(&mut told);
+    dialogue.session.push_proxy_facts(&mut told);
     told
 }

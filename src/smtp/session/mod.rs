@@ -17,7 +17,9 @@ mod ehlo;
 mod lmtp;
 mod mail;
 mod other;
+mod refuse;
 mod starttls;
+mod step;
 mod upstream;
 
 use std::fmt::Display;
@@ -28,14 +30,13 @@ use std::time::Duration;
 
 use self::auth::AuthState;
 use super::chunking::Chunk;
-use super::command::{self, Verb};
+use super::command::Verb;
 use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
 use super::limits::{Admission, Config, Entry, Limits, TlsPolicy};
-use super::line::{self, Line};
-use super::refused::{self, Notes, Refusals, Refused};
-use super::reply::{self, Refusal, Replies, Reply};
-use super::stats::{ProtocolError, RejectReason, Stats};
+use super::refused::{Notes, Refusals, Refused};
+use super::reply::{Refusal, Replies, Reply};
+use super::stats::{RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
 use upstream::Upstream;
 
@@ -578,63 +579,6 @@ impl Session {
         self.close(ending)
     }
 
-    /// Refuses a command; the client's fault counts against it.
-    fn refuse(&mut self, cx: &mut Context<'_>, reply: Reply) -> Option<Event> {
-        match reply.code() {
-            503 => cx.stats.count_error(ProtocolError::BadSequence),
-            500..=502 => cx.stats.count_error(ProtocolError::BadSyntax),
-            _ => {}
-        }
-        self.errors += u32::from(reply.is_permanent());
-        // Slips in the dialogue are counted; a line each would be the client's to make.
-        if matches!(
-            self.stage,
-            Some(Verb::Mail | Verb::Rcpt | Verb::Auth | Verb::Data | Verb::Bdat | Verb::Starttls)
-        ) {
-            self.note(cx, reply);
-        }
-        cx.push(reply);
-        None
-    }
-
-    /// Keeps a refusal for the log. Call before the transaction is cleared.
-    fn note(&mut self, cx: &mut Context<'_>, reply: Reply) {
-        self.note_of(cx, |stage| Refused::of(stage, reply.line()));
-    }
-
-    fn note_message(&mut self, cx: &mut Context<'_>, reply: Reply) {
-        self.note_of(cx, |_| Refused::of("message", reply.line()));
-    }
-
-    /// As [`Session::note`], of what is made for the present stage; nothing is where nobody wants it.
-    fn note_of(&mut self, cx: &mut Context<'_>, make: impl FnOnce(&'static str) -> Refused) {
-        if cx.notes.keeps_refusal() {
-            let stage = self.stage.map_or("connect", Verb::name);
-            let refused = Refused { mail_from: self.sender(), ..make(stage) };
-            self.refusals.get_or_insert_default().note(refused);
-        }
-    }
-
-    /// Says of the refusal just kept which path it was about.
-    fn note_path(&mut self, verb: Verb, argument: &[u8]) {
-        let Some(refused) = self.refusals.as_mut().and_then(|all| all.list.last_mut()) else {
-            return;
-        };
-        match verb {
-            Verb::Mail if refused.stage == Verb::Mail.name() && refused.mail_from.is_none() => {
-                refused.mail_from = Some(refused::path_of(argument));
-            }
-            Verb::Rcpt if refused.stage == Verb::Rcpt.name() && refused.rcpt.is_none() => {
-                refused.rcpt = Some(refused::path_of(argument));
-            }
-            _ => {}
-        }
-    }
-
-    fn sender(&self) -> Option<Box<str>> {
-        self.transaction.open.then(|| refused::cut(self.transaction.mail_from()))
-    }
-
     /// What was refused since the last call.
     pub fn take_refusals(&mut self) -> Option<Box<Refusals>> {
         self.refusals.take()
@@ -643,158 +587,5 @@ impl Session {
     /// The name of the last EHLO or HELO; empty before it.
     pub fn helo(&self) -> &str {
         &self.helo
-    }
-
-    fn step_new(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
-        if input.is_empty() {
-            return (0, Some(Event::NeedInput));
-        }
-        if !cx.config.greet_check {
-            // RFC 5321 §4.3.1 lets us bear it: the octets wait for the greeting.
-            return (0, Some(Event::NeedInput));
-        }
-        cx.stats.count_error(ProtocolError::EarlyTalker);
-        (input.len(), Some(self.close_with(cx, reply::EARLY_TALKER)))
-    }
-
-    fn step_command(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
-        let limits = &cx.config.limits;
-        if cx.replies.unsent() >= limits.unsent_replies_bytes {
-            return (0, Some(Event::NeedInput));
-        }
-        // A TLS hello, RDP or SMB: no line end need ever come. CR and LF are for the line reader.
-        if let Some(0..=0x08 | 0x0b | 0x0c | 0x0e..=0x1f) = input.first() {
-            cx.stats.count_error(ProtocolError::BadSyntax);
-            self.stage = Some(Verb::Unknown);
-            let event = self.close_with(cx, reply::NOT_SMTP);
-            let kept = self.refusals.as_mut().and_then(|all| all.list.last_mut());
-            if let Some(refused) = kept.filter(|_| input.starts_with(&[0x16, 0x03])) {
-                refused.detail = "a TLS handshake where the session begins in the clear";
-            }
-            return (input.len(), Some(event));
-        }
-        match line::next(input, limits.command_line_bytes) {
-            Line::Whole { line, used } => {
-                self.waiting_since = cx.now;
-                let event = self.command(cx, line, used < input.len());
-                (used, event.or_else(|| self.check_patience(cx)))
-            }
-            Line::Partial => (0, Some(Event::NeedInput)),
-            Line::BareLf => {
-                // Where the next command begins is a matter of opinion now, so there is none.
-                cx.stats.count_error(ProtocolError::BareLf);
-                (input.len(), Some(self.close_with(cx, reply::BARE_LF)))
-            }
-            Line::TooLong => {
-                cx.stats.count_error(ProtocolError::LineTooLong);
-                self.errors += 1;
-                cx.push(reply::LINE_TOO_LONG);
-                let used = limits.command_line_bytes;
-                let after_cr = used.checked_sub(1).and_then(|last| input.get(last)) == Some(&b'\r');
-                self.state = State::Line { discarded: 0, after_cr };
-                (used, None)
-            }
-        }
-    }
-
-    fn step_line(
-        &mut self,
-        cx: &mut Context<'_>,
-        input: &[u8],
-        discarded: u32,
-        after_cr: bool,
-    ) -> Progress {
-        let Some(last) = input.last() else {
-            return (0, Some(Event::NeedInput));
-        };
-        let room = cx.config.limits.discard_line_bytes.saturating_sub(discarded as usize);
-        let end = line::past_crlf(input, after_cr);
-        if end.unwrap_or(input.len()) > room {
-            return (input.len(), Some(self.close_421(cx, "4.7.0", "Line without end")));
-        }
-        match end {
-            Some(end) => {
-                self.state = State::Command;
-                self.waiting_since = cx.now;
-                (end, self.check_patience(cx))
-            }
-            None => {
-                let discarded = discarded + input.len() as u32;
-                self.state = State::Line { discarded, after_cr: *last == b'\r' };
-                (input.len(), Some(Event::NeedInput))
-            }
-        }
-    }
-
-    /// Ends the session after too many errors or too much junk.
-    fn check_patience(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        let limits = &cx.config.limits;
-        let text = if self.errors >= limits.errors_hard {
-            "Too many errors"
-        } else if self.junk > limits.junk_max {
-            "Too many commands without a message"
-        } else {
-            return None;
-        };
-        cx.stats.count_rejected(421, RejectReason::Policy);
-        Some(self.close_421(cx, "4.7.0", text))
-    }
-
-    /// Runs one command line; `behind` says that more octets were already received after it.
-    fn command(&mut self, cx: &mut Context<'_>, line: &[u8], behind: bool) -> Option<Event> {
-        let line = line::trim_end(line);
-        let (verb, rest) = command::split(line);
-        cx.stats.count_command(verb);
-        self.stage = Some(verb);
-        if let Some(refused) = self.not_spoken(cx, verb) {
-            return self.refuse(cx, refused);
-        }
-        let last = verb.ends_group() || self.starts_tls(cx, verb);
-        if behind && (last || self.starts_auth(cx, verb)) {
-            // RFC 2920 §3.1: EHLO and DATA can only be the last command of a group. So can AUTH
-            // (RFC 4954 §4), and STARTTLS (RFC 3207 §4): somebody on the way may have put there
-            // what stands behind it.
-            cx.stats.count_error(ProtocolError::EarlyTalker);
-            return Some(self.close_with(cx, reply::EARLY_TALKER));
-        }
-        if verb == Verb::Unknown {
-            return self.unknown(cx, line);
-        }
-        if line::has_control(rest) {
-            let refused = match verb {
-                Verb::Ehlo | Verb::Helo => reply::BAD_EHLO,
-                Verb::Lhlo => reply::BAD_LHLO,
-                _ => reply::BAD_ARGUMENT,
-            };
-            return self.refuse(cx, refused);
-        }
-        if self.needs_tls(cx, verb) {
-            return self.refuse(cx, reply::NEEDS_TLS);
-        }
-        let argument = rest.trim_ascii_start();
-        let event = match verb {
-            Verb::Mail => self.mail(cx, argument),
-            Verb::Rcpt => self.rcpt(cx, argument),
-            Verb::Data => self.data(cx, argument),
-            Verb::Bdat => self.bdat(cx, argument),
-            Verb::Ehlo | Verb::Helo | Verb::Lhlo => self.ehlo(cx, argument, verb),
-            Verb::Rset => self.rset(cx, argument),
-            Verb::Quit => self.quit(cx, argument),
-            Verb::Noop => self.junk(cx, reply::OK),
-            Verb::Help => self.help(cx),
-            Verb::Vrfy => self.vrfy(cx, argument),
-            Verb::Starttls => self.starttls(cx, argument),
-            Verb::Xclient => self.xclient(cx, argument),
-            Verb::Xforward => self.xforward(cx, argument),
-            Verb::Auth => self.auth(cx, argument),
-            Verb::Retired => self.refuse(cx, reply::NOT_IMPLEMENTED),
-            // ALPACA: a browser made to talk to us must get nothing done, and no reflection.
-            Verb::Http => Some(self.close_421(cx, "4.7.0", "This is not a web server")),
-            Verb::Unknown => None,
-        };
-        if self.refusals.is_some() {
-            self.note_path(verb, argument);
-        }
-        event
     }
 }

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::super::attribute::{self, Attribute, Kind};
+use super::super::proxy_facts::push_proxy_fact;
 use super::super::reply;
-use super::super::told::push_told;
 use super::{Context, Event, Session, State};
 
 /// What a peer that may speak for clients has said.
@@ -63,14 +63,14 @@ impl Session {
         find(&self.upstream.as_ref()?.client, Kind::Login).flatten()
     }
 
-    /// Appends to `items` what was said about the client and the present message, as [`push_told`]
+    /// Appends to `items` what was said about the client and the present message, as [`push_proxy_fact`]
     /// does.
-    pub fn push_told(&self, items: &mut String) {
+    pub fn push_proxy_facts(&self, items: &mut String) {
         let Some(upstream) = &self.upstream else { return };
         for (prefix, told) in [("XCLIENT_", &upstream.client), ("XFORWARD_", &upstream.forwarded)] {
             for (name, value) in told {
                 if let Some(value) = value {
-                    push_told(items, prefix, name.text(), value.as_bytes());
+                    push_proxy_fact(items, prefix, name.text(), value.as_bytes());
                 }
             }
         }

@@ -25,7 +25,7 @@ impl Peer {
 
     fn told(&self) -> String {
         let mut told = String::new();
-        self.session.push_told(&mut told);
+        self.session.push_proxy_facts(&mut told);
         told
     }
 }

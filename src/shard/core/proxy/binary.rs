@@ -11,7 +11,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{BadHeader, HEADER_BYTES_MAX, Header, begins};
-use crate::smtp::push_told;
+use crate::smtp::push_proxy_fact;
 
 /// No older protocol begins so.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -95,14 +95,14 @@ fn told(header: &[u8], mut items: &[u8]) -> Result<String, BadHeader> {
             seen |= 1 << kind;
         }
         match kind {
-            0x01 => push_told(&mut told, "PROXY_", "ALPN", value),
-            0x02 => push_told(&mut told, "PROXY_", "AUTHORITY", value),
+            0x01 => push_proxy_fact(&mut told, "PROXY_", "ALPN", value),
+            0x02 => push_proxy_fact(&mut told, "PROXY_", "AUTHORITY", value),
             0x03 => check(header, header.len() - rest.len(), value)?,
             0x05 if value.len() > UNIQUE_ID_BYTES_MAX => return Err(BadHeader::Item),
             0x05 => {
                 let hex: String = value.iter().map(|octet| format!("{octet:02x}")).collect();
                 // Its 256 digits are one more than a value may have, so it is put there by hand.
-                push_told(&mut told, "PROXY_", "UNIQUE_ID", b"");
+                push_proxy_fact(&mut told, "PROXY_", "UNIQUE_ID", b"");
                 told.push_str(&hex);
             }
             0x20 => tls(value, &mut told)?,
@@ -146,15 +146,15 @@ fn tls(value: &[u8], told: &mut String) -> Result<(), BadHeader> {
     }
     for (key, value) in [("TLS_VERSION", version), ("TLS_CIPHER", cipher)] {
         if let Some(value) = value {
-            push_told(told, "PROXY_", key, value);
+            push_proxy_fact(told, "PROXY_", key, value);
         }
     }
     // A certificate of this connection, or of the session that it resumes.
     if client & 0x06 != 0 {
         let verified = [*v1, *v2, *v3, *v4] == [0; 4];
         let word: &[u8] = if verified { b"yes" } else { b"no" };
-        push_told(told, "PROXY_", "TLS_CLIENT_VERIFIED", word);
-        push_told(told, "PROXY_", "TLS_CLIENT_CN", name.unwrap_or_default());
+        push_proxy_fact(told, "PROXY_", "TLS_CLIENT_VERIFIED", word);
+        push_proxy_fact(told, "PROXY_", "TLS_CLIENT_CN", name.unwrap_or_default());
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::lane::lower_priority;
-use mailrace_log::consumer::{Group, lowest_needed};
-use mailrace_log::{
+use crate::consumer::{Group, lowest_needed};
+use crate::export::lower_priority;
+use crate::log::{
     Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub,
     write_in_progress,
 };
-use mailrace_metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp};
+use crate::metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -30,33 +30,33 @@ const SCRUB_LOOK: Duration = Duration::from_secs(60);
 const SCRUB_RATE: u64 = 16 << 20;
 
 /// Called with all that is wrong with the log.
-pub type Report = Box<dyn Fn(&[Fault]) + Send>;
+pub(super) type Report = Box<dyn Fn(&[Fault]) + Send>;
 
 /// What keeping the log is made from.
-pub struct KeeperOptions {
+pub(super) struct KeeperOptions {
     /// The log.
-    pub log: Log,
+    pub(super) log: Log,
     /// When segments go.
-    pub rules: Rules,
+    pub(super) rules: Rules,
     /// Whether the disk is low.
-    pub disk_low: Box<dyn Fn() -> bool + Send>,
+    pub(super) disk_low: Box<dyn Fn() -> bool + Send>,
     /// First segment of a shard that messages without a seal need.
-    pub segments_from: Box<dyn Fn(u16) -> u64 + Send>,
+    pub(super) segments_from: Box<dyn Fn(u16) -> u64 + Send>,
     /// High-water marks.
-    pub marks: Arc<HighWaterMarks>,
+    pub(super) marks: Arc<HighWaterMarks>,
     /// Groups whose lag is reported elsewhere: those of exporters.
-    pub told: Vec<String>,
+    pub(super) told: Vec<String>,
     /// Where it counts.
-    pub metrics: ExportMetrics,
+    pub(super) metrics: ExportMetrics,
     /// What was wrong at the start.
-    pub faults: Vec<Fault>,
+    pub(super) faults: Vec<Fault>,
     /// Told of all that is wrong, at the start and after each scrub.
-    pub report: Report,
+    pub(super) report: Report,
 }
 
 /// Both threads. Dropping it ends it.
 #[derive(Debug)]
-pub struct Keeper {
+pub(super) struct Keeper {
     live: Arc<Mutex<Live>>,
     metrics: ExportMetrics,
     stops: Vec<mpsc::Sender<()>>,
@@ -68,7 +68,7 @@ impl Keeper {
     ///
     /// # Errors
     /// What the file system says, or the system about a thread.
-    pub fn start(mut options: KeeperOptions) -> io::Result<Self> {
+    pub(super) fn start(mut options: KeeperOptions) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let (stop_scrub, scrub_stopped) = mpsc::channel();
         let report = std::mem::replace(&mut options.report, Box::new(|_| {}));
@@ -115,7 +115,7 @@ impl Keeper {
 
     /// Uses other rules from the next look on, and leaves the lag of these groups to be reported
     /// elsewhere.
-    pub fn change(&self, rules: Rules, told: Vec<String>) {
+    pub(super) fn change(&self, rules: Rules, told: Vec<String>) {
         tell_age(&self.metrics, &rules);
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Live { rules, told };
     }
@@ -357,9 +357,24 @@ mod tests {
     use std::{cell::Cell, os::unix::fs::FileExt};
 
     use super::*;
-    use mailrace_log::{DataDir, Writer, segment_path, shard_dir};
+    use crate::log::{DataDir, Facts, Mail, Writer, segment_path, shard_dir};
 
-    use crate::tests::mail;
+    fn mail(listener: &str) -> Mail<'_> {
+        Mail {
+            mail_from: "a@x.test",
+            rcpts: "b@Y.test\nc@z.test",
+            helo: "client.test",
+            client: "127.0.0.1:25".parse().unwrap(),
+            received_at: 1_795_305_600_000_000,
+            listener,
+            esmtp: true,
+            smtputf8: false,
+            body_type: 0,
+            flags: 0,
+            size_declared: None,
+            facts: Facts::default(),
+        }
+    }
 
     fn options(dir: &std::path::Path, marks: HighWaterMarks) -> KeeperOptions {
         KeeperOptions {

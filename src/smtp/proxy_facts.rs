@@ -7,7 +7,7 @@ const VALUE_CHARS_MAX: usize = 255;
 ///
 /// The value may be hostile: what is not printable becomes `?`, so that no item breaks in two, and
 /// what is long is cut.
-pub fn push_told(items: &mut String, prefix: &str, key: &str, value: &[u8]) {
+pub fn push_proxy_fact(items: &mut String, prefix: &str, key: &str, value: &[u8]) {
     if !items.is_empty() {
         items.push('\n');
     }
@@ -35,9 +35,9 @@ mod tests {
     #[test]
     fn no_value_breaks_an_item() {
         let mut items = String::new();
-        push_told(&mut items, "P_", "A", b"one");
-        push_told(&mut items, "P_", "B", b"two\r\nP_C=3\0\xff\xc2\x85");
-        push_told(&mut items, "", "D", "ü".repeat(300).as_bytes());
+        push_proxy_fact(&mut items, "P_", "A", b"one");
+        push_proxy_fact(&mut items, "P_", "B", b"two\r\nP_C=3\0\xff\xc2\x85");
+        push_proxy_fact(&mut items, "", "D", "ü".repeat(300).as_bytes());
         let lines: Vec<&str> = items.split('\n').collect();
         assert_eq!(lines[..2], ["P_A=one", "P_B=two??P_C=3???"]);
         assert_eq!(lines[2..], [format!("D={}", "ü".repeat(255))]);

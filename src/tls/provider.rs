@@ -1,4 +1,4 @@
-//! The one crypto provider of the export plane.
+//! The one crypto provider of the process's clients.
 
 use std::sync::Once;
 
