@@ -27,7 +27,7 @@ use crate::{
     metrics::{HitBy, Hitters, ShardState, merged},
     shard::{
         flight,
-        trace::{Filter, Following, TraceEvent, What, network},
+        trace::{Filter, Following, TraceEvent, What},
     },
 };
 
@@ -74,10 +74,9 @@ async fn trace(
         Ok(Query(wanted)) => wanted,
         Err(failed) => return bad(&failed.body_text()),
     };
-    let client = match client.as_deref().map(network) {
-        None => None,
-        Some(Some(network)) => Some(network),
-        Some(None) => return bad("client: not an ADDRESS or a network ADDRESS/BITS"),
+    let client = match client.as_deref().map(str::parse).transpose() {
+        Ok(client) => client,
+        Err(error) => return bad(&format!("client: {error}")),
     };
     let filter = Filter { client, listener, from, rcpt };
     let AdminState { traces, published, .. } = pages.state();

@@ -5,10 +5,10 @@ use super::{
     table::{self, Side, Table, Tone},
 };
 use crate::{
+    dns::{Dns, DnsOptions, servers},
     log::{AuthWord, Check, Verdict},
     metrics::DnsMetrics,
-    policy::dns::servers,
-    verdict::{Dns, DnsOptions, Envelope, Judge, Letter, Methods},
+    verdict::{Envelope, Judge, Letter, Methods},
 };
 use clap::Args;
 use std::{

@@ -3,14 +3,14 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use super::options::{DiskLow, ListenerConfig, LogConfig, RetentionConfig, ServerConfig};
+use super::options::{DiskLow, ListenerConfig, LogConfig, ServerConfig};
 use super::raw::Settings;
 use super::value::Amount;
 use super::{
     Config, ConfigErrors, Machine, Source, address, exports, exposure, limits, listeners, overlap,
     promises, units,
 };
-use crate::{smtp::TlsPolicy, tls::Files};
+use crate::{log::Rules, smtp::TlsPolicy, tls::Files};
 
 pub(super) fn check(
     mut settings: Settings,
@@ -111,7 +111,7 @@ fn log(s: &mut Settings) -> LogConfig {
         sync: s.choose("log.sync"),
         segment_size: s.size("log.segment_size").unwrap_or_default(),
         abort_on_io_error: s.choice("log.on_io_error") == "abort",
-        retention: RetentionConfig {
+        retention: Rules {
             age: s.duration("log.retention.age"),
             size: s.size("log.retention.size"),
             require_consumed: s.boolean("log.retention.require_consumed"),

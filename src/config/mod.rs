@@ -31,17 +31,17 @@ mod schema;
 mod units;
 mod value;
 
+pub use crate::network::Network;
 pub use defaults::{STARTER, every_default};
 pub use file::{ConfigFile, DEFAULT_FILES};
 pub use machine::Machine;
 pub use options::{
-    AuthConfig, DiskLow, LimitsConfig, ListenerConfig, LogConfig, LogFormat, RetentionConfig,
-    ServerConfig,
+    AuthConfig, DiskLow, LimitsConfig, ListenerConfig, LogConfig, LogFormat, ServerConfig,
 };
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
 pub use reload::Change;
 pub use schema::schema;
-pub use units::{Network, duration as parse_duration, format_duration, format_size, plural};
+pub use units::{duration as parse_duration, format_duration, format_size, plural};
 pub use value::Value;
 
 pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsConfig};
@@ -197,7 +197,7 @@ impl Config {
         Self {
             server: ServerConfig { tls: self.server.tls.clone(), ..running.server.clone() },
             log: LogConfig {
-                retention: self.log.retention.clone(),
+                retention: self.log.retention,
                 disk_low: self.log.disk_low,
                 ..running.log.clone()
             },

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{AcceptConfig, DnsConfig, Methods, Network};
 use crate::{
-    log::SyncPolicy,
+    log::{Rules, SyncPolicy},
     smtp::{self, LineEnds, Mechanism, Protocol, TlsPolicy},
     tls::{Demands, Files},
 };
@@ -75,24 +75,9 @@ pub struct LogConfig {
     /// A failed write or sync ends the process; otherwise it ends the segment.
     pub abort_on_io_error: bool,
     /// What is deleted when.
-    pub retention: RetentionConfig,
+    pub retention: Rules,
     /// Free space below which it warns and deletes what is consumed earlier.
     pub disk_low: DiskLow,
-}
-
-/// `log.retention`: a segment goes when age or size ask for it and nothing below forbids it (D12).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetentionConfig {
-    /// Age at which a sealed segment may go; `None`: never for its age.
-    pub age: Option<Duration>,
-    /// Bytes of all shards beyond which the oldest segments may go; `None`: no limit.
-    pub size: Option<u64>,
-    /// What a configured exporter or a group has not committed stays.
-    pub require_consumed: bool,
-    /// A segment stays this long after its last consumer has passed it.
-    pub retain_after_export: Duration,
-    /// Nothing is deleted at all.
-    pub hold: bool,
 }
 
 /// `log.disk.low`

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    log::SyncPolicy,
+    log::{Rules, SyncPolicy},
     smtp::{LineEnds, TlsPolicy},
 };
 
@@ -76,7 +76,7 @@ fn defaults() {
     assert_eq!(config.limits.session.handshake_wait, Duration::from_secs(30));
     assert_eq!(
         config.log.retention,
-        RetentionConfig {
+        Rules {
             age: Some(Duration::from_secs(7 * 86_400)),
             size: None,
             require_consumed: true,
@@ -312,7 +312,7 @@ fn retention() {
     let log = load(&[], &sets).unwrap().log;
     assert_eq!(
         log.retention,
-        RetentionConfig {
+        Rules {
             age: None,
             size: Some(500 << 30),
             require_consumed: false,

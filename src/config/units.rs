@@ -1,8 +1,5 @@
 //! Sizes, durations, networks and names as text.
 
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// The first four are written by [`format_size`]. A letter alone is binary, as in systemd, nginx
@@ -202,55 +199,6 @@ pub(super) fn label(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a name of 1 to 32 letters, digits, '-', '_' or '.'"))
 }
 
-/// A network, such as `127.0.0.0/8`; an address without a prefix length is itself alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
-
-impl Network {
-    /// Whether `peer` lies in it; an IPv4-mapped address counts as the IPv4 address.
-    pub fn contains(&self, peer: IpAddr) -> bool {
-        match (self.address, peer.to_canonical()) {
-            (IpAddr::V4(mine), IpAddr::V4(peer)) => {
-                let difference = u32::from(mine) ^ u32::from(peer);
-                difference.checked_shr(32 - self.prefix).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(mine), IpAddr::V6(peer)) => {
-                let difference = u128::from(mine) ^ u128::from(peer);
-                difference.checked_shr(128 - self.prefix).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is not a network such as 192.0.2.0/24 or ::1");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| error())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(longest), |prefix| prefix.parse().map_err(|_| error()))?;
-        if prefix > longest {
-            return Err(error());
-        }
-        Ok(Self { address, prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,20 +259,6 @@ mod tests {
         assert_eq!(list(r#"["a", "b"]"#), ["a", "b"]);
         assert_eq!(list("[::1]:25,127.0.0.1:25"), ["[::1]:25", "127.0.0.1:25"]);
         assert!(list("[]").is_empty() && list("").is_empty());
-    }
-
-    #[test]
-    fn networks_contain() {
-        let contains = |network: &str, peer: &str| {
-            network.parse::<Network>().unwrap().contains(peer.parse().unwrap())
-        };
-        assert!(contains("127.0.0.0/8", "127.9.9.9"));
-        assert!(contains("127.0.0.0/8", "::ffff:127.0.0.1"));
-        assert!(!contains("127.0.0.0/8", "128.0.0.1"));
-        assert!(contains("::1", "::1") && !contains("::1", "::2"));
-        assert!(contains("0.0.0.0/0", "192.0.2.1") && contains("::/0", "2001:db8::1"));
-        assert!(!contains("::/0", "192.0.2.1"));
-        assert!("10.0.0.0/33".parse::<Network>().is_err());
     }
 
     #[test]

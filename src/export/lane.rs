@@ -107,15 +107,9 @@ pub(super) fn start(parts: Parts, waiters: &Waiters) -> io::Result<std::thread::
     let waiter = waiters.register(&[parts.shard]);
     let mut lane = Lane::new(parts, waiter)?;
     std::thread::Builder::new().name(name).spawn(move || {
-        lower_priority();
+        mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
         lane.run();
     })
-}
-
-/// Lowers this thread's priority: shards come first where there are not cores enough for all.
-pub fn lower_priority() {
-    // SAFETY: numbers only; of this thread, as Linux has it.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
 
 impl Lane {

@@ -45,7 +45,6 @@ pub use document::{
 pub use files::{Files, replace_file};
 pub use hostname::{save_hostname, saved_hostname};
 pub use kafka::Kafka;
-pub use lane::lower_priority;
 pub use nats::Nats;
 pub use options::{
     BatchOptions, Compression, DocumentOptions, Encoding, ExportOptions, FileMode, FilesLayout,

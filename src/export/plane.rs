@@ -17,7 +17,7 @@ use super::{
     Blackhole, ErrorClass, ExportOptions, Files, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
     Store, Webhook,
     exporter::Exporter,
-    lane::{self, Parts, lower_priority},
+    lane::{self, Parts},
 };
 use mailrace_log::consumer::{Active, Group, GroupError};
 use mailrace_log::{HighWaterMarks, Log, MarkListener, VerdictMarks, Waiters};
@@ -136,7 +136,7 @@ pub(super) fn start_with(options: PlaneOptions, make_sink: &MakeSink) -> Result<
     let waker = std::thread::Builder::new()
         .name("marks".to_owned())
         .spawn(move || {
-            lower_priority();
+            mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
             tell(&listener, &marks, &waiters, &stopped);
         })
         .map_err(StartError::Io)?;
@@ -244,7 +244,7 @@ impl RuntimeThread {
         let (stop, mut stopped) = watch::channel(false);
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name(exporter.to_owned()).spawn(move || {
-            lower_priority();
+            mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
             // An error means that the plane is gone.
             let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
             runtime.shutdown_timeout(SHUTDOWN);

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! DIR/groups/NAME/shard-000.dead
-//!   a line each:  CRC-32C of what follows, 8 hexadecimal digits; a space; a JSON object; LF
+//!   a line each, see `checked_line`
 //! ```
 //!
 //! An entry is durable before the committed offset passes its record. An operator requests another
@@ -23,8 +23,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    checked_line,
     files::{sync_dir, unix_micros},
-    frame::crc,
     private::{make_private_dir, private_file},
 };
 use mailrace_stage::{Bug, FileOp, act, planted};
@@ -138,7 +138,7 @@ impl DeadLetters {
         file.read_exact_at(&mut octets, self.read)?;
         let (mut bad, mut bad_bytes) = (0, 0);
         for line in octets.split_inclusive(|&octet| octet == b'\n') {
-            let Some(entry) = decode(line) else {
+            let Some(entry) = checked_line::decode(line) else {
                 // Torn, or being written, unless a good line comes after it: looked at again next
                 // time.
                 bad += 1;
@@ -221,7 +221,7 @@ impl DeadLetters {
         }
         let mut lines = Vec::new();
         for entry in &entries {
-            encode(entry, &mut lines)?;
+            checked_line::encode(entry, &mut lines)?;
         }
         act(FileOp::Write, &self.path, || file.write_all(&lines))?;
         act(FileOp::Sync, &self.path, || file.sync_data())?;
@@ -230,18 +230,6 @@ impl DeadLetters {
         }
         self.read_on(&file)
     }
-}
-
-fn encode(entry: &Entry, lines: &mut Vec<u8>) -> io::Result<()> {
-    let text = serde_json::to_string(entry)?;
-    writeln!(lines, "{:08x} {text}", crc(text.as_bytes()))
-}
-
-fn decode(line: &[u8]) -> Option<Entry> {
-    let line = line.strip_suffix(b"\n")?;
-    let (sum, text) = (line.get(..8)?, line.get(9..)?);
-    let sum = u32::from_str_radix(str::from_utf8(sum).ok()?, 16).ok()?;
-    (crc(text) == sum).then(|| serde_json::from_slice(text).ok())?
 }
 
 #[cfg(test)]

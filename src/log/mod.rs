@@ -40,6 +40,7 @@
 mod adopt;
 mod appender;
 mod buffer;
+mod checked_line;
 mod chunk;
 mod committed;
 pub mod consumer;

@@ -562,7 +562,7 @@ impl Ages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataDir, Mail, Writer, recover};
+    use crate::{recover, tests::written};
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -649,30 +649,6 @@ mod tests {
         assert_eq!(numbers(&decide(&age, all.clone(), false)), [1, 2], "5 stays with 6, 3 with 5");
         let held = |_| 2;
         assert_eq!(numbers(&super::decide(&age, all, false, &held)), [1]);
-    }
-
-    fn written(dir: &Path, records: usize) -> (DataDir, u64) {
-        let data = DataDir::open(dir).unwrap();
-        let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
-        let mail = Mail {
-            mail_from: "",
-            rcpts: "b@x.test",
-            helo: "h",
-            client: "127.0.0.1:1".parse().unwrap(),
-            received_at: 5,
-            listener: "mx",
-            esmtp: false,
-            smtputf8: false,
-            body_type: 0,
-            flags: 0,
-            size_declared: None,
-            facts: crate::Facts::default(),
-        };
-        for _ in 0..records {
-            writer.append(&mail, &[b'x'; 60_000]).unwrap();
-            writer.commit().unwrap();
-        }
-        (data, writer.high_water_mark())
     }
 
     #[test]

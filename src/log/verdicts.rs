@@ -19,19 +19,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    Committed, CommittedOffset, Found, Log, Verdict,
+    Committed, CommittedOffset, Found, Log, Verdict, checked_line,
     files::{segment_path, shard_dir, sync_dir},
-    frame::crc,
     private::private_file,
 };
 use mailrace_stage::{FileOp, act};
@@ -163,9 +162,8 @@ impl VerdictWriter {
     pub fn append(&mut self, verdicts: &[(u64, u64, Verdict)]) -> io::Result<()> {
         let mut by_segment: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         for (segment, offset, verdict) in verdicts {
-            let text = serde_json::to_string(&Line { offset: *offset, verdict })?;
             let lines = by_segment.entry(*segment).or_default();
-            writeln!(lines, "{:08x} {text}", crc(text.as_bytes()))?;
+            checked_line::encode(&Line { offset: *offset, verdict }, lines)?;
         }
         for (segment, lines) in by_segment {
             if !segment_path(&self.dir, segment).exists() {
@@ -291,7 +289,7 @@ impl VerdictReader {
         let Some(&(position, len)) = lines.places.get(&offset) else { return Ok(None) };
         let mut line = vec![0; len];
         File::open(&path)?.read_exact_at(&mut line, position)?;
-        Ok(decode::<Verdict>(&line).map(|line| line.verdict))
+        Ok(checked_line::decode::<Line<Verdict>>(&line).map(|line| line.verdict))
     }
 }
 
@@ -319,7 +317,7 @@ impl Lines {
             let position = at;
             at += line.len() as u64;
             // A damaged line is skipped if a good one follows; at the end it is torn.
-            if let Some(decoded) = decode::<serde::de::IgnoredAny>(line) {
+            if let Some(decoded) = checked_line::decode::<Line<IgnoredAny>>(line) {
                 self.places.entry(decoded.offset).or_insert((position, line.len()));
                 self.read = at;
             }
@@ -328,17 +326,10 @@ impl Lines {
     }
 }
 
-fn decode<V: for<'a> Deserialize<'a>>(line: &[u8]) -> Option<Line<V>> {
-    let line = line.strip_suffix(b"\n")?;
-    let (sum, text) = (line.get(..8)?, line.get(9..)?);
-    let sum = u32::from_str_radix(str::from_utf8(sum).ok()?, 16).ok()?;
-    (crc(text) == sum).then(|| serde_json::from_slice(text).ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataDir, Facts, Mail, Writer};
+    use crate::tests::written;
 
     fn verdict(number: i64) -> Verdict {
         Verdict { engine: "test".to_owned(), judged_at: number, ..Verdict::default() }
@@ -346,26 +337,7 @@ mod tests {
 
     /// A log of so many records, with their segments.
     fn log(dir: &Path, records: usize) -> (Log, Vec<u64>) {
-        let data = DataDir::open(dir).unwrap();
-        let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
-        let mail = Mail {
-            mail_from: "",
-            rcpts: "b@x.test",
-            helo: "h",
-            client: "127.0.0.1:1".parse().unwrap(),
-            received_at: 5,
-            listener: "mx",
-            esmtp: false,
-            smtputf8: false,
-            body_type: 0,
-            flags: 0,
-            size_declared: None,
-            facts: Facts::default(),
-        };
-        for _ in 0..records {
-            writer.append(&mail, &[b'x'; 60_000]).unwrap();
-            writer.commit().unwrap();
-        }
+        written(dir, records);
         let log = Log::open(dir).unwrap();
         let mut segments = Vec::new();
         log.walk(0, 0, u64::MAX, &mut |_, record| {
@@ -449,8 +421,7 @@ mod tests {
         writer.append(&[(segments[0], 0, verdict(1))]).unwrap();
         let path = path_of(&shard_dir(dir.path(), 0), segments[0]);
         let mut octets = fs::read(&path).unwrap();
-        let text = serde_json::to_string(&Line { offset: 1, verdict: verdict(2) }).unwrap();
-        writeln!(octets, "{:08x} {text}", crc(text.as_bytes())).unwrap();
+        checked_line::encode(&Line { offset: 1, verdict: verdict(2) }, &mut octets).unwrap();
         fs::write(&path, octets).unwrap();
         assert_eq!(at(&mut reader, &segments, 0), Some(1));
         assert_eq!(at(&mut reader, &segments, 1), None);

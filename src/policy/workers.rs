@@ -38,8 +38,8 @@ const PROVEN: Duration = Duration::from_secs(60);
 /// How many of them, of about 64 octets.
 const PROVEN_MAX: usize = 1024;
 
-/// How much a thread gives way: shards run at 0, exporters at 5.
-const NICE: libc::c_int = 10;
+/// Nice value of a thread that hashes: below all others.
+const NICE: i32 = 10;
 
 struct Job {
     users: Arc<UsersFile>,
@@ -153,8 +153,7 @@ impl Advisor for Workers {
 }
 
 fn work(jobs: &Receiver<Job>, proven: &Mutex<Proven>) {
-    // SAFETY: numbers only; on Linux it is this thread's priority.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+    crate::sys::lower_priority(NICE);
     let lock = || proven.lock().unwrap_or_else(PoisonError::into_inner);
     while let Ok(Job { users, user, password, digest, ticket }) = jobs.recv() {
         let edition = lock().edition;

@@ -22,7 +22,7 @@ use super::{
     retention::Keeper,
     room::DiskRule,
     standing::Standing,
-    start::{accepts, exports, retention},
+    start::{accepts, exports},
     users,
     verdicts::Verdicts,
 };
@@ -219,7 +219,7 @@ impl Reloader {
         };
         self.advisors.set_users(users);
         let told = taken.exports.iter().map(|export| export.name.clone()).collect();
-        self.keeper.change(retention(&taken), told);
+        self.keeper.change(taken.log.retention, told);
         self.disk_rule.set(&taken);
         for (tls, prepared) in certificates {
             tls.install(prepared);

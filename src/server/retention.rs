@@ -11,12 +11,12 @@ use std::{
 };
 
 use crate::consumer::{Group, lowest_needed};
-use crate::export::lower_priority;
 use crate::log::{
     Fault, FaultKind, HighWaterMarks, Log, Needs, Pace, Reason, Retention, Rules, Scrub,
     write_in_progress,
 };
 use crate::metrics::{CorruptStage, ExportMetrics, KeptLog, LogOp};
+use crate::sys::{BACKGROUND, lower_priority};
 
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -89,7 +89,7 @@ impl Keeper {
         let (keeper_live, metrics) = (live.clone(), options.metrics.clone());
         tell_age(&metrics, &options.rules);
         let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(move || {
-            lower_priority();
+            lower_priority(BACKGROUND);
             loop {
                 let now = live.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 look(&mut retention, &mut seen, &options, &now);
@@ -100,7 +100,7 @@ impl Keeper {
             }
         })?;
         let scrub = std::thread::Builder::new().name("scrub".to_owned()).spawn(move || {
-            lower_priority();
+            lower_priority(BACKGROUND);
             let began = Instant::now();
             let timeout = mpsc::RecvTimeoutError::Timeout;
             let wait = |time| scrub_stopped.recv_timeout(time) == Err(timeout);

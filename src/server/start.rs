@@ -30,7 +30,7 @@ use crate::{
         self, AdminHandle, AdminState, DrainRequests, LogState, Readiness, ReloadRequests,
         UpgradeRequests,
     },
-    config::{Config, RetentionConfig, plural},
+    config::{Config, plural},
     export,
     log::{self, DataDir, Fault, SyncPolicy},
     metrics::{DiskState, ExportMetrics, Published},
@@ -363,7 +363,7 @@ fn keep(
     let (path, low, shared) = (dir.to_owned(), low.clone(), shared.to_vec());
     Keeper::start(KeeperOptions {
         log: log::Log::open(dir)?,
-        rules: retention(config),
+        rules: config.log.retention,
         disk_low: Box::new(move || {
             low.facts(&path, false).is_some_and(|disk| disk.state != DiskState::Ok)
         }),
@@ -379,12 +379,6 @@ fn keep(
             ready.set_faults(faults.iter().map(ToString::to_string).collect());
         }),
     })
-}
-
-pub(super) fn retention(config: &Config) -> log::Rules {
-    let RetentionConfig { age, size, require_consumed, retain_after_export, hold } =
-        config.log.retention;
-    log::Rules { age, size, require_consumed, retain_after_export, hold }
 }
 
 /// An offset that a group has committed was given out: where the log ends before it, its end is lost,

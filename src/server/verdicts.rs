@@ -10,10 +10,11 @@ use std::{
 use super::reload::Accepts;
 use crate::{
     config::Config,
+    dns::{Dns, DnsOptions, servers},
     log::{HighWaterMarks, Log, VerdictMarks},
     metrics::{DnsMetrics, VerdictMetrics},
-    policy::{Accept, dns::servers},
-    verdict::{Dns, DnsOptions, Judge, ListenerRules, OwnDomains, Plane, PlaneOptions},
+    policy::Accept,
+    verdict::{Judge, ListenerRules, OwnDomains, Plane, PlaneOptions},
 };
 
 /// See the module's page.
@@ -68,7 +69,8 @@ impl Verdicts {
     }
 
     fn start(&self, config: &Config, rules: HashMap<String, ListenerRules>) -> io::Result<Plane> {
-        let dns = DnsOptions::new(servers(&config.server.dns_servers));
+        let servers = servers(&config.server.dns_servers);
+        let dns = DnsOptions { low_priority: true, ..DnsOptions::new(servers) };
         let judge = Judge::new(Dns::start(&dns, self.dns.clone())?)?;
         Plane::start(PlaneOptions {
             log: Log::open(&self.dir)?,

@@ -8,9 +8,9 @@ use mailrace_log::{AuthWord, Check};
 
 use crate::{
     dkim::{plain, word_of},
-    dns::Questions,
     known::Known,
     letter::NAMES_MAX,
+    questions::Questions,
     tags,
 };
 

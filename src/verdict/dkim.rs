@@ -12,9 +12,9 @@ use mailrace_log::{AuthWord, Check};
 
 use crate::{
     body::Wanted,
-    dns::Questions,
     known::Known,
     letter::{Letter, NAMES_MAX, SIGNATURES_MAX},
+    questions::Questions,
     tags,
 };
 

@@ -7,9 +7,9 @@ use mail_auth::{
 use mailrace_log::{AuthWord, Check, Dmarc};
 
 use crate::{
-    dns::{NoAnswer, Questions},
     facts::{Author, a_label},
     known::{Known, walk},
+    questions::{NoAnswer, Questions},
 };
 
 /// Of the identity that SPF speaks for.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mailrace_log::{AuthWord, Check};
 
-use crate::dns::{NoAnswer, Questions};
+use crate::questions::{NoAnswer, Questions};
 
 /// Names of a client that are looked at.
 const NAMES_MAX: usize = 10;

@@ -9,6 +9,7 @@ use std::{
 
 use hickory_resolver::{TokioResolver, config::ResolverConfig, net::runtime::TokioRuntimeProvider};
 use mail_auth::{AuthenticatedMessage, MessageAuthenticator};
+use mailrace_dns::Dns;
 use mailrace_log::{AuthWord, Check, Verdict};
 use tokio::time::{Instant, timeout_at};
 
@@ -16,11 +17,11 @@ use crate::{
     arc,
     dkim::Dkim,
     dmarc::{self, Spf},
-    dns::{Dns, Questions},
     facts::{self, Author, a_label},
     iprev,
     known::Known,
     letter::{FIELDS_MAX, Letter},
+    questions::Questions,
     spf::{self, SpfResult},
 };
 
@@ -119,7 +120,7 @@ impl Judge {
     ) -> Verdict {
         let mut case = Case {
             judge: self,
-            questions: self.dns.questions(),
+            questions: Questions::new(self.dns.resolver()),
             until: Instant::now() + DEADLINE,
             envelope,
             verdict: Verdict { engine: ENGINE.to_owned(), ..Verdict::default() },

@@ -20,7 +20,7 @@ use mail_auth::{
     dmarc::Dmarc,
 };
 
-use crate::dns::{NoAnswer, Questions};
+use crate::questions::{NoAnswer, Questions};
 
 /// Texts of one mail, by name.
 #[derive(Default)]

@@ -26,7 +26,6 @@ use crate::{
     Envelope, Methods,
     judge::ENGINE,
     letter::{Letter, LetterReader},
-    lower_priority,
     plane::{ListenerRules, OwnDomains, Shared},
 };
 
@@ -85,7 +84,7 @@ pub(crate) fn start(
     let reader = Reader::open(log.dir(), shard, writer.committed())?.below(shared.marks.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name(format!("verdict/{shard}")).spawn(move || {
-        lower_priority();
+        mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
         runtime.block_on(async move {
             let lane = Lane {
                 shared,

@@ -21,7 +21,6 @@ mod arc;
 mod body;
 mod dkim;
 mod dmarc;
-mod dns;
 mod facts;
 mod iprev;
 mod judge;
@@ -29,18 +28,13 @@ mod known;
 mod lane;
 mod letter;
 mod plane;
+mod questions;
 mod spf;
 mod tags;
 #[cfg(test)]
 mod tests;
 
-pub use dns::{Dns, DnsOptions, QUESTIONS_MAX};
 pub use judge::{DEADLINE, ENGINE, Envelope, Judge, Methods};
 pub use letter::{FIELDS_MAX, HEADER_BYTES_MAX, Letter, LetterReader, SIGNATURES_MAX};
 pub use plane::{ListenerRules, OwnDomains, Plane, PlaneOptions};
-
-/// Shards come first where there are not cores enough for all.
-pub(crate) fn lower_priority() {
-    // SAFETY: numbers only; of this thread, as Linux has it.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
-}
+pub use questions::QUESTIONS_MAX;

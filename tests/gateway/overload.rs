@@ -255,14 +255,7 @@ fn i8_the_memory_budget_refuses_and_recovers() {
     // Ready before the budget is spent.
     let mut bystander = server.client();
     bystander.ehlo();
-    let mut senders: Vec<_> = (0..20)
-        .map(|_| {
-            let mut client = server.client();
-            client.ehlo();
-            client.begin_data();
-            client
-        })
-        .collect();
+    let mut senders = support::in_data(&server, 20);
     let mut writers = Vec::new();
     let (first, last) = octets.split_at(octets.len() - 1_000);
     for client in &senders {
@@ -344,14 +337,7 @@ fn i8_a_budget_full_of_unfinished_messages_is_given_back_at_the_deadline() {
     );
     let mut octets = support::stuffed(&bulk(1, (240 << 10) / 64));
     octets.extend_from_slice(b".\r\n");
-    let mut senders: Vec<_> = (0..20)
-        .map(|_| {
-            let mut client = server.client();
-            client.ehlo();
-            client.begin_data();
-            client
-        })
-        .collect();
+    let mut senders = support::in_data(&server, 20);
     // All begin before one may finish.
     let (first, last) = octets.split_at(200 << 10);
     let writers: Vec<_> = senders

@@ -30,6 +30,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// So many sessions, each of which is asked for the mail data of a message.
+#[track_caller]
+pub fn in_data(server: &Server, count: usize) -> Vec<Client> {
+    let begin = |_| {
+        let mut client = server.client();
+        client.ehlo();
+        client.begin_data();
+        client
+    };
+    (0..count).map(begin).collect()
+}
+
 /// Raises a flag when it is dropped, by a panic too: threads that wait for it never outlive a test
 /// that failed.
 pub struct Raise<'a>(pub &'a AtomicBool);

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("export/options.rs", "{text:?} ", "a string"),
     ("export/replay.rs", "{text:?} is not", "a string"),
     ("log/range.rs", "{:?} is not a valid range", "a string"),
+    ("network/mod.rs", "{text:?} is not", "a string"),
     ("policy/accept.rs", "{line:?} is not", "a string"),
     ("revision/mod.rs", "include_bytes!({path:?})", "a string of Rust source"),
     ("revision/mod.rs", "{:?}}}", "a string of Rust source"),

@@ -190,3 +190,14 @@ pub(super) fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> 
     }
     written
 }
+
+/// A log of so many records of 60,000 octets in segments of 1 MiB, and its mark.
+pub(crate) fn written(dir: &Path, records: usize) -> (DataDir, u64) {
+    let data = DataDir::open(dir).unwrap();
+    let mut writer = Writer::open(&data, 0, 1 << 20).unwrap().without_sync();
+    for _ in 0..records {
+        writer.append(&mail(""), &[b'x'; 60_000]).unwrap();
+        writer.commit().unwrap();
+    }
+    (data, writer.high_water_mark())
+}

@@ -10,14 +10,14 @@ use std::{
 };
 
 use futures_util::future::{join, join_all};
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::Name;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    ClientRules,
-    lookup::{Found, Lookups, Record},
+use super::ClientRules;
+use crate::{
+    dns::{Found, RecordType, Resolver},
+    shard::ClientAdvice,
 };
-use crate::shard::ClientAdvice;
 
 /// Names of one client that are confirmed: more are a mistake, or a trap.
 const NAMES_MAX: usize = 4;
@@ -56,15 +56,15 @@ impl Rules {
     }
 
     /// Asks all at once; what has no answer at the deadline counts nothing.
-    pub(super) async fn advice(&self, lookups: &Lookups, address: IpAddr) -> ClientAdvice {
+    pub(super) async fn advice(&self, dns: &Resolver, address: IpAddr) -> ClientAdvice {
         let deadline = Instant::now() + self.rules.deadline;
         let listed = join_all(self.lists.iter().map(|list| async move {
-            let asked = timeout_at(deadline, list.has(lookups, address)).await;
+            let asked = timeout_at(deadline, list.has(dns, address)).await;
             asked.unwrap_or(false).then_some(list)
         }));
         let name = async {
             match self.rules.reverse {
-                true => timeout_at(deadline, name_of(lookups, address)).await.ok().flatten(),
+                true => timeout_at(deadline, name_of(dns, address)).await.ok().flatten(),
                 false => None,
             }
         };
@@ -91,13 +91,11 @@ fn weigh<'a>(listed: impl Iterator<Item = &'a List>) -> (i32, Option<&'a List>) 
 
 impl List {
     /// RFC 5782 §2.1: an A record in 127.0.0.0/8 says that the list has the address.
-    async fn has(&self, lookups: &Lookups, address: IpAddr) -> bool {
-        let Ok(name) = Name::from_ascii(format!("{}{}.", reversed(address), self.zone)) else {
-            return false;
-        };
-        let Found::Records(records) = lookups.ask(name, RecordType::A).await else { return false };
-        let codes = records.iter().filter_map(|record| match record {
-            Record::Address(IpAddr::V4(code)) if code.is_loopback() => Some(*code),
+    async fn has(&self, dns: &Resolver, address: IpAddr) -> bool {
+        let name = format!("{}{}", reversed(address), self.zone);
+        let Found::Addresses(codes) = dns.ask(&name, RecordType::A).await else { return false };
+        let codes = codes.iter().filter_map(|code| match code {
+            IpAddr::V4(code) if code.is_loopback() => Some(*code),
             _ => None,
         });
         let mut listed = false;
@@ -123,31 +121,23 @@ fn is_error(code: Ipv4Addr) -> bool {
 
 /// The first of the client's names that has its address in turn: anybody can claim any name for an
 /// address of his own (RFC 8601 §2.7.3, "iprev").
-async fn name_of(lookups: &Lookups, address: IpAddr) -> Option<String> {
-    let (zone, kind) = match address {
-        IpAddr::V4(_) => ("in-addr.arpa.", RecordType::A),
-        IpAddr::V6(_) => ("ip6.arpa.", RecordType::AAAA),
-    };
-    let pointer = Name::from_ascii(format!("{}{zone}", reversed(address))).ok()?;
-    let Found::Records(records) = lookups.ask(pointer, RecordType::PTR).await else { return None };
-    let names = records.iter().filter_map(|record| match record {
-        Record::Name(name) => Some((name, printable(name)?)),
-        Record::Address(_) => None,
-    });
-    let names = names.take(NAMES_MAX).map(|(name, text)| async move {
-        match lookups.ask(name.clone(), kind).await {
-            Found::Records(records) => records.contains(&Record::Address(address)).then_some(text),
-            Found::Nothing | Found::Failed => None,
+async fn name_of(dns: &Resolver, address: IpAddr) -> Option<String> {
+    let kind = if address.is_ipv4() { RecordType::A } else { RecordType::AAAA };
+    let Found::Names(names) = dns.names_of(address).await else { return None };
+    let names = names.iter().filter(|name| is_printable(name)).take(NAMES_MAX);
+    let names = names.map(|name| async move {
+        match dns.ask(name, kind).await {
+            Found::Addresses(addresses) => addresses.contains(&address).then_some(name),
+            _ => None,
         }
     });
-    join_all(names).await.into_iter().flatten().next()
+    join_all(names).await.into_iter().flatten().next().map(|name| name.to_string())
 }
 
-/// A name as it is kept in the record: letters, digits, hyphens, underscores and dots only.
-fn printable(name: &Name) -> Option<String> {
-    let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+/// A name as it may stand in the record: letters, digits, hyphens, underscores and dots only.
+fn is_printable(name: &str) -> bool {
     let fine = |octet: u8| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet);
-    (!text.is_empty() && text.bytes().all(fine)).then_some(text)
+    !name.is_empty() && name.bytes().all(fine)
 }
 
 /// `1.2.0.192.` or 32 nibbles, with a final dot (RFC 5782 §2.1, §2.4).
@@ -211,10 +201,9 @@ mod tests {
 
     #[test]
     fn odd_names_are_not_kept() {
-        let name = |labels: &[&[u8]]| printable(&Name::from_labels(labels.to_vec()).unwrap());
-        assert_eq!(name(&[b"Mx_1", b"Example"]).as_deref(), Some("mx_1.example"));
-        assert_eq!(name(&[b"a\nb", b"example"]), None);
-        assert_eq!(name(&[b"a b", b"example"]), None);
-        assert_eq!(printable(&Name::root()), None);
+        assert!(is_printable("mx_1.example"));
+        for odd in ["a\nb.example", "a b.example", "a\\b.example", ""] {
+            assert!(!is_printable(odd), "{odd:?}");
+        }
     }
 }

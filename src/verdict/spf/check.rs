@@ -2,11 +2,13 @@
 
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
+use ipnet::IpNet;
+
 use super::{
     macros::{Template, Values},
     record::{Mechanism, Prefix, Qualifier, Record, is_spf},
 };
-use crate::dns::{NoAnswer, Questions};
+use crate::questions::{NoAnswer, Questions};
 
 /// Terms that ask DNS (RFC 7208 §4.6.4), of one check with all that it includes.
 const TERMS_MAX: u32 = 10;
@@ -324,15 +326,5 @@ fn is_below(name: &str, domain: &str) -> bool {
 }
 
 fn is_within(ip: IpAddr, network: IpAddr, len: u8) -> bool {
-    match (ip, network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-            ip.to_bits() & mask == network.to_bits() & mask
-        }
-        (IpAddr::V6(ip), IpAddr::V6(network)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-            ip.to_bits() & mask == network.to_bits() & mask
-        }
-        _ => false,
-    }
+    IpNet::new(network, len).is_ok_and(|network| network.contains(&ip))
 }

@@ -129,12 +129,13 @@ fn names_that_lead_in_circles_end() {
 fn an_outage_is_temperror() {
     let court = Court::new(Zone::default());
     let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let options = crate::DnsOptions {
+    let options = mailrace_dns::DnsOptions {
         servers: vec![server.local_addr().unwrap()],
         attempt: Duration::from_millis(50),
         retries: 0,
+        low_priority: false,
     };
-    let dns = crate::Dns::start(&options, mailrace_metrics::DnsMetrics::new()).unwrap();
+    let dns = mailrace_dns::Dns::start(&options, mailrace_metrics::DnsMetrics::new()).unwrap();
     let judge = crate::Judge::new(dns).unwrap();
     let letter = crate::Letter::of(dkim::signed("Hello\r\n", true).as_bytes());
     let envelope = envelope(CLIENT, "mx.x.test", "a@x.test");

@@ -15,11 +15,12 @@ use std::{
     time::Duration,
 };
 
+use mailrace_dns::{Dns, DnsOptions};
 use mailrace_log::Verdict;
 use mailrace_metrics::DnsMetrics;
 
 use self::zone::{Responder, Zone};
-use crate::{Dns, DnsOptions, Envelope, Judge, Letter, Methods};
+use crate::{Envelope, Judge, Letter, Methods};
 
 /// A judge, and the DNS that it asks.
 struct Court {
@@ -32,7 +33,8 @@ impl Court {
     fn new(zone: Zone) -> Self {
         let dns = Responder::start(zone);
         let attempt = Duration::from_millis(300);
-        let options = DnsOptions { servers: vec![dns.address], attempt, retries: 0 };
+        let options =
+            DnsOptions { servers: vec![dns.address], attempt, retries: 0, low_priority: false };
         let judge = Judge::new(Dns::start(&options, DnsMetrics::new()).unwrap()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Self { judge, dns, runtime }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mailrace_dns::{Dns, DnsOptions};
 use mailrace_log::{
     DataDir, Facts, HighWaterMarks, Log, Mail, Verdict, VerdictMarks, VerdictReader, Writer,
 };
@@ -16,7 +17,7 @@ use super::{
     NONE, dkim,
     zone::{Data, Responder},
 };
-use crate::{Dns, DnsOptions, Judge, ListenerRules, Methods, OwnDomains, Plane, PlaneOptions};
+use crate::{Judge, ListenerRules, Methods, OwnDomains, Plane, PlaneOptions};
 
 /// A log that is written, and what its readers wait for.
 struct Shard {
@@ -62,7 +63,8 @@ impl Shard {
         let counted = DnsMetrics::new();
         let metrics = VerdictMetrics::new(&counted);
         let attempt = Duration::from_millis(300);
-        let options = DnsOptions { servers: vec![dns.address], attempt, retries: 0 };
+        let options =
+            DnsOptions { servers: vec![dns.address], attempt, retries: 0, low_priority: false };
         let rules = ListenerRules {
             methods: Methods { spf: true, dkim: true, ..NONE },
             own: OwnDomains(Arc::new(|_| false)),

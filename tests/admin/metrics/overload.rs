@@ -37,14 +37,7 @@ fn each_step_of_overload_is_counted() {
     let octets = support::stuffed(&bulk(1, (100 << 10) / 64));
     let mut bystander = server.client();
     bystander.ehlo();
-    let senders: Vec<_> = (0..40)
-        .map(|_| {
-            let mut client = server.client();
-            client.ehlo();
-            client.begin_data();
-            client
-        })
-        .collect();
+    let senders = support::in_data(&server, 40);
     let writers: Vec<_> = senders
         .iter()
         .map(|client| {

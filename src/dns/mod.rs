@@ -1,40 +1,40 @@
-//! DNS for verdicts: one thread queries for all, each question once, and answers are cached, "there
-//! is none" as well.
+//! DNS: one thread queries for all, each question once, bounded in number and time, and answers are
+//! cached, "there is none" as well. For what is asked about clients (`policy::dns`) and for verdicts.
 //!
 //! ```text
-//!   judge of a mail --> Questions (40 at most) --> cache --> under way? --> query, on the DNS thread
-//!                            answer, none, or failed <--------- one answer for all who ask
+//!   Dns::ask --> cache --> query in progress? --> query, on the DNS thread
+//!   answer, none, or failed <-------- one answer for all that ask
 //! ```
 //!
-//! What cannot be found out is never "none": it is a failure, and becomes temperror.
+//! What cannot be found out is never "none": it is a failure.
+
+#![warn(unreachable_pub)]
 
 mod cache;
 mod query;
+mod servers;
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::Name;
+pub use hickory_resolver::proto::rr::RecordType;
 use mailrace_metrics::{DnsMetrics, DnsResult};
 use tokio::{
     runtime::{self, Handle},
     sync::{oneshot, watch},
 };
 
+pub use self::servers::servers;
 use self::{cache::Cache, query::Query};
-
-/// Questions that one mail may put to DNS: what SPF may at most ask (RFC 7208 §4.6.4), ten
-/// signatures, two walks of eight names, and the client's name. Beyond, the answer is temperror.
-pub const QUESTIONS_MAX: u32 = 40;
 
 /// Queries under way, each with a socket of its own; beyond, they fail at once.
 const UNDER_WAY_MAX: usize = 1024;
@@ -51,19 +51,21 @@ pub struct DnsOptions {
     pub attempt: Duration,
     /// Tries after the first.
     pub retries: usize,
+    /// The thread gives way to others.
+    pub low_priority: bool,
 }
 
 impl DnsOptions {
     /// With tries of a second, three of them.
     #[must_use]
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, attempt: Duration::from_secs(1), retries: 2 }
+        Self { servers, attempt: Duration::from_secs(1), retries: 2, low_priority: false }
     }
 }
 
 /// What DNS says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
     /// TXT records, the strings of each joined.
     Texts(Arc<[Box<[u8]>]>),
     /// A or AAAA.
@@ -76,19 +78,6 @@ pub(crate) enum Found {
     NoName,
     /// It could not be found out.
     Failed,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoAnswer {
-    /// See [`Found::NoRecord`].
-    NoRecord,
-    /// See [`Found::NoName`].
-    NoName,
-    /// DNS does not answer, or not sensibly.
-    Failed,
-    /// The mail has asked too much already.
-    Budget,
 }
 
 type Key = (Name, RecordType);
@@ -133,18 +122,57 @@ impl Dns {
             metrics,
         });
         let (stop, stopped) = oneshot::channel();
-        let thread =
-            std::thread::Builder::new().name("verdict-dns".to_owned()).spawn(move || {
-                crate::lower_priority();
-                let _ = runtime.block_on(stopped);
-                runtime.shutdown_background();
-            })?;
+        let low_priority = options.low_priority;
+        let thread = std::thread::Builder::new().name("dns".to_owned()).spawn(move || {
+            if low_priority {
+                mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
+            }
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
         Ok(Self { shared, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// For one mail.
-    pub(crate) fn questions(&self) -> Questions {
-        Questions { shared: self.shared.clone(), asked: AtomicU32::new(0) }
+    /// What it asks with; cheap to clone.
+    #[must_use]
+    pub fn resolver(&self) -> Resolver {
+        Resolver(self.shared.clone())
+    }
+
+    /// Runs a task on the thread; it is given up when the thread ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.runtime.spawn(task);
+    }
+}
+
+/// Asks, from any runtime.
+#[derive(Clone)]
+pub struct Resolver(Arc<Shared>);
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    /// Records of a name. One that cannot be a name has none.
+    ///
+    /// # Cancellation
+    /// The query continues for the next that asks.
+    pub async fn ask(&self, name: &str, kind: RecordType) -> Found {
+        match dns_name(name) {
+            Some(name) => self.0.clone().ask((name, kind)).await,
+            None => Found::NoName,
+        }
+    }
+
+    /// Names of an address, none of them confirmed.
+    ///
+    /// # Cancellation
+    /// See [`Self::ask`].
+    pub async fn names_of(&self, address: IpAddr) -> Found {
+        self.0.clone().ask((Name::from(address), RecordType::PTR)).await
     }
 }
 
@@ -157,73 +185,10 @@ impl Drop for Dns {
     }
 }
 
-/// The questions of one mail; what comes from the cache counts as well, so that a verdict does not
-/// depend on it.
-pub(crate) struct Questions {
-    shared: Arc<Shared>,
-    asked: AtomicU32,
-}
-
-impl Questions {
-    /// How many there were.
-    pub(crate) fn asked(&self) -> u32 {
-        self.asked.load(Ordering::Relaxed).min(QUESTIONS_MAX)
-    }
-
-    pub(crate) async fn texts(&self, name: &str) -> Result<Arc<[Box<[u8]>]>, NoAnswer> {
-        match self.ask(name, RecordType::TXT).await? {
-            Found::Texts(texts) => Ok(texts),
-            _ => Err(NoAnswer::NoRecord),
-        }
-    }
-
-    /// A for an IPv4 client, AAAA for one of IPv6.
-    pub(crate) async fn addresses(&self, name: &str, v4: bool) -> Result<Arc<[IpAddr]>, NoAnswer> {
-        let kind = if v4 { RecordType::A } else { RecordType::AAAA };
-        match self.ask(name, kind).await? {
-            Found::Addresses(addresses) => Ok(addresses),
-            _ => Err(NoAnswer::NoRecord),
-        }
-    }
-
-    /// Exchangers by preference.
-    pub(crate) async fn exchangers(&self, name: &str) -> Result<Arc<[Box<str>]>, NoAnswer> {
-        match self.ask(name, RecordType::MX).await? {
-            Found::Names(names) => Ok(names),
-            _ => Err(NoAnswer::NoRecord),
-        }
-    }
-
-    /// Names of an address, none of them confirmed.
-    pub(crate) async fn names(&self, address: IpAddr) -> Result<Arc<[Box<str>]>, NoAnswer> {
-        let name = Name::from(address);
-        match self.ask_name(name, RecordType::PTR).await? {
-            Found::Names(names) => Ok(names),
-            _ => Err(NoAnswer::NoRecord),
-        }
-    }
-
-    /// A name that cannot be one has no records, and costs no question.
-    async fn ask(&self, name: &str, kind: RecordType) -> Result<Found, NoAnswer> {
-        let Some(name) = dns_name(name) else { return Err(NoAnswer::NoName) };
-        self.ask_name(name, kind).await
-    }
-
-    async fn ask_name(&self, name: Name, kind: RecordType) -> Result<Found, NoAnswer> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) >= QUESTIONS_MAX {
-            return Err(NoAnswer::Budget);
-        }
-        match self.shared.clone().ask((name, kind)).await {
-            Found::NoRecord => Err(NoAnswer::NoRecord),
-            Found::NoName => Err(NoAnswer::NoName),
-            Found::Failed => Err(NoAnswer::Failed),
-            found => Ok(found),
-        }
-    }
-}
-
-/// Fully qualified and in lower case: what is the same name is the same question.
-fn dns_name(name: &str) -> Option<Name> {
+/// Fully qualified and in lower case: what is the same name is the same question. `None`: it cannot
+/// be one.
+#[must_use]
+pub fn dns_name(name: &str) -> Option<Name> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() || !name.is_ascii() {
         return None;
