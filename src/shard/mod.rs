@@ -24,8 +24,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::task::AtomicWaker;
-
 pub use self::{
     advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket},
     core::proxy,
@@ -185,7 +183,7 @@ pub struct SharedState {
     marks: Arc<HighWaterMarks>,
     shard: u16,
     segments_from: AtomicU64,
-    waker: AtomicWaker,
+    waker: io::ShardWaker,
     answers: Arc<advisor::Answers>,
     /// Settings to be taken; counted, so that the shard need not lock to see that there are none.
     settings: Mutex<Option<Arc<Settings>>>,
@@ -215,7 +213,7 @@ impl SharedState {
             drain: AtomicU8::new(0),
             hand_over: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            waker: io::ShardWaker::default(),
             answers: Arc::default(),
             settings: Mutex::new(None),
             settings_given: AtomicU64::new(0),

@@ -17,4 +17,5 @@ pub use inherit::{forget_inherited, inherited_file, inherited_socket, keep_over_
 pub use listener::{UnixSocket, listen, listen_unix, probe_address, retry_in_use};
 pub use probe::{RingError, probe_rings};
 pub use random::random;
+pub(in crate::shard) use watch::ShardWaker;
 pub use watch::Watch;

@@ -8,10 +8,10 @@
 use std::{
     future::poll_fn,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
-    task::Poll,
+    task::{Poll, Waker},
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,6 +21,44 @@ use crate::shard::SharedState;
 
 /// So many looks without a heartbeat: the shard may be asleep.
 const STILL: u32 = 2;
+
+/// Wakes one shard, as often as it takes.
+///
+/// A woken executor may go to sleep again before it ran any task, by the same fault that it was woken
+/// for. So a wake leaves the waker where it is: one that is gone until the shard has answered could
+/// be the last.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct ShardWaker {
+    waker: Mutex<Option<Waker>>,
+    /// Wakes since the shard last answered.
+    unanswered: AtomicU16,
+}
+
+impl ShardWaker {
+    /// Each wake that waits in glommio's queue counts as a reference to the task, and 32,767 of them
+    /// are too many. A shard that answers none of this many hangs elsewhere.
+    const UNANSWERED_MAX: u16 = 10_000;
+
+    /// Takes the waker of a task of the shard's, which thereby answers.
+    pub(super) fn register(&self, waker: &Waker) {
+        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Has the executor look at all its queues.
+    pub(super) fn wake(&self) {
+        let kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waker) = kept.as_ref() else { return };
+        let unanswered = self.unanswered.load(Ordering::Relaxed);
+        if unanswered < Self::UNANSWERED_MAX {
+            self.unanswered.store(unanswered + 1, Ordering::Relaxed);
+            waker.wake_by_ref();
+        }
+    }
+}
 
 /// The watching thread; ends when dropped.
 #[derive(Debug)]
@@ -86,6 +124,30 @@ mod tests {
 
     use super::*;
     use crate::metrics::Published;
+
+    #[test]
+    fn a_shard_that_does_not_answer_is_woken_again() {
+        struct Count(AtomicU16);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (count, waker) = (Arc::new(Count(AtomicU16::new(0))), ShardWaker::default());
+        waker.wake();
+        waker.register(&Waker::from(count.clone()));
+        for _ in 0..3 {
+            waker.wake();
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        for _ in 0..60_000 {
+            waker.wake();
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), ShardWaker::UNANSWERED_MAX, "bounded");
+        waker.register(&Waker::from(count.clone()));
+        waker.wake();
+        assert_eq!(count.0.load(Ordering::Relaxed), ShardWaker::UNANSWERED_MAX + 1);
+    }
 
     #[test]
     fn a_sleeping_shard_is_woken() {
