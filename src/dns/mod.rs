@@ -51,15 +51,24 @@ pub struct DnsOptions {
     pub attempt: Duration,
     /// Tries after the first.
     pub retries: usize,
+    /// How long a failure is kept: who asks for the same name meanwhile does not wait for the same
+    /// silence again.
+    pub failed_for: Duration,
     /// The thread gives way to others.
     pub low_priority: bool,
 }
 
 impl DnsOptions {
-    /// With tries of a second, three of them.
+    /// With tries of a second, three of them; failures are kept for five.
     #[must_use]
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, attempt: Duration::from_secs(1), retries: 2, low_priority: false }
+        Self {
+            servers,
+            attempt: Duration::from_secs(1),
+            retries: 2,
+            failed_for: Duration::from_secs(5),
+            low_priority: false,
+        }
     }
 }
 

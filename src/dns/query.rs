@@ -23,9 +23,6 @@ const KEPT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs
 /// The same for "there is none" (RFC 2308); without an SOA, the lower bound.
 const KEPT_NONE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(900));
 
-/// A failure: the next mail of the same sender does not wait for the same silence again.
-const KEPT_FAILED: Duration = Duration::from_secs(5);
-
 /// Records of one answer that are kept; a domain has one SPF record and few keys.
 const RECORDS_MAX: usize = 64;
 
@@ -36,6 +33,7 @@ pub(super) struct Query {
     resolver: TokioResolver,
     /// With all its tries.
     patience: Duration,
+    failed_for: Duration,
 }
 
 impl Query {
@@ -66,7 +64,7 @@ impl Query {
         let tries = u32::try_from(options.retries + 1).unwrap_or(u32::MAX);
         // Over TCP once more, where an answer was cut short.
         let patience = options.attempt.saturating_mul(tries.saturating_add(1));
-        Ok(Self { resolver: builder.build()?, patience })
+        Ok(Self { resolver: builder.build()?, patience, failed_for: options.failed_for })
     }
 
     /// What it found, and for how long that holds.
@@ -91,10 +89,10 @@ impl Query {
                 };
                 (DnsResult::NxDomain, found, ttl.clamp(KEPT_NONE.0, KEPT_NONE.1))
             }
-            Err(NetError::Timeout) => (DnsResult::Timeout, Found::Failed, KEPT_FAILED),
+            Err(NetError::Timeout) => (DnsResult::Timeout, Found::Failed, self.failed_for),
             Err(error) => {
                 tracing::debug!(name = %key.0, %error, "DNS");
-                (DnsResult::ServFail, Found::Failed, KEPT_FAILED)
+                (DnsResult::ServFail, Found::Failed, self.failed_for)
             }
         }
     }

@@ -65,7 +65,10 @@ impl ClientAdvisor {
         metrics: DnsMetrics,
     ) -> io::Result<Self> {
         let rules = Mutex::new(Arc::new(compile(rules)?));
-        let dns = Dns::start(&DnsOptions::new(servers(configured)), metrics)?;
+        // A list that answers again is heard at the next connection.
+        let options =
+            DnsOptions { failed_for: Duration::ZERO, ..DnsOptions::new(servers(configured)) };
+        let dns = Dns::start(&options, metrics)?;
         Ok(Self { rules, dns, room: Arc::new(Semaphore::new(CLIENTS_MAX)) })
     }
 

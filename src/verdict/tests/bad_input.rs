@@ -130,10 +130,9 @@ fn an_outage_is_temperror() {
     let court = Court::new(Zone::default());
     let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let options = mailrace_dns::DnsOptions {
-        servers: vec![server.local_addr().unwrap()],
         attempt: Duration::from_millis(50),
         retries: 0,
-        low_priority: false,
+        ..mailrace_dns::DnsOptions::new(vec![server.local_addr().unwrap()])
     };
     let dns = mailrace_dns::Dns::start(&options, mailrace_metrics::DnsMetrics::new()).unwrap();
     let judge = crate::Judge::new(dns).unwrap();

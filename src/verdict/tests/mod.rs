@@ -33,8 +33,7 @@ impl Court {
     fn new(zone: Zone) -> Self {
         let dns = Responder::start(zone);
         let attempt = Duration::from_millis(300);
-        let options =
-            DnsOptions { servers: vec![dns.address], attempt, retries: 0, low_priority: false };
+        let options = DnsOptions { attempt, retries: 0, ..DnsOptions::new(vec![dns.address]) };
         let judge = Judge::new(Dns::start(&options, DnsMetrics::new()).unwrap()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         Self { judge, dns, runtime }

@@ -63,8 +63,7 @@ impl Shard {
         let counted = DnsMetrics::new();
         let metrics = VerdictMetrics::new(&counted);
         let attempt = Duration::from_millis(300);
-        let options =
-            DnsOptions { servers: vec![dns.address], attempt, retries: 0, low_priority: false };
+        let options = DnsOptions { attempt, retries: 0, ..DnsOptions::new(vec![dns.address]) };
         let rules = ListenerRules {
             methods: Methods { spf: true, dkim: true, ..NONE },
             own: OwnDomains(Arc::new(|_| false)),
