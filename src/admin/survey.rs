@@ -34,7 +34,7 @@ pub(super) struct Place {
     committed: u64,
     /// First offset not yet synced.
     end: u64,
-    /// Offsets in between; 0 where no record is among them.
+    /// Offsets from the first record in between to the end.
     pub(super) left: u64,
     oldest_pending: Option<i64>,
     dead: u64,
@@ -72,15 +72,9 @@ fn place(log: &Log, group: &Group, shard: u16, mark: u64) -> io::Result<Place> {
     let start = log.segments(shard)?.first().map_or(0, |first| first.base_offset);
     let committed = group.committed(shard)?.map_or(start, |committed| committed.offset).max(start);
     let end = mark.max(start);
-    let mut oldest_pending = None;
-    if committed < end {
-        // Offsets have gaps: those a failed write had taken are nobody's record.
-        log.walk(shard, committed, end, &mut |_, record| {
-            oldest_pending = Some(record.received_at());
-            Ok(false)
-        })?;
-    }
-    let left = if oldest_pending.is_some() { end.saturating_sub(committed) } else { 0 };
+    let pending = log.pending(shard, committed, end)?;
+    let left = pending.map_or(0, |pending| pending.records);
+    let oldest_pending = pending.map(|pending| pending.oldest);
     let dead = group.dead_letters(shard)?.pending().count() as u64;
     Ok(Place { shard, committed, end, left, oldest_pending, dead })
 }

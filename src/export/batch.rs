@@ -178,7 +178,13 @@ impl BatchReader {
     pub(super) fn deleted_of(&self, gap: (u64, u64)) -> Result<u64, ReadError> {
         let segments = self.reader.log().segments(self.identity.shard)?;
         let start = segments.first().map_or(gap.1, |first| first.base_offset);
-        Ok(start.min(gap.1).saturating_sub(gap.0))
+        let deleted = start.min(gap.1).saturating_sub(gap.0);
+        if deleted == 0 {
+            return Ok(0);
+        }
+        // No record ever had these.
+        let left_out = self.reader.log().left_out(self.identity.shard, gap.0, start.min(gap.1))?;
+        Ok(deleted.saturating_sub(left_out))
     }
 
     /// Reads on, into a batch that has room. What is there is all that is there now.
@@ -277,6 +283,12 @@ impl BatchReader {
             }
         }
         let damage = polled?;
+        let next = reader.next_offset();
+        if batch.records.is_empty() && !*waits && next > *due {
+            // Recovery left these offsets out: nothing is to come of them.
+            *due = next;
+            batch.end = batch.end.max(Some(next));
+        }
         if let Some(last) = damage.last() {
             // Nothing behind the damage may have been seen yet: it is passed with the next record,
             // unless its end is known.

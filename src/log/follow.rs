@@ -218,7 +218,8 @@ impl Follower {
         while self.next < limit && self.drain_or_pass(limit, visit, damage)? {
             let successor = self.successor()?;
             let gap = self.gap_before(successor.as_ref());
-            if (gap.is_none() && successor.is_none()) || !self.settled()? {
+            let more = gap.is_some() || successor.is_some();
+            if !(more || self.sealed) || !self.settled()? {
                 break;
             }
             // What came between the look at the end and the look at the seal.
@@ -254,6 +255,7 @@ impl Follower {
                         self.pass_over(seal, u64::MAX, false, damage);
                     }
                 },
+                // Nothing comes after it yet.
                 (None, None) => break,
             }
         }
@@ -302,14 +304,16 @@ impl Follower {
         }
     }
 
-    /// Reports the acknowledged records that recovery found lost at the end of a segment.
+    /// Passes over the offsets that recovery left out at the end of a segment, and reports those of
+    /// acknowledged records that it found lost.
     fn leave(&mut self, damage: &mut Vec<Damage>) {
-        let seal = self.cursor.as_ref().and_then(Cursor::seal);
-        let Some(seal) = seal.filter(|seal| seal.damaged) else { return };
+        let Some(seal) = self.cursor.as_ref().and_then(Cursor::seal) else { return };
         let (offset, end) = (self.next.max(seal.end_offset), seal.next_offset());
         if offset < end {
-            let (segment, position) = (seal.number, seal.end_position);
-            damage.push(Damage { segment, offset, position, end: Some(end), missing: false });
+            if seal.damaged {
+                let (segment, position) = (seal.number, seal.end_position);
+                damage.push(Damage { segment, offset, position, end: Some(end), missing: false });
+            }
             self.next = end;
         }
     }

@@ -301,6 +301,18 @@ impl Manifest {
         }
     }
 
+    /// An orderly end: seals what is not sealed yet, and records that segments which were made ready,
+    /// up to `next`, were not used, so that nobody misses them. Recovery leaves out no offsets then.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn close(&mut self, seals: &[Seal], next: u64) -> io::Result<()> {
+        self.append_all(seals)?;
+        let last = self.seals().iter().map(|seal| seal.number).max().unwrap_or(0);
+        let unused: Vec<u64> = (last + 1..next).collect();
+        self.remove(&unused)
+    }
+
     /// Records that these segments are deleted on purpose; their files may go once this returns.
     /// A number without a seal was never used.
     ///

@@ -50,6 +50,15 @@ impl fmt::Debug for Log {
     }
 }
 
+/// What of a shard's log somebody has still to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Offsets from the first record that is pending to the end, at least 1.
+    pub records: u64,
+    /// When that record was received, microseconds since 1970.
+    pub oldest: i64,
+}
+
 /// What is known of one segment.
 #[derive(Clone, Debug)]
 pub struct SegmentFacts {
@@ -209,6 +218,38 @@ impl Log {
         // Another log's manifest says nothing of these segments: recovery sets it aside.
         let ours = seals.owner.is_none_or(|owner| owner == self.identity(shard));
         Ok(if ours { seals.all } else { Vec::new() })
+    }
+
+    /// How many of the offsets `from..to` recovery left out after the end of a segment.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn left_out(&self, shard: u16, from: u64, to: u64) -> Result<u64, ReadError> {
+        let seals = self.seals(shard)?;
+        let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+        for seal in seals.iter().filter(|seal| !seal.damaged) {
+            // A seal is written again when its segment is deleted.
+            let end = ends.entry(seal.end_offset.max(from)).or_default();
+            *end = seal.next_offset().min(to).max(*end);
+        }
+        Ok(ends.iter().map(|(from, to)| to.saturating_sub(*from)).sum())
+    }
+
+    /// How many of the offsets `from..to` are left from the first record among them on, and when that
+    /// one was received. Offsets that recovery left out are nobody's record.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn pending(&self, shard: u16, from: u64, to: u64) -> Result<Option<Pending>, ReadError> {
+        let mut pending = None;
+        if from < to {
+            self.walk(shard, from, to, &mut |offset, record| {
+                let oldest = record.received_at();
+                pending = Some(Pending { records: to.saturating_sub(offset), oldest });
+                Ok(false)
+            })?;
+        }
+        Ok(pending)
     }
 
     pub(super) fn identity(&self, shard: u16) -> Identity {

@@ -15,7 +15,8 @@ use super::{
     prepare_segment, recover, segment_path, unix_micros,
 };
 
-/// See the module's page. What is appended is durable once [`Writer::commit`] returns.
+/// See the module's page. What is appended is durable once [`Writer::commit`] returns. One that is
+/// dropped without [`Writer::close`] has died: the next leaves some offsets out.
 #[derive(Debug)]
 pub struct Writer {
     dir: PathBuf,
@@ -96,6 +97,16 @@ impl Writer {
     /// What the file system says.
     pub fn commit(&mut self) -> io::Result<()> {
         self.run()
+    }
+
+    /// Makes durable what was appended, and ends the log in an orderly way.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn close(mut self) -> io::Result<()> {
+        self.run()?;
+        let seal = self.appender.seal();
+        self.manifest.close(seal.as_slice(), self.next_segment)
     }
 
     /// Hands the appender a segment where it wants one.

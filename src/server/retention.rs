@@ -334,14 +334,9 @@ fn tell_groups(
         for &shard in &shards {
             let at = group.committed(shard)?.map_or(0, |committed| committed.offset);
             let mark = options.marks.get(shard);
-            lags.push(mark.saturating_sub(at));
-            if at < mark {
-                options.log.walk(shard, at, mark, &mut |_, record| {
-                    let received = record.received_at();
-                    oldest = Some(oldest.map_or(received, |oldest| oldest.min(received)));
-                    Ok(false)
-                })?;
-            }
+            let pending = options.log.pending(shard, at, mark)?;
+            lags.push(pending.map_or(0, |pending| pending.records));
+            oldest = [oldest, pending.map(|pending| pending.oldest)].into_iter().flatten().min();
         }
         let metrics = options.metrics.group(group.name());
         let signed = |lag: u64| i64::try_from(lag).unwrap_or(i64::MAX);

@@ -35,8 +35,6 @@ pub(super) struct Known {
     pub(super) excused: bool,
     /// Its segment was deleted, and nobody needed it.
     pub(super) deleted: bool,
-    /// The log was seen to hold it.
-    pub(super) seen: bool,
 }
 
 /// See the module's page.
@@ -119,7 +117,6 @@ impl Ledger {
             taken: 0,
             excused: false,
             deleted: false,
-            seen: false,
         };
         let known = self.offsets.entry(offset).or_insert(fresh);
         if known.mail != mail {
@@ -135,12 +132,11 @@ impl Ledger {
         Ok(known)
     }
 
-    /// A record was seen, in the log or by the sink.
+    /// A record was seen, in the log or by the sink: its offset is this mail's for good, even where a
+    /// power cut takes it before it was acknowledged.
     pub(super) fn seen(&mut self, offset: u64, data: &[u8]) -> Checked<&mut Known> {
         let number = self.compare(offset, data)?;
-        let known = self.bind(offset, number)?;
-        known.seen = true;
-        Ok(known)
+        self.bind(offset, number)
     }
 
     /// Which mail a record is: one that was sent, as it was sent.

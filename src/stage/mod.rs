@@ -40,6 +40,8 @@ pub enum Bug {
     OffsetReusedAfterRecovery,
     /// Recovery forgets the offsets of segments that retention has deleted.
     OffsetReusedAfterRetention,
+    /// Recovery gives offsets out again of records that power took and a reader may have seen.
+    OffsetReusedAfterPowerCut,
     /// The committed offset covers a batch that is under way.
     CommitBeforeAck,
     /// A segment is used on after a failed sync, and the next sync believed.
@@ -71,7 +73,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::ReplyBeforeSync,
         Self::OtherSegmentSync,
         Self::SyncBeforeWrite,
@@ -79,6 +81,7 @@ impl Bug {
         Self::NonceUnchecked,
         Self::OffsetReusedAfterRecovery,
         Self::OffsetReusedAfterRetention,
+        Self::OffsetReusedAfterPowerCut,
         Self::CommitBeforeAck,
         Self::PoisonIgnored,
         Self::ShortWriteTaken,

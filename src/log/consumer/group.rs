@@ -86,7 +86,7 @@ pub struct ShardGroup {
     pub committed: Option<u64>,
     /// Log end offset.
     pub end: u64,
-    /// Offsets between the place and the end.
+    /// Offsets from the first record wanted to the end.
     pub lag: u64,
     /// When the next record was received, microseconds since 1970; `None`: none is pending.
     pub oldest_pending: Option<i64>,
@@ -313,15 +313,10 @@ impl Group {
             let (start, end) = log.ends(shard)?;
             let committed = self.committed(shard)?.map(|committed| committed.offset);
             let at = committed.unwrap_or(start).max(start);
-            let mut oldest_pending = None;
-            if at < end {
-                log.walk(shard, at, u64::MAX, &mut |_, record| {
-                    oldest_pending = Some(record.received_at());
-                    Ok(false)
-                })?;
-            }
+            let pending = log.pending(shard, at, end)?;
+            let lag = pending.map_or(0, |pending| pending.records);
+            let oldest_pending = pending.map(|pending| pending.oldest);
             let dead = self.dead_letters(shard)?.pending().count() as u64;
-            let lag = end.saturating_sub(at);
             facts.push(ShardGroup { shard, start, committed, end, lag, oldest_pending, dead });
         }
         Ok(facts)

@@ -22,9 +22,8 @@ impl Sample {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         for _ in 0..3 {
-            write_files(&data, 40);
+            write_and_close(&data, 40);
         }
-        // A start that takes no mail seals the last one.
         let node = DataDir::open(&data).unwrap().node;
         let (shard, identity) = (shard_dir(&data, 0), Identity { node, shard: 0 });
         assert!(recover(&shard, identity).unwrap().damage.is_empty());

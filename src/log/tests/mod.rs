@@ -135,8 +135,23 @@ fn groups(octets: &[u8]) -> Vec<(usize, u64)> {
     ends
 }
 
-/// Runs an appender over files.
+/// Runs an appender over files, which dies at the end.
 pub(super) fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> {
+    write_and(dir, count, |_, _, _| {})
+}
+
+/// The same with an orderly end.
+pub(super) fn write_and_close(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> {
+    write_and(dir, count, |mut appender, mut manifest, next| {
+        manifest.close(appender.seal().as_slice(), next).unwrap();
+    })
+}
+
+fn write_and(
+    dir: &Path,
+    count: usize,
+    end: impl FnOnce(Appender, Manifest, u64),
+) -> Vec<(RecordId, Vec<u8>)> {
     let data = DataDir::open(dir).unwrap();
     let shard = data.make_shard(0).unwrap();
     let identity = Identity { node: data.node, shard: 0 };
@@ -188,6 +203,7 @@ pub(super) fn write_files(dir: &Path, count: usize) -> Vec<(RecordId, Vec<u8>)> 
             }
         }
     }
+    end(appender, recovery.manifest, next);
     written
 }
 
@@ -199,5 +215,7 @@ pub(crate) fn written(dir: &Path, records: usize) -> (DataDir, u64) {
         writer.append(&mail(""), &[b'x'; 60_000]).unwrap();
         writer.commit().unwrap();
     }
-    (data, writer.high_water_mark())
+    let mark = writer.high_water_mark();
+    writer.close().unwrap();
+    (data, mark)
 }

@@ -26,7 +26,7 @@ impl Sample {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        write_files(&data, 40);
+        write_and_close(&data, 40);
         let (shard, log) = (shard_dir(&data, 0), Log::open(&data).unwrap());
         recover(&shard, log.identity(0)).unwrap();
         Self { _dir: dir, segment: segment_path(&shard, 1), data, shard, log }

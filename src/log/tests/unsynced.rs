@@ -219,3 +219,51 @@ fn a_follower_waits_for_a_header_that_comes_late() {
     file.write_all_at(&header, 0).unwrap();
     assert_eq!(poll(), (0..written.len() as u64).collect::<Vec<_>>(), "each once, in their order");
 }
+
+/// A reader outside the server goes by the frames. Where power takes all that was not synced nothing
+/// shows it: the log ends at a group, at a header, or with a segment that looks never used.
+#[test]
+fn offsets_that_a_reader_may_have_seen_name_nothing_else() {
+    use std::os::unix::fs::FileExt;
+    for kept_groups in [None, Some(0), Some(3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let written = write_files(dir.path(), 6);
+        let shard = shard_dir(dir.path(), 0);
+        let log = Log::open(dir.path()).unwrap();
+        let mut follower = Follower::new(&log, 0, 0).unwrap();
+        let mut seen = 0;
+        let poll = |follower: &mut Follower, seen: &mut u64| {
+            let damage = follower.poll(&mut |offset, _| {
+                *seen = offset + 1;
+                Ok(())
+            });
+            assert_eq!(damage.unwrap(), []);
+        };
+        poll(&mut follower, &mut seen);
+        assert_eq!(seen, written.len() as u64);
+        let path = segment_path(&shard, 1);
+        let octets = std::fs::read(&path).unwrap();
+        let (from, end) = match kept_groups {
+            None => (0, 0),
+            Some(kept) => groups(&octets)[kept],
+        };
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&vec![0; octets.len() - from], from as u64).unwrap();
+        let identity = Identity { node: log.node(), shard: 0 };
+        let recovery = recover(&shard, identity).unwrap();
+        assert_eq!((recovery.damage.as_slice(), recovery.lost_records), (&[][..], 0));
+        let next = recovery.next_offset.get();
+        assert!(next >= seen, "{kept_groups:?}: offset {next} was seen, up to {seen}");
+        assert_eq!(recover(&shard, identity).unwrap().next_offset.get(), next, "and so again");
+        // Nothing is pending there, and a reader passes over it.
+        let log = Log::open(dir.path()).unwrap();
+        assert_eq!(log.pending(0, end, next).unwrap(), None);
+        if kept_groups.is_some() {
+            let mut later = Follower::new(&log, 0, 0).unwrap();
+            let mut shown = 0;
+            poll(&mut later, &mut shown);
+            assert_eq!((shown, later.next_offset()), (end, next));
+            assert_eq!(log.left_out(0, 0, next).unwrap(), next - end);
+        }
+    }
+}

@@ -221,18 +221,12 @@ impl Segments {
         });
     }
 
-    /// Seals within the call: the shard's last act, once nothing is under way. Segments that were
-    /// made ready and not used are recorded as such: nobody is to miss them.
+    /// Seals within the call: the shard's last act, once nothing is under way.
     pub(super) fn finish(&mut self, seal: Option<Seal>) {
         let mut inbox = self.inbox.borrow_mut();
         let Inbox { manifest: Some(manifest), seals, tried, .. } = &mut *inbox else { return };
         let seals: Vec<_> = seals.drain(..).chain(seal).collect();
-        let done = manifest.append_all(&seals).and_then(|()| {
-            let last = manifest.seals().iter().map(|seal| seal.number).max().unwrap_or(0);
-            let unused: Vec<u64> = (last + 1..*tried).collect();
-            manifest.remove(&unused)
-        });
-        if let Err(error) = done {
+        if let Err(error) = manifest.close(&seals, *tried) {
             tracing::warn!(%error, dir = %self.dir.display(), "seals not written");
         }
     }
