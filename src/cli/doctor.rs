@@ -8,6 +8,7 @@ use crate::config::{Config, format_size};
 use crate::log::FileSystem;
 use crate::server::DiskRoom;
 use crate::server::preflight::{self, StartFailure};
+use crate::sys::{self, Resource};
 use crate::tls::Certificate;
 use crate::{export, log, shard};
 use clap::Args;
@@ -167,10 +168,10 @@ fn threads(config: &Config) -> Finding {
 
 fn memlock() -> Finding {
     // The server raises the soft limit to the hard one.
-    let Some((_, hard)) = limit(libc::RLIMIT_MEMLOCK) else {
+    let Some((_, hard)) = sys::limit(Resource::LockedMemory) else {
         return Finding::warning("memlock", "unknown".to_owned(), "see getrlimit(2)");
     };
-    if hard == libc::RLIM_INFINITY {
+    if hard == sys::UNLIMITED {
         return Finding::ok("memlock", "unlimited".to_owned());
     }
     let seen = format_size(hard);
@@ -182,7 +183,7 @@ fn memlock() -> Finding {
 }
 
 fn nofile(config: &Config) -> Finding {
-    let Some((soft, hard)) = limit(libc::RLIMIT_NOFILE) else {
+    let Some((soft, hard)) = sys::limit(Resource::OpenFiles) else {
         return Finding::warning("nofile", "unknown".to_owned(), "see getrlimit(2)");
     };
     let seen = format!("soft {soft}, hard {hard} (the server raises soft to hard)");
@@ -195,13 +196,6 @@ fn nofile(config: &Config) -> Finding {
     }
     let fix = "ulimit -Hn 1048576, or LimitNOFILE=1048576 in the unit";
     Finding::warning("nofile", seen, fix)
-}
-
-fn limit(resource: libc::__rlimit_resource_t) -> Option<(u64, u64)> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a writable rlimit.
-    let result = unsafe { libc::getrlimit(resource, &mut limit) };
-    (result == 0).then_some((limit.rlim_cur, limit.rlim_max))
 }
 
 /// A probe file, deleted again.
@@ -437,11 +431,7 @@ fn clock() -> Finding {
     if SystemTime::now() < written {
         return Finding::failed("clock", "is before 2026".to_owned(), fix);
     }
-    // SAFETY: an all-zero timex is valid and asks for a reading only.
-    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: `timex` is writable; modes = 0 changes nothing.
-    let state = unsafe { libc::adjtimex(&mut timex) };
-    if state < 0 || state == libc::TIME_ERROR {
+    if !sys::clock_is_synchronised() {
         return Finding::warning("clock", "not synchronised".to_owned(), fix);
     }
     Finding::ok("clock", "synchronised".to_owned())

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{self, BufRead, IsTerminal, Write},
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +12,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::EXIT_FAILED;
-use crate::policy::{Edit, EditError, Listed, edit_users, list_users};
+use crate::{
+    policy::{Edit, EditError, Listed, edit_users, list_users},
+    sys::NoEcho,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct UserArgs {
@@ -118,40 +120,4 @@ fn line(from: &mut impl BufRead) -> io::Result<String> {
     let end = line.trim_end_matches('\n').trim_end_matches('\r').len();
     line.truncate(end);
     Ok(line)
-}
-
-/// A terminal that does not show what is typed; it does again when this is dropped.
-struct NoEcho {
-    terminal: File,
-    before: libc::termios,
-}
-
-impl NoEcho {
-    fn of(terminal: &File) -> io::Result<Self> {
-        let terminal = terminal.try_clone()?;
-        // SAFETY: plain numbers, for which zero is a value.
-        let mut before: libc::termios = unsafe { std::mem::zeroed() };
-        // SAFETY: a descriptor of ours, and room for the answer.
-        if unsafe { libc::tcgetattr(terminal.as_raw_fd(), &raw mut before) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let mut quiet = before;
-        quiet.c_lflag &= !libc::ECHO;
-        set(&terminal, &quiet)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for NoEcho {
-    fn drop(&mut self) {
-        let _ = set(&self.terminal, &self.before);
-    }
-}
-
-fn set(terminal: &File, to: &libc::termios) -> io::Result<()> {
-    // SAFETY: a descriptor of ours, and a read of what stands there.
-    match unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSAFLUSH, to) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::sys::{self, Resource};
+
 /// Facts about the machine, as far as this process may use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -30,16 +32,9 @@ impl Machine {
 }
 
 fn cpus() -> Vec<usize> {
-    // SAFETY: an all-zero cpu_set_t is a valid empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is writable and its size is the one given.
-    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
-    if result != 0 {
-        return (0..std::thread::available_parallelism().map_or(1, |count| count.get())).collect();
-    }
-    let limit = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
-    // SAFETY: every index is below CPU_SETSIZE.
-    (0..limit).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+    sys::allowed_cpus().unwrap_or_else(|_| {
+        (0..std::thread::available_parallelism().map_or(1, |count| count.get())).collect()
+    })
 }
 
 fn memory_bytes() -> u64 {
@@ -72,12 +67,8 @@ fn cgroup_limit() -> Option<u64> {
 }
 
 fn descriptors_max() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a writable rlimit.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
-        0 => usize::try_from(limit.rlim_max).unwrap_or(usize::MAX),
-        _ => 1024,
-    }
+    sys::limit(Resource::OpenFiles)
+        .map_or(1024, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
 fn read_line(path: &str) -> Option<String> {

@@ -14,7 +14,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::LazyLock,
@@ -198,12 +198,9 @@ pub fn read_node(path: &Path) -> Result<[u8; 6], ReadError> {
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let Some(random) = stage::random() else { return mailrace_sys::random() };
     let mut octets = [0; N];
-    if let Some(random) = stage::random() {
-        octets.iter_mut().zip(random.to_le_bytes().iter().cycle()).for_each(|(to, &at)| *to = at);
-        return Ok(octets);
-    }
-    File::open("/dev/urandom")?.read_exact(&mut octets)?;
+    octets.iter_mut().zip(random.to_le_bytes().iter().cycle()).for_each(|(to, &at)| *to = at);
     Ok(octets)
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use mailrace_sys::{page_bytes, ticks_per_second};
+
 /// What the standard `process_*` families show. A fact that cannot be read is absent.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessFacts {
@@ -62,16 +64,6 @@ fn boot_time(text: &str) -> Option<f64> {
 fn max_fds(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-fn ticks_per_second() -> f64 {
-    // SAFETY: sysconf takes no pointer and has no precondition.
-    (unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).max(1) as f64
-}
-
-fn page_bytes() -> u64 {
-    // SAFETY: sysconf takes no pointer and has no precondition.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::saslprep;
-use crate::{shard::random, smtp::ScramCredential};
+use crate::{smtp::ScramCredential, sys::random};
 
 /// Rounds of PBKDF2 for SCRAM: a tenth of OWASP's number, since it is the client that pays for them
 /// at each login; sixteen times what RFC 7677 §4 asks for.

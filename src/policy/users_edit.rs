@@ -15,7 +15,7 @@ use super::saslprep;
 use super::users::{
     Entry, SALT_BYTES, SCRAM_ITERATIONS, Users, check_name, entry, format_credential, owasp,
 };
-use crate::{shard::random, smtp::ScramCredential};
+use crate::{smtp::ScramCredential, sys::random};
 
 /// A change.
 pub enum Edit<'a> {

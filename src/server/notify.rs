@@ -28,7 +28,10 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
-use crate::metrics::{Published, ShardState};
+use crate::{
+    metrics::{Published, ShardState},
+    sys,
+};
 
 /// The service manager's socket, where there is one.
 #[derive(Clone, Debug)]
@@ -94,7 +97,7 @@ impl Notifier {
     fn reloading(&self) {
         let mut state = "RELOADING=1\n".to_owned();
         // By it the service manager knows which reload this is (Type=notify-reload).
-        if let Some(now) = monotonic_micros() {
+        if let Some(now) = sys::monotonic_micros() {
             let _ = writeln!(state, "MONOTONIC_USEC={now}");
         }
         self.send(&state);
@@ -197,14 +200,6 @@ impl Progress {
         }
         all
     }
-}
-
-fn monotonic_micros() -> Option<u64> {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: room for the time.
-    let got = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let micros = now.tv_sec.checked_mul(1_000_000)?.checked_add(now.tv_nsec / 1000)?;
-    (got == 0).then(|| u64::try_from(micros).ok()).flatten()
 }
 
 #[cfg(test)]

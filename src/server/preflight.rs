@@ -4,7 +4,6 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,6 +12,7 @@ use crate::{
     config::{Config, format_size},
     log::FileSystem,
     shard::{self, RingError},
+    sys::{self, ThreadsError},
 };
 
 /// Why the server cannot start.
@@ -156,58 +156,30 @@ pub fn threads_needed(config: &Config) -> usize {
     2 * shards + config.exports.len() + verdicts + 14
 }
 
-/// Starts so many threads at a time and ends them: a runtime that cannot make one panics.
-///
-/// They are threads of the system and none of the standard library, which allocates in each: what
-/// allocators keep for threads that were would be locked with the shards' buffers.
+/// Starts that many threads at a time and ends them: a runtime that cannot make one panics.
 ///
 /// # Errors
 /// One that cannot be made.
 pub fn threads(needed: usize) -> Result<(), StartFailure> {
-    /// Waits until the other end of the pipe is closed.
-    extern "C" fn wait(pipe: *mut libc::c_void) -> *mut libc::c_void {
-        let mut octet = 0_u8;
-        // SAFETY: room for an octet; the descriptor stays open until this thread was joined.
-        unsafe { libc::read(pipe as libc::c_int, (&raw mut octet).cast(), 1) };
-        std::ptr::null_mut()
-    }
     let before = threads_now();
-    let (waiting, end) = io::pipe().map_err(|error| {
-        StartFailure::new(format!("cannot make a pipe: {}", said(&error)), DESCRIPTORS_CURE)
-    })?;
-    let descriptor = waiting.as_raw_fd() as usize as *mut libc::c_void;
-    let mut made: Vec<libc::pthread_t> = Vec::with_capacity(needed);
-    let mut failure = None;
-    for number in 0..needed {
-        let mut thread = std::mem::MaybeUninit::uninit();
-        // SAFETY: room for the thread's name; the function and its argument outlive it (see below).
-        let result = unsafe {
-            libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), wait, descriptor)
-        };
-        if result != 0 {
-            let error = io::Error::from_raw_os_error(result);
-            let cause = format!(
-                "only {number} of the {needed} threads that are needed can be started: {}",
-                said(&error)
-            );
-            failure = Some(StartFailure::new(cause, THREADS_CURE));
-            break;
-        }
-        // SAFETY: the call succeeded.
-        made.push(unsafe { thread.assume_init() });
-    }
-    drop(end);
-    for thread in made {
-        // SAFETY: made above, joined once.
-        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
-    }
-    drop(waiting);
+    let started = sys::start_threads(needed);
     // A thread that is joined counts to the limit until the kernel has buried it.
     let began = Instant::now();
     while threads_now() > before && began.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    failure.map_or(Ok(()), Err)
+    started.map_err(|error| match error {
+        ThreadsError::Pipe(error) => {
+            StartFailure::new(format!("cannot make a pipe: {}", said(&error)), DESCRIPTORS_CURE)
+        }
+        ThreadsError::Thread { started, error } => {
+            let cause = format!(
+                "only {started} of the {needed} threads that are needed can be started: {}",
+                said(&error)
+            );
+            StartFailure::new(cause, THREADS_CURE)
+        }
+    })
 }
 
 fn threads_now() -> usize {

@@ -22,6 +22,7 @@ use crate::{
     log::{self, DataDir, Fault, HighWaterMarks, MarkListener, SyncPolicy},
     metrics::DnsMetrics,
     policy::Advisors,
+    sys::{self, Resource},
 };
 
 /// See the module's page.
@@ -57,7 +58,9 @@ pub(super) fn prepare(
         tracing::warn!("{warning}");
     }
     // First: what threads have allocated stays where it is.
-    refuse_huge_pages();
+    // A registered buffer that is in a huge page pins all of it: 2 MiB of an ordinary user's 8 MiB of
+    // locked memory, three times for each shard.
+    sys::refuse_huge_pages();
     check_machine(&config)?;
     let users = config.open_users()?;
     let admin_token = config.admin_token()?;
@@ -123,20 +126,13 @@ fn left_shards(dir: &Path, running: usize) -> io::Result<Vec<u16>> {
     Ok(shards)
 }
 
-/// A registered buffer that lies in a huge page pins all of it: 2 MiB of an ordinary user's 8 MiB
-/// of locked memory, three times for each shard.
-fn refuse_huge_pages() {
-    // SAFETY: numbers only.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
-}
-
 /// Looks for whatever of the machine keeps the server from running, before anything is started.
 fn check_machine(config: &Config) -> Result<(), preflight::StartFailure> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     preflight::kernel(&release)?;
     // Connections are descriptors, and rings lock memory.
-    let descriptors = raise_limit(libc::RLIMIT_NOFILE);
-    let memlock = raise_limit(libc::RLIMIT_MEMLOCK);
+    let descriptors = sys::raise_limit(Resource::OpenFiles);
+    let memlock = sys::raise_limit(Resource::LockedMemory);
     preflight::descriptors(descriptors, preflight::descriptors_of(config))?;
     preflight::memlock(memlock)?;
     preflight::rings()?;
@@ -160,20 +156,4 @@ fn probe_direct_io(dir: &Path) -> io::Result<()> {
         .and_then(|file| log::fill_zeros(&file, 0, 4096).and_then(|()| file.sync_data()));
     let _ = std::fs::remove_file(&path);
     probed
-}
-
-/// Raises a soft limit to the hard one, and returns what it is then.
-fn raise_limit(resource: libc::__rlimit_resource_t) -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: room for the answer, then a read of it.
-    unsafe {
-        if libc::getrlimit(resource, &raw mut limit) != 0 {
-            return u64::MAX;
-        }
-        let hard = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-        match libc::setrlimit(resource, &raw const hard) {
-            0 => hard.rlim_cur,
-            _ => limit.rlim_cur,
-        }
-    }
 }
