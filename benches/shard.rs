@@ -23,8 +23,9 @@ use std::{
 use mailrace::{
     log::{self, Appender, Identity, Offset, Op, Spare, SyncPolicy},
     metrics::Published,
+    policy::NoAdvisor,
     shard::{
-        Gate, Limits, NoAdvisor, Options, Peers, SharedState,
+        Gate, Limits, Options, Peers, SharedState,
         core::{
             Arrival, Completion, Key, Listener, Now, Parts, ReceiveBuffer, Returns, Shard, Side,
             SocketId, Submission,

@@ -1,8 +1,9 @@
 //! Who may send, and to whom: our recipients, users and their passwords, what DNS says about a
 //! client. What a shard needs at once is a snapshot; what takes time is done by threads of this
-//! room, which answer the shard (`shard::Advisor`).
+//! room, which answer the shard ([`Advisor`]).
 
 mod accept;
+mod advisor;
 pub mod dns;
 mod mailbox;
 mod names;
@@ -12,13 +13,13 @@ mod users_edit;
 mod workers;
 
 pub use accept::{Accept, AcceptError, AcceptOptions};
+pub use advisor::{Advisor, Answer, AnswerReceiver, ClientAdvice, NoAdvisor, Question, Ticket};
 pub use users::{Users, UsersError, UsersFile};
 pub use users_edit::{Edit, EditError, Listed, edit_users, list_users};
 pub use workers::Workers;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::shard::{Advisor, Answer, ClientAdvice, Question, Ticket};
 use crate::smtp::ScramCredential;
 
 /// Answers the questions of shards, each kind on threads of its own.

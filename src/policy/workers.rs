@@ -24,8 +24,9 @@ use sha2::Sha256;
 
 use super::{UsersError, UsersFile};
 use crate::{
-    shard::{Advisor, Answer, ClientAdvice, Question, Ticket, random},
+    policy::{Advisor, Answer, ClientAdvice, Question, Ticket},
     smtp::ScramCredential,
+    sys::random,
 };
 
 /// Questions that wait: at 25 ms each the last one is answered after three seconds by one thread.
@@ -205,7 +206,7 @@ mod tests {
     use argon2::Params;
 
     use super::{super::users_edit::line_of, *};
-    use crate::shard::test_ticket;
+    use crate::policy::advisor::test_ticket;
 
     fn users(dir: &tempfile::TempDir, password: &str) -> Arc<UsersFile> {
         let path = dir.path().join("users");
@@ -222,7 +223,7 @@ mod tests {
             password: password.into(),
         };
         workers.ask(question, ticket);
-        match answer(Duration::from_secs(20)) {
+        match answer.recv_timeout(Duration::from_secs(20)).unwrap() {
             Answer::Password(known) => known,
             answer => panic!("{answer:?}"),
         }

@@ -5,7 +5,7 @@
 //! shard is in [`SharedState`], written by its tick. `core` is the whole shard without a kernel,
 //! `io` runs it on glommio and io_uring.
 
-mod advisor;
+mod answers;
 pub mod core;
 pub mod flight;
 mod io;
@@ -25,20 +25,18 @@ use std::{
 };
 
 pub use self::{
-    advisor::{Advisor, Answer, ClientAdvice, NoAdvisor, Question, Ticket},
     core::proxy,
     io::{
         Handle, RingError, StartError, UnixSocket, Watch, forget_inherited, inherited_file,
-        inherited_socket, keep_over_exec, listen, listen_unix, probe_address, probe_rings, random,
+        inherited_socket, keep_over_exec, listen, listen_unix, probe_address, probe_rings,
         retry_in_use, spawn,
     },
 };
-#[cfg(test)]
-pub(crate) use advisor::test_ticket;
 
 use crate::{
     log::{HighWaterMarks, SyncPolicy},
     metrics::Published,
+    policy::Advisor,
     smtp, tls,
 };
 
@@ -184,7 +182,7 @@ pub struct SharedState {
     shard: u16,
     segments_from: AtomicU64,
     waker: io::ShardWaker,
-    answers: Arc<advisor::Answers>,
+    answers: Arc<answers::Answers>,
     /// Settings to be taken; counted, so that the shard need not lock to see that there are none.
     settings: Mutex<Option<Arc<Settings>>>,
     settings_given: AtomicU64,

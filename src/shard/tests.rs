@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     log::{DataDir, Identity, recover},
     metrics::Published,
+    policy::NoAdvisor,
     smtp::{Recipient, RecipientPolicy, Recipients},
 };
 

@@ -17,8 +17,9 @@ use crate::{
         staged::{FORGED, offsets},
     },
     metrics::{ExportMetrics, Published, ShardState},
+    policy::NoAdvisor,
     shard::{
-        self, Gate, Limits, NoAdvisor, Peers, SharedState,
+        self, Gate, Limits, Peers, SharedState,
         core::{Listener, Parts, Shard},
     },
     smtp::{self, Protocol},

@@ -13,8 +13,8 @@ use std::{
 
 use mailrace::{
     metrics::{DnsMetrics, DnsResult},
+    policy::ClientAdvice,
     policy::dns::{ClientAdvisor, ClientRules},
-    shard::ClientAdvice,
 };
 
 use crate::support::{self, eventually, servers::unbound::Unbound};

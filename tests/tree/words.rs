@@ -60,8 +60,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("header/word.rs", "{decoded:?}", "a debug assertion"),
     ("log/sim.rs", "{sync:?}", "the simulation of disks: tests only"),
     ("metrics/render.rs", "{labels:?}", "a debug assertion"),
-    ("shard/advisor.rs", "Password of {user:?}", "an implementation of Debug"),
-    ("shard/advisor.rs", "Ticket({:?})", "an implementation of Debug"),
+    ("policy/advisor.rs", "Password of {user:?}", "an implementation of Debug"),
+    ("policy/advisor.rs", "Ticket({:?})", "an implementation of Debug"),
     // Names of foreign enumerations, which are turned into words here.
     ("export/kafka/error.rs", "{error:?}", "the name of a code, spelled as Kafka does"),
 ];

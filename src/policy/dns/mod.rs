@@ -25,7 +25,7 @@ use self::weigh::Rules;
 use crate::{
     dns::{Dns, DnsOptions, servers},
     metrics::DnsMetrics,
-    shard::{Answer, ClientAdvice, Ticket},
+    policy::{Answer, ClientAdvice, Ticket},
 };
 
 /// Clients that are asked about at a time; beyond, nothing is known of a client.
@@ -44,7 +44,7 @@ pub struct ClientRules {
     pub reverse: bool,
 }
 
-/// Answers [`crate::shard::Question::Client`]. Its thread ends when it is dropped.
+/// Answers [`crate::policy::Question::Client`]. Its thread ends when it is dropped.
 pub struct ClientAdvisor {
     rules: Mutex<Arc<ByListener>>,
     dns: Dns,

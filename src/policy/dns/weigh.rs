@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::ClientRules;
 use crate::{
     dns::{Found, RecordType, Resolver},
-    shard::ClientAdvice,
+    policy::ClientAdvice,
 };
 
 /// Names of one client that are confirmed: more are a mistake, or a trap.

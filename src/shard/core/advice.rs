@@ -5,7 +5,7 @@ use super::{
     connection::{Connection, Dialogue, Phase},
 };
 use crate::{
-    shard::{Answer, Question, Ticket},
+    policy::{Answer, Question, Ticket},
     smtp::{AuthAnswer, AuthQuestion, Nonce},
 };
 
@@ -71,7 +71,7 @@ impl Services {
 
     /// Asks for a connection; [`Services::answered`] sees the answer.
     pub(super) fn ask(&mut self, key: Key, question: Question) {
-        let ticket = Ticket { key, answers: self.shared.answers.clone() };
+        let ticket = Ticket::new(key.number(), self.shared.answers.clone());
         self.submit(Submission::Ask(Box::new((question, ticket))));
     }
 

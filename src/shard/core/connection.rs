@@ -13,7 +13,7 @@ use super::{SocketId, follow::Number, intake::Intake};
 use crate::{
     log::{AppendError, FragmentAt, FragmentBuffer},
     metrics::CloseReason,
-    shard::ClientAdvice,
+    policy::ClientAdvice,
     smtp::{Replies, Session},
     stage,
     tls::{self, Tls},

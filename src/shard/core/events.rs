@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::{Budget, Label},
-    shard::ClientAdvice,
+    policy::ClientAdvice,
     smtp::{Notes, Refusals, Refused},
 };
 

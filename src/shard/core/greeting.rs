@@ -16,7 +16,7 @@ use super::{
     services::reason_of,
 };
 use crate::{
-    shard::{ClientAdvice, Question},
+    policy::{ClientAdvice, Question},
     smtp::{Entry, Event, Replies, TlsPolicy},
 };
 

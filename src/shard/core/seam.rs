@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use super::ReceiveBuffer;
 use crate::{
     log::{GroupBuffer, IndexEntry, Op, Seal, Spare},
-    shard::{Question, Ticket},
+    policy::{Question, Ticket},
 };
 
 /// The time of a call. The shard never reads a clock.
@@ -30,6 +30,18 @@ pub struct Key {
     pub index: u32,
     /// Counts up with each connection; below 2^24.
     pub generation: u32,
+}
+
+impl Key {
+    /// The number under which questions for this connection are asked.
+    pub(in crate::shard) fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// Of [`Key::number`].
+    pub(in crate::shard) fn from_number(number: u64) -> Self {
+        Self { index: number as u32, generation: (number >> 32) as u32 }
+    }
 }
 
 /// The number by which the outside knows a socket. Used again after [`Submission::Close`].

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     metrics::CloseReason,
-    shard::{Advisor, SharedState, trace::Tracer},
+    policy::Advisor,
+    shard::{SharedState, trace::Tracer},
     smtp::{Admission, Context, Ending, Entry, Session},
     stage,
 };

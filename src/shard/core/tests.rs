@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     log::{GroupBuffer, Identity, Op, Spare, SyncPolicy},
     metrics::Published,
-    shard::{Limits, NoAdvisor, Peers},
+    policy::NoAdvisor,
+    shard::{Limits, Peers},
 };
 
 const SEGMENT: u64 = 1 << 20;

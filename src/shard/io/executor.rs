@@ -19,7 +19,6 @@ use glommio::{
 
 use super::{
     pump::{self, Pump},
-    random::random,
     ring::Ring,
     segments::{Segments, background, settle_glommio},
     watch::{Watch, be_woken},
@@ -240,7 +239,7 @@ async fn serve(start: Start) -> io::Result<()> {
         next_segment: recovery.next_segment,
         shared: state.clone(),
         options,
-        entropy: Box::new(|| random().ok()),
+        entropy: Box::new(|| crate::sys::random().ok()),
         truncated_bytes: recovery.truncated_bytes,
         lost_records: recovery.lost_records,
     });

@@ -21,8 +21,9 @@ use super::{
 use crate::{
     log::{Op, unix_micros},
     metrics::ShardState,
+    policy::Advisor,
     shard::{
-        Advisor, SharedState,
+        SharedState,
         core::{
             AcceptError, Arrival, Completion, Finished, IDLE, Key, Now, ReceiveError, Shard,
             Submission, TICK,

@@ -1,20 +1,11 @@
-//! Questions that a shard must not answer itself, because they block or take milliseconds of a
-//! core.
+//! The ports between shards and advisors: questions that a shard must not answer itself, because
+//! they block or take milliseconds of a core.
 //!
 //! A session waits for its answer while all others continue. The advisor works on threads of its
-//! own; an answer wakes the shard.
+//! own; an answer wakes the shard that asked ([`AnswerReceiver`]).
 
-use std::{
-    fmt,
-    fs::File,
-    io::Write as _,
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use crossbeam::queue::SegQueue;
-
-use super::core::Key;
 use crate::smtp::ScramCredential;
 
 /// What is asked.
@@ -88,74 +79,48 @@ impl Advisor for NoAdvisor {
     fn ask(&self, _: Question, _: Ticket) {}
 }
 
-/// Answers on their way to a shard, and what wakes it.
-#[derive(Default)]
-pub(super) struct Answers {
-    queue: SegQueue<(Key, Answer)>,
-    wake: OnceLock<File>,
-}
-
-impl fmt::Debug for Answers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Answers({})", self.queue.len())
-    }
-}
-
-impl Answers {
-    /// The next one.
-    pub(super) fn pop(&self) -> Option<(Key, Answer)> {
-        self.queue.pop()
-    }
-
-    /// Has the shard woken by an eventfd(2) from now on.
-    pub(super) fn wake_by(&self, event: File) {
-        // There is one for each shard.
-        let _ = self.wake.set(event);
-    }
-
-    /// The shard's next turn comes at once.
-    pub(super) fn wake(&self) {
-        if let Some(mut event) = self.wake.get() {
-            // Full: it is awake.
-            let _ = event.write(&1_u64.to_ne_bytes());
-        }
-    }
+/// Where answers go: the shard that asked.
+pub trait AnswerReceiver: Send + Sync {
+    /// Takes the answer to the question that was asked under this number; must not block.
+    fn receive(&self, number: u64, answer: Answer);
 }
 
 /// Where the answer to one question goes.
 pub struct Ticket {
-    pub(super) key: Key,
-    pub(super) answers: Arc<Answers>,
+    number: u64,
+    receiver: Arc<dyn AnswerReceiver>,
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({:?})", self.key)
+        write!(f, "Ticket({:?})", self.number)
     }
 }
 
 impl Ticket {
+    /// For a question that the receiver knows by this number.
+    pub fn new(number: u64, receiver: Arc<dyn AnswerReceiver>) -> Self {
+        Self { number, receiver }
+    }
+
     /// Answers; the connection may be gone by now, which does no harm.
     pub fn answer(self, answer: Answer) {
-        self.answers.queue.push((self.key, answer));
-        self.answers.wake();
+        self.receiver.receive(self.number, answer);
     }
 }
 
-/// A ticket, and a way to wait for its answer.
+/// A ticket, and the channel its answer comes by.
 #[cfg(test)]
-pub(crate) fn test_ticket() -> (Ticket, impl Fn(std::time::Duration) -> Answer) {
-    let answers = Arc::<Answers>::default();
-    let ticket = Ticket { key: Key { index: 0, generation: 0 }, answers: answers.clone() };
-    let wait = move |limit| {
-        let began = std::time::Instant::now();
-        loop {
-            if let Some((_, answer)) = answers.pop() {
-                return answer;
-            }
-            assert!(began.elapsed() < limit, "no answer");
-            std::thread::yield_now();
+pub(super) fn test_ticket() -> (Ticket, std::sync::mpsc::Receiver<Answer>) {
+    struct Sender(std::sync::mpsc::Sender<Answer>);
+
+    impl AnswerReceiver for Sender {
+        fn receive(&self, _: u64, answer: Answer) {
+            // The test may have ended.
+            let _ = self.0.send(answer);
         }
-    };
-    (ticket, wait)
+    }
+
+    let (sender, receiver) = std::sync::mpsc::channel();
+    (Ticket::new(0, Arc::new(Sender(sender))), receiver)
 }
