@@ -82,8 +82,8 @@ impl Dialogue {
         self.state == State::Connecting
     }
 
-    /// Connected, and not so far that it could take a message.
-    pub(super) fn is_unborn(&self) -> bool {
+    /// Connected, and not yet ready for a message: greeting, EHLO and TLS are under way.
+    pub(super) fn is_greeting(&self) -> bool {
         self.state == State::Hello
     }
 

@@ -345,7 +345,7 @@ impl Worker<'_> {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             if slot.connection.is_some() {
-                if slot.dialogue.is_connecting() || slot.dialogue.is_unborn() {
+                if slot.dialogue.is_connecting() || slot.dialogue.is_greeting() {
                     slot.connection = None;
                     continue;
                 }

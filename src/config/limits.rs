@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::keys::{DAY, Key, MIB};
+use super::key::{DAY, Key, MIB};
 use super::options::LimitsConfig;
 use super::raw::Settings;
 use super::value::{Amount, Kind};

@@ -18,8 +18,10 @@ mod export_keys;
 mod exports;
 mod exposure;
 mod file;
+mod key;
 mod keys;
 mod limits;
+mod listener_keys;
 mod listeners;
 mod machine;
 mod options;
@@ -28,6 +30,7 @@ mod promises;
 mod raw;
 mod reload;
 mod schema;
+mod server_keys;
 mod units;
 mod value;
 

@@ -214,7 +214,7 @@ mod tests {
         let one = "[[listener]]\nname = \"a\"\nlisten = [\"127.0.0.1:1\"]\n";
         let two = "[[listener]]\nname = \"b\"\nlisten = [\"127.0.0.1:2\"]\n";
         let added = changes(one, &format!("{one}{two}"));
-        assert_eq!(added.len(), super::super::keys::LISTENER.len(), "{added:?}");
+        assert_eq!(added.len(), super::super::listener_keys::LISTENER.len(), "{added:?}");
         assert!(added.iter().all(|line| line.starts_with("listener.b.") && line.contains('!')));
     }
 }

@@ -20,8 +20,8 @@ use glommio::{
 use super::{
     pump::{self, Pump},
     ring::Ring,
-    segments::{Segments, background, settle_glommio},
-    watch::{Watch, be_woken},
+    segments::{Segments, background, probe_device},
+    watch::{Watch, register_waker},
 };
 use crate::{
     log::{self, Appender, Recovery},
@@ -202,7 +202,7 @@ async fn serve(start: Start) -> io::Result<()> {
     // Before anything is awaited: the start may fall asleep like all that follows.
     let pace = Rc::new(Cell::new(TICK));
     heartbeat(state.clone(), pace.clone());
-    be_woken(state.clone());
+    register_waker(state.clone());
     let ring = match Ring::new() {
         Ok(ring) => ring,
         Err(source) => {
@@ -212,7 +212,7 @@ async fn serve(start: Start) -> io::Result<()> {
         }
     };
     let dir = log::shard_dir(&options.log_dir, options.shard);
-    if let Err(source) = settle_glommio(&dir).await {
+    if let Err(source) = probe_device(&dir).await {
         let _ = tell.send(Err(StartError { doing: "cannot open shard.meta", source }));
         state.finished();
         return Ok(());

@@ -351,9 +351,9 @@ pub(super) fn background(task: impl Future<Output = ()> + 'static) {
     .detach();
 }
 
-/// Makes glommio's first file of an executor one that exists and is a block long: otherwise it
-/// takes the device for one with polled I/O and spins.
-pub(super) async fn settle_glommio(dir: &Path) -> io::Result<()> {
+/// Opens the executor's first file, by which glommio judges the device: one that exists and is a block
+/// long. With another one it takes the device for one with polled I/O and spins.
+pub(super) async fn probe_device(dir: &Path) -> io::Result<()> {
     let meta = DmaFile::open(dir.join("shard.meta")).await.map_err(source_of)?;
     meta.close().await.map_err(source_of)
 }
@@ -377,11 +377,9 @@ mod tests {
     fn glommio_does_not_take_the_disk_for_a_polled_one() {
         // glommio 0.9: a file that is new or shorter than a block as the first of an
         // executor makes it busy-poll.
-        let dir = tempfile::tempdir().unwrap();
-        let data = log::DataDir::open(dir.path()).unwrap();
-        let shard = data.make_shard(0).unwrap();
+        let (_dir, shard) = shard();
         on_executor(async move || {
-            settle_glommio(&shard).await.unwrap();
+            probe_device(&shard).await.unwrap();
             let file = DmaFile::open(shard.join("shard.meta")).await.unwrap();
             file.read_at(0, 4096).await.unwrap();
             file.close().await.unwrap();
@@ -402,15 +400,24 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_failed_segment_is_removed_and_a_name_that_is_taken_is_passed_over() {
+    fn shard() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let data = log::DataDir::open(dir.path()).unwrap();
         let shard = data.make_shard(0).unwrap();
+        (dir, shard)
+    }
+
+    fn begun(shard: &Path) -> (Segments, Arc<SharedState>) {
+        let manifest = Manifest::open(&shard.join("manifest")).unwrap();
+        let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
+        (Segments::new(shard, 1, manifest, 0, shared.clone()), shared)
+    }
+
+    #[test]
+    fn a_failed_segment_is_removed_and_a_name_that_is_taken_is_passed_over() {
+        let (_dir, shard) = shard();
         on_executor(async move || {
-            let manifest = Manifest::open(&shard.join("manifest")).unwrap();
-            let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
-            let mut segments = Segments::new(&shard, 1, manifest, 0, shared.clone());
+            let (mut segments, shared) = begun(&shard);
             segments.prepare(1, 1 << 20);
             assert_eq!(made(&mut segments).await.unwrap().number, 1);
             // Made, and not filled: direct writes are of whole blocks. Then on to the same number.
@@ -456,9 +463,7 @@ mod tests {
 
     #[test]
     fn a_seal_that_could_not_be_written_is_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = log::DataDir::open(dir.path()).unwrap();
-        let shard = data.make_shard(0).unwrap();
+        let (_dir, shard) = shard();
         on_executor(async move || {
             let path = shard.join("manifest");
             let full = Manifest::open(Path::new("/dev/full")).unwrap();
@@ -497,13 +502,9 @@ mod tests {
 
     #[test]
     fn a_spare_is_filled_with_zeros_and_handed_over_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = log::DataDir::open(dir.path()).unwrap();
-        let shard = data.make_shard(0).unwrap();
+        let (_dir, shard) = shard();
         on_executor(async move || {
-            let manifest = Manifest::open(&shard.join("manifest")).unwrap();
-            let shared = Arc::new(SharedState::new(crate::metrics::Published::new()));
-            let mut segments = Segments::new(&shard, 1, manifest, 0, shared.clone());
+            let (mut segments, shared) = begun(&shard);
             segments.prepare(1, 1 << 20);
             let spare = made(&mut segments).await.unwrap();
             assert_eq!((spare.number, spare.bytes), (1, 1 << 20));

@@ -109,7 +109,7 @@ impl Drop for Watch {
 
 /// Lets this shard be woken. A wake makes the executor look at all its queues; there is nothing
 /// else to do.
-pub(super) fn be_woken(shared: Arc<SharedState>) {
+pub(super) fn register_waker(shared: Arc<SharedState>) {
     background(poll_fn(move |context| {
         shared.waker.register(context.waker());
         if shared.is_finished() { Poll::Ready(()) } else { Poll::Pending }
