@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mailrace::{
-    export::{DocumentOptions, Encoding, Facts, Key, Record, encode},
+    export::{DocumentOptions, Encoding, Key, Record, encode, testing},
     log::{Offset, RecordId},
 };
 
@@ -33,17 +33,8 @@ fn record(bytes: usize) -> Record {
         mail_from: "j@example.org".into(),
         rcpt_to: vec!["sales@example.com".into()],
         helo: "mx3.example.org".into(),
-        client: "192.0.2.10:51234".parse().expect("an address"),
-        esmtp: true,
-        smtputf8: false,
-        body_type: 1,
-        size_declared: None,
-        flags: 0,
-        facts: Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: mail.into(),
+        ..testing::record(3, 725)
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, message::PublishMessage};
 use futures_util::future::join_all;
-use mailrace::export::{Key, Nats, NatsOptions, Record, Sink, TlsOptions};
+use mailrace::export::{Key, Nats, Record, Sink};
 use support::servers::{
     lane::{deliver_all, raw, record},
     nats::NatsServer,
@@ -45,17 +45,7 @@ async fn main() {
 
 /// Records a second into an empty stream.
 async fn rate(server: &NatsServer, shards: &[Vec<Record>], bare: bool) -> f64 {
-    let options = NatsOptions {
-        servers: vec![server.url()],
-        stream: "MAIL".into(),
-        create: true,
-        replicas: 1,
-        subject: "mail.{listener}.{rcpt_domain}".into(),
-        user: String::new(),
-        password_file: None,
-        credentials_file: None,
-        tls: TlsOptions::default(),
-    };
+    let options = NatsServer::options(&server.url());
     let sink = Nats::new(options, raw(Key::None), Duration::from_secs(30)).unwrap();
     sink.check().await.unwrap();
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());

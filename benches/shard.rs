@@ -13,7 +13,7 @@
 use std::{
     hint::black_box,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, ExitCode},
     rc::Rc,
     sync::Arc,
@@ -21,11 +21,10 @@ use std::{
 };
 
 use mailrace::{
-    log::{self, Appender, Identity, Offset, Op, Spare, SyncPolicy},
+    log::{self, Appender, Identity, Offset, Op, Spare},
     metrics::Published,
-    policy::NoAdvisor,
     shard::{
-        Gate, Limits, Options, Peers, SharedState,
+        Gate, Limits, Options, SharedState,
         core::{
             Arrival, Completion, Key, Listener, Now, Parts, ReceiveBuffer, Returns, Shard, Side,
             SocketId, Submission,
@@ -56,29 +55,7 @@ impl Bench {
     fn new() -> Self {
         let identity = Identity { node: [7; 6], shard: 0 };
         let appender = Appender::new(identity, log::Options::default(), Offset::new(0));
-        let limits = Limits {
-            connections_max: 10,
-            inflight_bytes: 1 << 30,
-            disk_low: 0,
-            exempt: Peers(Arc::new(|_| true)),
-            sessions_per_address: None,
-            session_rate_per_address: None,
-            auth_failures_per_address: None,
-            shards: 1,
-            handshakes_max: 256,
-        };
-        let options = Options {
-            log_dir: PathBuf::new(),
-            shard: 0,
-            core: 0,
-            segment_bytes: SEGMENT_BYTES,
-            limits,
-            advisor: Arc::new(NoAdvisor),
-            drain: Duration::from_secs(1),
-            sync: SyncPolicy::Group,
-            abort_on_io_error: false,
-            io_memory: 0,
-        };
+        let options = Options::bare(SEGMENT_BYTES, Limits::trusting(10));
         let listener = Listener {
             name: "mx".to_owned(),
             smtp: Arc::new(smtp::Config::default()),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mailrace::smtp::scan::{Backend, Stop, Stops, TextScan};
-use mailrace::smtp::{Admission, Config, Context, Entry, Event, Notes, Replies, Session, Stats};
+use mailrace::smtp::testing::{Host, Peer};
+use mailrace::smtp::{Config, Envelope, Session};
 
 fn text(line_bytes: usize, bytes: usize) -> Vec<u8> {
     let line = [&vec![b'x'; line_bytes - 2][..], b"\r\n"].concat();
@@ -39,54 +40,43 @@ fn scanner(c: &mut Criterion) {
     }
 }
 
-/// Runs turns through a session; gives the messages and the octets of mail data.
-fn drive(
-    session: &mut Session,
-    cx: &mut Context<'_>,
-    turns: &[&[u8]],
-    out: &mut Vec<u8>,
-) -> (u64, u64) {
-    let (mut messages, mut bytes) = (0, 0);
-    for turn in turns {
-        let mut rest = *turn;
-        loop {
-            let step = session.handle_input(cx, rest);
-            rest = &rest[step.consumed..];
-            match step.event {
-                Event::MailData(range) => bytes += range.len() as u64,
-                Event::EndOfMail => {
-                    messages += 1;
-                    session.resolve_accepted(cx, messages, &messages);
-                }
-                Event::NeedInput => break,
-                event => panic!("unexpected {event:?}"),
-            }
-        }
-        cx.replies.release(u64::MAX);
-        out.clear();
-        cx.replies.take_ready(out);
+/// Counts messages and octets of mail data.
+#[derive(Default)]
+struct Counter {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Host for Counter {
+    type Id = u64;
+
+    fn mail_data(&mut self, octets: &[u8]) {
+        self.bytes += octets.len() as u64;
     }
-    (messages, bytes)
+
+    fn end_of_mail(&mut self, _: &Envelope<'_>) -> Option<(u64, u64)> {
+        self.messages += 1;
+        Some((self.messages, self.messages))
+    }
+}
+
+/// Runs turns through a session; gives the messages and the octets of mail data.
+fn drive(peer: &mut Peer<Counter>, turns: &[&[u8]]) -> (u64, u64) {
+    peer.host = Counter::default();
+    for turn in turns {
+        peer.sent.clear();
+        let consumed = peer.run(turn);
+        assert!(consumed == turn.len() && !peer.closed);
+    }
+    (peer.host.messages, peer.host.bytes)
 }
 
 fn sessions(c: &mut Criterion) {
     let mut config = Config::default();
     config.limits.junk_max = u32::MAX;
-    let (mut replies, mut stats, mut out) = (Replies::new(), Stats::default(), Vec::new());
-    let mut session = Session::new(Duration::ZERO, true, &config);
-    let mut cx = Context {
-        now: Duration::ZERO,
-        config: &config,
-        replies: &mut replies,
-        stats: &mut stats,
-        admission: Admission::Open,
-        room_bytes: u64::MAX,
-        handshakes_full: false,
-        binds_channel: false,
-        notes: Notes::default(),
-    };
-    session.handle_open(&mut cx, Entry::Open);
-    drive(&mut session, &mut cx, &[b"EHLO client.example\r\n"], &mut out);
+    let session = Session::new(Duration::ZERO, true, &config);
+    let mut peer = Peer::over(session, config, Counter::default());
+    drive(&mut peer, &[b"EHLO client.example\r\n"]);
 
     let body = text(64, 4096);
     let envelope = b"MAIL FROM:<a@client.example>\r\nRCPT TO:<b@server.example>\r\n";
@@ -96,13 +86,13 @@ fn sessions(c: &mut Criterion) {
 
     c.bench_function("session/mail_rcpt_rset", |b| {
         let turn = [&envelope[..], b"RSET\r\n"].concat();
-        b.iter(|| assert_eq!(drive(&mut session, &mut cx, &[&turn], &mut out), (0, 0)));
+        b.iter(|| assert_eq!(drive(&mut peer, &[&turn]), (0, 0)));
     });
     c.bench_function("session/bdat_4k", |b| {
-        b.iter(|| assert_eq!(drive(&mut session, &mut cx, &[&bdat], &mut out), (1, 4096)));
+        b.iter(|| assert_eq!(drive(&mut peer, &[&bdat]), (1, 4096)));
     });
     c.bench_function("session/data_4k", |b| {
-        b.iter(|| assert_eq!(drive(&mut session, &mut cx, &[&open, &data], &mut out), (1, 4096)));
+        b.iter(|| assert_eq!(drive(&mut peer, &[&open, &data]), (1, 4096)));
     });
 }
 

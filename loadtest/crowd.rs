@@ -34,6 +34,14 @@ struct Client {
     sends_max: usize,
 }
 
+impl Client {
+    /// Its connection broke.
+    fn lost(&mut self, now: Nanos, tally: &mut Tally) {
+        tally.closed_by_server += 1;
+        self.dialogue.fail(Fault::Socket, now, tally);
+    }
+}
+
 /// The misbehaving clients of a thread.
 #[derive(Debug)]
 pub(super) struct Crowd<'a> {
@@ -180,8 +188,7 @@ impl<'a> Crowd<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    tally.closed_by_server += 1;
-                    client.dialogue.fail(Fault::Socket, now, tally);
+                    client.lost(now, tally);
                     break;
                 }
             }
@@ -227,10 +234,7 @@ impl<'a> Crowd<'a> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    tally.closed_by_server += 1;
-                    client.dialogue.fail(Fault::Socket, now, tally);
-                }
+                Err(_) => client.lost(now, tally),
             }
         }
         if client.sends_max == 0 {

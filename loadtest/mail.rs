@@ -214,15 +214,6 @@ impl Mail {
 
     /// The mail data that a server must have stored.
     pub(super) fn render(&self, sequence: Sequence, out: &mut Vec<u8>) {
-        struct Whole<'a>(&'a Mail, &'a mut Vec<u8>);
-        impl Sink for Whole<'_> {
-            fn copy(&mut self, octets: &[u8]) {
-                self.1.extend_from_slice(octets);
-            }
-            fn share(&mut self, shared: Shared) {
-                self.1.extend_from_slice(self.0.shared(shared));
-            }
-        }
         self.content(sequence, Carriage::Bdat, &mut Whole(self, out));
     }
 
@@ -232,6 +223,19 @@ impl Mail {
         let rest = mail_data.strip_prefix(ID_FIELD)?.strip_prefix(&self.run)?;
         let digits = rest.strip_prefix(b"-")?.get(..16)?;
         u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    }
+}
+
+/// All octets of mail data in one place.
+struct Whole<'a>(&'a Mail, &'a mut Vec<u8>);
+
+impl Sink for Whole<'_> {
+    fn copy(&mut self, octets: &[u8]) {
+        self.1.extend_from_slice(octets);
+    }
+
+    fn share(&mut self, shared: Shared) {
+        self.1.extend_from_slice(self.0.shared(shared));
     }
 }
 
@@ -259,17 +263,6 @@ pub(super) mod tests {
         }
     }
 
-    struct Wire<'a>(&'a Mail, Vec<u8>);
-
-    impl Sink for Wire<'_> {
-        fn copy(&mut self, octets: &[u8]) {
-            self.1.extend_from_slice(octets);
-        }
-        fn share(&mut self, shared: Shared) {
-            self.1.extend_from_slice(self.0.shared(shared));
-        }
-    }
-
     #[test]
     fn every_size_is_met_and_survives_stuffing() {
         let sizes = (SIZE_MIN..SIZE_MIN + 200).chain([4096, 16 << 10, 81_920, 100_000, 5 << 20]);
@@ -289,9 +282,9 @@ pub(super) mod tests {
                 stuffed.extend_from_slice(line);
             }
             stuffed.extend_from_slice(b".\r\n");
-            let mut wire = Wire(&mail, Vec::new());
-            mail.content(7, Carriage::Data, &mut wire);
-            assert!(wire.1 == stuffed, "{size}");
+            let mut wire = Vec::new();
+            mail.content(7, Carriage::Data, &mut Whole(&mail, &mut wire));
+            assert!(wire == stuffed, "{size}");
         }
     }
 

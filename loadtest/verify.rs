@@ -120,12 +120,12 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::FileExt, time::Duration};
+    use std::{fs, os::unix::fs::FileExt};
 
     use super::*;
     use mailrace_log::{
-        self as log, Appender, DataDir, Identity, Offset, Op, Options, prepare_segment,
-        segment_path,
+        self as log, Appender, DataDir, Identity, Offset, Options, prepare_segment, segment_path,
+        testing,
     };
 
     use crate::mail::{Sizes, tests::options};
@@ -169,35 +169,12 @@ mod tests {
         appender.handle_segment(prepare_segment(&shard, 1, 1 << 20).unwrap());
         let file = fs::File::options().write(true).open(segment_path(&shard, 1)).unwrap();
         for Stored { mail_from, rcpts, mail_data } in records {
-            let mail = log::Mail {
-                mail_from,
-                rcpts,
-                helo: "client.test",
-                client: ([127, 0, 0, 1], 25).into(),
-                received_at: 0,
-                listener: "mx",
-                esmtp: true,
-                smtputf8: false,
-                body_type: 0,
-                flags: 0,
-                size_declared: None,
-                facts: log::Facts::default(),
-            };
+            let mail = log::Mail { mail_from, rcpts, ..testing::mail("mx") };
             appender.append(&mail, &[mail_data], &[]).unwrap();
         }
-        while let Some(op) = appender.poll_op() {
-            match op {
-                Op::Write { op, position, buffer, then_sync, .. } => {
-                    file.write_all_at(buffer.octets(), position).unwrap();
-                    let len = buffer.len();
-                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
-                    if let Some(sync) = then_sync {
-                        appender.handle_sync(sync, Ok(()), Duration::ZERO);
-                    }
-                }
-                Op::Sync { op, .. } => appender.handle_sync(op, Ok(()), Duration::ZERO),
-            }
-        }
+        testing::complete(&mut appender, |_, position, buffer| {
+            file.write_all_at(buffer.octets(), position).unwrap();
+        });
     }
 
     /// What is said of these records when messages 0, 1 and 2 were acknowledged, 3 failed.

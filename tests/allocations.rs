@@ -17,8 +17,11 @@ use std::{
 
 use mailrace::{
     config::{Config, Machine},
-    log::{Appender, Identity, LogEvent, Mail, Offset, Op, Options, Spare},
-    smtp::{self, Admission, Context, Entry, Event, Notes, Replies, Session, Stats},
+    log::{Appender, Identity, Mail, Offset, Options, RecordId, Spare, testing},
+    smtp::{
+        self, Envelope, Session,
+        testing::{Host, Peer},
+    },
 };
 
 use ports::free_address;
@@ -74,16 +77,40 @@ fn load(port: u16, messages: u64, idle_rate: f64, options: &[&str]) -> f64 {
     count - idle_rate * began.elapsed().as_secs_f64()
 }
 
-/// Session, replies and log as the shard uses them, without its sockets and files.
-struct Core {
-    config: smtp::Config,
-    session: Session,
-    replies: Replies,
-    stats: Stats,
+/// The log as the shard uses it, without files.
+struct Shard {
     appender: Appender,
-    sent: Vec<u8>,
-    notes: Notes,
+    body: Vec<u8>,
 }
+
+impl Host for Shard {
+    type Id = RecordId;
+
+    fn mail_data(&mut self, octets: &[u8]) {
+        self.body.extend_from_slice(octets);
+    }
+
+    fn end_of_mail(&mut self, envelope: &Envelope<'_>) -> Option<(u64, RecordId)> {
+        let mail = Mail {
+            mail_from: envelope.mail_from,
+            rcpts: envelope.forward_paths().next().unwrap(),
+            helo: envelope.helo,
+            ..testing::mail("mx")
+        };
+        let offset = self.appender.append(&mail, &[&self.body], &[]).unwrap();
+        self.body.clear();
+        Some((offset.get(), self.appender.identity().record_id(offset)))
+    }
+
+    fn durable(&mut self) -> u64 {
+        testing::complete(&mut self.appender, |_, _, _| {});
+        while self.appender.poll_event().is_some() {}
+        self.appender.high_water_mark().get()
+    }
+}
+
+/// Session, replies and log as the shard uses them, without its sockets and files.
+struct Core(Peer<Shard>);
 
 impl Core {
     fn new() -> Self {
@@ -94,90 +121,17 @@ impl Core {
         let mut appender = Appender::new(identity, Options::default(), Offset::new(0));
         appender.handle_segment(Spare { number: 1, nonce: [1; 16], bytes: 1 << 40 });
         let session = Session::new(Duration::ZERO, true, &config);
-        let (replies, stats, sent) = (Replies::new(), Stats::default(), Vec::new());
-        let notes = Notes::default();
-        let mut core = Self { config, session, replies, stats, appender, sent, notes };
-        let open = core.call(|session, context| session.handle_open(context, Entry::Open));
-        assert_eq!(open, Event::NeedInput);
+        let mut core = Self(Peer::over(session, config, Shard { appender, body: Vec::new() }));
         core.turn(b"EHLO client.test\r\n");
         core
     }
 
-    fn call<T>(&mut self, work: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
-        let mut context = Context {
-            now: Duration::ZERO,
-            config: &self.config,
-            replies: &mut self.replies,
-            stats: &mut self.stats,
-            admission: Admission::Open,
-            room_bytes: u64::MAX,
-            handshakes_full: false,
-            binds_channel: false,
-            notes: self.notes,
-        };
-        let result = work(&mut self.session, &mut context);
-        drop(self.session.take_refusals());
-        result
-    }
-
     /// One receive: everything in it is answered, every message in it is committed.
     fn turn(&mut self, input: &[u8]) {
-        let mut rest = input;
-        let mut data = 0..0;
-        loop {
-            let step = self.call(|session, context| session.handle_input(context, rest));
-            let at = input.len() - rest.len();
-            rest = &rest[step.consumed..];
-            match step.event {
-                Event::NeedInput => break,
-                Event::MailData(range) => data = at + range.start..at + range.end,
-                Event::EndOfMail => {
-                    let envelope = self.session.envelope();
-                    let mail = Mail {
-                        mail_from: envelope.mail_from,
-                        rcpts: envelope.forward_paths().next().unwrap(),
-                        helo: envelope.helo,
-                        client: (Ipv4Addr::LOCALHOST, 25).into(),
-                        received_at: 0,
-                        listener: "mx",
-                        esmtp: true,
-                        smtputf8: false,
-                        body_type: 0,
-                        flags: 0,
-                        size_declared: None,
-                        facts: mailrace::log::Facts::default(),
-                    };
-                    let offset = self.appender.append(&mail, &[&input[data.clone()]], &[]).unwrap();
-                    let id = self.appender.identity().record_id(offset);
-                    self.call(|s, context| s.resolve_accepted(context, offset.get(), &id));
-                }
-                event => panic!("{event:?}"),
-            }
-        }
-        self.commit();
-        self.sent.clear();
-        self.replies.take_ready(&mut self.sent);
-        assert!(self.replies.is_empty());
-    }
-
-    fn commit(&mut self) {
-        while let Some(op) = self.appender.poll_op() {
-            match op {
-                Op::Write { op, buffer, then_sync, .. } => {
-                    let len = buffer.len();
-                    self.appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
-                    if let Some(sync) = then_sync {
-                        self.appender.handle_sync(sync, Ok(()), Duration::ZERO);
-                    }
-                }
-                Op::Sync { op, .. } => self.appender.handle_sync(op, Ok(()), Duration::ZERO),
-            }
-        }
-        while let Some(event) = self.appender.poll_event() {
-            if let LogEvent::Advanced(mark) = event {
-                self.replies.release(mark.get());
-            }
-        }
+        self.0.sent.clear();
+        assert_eq!(self.0.run(input), input.len());
+        assert!(self.0.replies.is_empty() && !self.0.closed);
+        drop(self.0.session.take_refusals());
     }
 }
 
@@ -200,7 +154,7 @@ fn core_allocates_nothing() {
         let count = COUNT.load(Ordering::Relaxed) - before;
         assert!(round == 0 || count == 0, "{count} allocations for 10,000 messages");
     }
-    assert_eq!(core.appender.high_water_mark().get(), 20_000);
+    assert_eq!(core.0.host.appender.high_water_mark().get(), 20_000);
 }
 
 /// A refusal's line is bounded by a budget; those without a line cost nothing.
@@ -208,7 +162,7 @@ fn refusals_without_a_line_allocate_nothing() {
     let mut core = Core::new();
     core.turn(b"MAIL FROM:<a@client.test>\r\n");
     let mut count = |refusals| {
-        core.notes.refusals = refusals;
+        core.0.notes.refusals = refusals;
         let before = COUNT.load(Ordering::Relaxed);
         for _ in 0..1_000 {
             core.turn(b"RCPT TO:<a b>\r\n");

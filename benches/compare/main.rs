@@ -28,6 +28,7 @@ mod figures;
 mod goals;
 mod idle;
 mod measure;
+mod median;
 mod node;
 mod options;
 mod pattern;

@@ -198,24 +198,14 @@ pub(crate) fn is_root() -> bool {
 
 fn mailrace(program: &Path, peer: Peer, dir: &Path, port: u16, admin: u16) -> Command {
     let shards = if peer == Peer::MailraceTwo { 2 } else { 1 };
-    let mut command = Command::new(program);
-    command.arg("serve");
-    for setting in [
+    let settings = [
         format!("server.shards={shards}"),
         format!("server.admin.listen=127.0.0.1:{admin}"),
         format!("listener.0.listen=127.0.0.1:{port}"),
         format!("log.dir={}", dir.join("log").display()),
         "log.sync=group".to_owned(),
-    ] {
-        command.args(["--set", &setting]);
-    }
-    // Settings of whoever runs this are none of the benchmark's.
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
-            command.env_remove(name);
-        }
-    }
-    command
+    ];
+    process::serve(program, &settings)
 }
 
 fn smtp_sink(port: u16) -> Command {

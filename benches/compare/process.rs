@@ -50,6 +50,22 @@ impl Drop for Running {
     }
 }
 
+/// `mailrace serve` with these settings, and none from the environment.
+#[allow(dead_code, reason = "each bench uses its part")]
+pub(crate) fn serve(program: &Path, settings: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command.arg("serve");
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Starts a command on these cores, its stdin closed.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod cases;
 mod facts;
 mod figures;
 mod goals;
+mod median;
 mod node;
 mod options;
 mod pattern;

@@ -10,6 +10,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../compare/median.rs"]
+mod median;
 mod outage;
 mod rate;
 
@@ -23,9 +25,4 @@ fn main() {
     if meant("outage") {
         outage::run();
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

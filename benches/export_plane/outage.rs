@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::median;
+use crate::median::median;
 
 const ROUNDS: usize = 5;
 
@@ -37,7 +37,7 @@ pub fn run() {
         without.push(one(&programs, room, &[]));
         with.push(one(&programs, room, &down));
     }
-    let of = |runs: &[Run], what: fn(&Run) -> f64| median(runs.iter().map(what).collect());
+    let of = |runs: &[Run], what: fn(&Run) -> f64| median(runs.iter().map(what));
     let (cpu, cpu_down) = (of(&without, |run| run.cpu), of(&with, |run| run.cpu));
     let (p99, p99_down) = (of(&without, |run| run.p99), of(&with, |run| run.p99));
     println!("outage     no exporter   sink down   ratio   (medians of {ROUNDS}, {RATE}/s)");

@@ -12,11 +12,11 @@ use mailrace::{
         BatchOptions, DocumentOptions, Encoding, ExportOptions, Filter, Key, PlaneOptions,
         RetryOptions, SinkOptions, Start, start,
     },
-    log::{DataDir, HighWaterMarks, Log, Mail, Waiters, Writer, shard_dir},
+    log::{DataDir, HighWaterMarks, Log, Waiters, Writer, shard_dir, testing::mail},
     metrics::ExportMetrics,
 };
 
-use crate::median;
+use crate::median::median;
 
 const RECORDS: usize = 300_000;
 const RECORD_BYTES: usize = 4 << 10;
@@ -44,20 +44,7 @@ fn fill(dir: &Path) -> (u64, u64) {
     let data = DataDir::open(dir).unwrap();
     let mut writer = Writer::open(&data, 0, 64 << 20).unwrap().without_sync();
     let body: Vec<u8> = (0..RECORD_BYTES).map(|at| b'a' + (at % 26) as u8).collect();
-    let mail = Mail {
-        mail_from: "sender@example.org",
-        rcpts: "receiver@example.test",
-        helo: "client.example.org",
-        client: ([127, 0, 0, 1], 25).into(),
-        received_at: 1_795_305_600_000_000,
-        listener: "mx",
-        esmtp: true,
-        smtputf8: false,
-        body_type: 0,
-        flags: 0,
-        size_declared: None,
-        facts: mailrace::log::Facts::default(),
-    };
+    let mail = mail("mx");
     for record in 0..RECORDS {
         writer.append(&mail, &body).unwrap();
         if record % 64 == 63 {

@@ -14,6 +14,8 @@
 
 #[path = "../compare/facts.rs"]
 mod facts;
+#[path = "../compare/median.rs"]
+mod median;
 #[path = "../compare/process.rs"]
 mod process;
 #[path = "../compare/procfs.rs"]
@@ -32,6 +34,7 @@ use std::{
 };
 
 use clap::Parser;
+use median::median;
 use process::{Running, Scratch};
 use serde_json::{Value, json};
 use table::{Table, number};
@@ -114,9 +117,9 @@ fn run(options: &Options) -> io::Result<()> {
     let mut told = Vec::new();
     let mut worst = 0.0_f64;
     for ((name, _), (off, on)) in CASES.iter().zip(&found) {
-        let ratio = median(on) / median(off);
+        let ratio = median(on.iter().copied()) / median(off.iter().copied());
         worst = worst.max(ratio);
-        let cells = [median(off), median(on), ratio].map(number);
+        let cells = [median(off.iter().copied()), median(on.iter().copied()), ratio].map(number);
         table.rows.push([vec![(*name).to_owned()], cells.to_vec()].concat());
         told.push(json!({"case": name, "off_us": off, "on_us": on, "ratio": ratio}));
     }
@@ -197,17 +200,7 @@ fn start(options: &Options, data: &Path, file: &Path, gates: Gates) -> io::Resul
             "limits.connections.rate_per_ip=10000000/m".to_owned(),
         ]);
     }
-    let mut command = Command::new(&options.mailrace);
-    command.arg("serve");
-    for setting in &settings {
-        command.args(["--set", setting]);
-    }
-    // Settings of whoever runs this are none of the benchmark's.
-    for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = process::serve(&options.mailrace, &settings);
     let log = data.join("stderr");
     command.stdout(Stdio::null()).stderr(File::create(&log)?);
     let mut process = process::start(&mut command, &[SERVER_CORE])?;
@@ -220,10 +213,4 @@ fn start(options: &Options, data: &Path, file: &Path, gates: Gates) -> io::Resul
         thread::sleep(Duration::from_millis(10));
     }
     Ok((process, port))
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

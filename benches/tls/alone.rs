@@ -43,12 +43,37 @@ fn encrypt(client: &mut ClientConnection, plain: &[u8], wire: &mut Vec<u8>) -> i
     Ok(())
 }
 
+fn receive(client: &mut ClientConnection, mut octets: &[u8]) -> io::Result<()> {
+    while !octets.is_empty() {
+        client.read_tls(&mut octets)?;
+        client.process_new_packets().map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
 fn client() -> io::Result<ClientConnection> {
     let name = ServerName::try_from("localhost").expect("it is a name");
     let config = Client::new(Group::X25519, false).config();
     let mut client = ClientConnection::new(config, name).map_err(io::Error::other)?;
     client.set_buffer_limit(None);
     Ok(client)
+}
+
+/// Nanoseconds for each octet that a server decrypts.
+fn each_octet(
+    client: &mut ClientConnection,
+    octets: u64,
+    mut decrypt: impl FnMut(&mut Vec<u8>, &mut u64) -> io::Result<()>,
+) -> io::Result<f64> {
+    let plain = vec![b'x'; BATCH];
+    let (mut wire, mut spent, mut taken) = (Vec::new(), Duration::ZERO, 0);
+    while taken < octets {
+        encrypt(client, &plain, &mut wire)?;
+        let began = thread_time();
+        decrypt(&mut wire, &mut taken)?;
+        spent += thread_time() - began;
+    }
+    Ok(spent.as_secs_f64() * 1e9 / taken as f64)
 }
 
 fn rustls(files: &Files, octets: u64) -> io::Result<f64> {
@@ -63,25 +88,16 @@ fn rustls(files: &Files, octets: u64) -> io::Result<f64> {
         }
         let used = take(&mut server, &mut wire, &mut back, &mut 0)?;
         wire.drain(..used);
-        let mut rest = &back[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest)?;
-            client.process_new_packets().map_err(io::Error::other)?;
-        }
+        receive(&mut client, &back)?;
         back.clear();
     }
-    let plain = vec![b'x'; BATCH];
-    let (mut spent, mut taken) = (Duration::ZERO, 0);
-    while taken < octets {
-        encrypt(&mut client, &plain, &mut wire)?;
-        let began = thread_time();
-        let used = take(&mut server, &mut wire, &mut back, &mut taken)?;
-        spent += thread_time() - began;
+    each_octet(&mut client, octets, |wire, taken| {
+        let used = take(&mut server, wire, &mut back, taken)?;
         if used != wire.len() {
             return Err(io::Error::other("rustls left records"));
         }
-    }
-    Ok(spent.as_secs_f64() * 1e9 / taken as f64)
+        Ok(())
+    })
 }
 
 /// Has rustls take the records of `wire`; counts the plaintext.
@@ -144,25 +160,16 @@ fn ours(config: &Config, octets: u64) -> io::Result<f64> {
         server.feed(&mut wire, |_, _| {}).map_err(io::Error::other)?;
         back.clear();
         server.take_pending(&mut back);
-        let mut rest = &back[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest)?;
-            client.process_new_packets().map_err(io::Error::other)?;
-        }
+        receive(&mut client, &back)?;
     }
-    let plain = vec![b'x'; BATCH];
-    let (mut spent, mut taken) = (Duration::ZERO, 0);
-    while taken < octets {
-        encrypt(&mut client, &plain, &mut wire)?;
-        let began = thread_time();
+    each_octet(&mut client, octets, |wire, taken| {
         for received in wire.chunks_mut(RECEIVED) {
             server
-                .feed(received, |_, plain| taken += plain.len() as u64)
+                .feed(received, |_, plain| *taken += plain.len() as u64)
                 .map_err(io::Error::other)?;
         }
-        spent += thread_time() - began;
-    }
-    Ok(spent.as_secs_f64() * 1e9 / taken as f64)
+        Ok(())
+    })
 }
 
 fn thread_time() -> Duration {

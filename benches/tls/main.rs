@@ -23,6 +23,8 @@ mod client;
 #[path = "../compare/facts.rs"]
 mod facts;
 mod measure;
+#[path = "../compare/median.rs"]
+mod median;
 #[path = "../compare/process.rs"]
 mod process;
 #[path = "../compare/procfs.rs"]

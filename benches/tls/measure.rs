@@ -9,6 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use crate::median::median;
 use crate::{
     Options,
     alone::{self, Alone},
@@ -230,15 +231,9 @@ fn idle(options: &Options, site: &Site, is_tls: bool) -> io::Result<f64> {
     Ok(grown as f64 / held.len() as f64)
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 impl Figures {
     fn bulk(&self, name: &str) -> f64 {
-        self.bulk.get(name).map_or(f64::NAN, |values| median(values))
+        self.bulk.get(name).map_or(f64::NAN, |values| median(values.iter().copied()))
     }
 
     /// rustls alone against what TLS adds: of octets that are thrown away, of those in the log.
@@ -256,7 +251,7 @@ impl Figures {
             let header = ["handshake", "us CPU", "a second", "openssl us", "a second", "ratio"];
             let mut table = Table::new(&header);
             for (at, (ours, theirs)) in &self.handshakes {
-                let (ours, theirs) = (median(ours), median(theirs));
+                let (ours, theirs) = (median(ours.iter().copied()), median(theirs.iter().copied()));
                 let cells = [ours, 1e6 / ours, theirs, 1e6 / theirs, theirs / ours].map(number);
                 let mut row = vec![CASES[*at].name()];
                 row.extend(cells);
@@ -268,7 +263,7 @@ impl Figures {
         if !self.bulk.is_empty() {
             let mut table = Table::new(&["octets", "ns CPU", "GB/s a core"]);
             for (name, values) in &self.bulk {
-                let each = median(values);
+                let each = median(values.iter().copied());
                 table.rows.push(vec![(*name).to_owned(), number(each), number(1.0 / each)]);
             }
             let [received, logged] = self.bulk_ratios();
@@ -301,8 +296,7 @@ impl Figures {
     }
 
     fn idle_medians(&self) -> (f64, f64) {
-        let of =
-            |pick: fn(&(f64, f64)) -> f64| median(&self.idle.iter().map(pick).collect::<Vec<_>>());
+        let of = |pick: fn(&(f64, f64)) -> f64| median(self.idle.iter().map(pick));
         (of(|both| both.0), of(|both| both.1))
     }
 
@@ -312,7 +306,7 @@ impl Figures {
                 "case": CASES[*at].name(),
                 "mailrace_us": ours,
                 "openssl_us": theirs,
-                "ratio": (!theirs.is_empty()).then(|| median(theirs) / median(ours)),
+                "ratio": (!theirs.is_empty()).then(|| median(theirs.iter().copied()) / median(ours.iter().copied())),
             })
         });
         let (secure, clear) = self.idle_medians();

@@ -105,17 +105,7 @@ impl Site {
                 "listener.0.tls_mode=implicit".to_owned(),
             ]);
         }
-        let mut command = Command::new(&self.mailrace);
-        command.arg("serve");
-        for setting in &settings {
-            command.args(["--set", setting]);
-        }
-        // Settings of whoever runs this are none of the benchmark's.
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"MAILRACE_") {
-                command.env_remove(name);
-            }
-        }
+        let command = process::serve(&self.mailrace, &settings);
         self.start(command, port, Some(data))
     }
 

@@ -1,10 +1,10 @@
-//! A session with a driver that accepts every message at once, over the public interface.
+//! Dialogues with a session whose messages are all accepted at once.
 
 use std::time::Duration;
 
 use mailrace::smtp::{
-    Admission, AuthAnswer, AuthQuestion, Config, Context, Entry, Event, Nonce, Notes, Replies,
-    ScramCredential, Session, Stats,
+    AuthAnswer, AuthQuestion, Config, Nonce, ScramCredential, Session,
+    testing::{Peer, Recorder},
 };
 
 /// What a dialogue left behind.
@@ -16,7 +16,7 @@ pub struct Outcome {
     pub bodies: Vec<Vec<u8>>,
     /// The envelopes' paths.
     pub paths: Vec<String>,
-    /// What was told of clients, at the end.
+    /// What proxies said of clients, at the end.
     pub told: String,
     /// The session ended.
     pub closed: bool,
@@ -35,86 +35,36 @@ pub fn dialogue<'a>(
 
 /// As [`dialogue`], with a session that was not opened yet.
 pub fn over<'a>(
-    mut session: Session,
+    session: Session,
     config: &Config,
     turns: impl IntoIterator<Item = &'a [u8]>,
     mut cut: impl FnMut() -> usize,
 ) -> Outcome {
-    let (mut replies, mut stats) = (Replies::new(), Stats::default());
-    let mut cx = Context {
-        now: Duration::ZERO,
-        config,
-        replies: &mut replies,
-        stats: &mut stats,
-        admission: Admission::Open,
-        room_bytes: u64::MAX,
-        handshakes_full: false,
-        binds_channel: true,
-        notes: Notes::default(),
-    };
-    session.handle_open(&mut cx, Entry::Open);
-    let mut outcome = Outcome::default();
-    let (mut body, mut input) = (Vec::new(), Vec::new());
+    let mut peer = Peer::over(session, config.clone(), Recorder::default());
+    peer.host.directory = Some(directory);
     for turn in turns {
         let mut rest = turn;
-        while !rest.is_empty() && !outcome.closed {
+        while !rest.is_empty() && !peer.closed {
             let (head, tail) = rest.split_at(cut().clamp(1, rest.len()));
             rest = tail;
-            input.extend_from_slice(head);
-            let mut at = 0;
-            loop {
-                let step = session.handle_input(&mut cx, &input[at..]);
-                assert!(step.consumed <= input.len() - at, "no more than was given");
-                match step.event {
-                    Event::MailData(range) => {
-                        assert!(range.end <= step.consumed);
-                        body.extend_from_slice(&input[at..][range]);
-                    }
-                    Event::MailDataStatic(octets) => body.extend_from_slice(octets),
-                    Event::EndOfMail => {
-                        let envelope = session.envelope();
-                        assert_eq!(envelope.bytes, body.len() as u64);
-                        assert!(envelope.forward_path_count > 0);
-                        outcome.paths.push(envelope.mail_from.into());
-                        outcome.paths.extend(envelope.forward_paths().map(String::from));
-                        outcome.bodies.push(std::mem::take(&mut body));
-                        let ticket = outcome.bodies.len() as u64;
-                        session.resolve_accepted(&mut cx, ticket, &"id");
-                    }
-                    Event::Discard | Event::StartTls => body.clear(),
-                    Event::NewClient => {
-                        assert_eq!(session.handle_open(&mut cx, Entry::Open), Event::NeedInput);
-                    }
-                    Event::Authenticate => {
-                        let question = session.auth_question().expect("something is asked");
-                        session.resolve_auth(&mut cx, directory(question));
-                    }
-                    Event::NeedInput => {
-                        at += step.consumed;
-                        cx.replies.release(u64::MAX);
-                        let before = outcome.sent.len();
-                        cx.replies.take_ready(&mut outcome.sent);
-                        if before == outcome.sent.len() || at == input.len() {
-                            break;
-                        }
-                        continue;
-                    }
-                    Event::Close(_) => {
-                        outcome.closed = true;
-                        break;
-                    }
-                }
-                at += step.consumed;
-            }
-            input.drain(..at.min(input.len()));
-            assert!(input.len() <= 65_536, "unparsed input is bounded");
+            peer.feed(head);
+            assert!(peer.kept() <= 65_536, "unparsed input is bounded");
         }
     }
-    outcome.user = session.auth_user().map(String::from);
-    cx.replies.release(u64::MAX);
-    cx.replies.take_ready(&mut outcome.sent);
-    session.push_proxy_facts(&mut outcome.told);
-    check_replies(&outcome.sent);
+    peer.take();
+    check_replies(&peer.sent);
+    let mut outcome = Outcome {
+        sent: peer.sent,
+        bodies: peer.host.bodies,
+        closed: peer.closed,
+        user: peer.session.auth_user().map(String::from),
+        ..Outcome::default()
+    };
+    for (reverse, forward) in peer.host.envelopes {
+        outcome.paths.push(reverse);
+        outcome.paths.extend(forward);
+    }
+    peer.session.push_proxy_facts(&mut outcome.told);
     outcome
 }
 

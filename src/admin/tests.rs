@@ -161,10 +161,9 @@ fn health_follows_the_heartbeat() {
     check(&server.get("/healthz"), &["503", "shard 0 has not answered for 5 s"]);
 }
 
-#[test]
-fn a_taken_address_is_a_clear_error() {
-    let server = Server::start();
-    let state = AdminState {
+/// Of a server without shards.
+fn nothing() -> AdminState {
+    AdminState {
         published: Vec::new(),
         ready: Arc::default(),
         version: String::new(),
@@ -179,30 +178,19 @@ fn a_taken_address_is_a_clear_error() {
         recorders: Vec::new(),
         drains: crossbeam::channel::bounded(1).0,
         upgrades: crossbeam::channel::bounded(1).0,
-    };
-    let error = start(server.admin.address(), state).expect_err("taken").to_string();
+    }
+}
+
+#[test]
+fn a_taken_address_is_a_clear_error() {
+    let server = Server::start();
+    let error = start(server.admin.address(), nothing()).expect_err("taken").to_string();
     check(&error, &["cannot listen on 127.0.0.1:", "server.admin.listen"]);
 }
 
 #[test]
 fn shutting_down_frees_the_address() {
-    let state = AdminState {
-        published: Vec::new(),
-        ready: Arc::default(),
-        version: String::new(),
-        revision: String::new(),
-        disk: Box::new(|| None),
-        export: ExportMetrics::new(),
-        dns: DnsMetrics::new(),
-        log: no_log(),
-        token: None,
-        reloads: crossbeam::channel::bounded(1).0,
-        traces: Arc::default(),
-        recorders: Vec::new(),
-        drains: crossbeam::channel::bounded(1).0,
-        upgrades: crossbeam::channel::bounded(1).0,
-    };
-    let admin = start("127.0.0.1:0".parse().unwrap(), state).unwrap();
+    let admin = start("127.0.0.1:0".parse().unwrap(), nothing()).unwrap();
     let address = admin.address();
     admin.shut_down();
     assert!(TcpStream::connect(address).is_err());

@@ -14,8 +14,6 @@ mod dial;
 pub mod document;
 mod exporter;
 mod files;
-#[cfg(test)]
-mod fixture;
 mod hostname;
 mod kafka;
 mod lane;
@@ -33,6 +31,8 @@ mod sink;
 #[cfg(feature = "sim")]
 pub mod staged;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_record_keeps_the_recipients_that_are_meant_and_their_parameters() {
-        let mut record = crate::fixture::record(0, 1);
+        let mut record = crate::testing::record(0, 1);
         record.rcpt_to = ["a@x.test", "b@y.test", "c@x.test"].map(str::to_owned).to_vec();
         record.facts.rcpt_params = "NOTIFY=1\nNOTIFY=2\nNOTIFY=3".to_owned();
         "*@x.test".parse::<RcptPattern>().unwrap().narrow(&mut record);

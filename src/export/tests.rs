@@ -9,7 +9,7 @@ use std::{
 
 use super::{plane::start_with, *};
 use mailrace_log::consumer::Group;
-use mailrace_log::{DataDir, Fate, HighWaterMarks, Log, Mail, Waiters, Writer};
+use mailrace_log::{DataDir, Fate, HighWaterMarks, Log, Waiters, Writer, testing::mail};
 use mailrace_metrics::ExportMetrics;
 
 const NAME: &str = "main";
@@ -95,34 +95,11 @@ impl Stand {
     }
 }
 
-pub(super) fn mail(listener: &str) -> Mail<'_> {
-    Mail {
-        mail_from: "a@x.test",
-        rcpts: "b@Y.test\nc@z.test",
-        helo: "client.test",
-        client: "127.0.0.1:25".parse().unwrap(),
-        received_at: 1_795_305_600_000_000,
-        listener,
-        esmtp: true,
-        smtputf8: false,
-        body_type: 0,
-        flags: 0,
-        size_declared: None,
-        facts: mailrace_log::Facts::default(),
-    }
-}
-
 fn options() -> ExportOptions {
     ExportOptions {
         name: NAME.to_owned(),
         sink: SinkOptions::Blackhole,
-        document: DocumentOptions {
-            encoding: Encoding::Json,
-            inline_max: 1 << 19,
-            reference_url: String::new(),
-            sha256: false,
-            key: Key::RcptDomain,
-        },
+        document: testing::document(),
         start: Start::Committed,
         batch: BatchOptions { records: 10, bytes: 1 << 16, delay: Duration::ZERO },
         retry: RetryOptions {

@@ -384,28 +384,23 @@ impl Follower {
                     }
                     Ok(wish == Visit::More)
                 })?;
+                let is_last = matches!(end, GroupEnd::Last { .. });
                 match end {
                     GroupEnd::Stopped => return Ok(false),
-                    GroupEnd::Last { offset, at } => {
+                    GroupEnd::Last { offset, at } | GroupEnd::Bad { offset, at } => {
+                        let position = position + at;
                         damage.push(Damage {
                             segment,
                             offset,
-                            position: position + at,
-                            end: None,
-                            missing: false,
-                        });
-                        return Ok(false);
-                    }
-                    GroupEnd::Bad { offset, at } => {
-                        damage.push(Damage {
-                            segment,
-                            offset,
-                            position: position + at,
+                            position,
                             end: None,
                             missing: false,
                         });
                     }
                     GroupEnd::Good => {}
+                }
+                if is_last {
+                    return Ok(false);
                 }
                 self.next = behind;
             }

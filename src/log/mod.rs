@@ -74,6 +74,8 @@ mod scrub;
 mod sim;
 #[cfg(feature = "sim")]
 pub mod staged;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -201,17 +201,20 @@ mod tests {
         }
     }
 
+    /// Three runs, each sealed by the next one's start.
+    fn three_runs(dir: &std::path::Path) -> Log {
+        for count in [40, 40, 40, 0] {
+            write_files(dir, count);
+        }
+        Log::open(dir).unwrap()
+    }
+
     const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
     fn what_nobody_has_exported_is_checked_once_a_day_and_no_faster() {
         let dir = tempfile::tempdir().unwrap();
-        // Three runs, each sealed by the next one's start.
-        for _ in 0..3 {
-            write_files(dir.path(), 40);
-        }
-        write_files(dir.path(), 0);
-        let log = Log::open(dir.path()).unwrap();
+        let log = three_runs(dir.path());
         let sealed: Vec<_> = log.segments(0).unwrap();
         assert!(sealed.len() >= 3 && sealed.iter().all(|segment| segment.seal.is_some()));
         let clock = Cell::new(Duration::ZERO);
@@ -257,11 +260,7 @@ mod tests {
     #[test]
     fn a_scrub_goes_on_past_a_segment_that_cannot_be_read() {
         let dir = tempfile::tempdir().unwrap();
-        for _ in 0..3 {
-            write_files(dir.path(), 40);
-        }
-        write_files(dir.path(), 0);
-        let log = Log::open(dir.path()).unwrap();
+        let log = three_runs(dir.path());
         let sealed = log.segments(0).unwrap();
         let path = |at: usize| segment_path(&shard_dir(dir.path(), 0), sealed[at].number);
         let aside = dir.path().join("aside");

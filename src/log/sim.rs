@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     recovery::{End, walk},
+    testing::mail,
     *,
 };
 
@@ -98,20 +99,7 @@ impl Disk {
             self.step();
         }
         whole.extend_from_slice(&octets);
-        let mail = Mail {
-            mail_from: "a@x.test",
-            rcpts: "b@x.test",
-            helo: "x.test",
-            client: "127.0.0.1:25".parse().unwrap(),
-            received_at: 1,
-            listener: "mx",
-            esmtp: true,
-            smtputf8: false,
-            body_type: 0,
-            flags: 0,
-            size_declared: None,
-            facts: Facts::default(),
-        };
+        let mail = mail("mx");
         if let Ok(offset) = self.appender.append(&mail, &[&octets], &fragments) {
             assert!(self.sent.insert(offset.get(), whole).is_none(), "an offset is given once");
         }

@@ -1,4 +1,4 @@
-//! What a server that has started prints for people.
+//! What a server that has started prints for people and logs.
 
 use std::{
     io::{self, Write},
@@ -24,6 +24,15 @@ pub(super) fn greet(
     listeners: &[Bound],
     admin: Option<SocketAddr>,
 ) {
+    let names = listeners.iter().map(|at| format!("{} {}", at.name, at.place));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        shards,
+        listeners = names.collect::<Vec<_>>().join(", "),
+        dir = %data.path.display(),
+        sync = config.log.sync.name(),
+        "started"
+    );
     let mut out = io::stdout().lock();
     let shards = plural(shards as u64, "shard");
     let _ = writeln!(

@@ -352,24 +352,7 @@ mod tests {
     use std::{cell::Cell, os::unix::fs::FileExt};
 
     use super::*;
-    use crate::log::{DataDir, Facts, Mail, Writer, segment_path, shard_dir};
-
-    fn mail(listener: &str) -> Mail<'_> {
-        Mail {
-            mail_from: "a@x.test",
-            rcpts: "b@Y.test\nc@z.test",
-            helo: "client.test",
-            client: "127.0.0.1:25".parse().unwrap(),
-            received_at: 1_795_305_600_000_000,
-            listener,
-            esmtp: true,
-            smtputf8: false,
-            body_type: 0,
-            flags: 0,
-            size_declared: None,
-            facts: Facts::default(),
-        }
-    }
+    use crate::log::{DataDir, Writer, segment_path, shard_dir, testing::mail};
 
     fn options(dir: &std::path::Path, marks: HighWaterMarks) -> KeeperOptions {
         KeeperOptions {

@@ -155,7 +155,7 @@ pub(super) fn start(
         waiters,
         verdicts: verdicts.visible(),
     })?;
-    report_start(&config, &data, shards.len(), &addresses.listeners, admin_address);
+    greet(&config, &data, shards.len(), &addresses.listeners, admin_address);
     let reloader = reload::Reloader {
         started: config.clone(),
         current: config.clone(),
@@ -309,25 +309,6 @@ fn listeners_of(
         gate: at.gate.clone(),
     });
     Ok(listeners.collect())
-}
-
-fn report_start(
-    config: &Config,
-    data: &DataDir,
-    shards: usize,
-    listeners: &[Bound],
-    admin: Option<SocketAddr>,
-) {
-    let names = listeners.iter().map(|at| format!("{} {}", at.name, at.place));
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        shards,
-        listeners = names.collect::<Vec<_>>().join(", "),
-        dir = %data.path.display(),
-        sync = config.log.sync.name(),
-        "started"
-    );
-    greet(config, data, shards, listeners, admin);
 }
 
 /// Whose mail each listener takes, in the order of the configuration.

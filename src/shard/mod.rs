@@ -36,7 +36,7 @@ pub use self::{
 use crate::{
     log::{HighWaterMarks, SyncPolicy},
     metrics::Published,
-    policy::Advisor,
+    policy::{Advisor, NoAdvisor},
     smtp, tls,
 };
 
@@ -65,6 +65,25 @@ pub struct Options {
     pub io_memory: usize,
 }
 
+impl Options {
+    /// Of a shard that has no directory and asks nobody, as in tests and benches of its core.
+    #[must_use]
+    pub fn bare(segment_bytes: u64, limits: Limits) -> Self {
+        Self {
+            log_dir: PathBuf::new(),
+            shard: 0,
+            core: 0,
+            segment_bytes,
+            limits,
+            advisor: Arc::new(NoAdvisor),
+            drain: Duration::from_secs(1),
+            sync: SyncPolicy::Group,
+            abort_on_io_error: false,
+            io_memory: 0,
+        }
+    }
+}
+
 /// What a shard may use, and let a peer use.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -90,6 +109,22 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Of the one shard of a server that trusts each of its peers, as in tests and benches.
+    #[must_use]
+    pub fn trusting(connections_max: usize) -> Self {
+        Self {
+            connections_max,
+            inflight_bytes: 1 << 30,
+            disk_low: 0,
+            exempt: Peers(Arc::new(|_| true)),
+            sessions_per_address: None,
+            session_rate_per_address: None,
+            auth_failures_per_address: None,
+            shards: 1,
+            handshakes_max: 256,
+        }
+    }
+
     /// PROTOCOL §5, the column for stress.
     fn stressed(&self) -> Self {
         Self {

@@ -11,32 +11,14 @@ use super::*;
 use crate::{
     log::{DataDir, Identity, recover},
     metrics::Published,
-    policy::NoAdvisor,
     smtp::{Recipient, RecipientPolicy, Recipients},
 };
 
 fn options(data: &DataDir) -> Options {
     Options {
         log_dir: data.path.clone(),
-        shard: 0,
-        core: 0,
-        segment_bytes: 1 << 20,
-        limits: Limits {
-            connections_max: 10,
-            inflight_bytes: 1 << 30,
-            disk_low: 0,
-            exempt: Peers(Arc::new(|_| true)),
-            sessions_per_address: None,
-            session_rate_per_address: None,
-            auth_failures_per_address: None,
-            shards: 1,
-            handshakes_max: 256,
-        },
-        advisor: Arc::new(NoAdvisor),
-        drain: Duration::from_secs(1),
-        sync: SyncPolicy::Group,
-        abort_on_io_error: false,
         io_memory: 64 << 10,
+        ..Options::bare(1 << 20, Limits::trusting(10))
     }
 }
 

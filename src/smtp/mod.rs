@@ -41,6 +41,8 @@ mod sasl;
 pub mod scan;
 mod session;
 mod stats;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod trace;
 mod transaction;
 

@@ -114,9 +114,7 @@ pub(super) fn parse_mail<'a>(text: &'a str, offer: Offer<'_>) -> Result<MailPara
         } else {
             return Err(reply::UNKNOWN_PARAMETER);
         };
-        if !first {
-            return Err(reply::BAD_ARGUMENT);
-        }
+        once(first)?;
     }
     Ok(params)
 }
@@ -141,11 +139,14 @@ pub(super) fn parse_rcpt<'a>(
         } else {
             return Err(reply::UNKNOWN_PARAMETER);
         };
-        if !first {
-            return Err(reply::BAD_ARGUMENT);
-        }
+        once(first)?;
     }
     Ok(params)
+}
+
+/// Each parameter is given once.
+fn once(is_first: bool) -> Result<(), Reply> {
+    if is_first { Ok(()) } else { Err(reply::BAD_ARGUMENT) }
 }
 
 fn no_value(value: Option<&str>) -> Result<(), Reply> {

@@ -140,6 +140,17 @@ fn filters_follow_whom_they_name() {
     assert_eq!(server.page("/v1/trace?nonsense=1").0, 400);
 }
 
+/// Begins a trace; the status line that came, and what reads the rest.
+fn ask_for_traces(server: &Server) -> (BufReader<std::net::TcpStream>, String) {
+    let mut stream = std::net::TcpStream::connect(server.admin).unwrap();
+    let request = b"GET /v1/trace HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request).unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    (reader, line)
+}
+
 /// A reader that reads nothing costs the server what it may hold for it, and no mail.
 #[test]
 fn a_trace_that_nobody_reads_holds_up_no_mail() {
@@ -147,15 +158,7 @@ fn a_trace_that_nobody_reads_holds_up_no_mail() {
     let server = Server::start(dir.path());
     let held: Vec<_> = (0..4)
         .map(|_| {
-            let mut stream = std::net::TcpStream::connect(server.admin).unwrap();
-            std::io::Write::write_all(
-                &mut stream,
-                b"GET /v1/trace HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-            )
-            .unwrap();
-            let mut reader = BufReader::new(stream);
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
+            let (reader, line) = ask_for_traces(&server);
             assert!(line.contains(" 200 "), "{line}");
             reader
         })
@@ -165,15 +168,7 @@ fn a_trace_that_nobody_reads_holds_up_no_mail() {
     send(&server, 20_000, 300);
     drop(held);
     eventually("there is room again", Duration::from_secs(20), || {
-        let mut stream = std::net::TcpStream::connect(server.admin).unwrap();
-        std::io::Write::write_all(
-            &mut stream,
-            b"GET /v1/trace HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-        )
-        .unwrap();
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).unwrap();
-        line.contains(" 200 ")
+        ask_for_traces(&server).1.contains(" 200 ")
     });
 }
 

@@ -4,7 +4,7 @@ use super::*;
 
 use crate::support::{
     self,
-    machine::{has, skip},
+    machine::{has, has_swaks_with_tls},
 };
 
 /// PLAIN and LOGIN; SCRAM where curl was built with it.
@@ -36,11 +36,7 @@ fn curl() {
 
 #[test]
 fn swaks() {
-    if !has("swaks") {
-        return;
-    }
-    let perl = Command::new("perl").args(["-MNet::SSLeay", "-e1"]).output();
-    if !perl.is_ok_and(|output| output.status.success()) && !skip("swaks has no TLS") {
+    if !has_swaks_with_tls() {
         return;
     }
     for mechanism in ["PLAIN", "LOGIN"] {

@@ -26,7 +26,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use support::{Launch, MAILRACE, Server, servers::certificates::Authority, succeeded};
+use support::{Launch, MAILRACE, Server, machine, servers::certificates::Authority, succeeded};
 
 const USER: &str = "tim@example.test";
 const PASSWORD: &str = "tanstaaf tanstaaf, 1=2";
@@ -116,16 +116,8 @@ fn user_add(file: &Path, name: &str, password: &str) -> String {
 
 /// Runs the program with a line on stdin.
 fn run_with(arguments: &[&str], line: &str) -> Output {
-    let mut child = Command::new(MAILRACE)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end before it reads.
-    let _ = child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes());
-    child.wait_with_output().unwrap()
+    let line = format!("{line}\n");
+    machine::run_with_input(Command::new(MAILRACE).args(arguments), line.as_bytes())
 }
 
 fn plain(user: &str, password: &str) -> String {

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mailrace::{
     export::{
         DocumentOptions, Encoding, Facts, Key, Record, document::FIELDS_BYTES_MAX, encode,
-        event_json,
+        event_json, testing,
     },
     log::{self, Field, Kind, Label, MailFlag, Member, Offset, RecordId, Section},
 };
@@ -24,20 +24,10 @@ fn record(data: &[u8]) -> Record {
         },
         received_at: 1_795_370_645_123_456,
         listener: "mx".into(),
-        mail_from: "alice@example.org".into(),
         rcpt_to: vec!["sales@Example.com".into()],
         helo: "mx.example.org".into(),
-        client: "192.0.2.10:51234".parse().unwrap(),
-        esmtp: true,
-        smtputf8: false,
-        body_type: 1,
-        size_declared: None,
-        flags: 0,
-        facts: Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: data.to_vec().into(),
+        ..testing::record(3, 725)
     }
 }
 

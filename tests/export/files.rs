@@ -11,10 +11,7 @@ use std::{
 };
 
 use mailrace::{
-    export::{
-        DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Outcome,
-        Record, Sink,
-    },
+    export::{FileMode, Files, FilesLayout, FilesOptions, Outcome, Record, Sink, testing},
     log::{Offset, RecordId},
 };
 use parquet::{
@@ -63,48 +60,27 @@ fn records() -> Vec<Record> {
         rcpt_to: (0..=number % 3).map(|n| format!("r{n}@y.test")).collect(),
         helo: "client.test".into(),
         client: "192.0.2.1:25".parse().unwrap(),
-        esmtp: true,
-        smtputf8: false,
         body_type: 0,
-        size_declared: None,
-        flags: 0,
-        facts: mailrace::export::Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: data.into(),
+        ..testing::record(1, 0)
     };
     mails().into_iter().enumerate().map(of).collect()
 }
 
 fn files(dir: &Path, layout: FilesLayout) -> Files {
-    let document = DocumentOptions {
-        encoding: Encoding::Json,
-        inline_max: 512 << 10,
-        reference_url: String::new(),
-        sha256: false,
-        key: Key::RcptDomain,
-    };
     let (dir, mode) = (dir.to_owned(), FileMode::default());
-    Files::new(&FilesOptions { dir, layout, mode, trace: None }, document)
+    Files::new(&FilesOptions { dir, layout, mode, trace: None }, testing::document())
 }
 
 /// With trace fields, as it is unless told otherwise.
 fn traced(dir: &Path, layout: FilesLayout, mode: &str) -> Files {
-    let document = DocumentOptions {
-        encoding: Encoding::Json,
-        inline_max: 512 << 10,
-        reference_url: String::new(),
-        sha256: false,
-        key: Key::RcptDomain,
-    };
     let options = FilesOptions {
         dir: dir.to_owned(),
         layout,
         mode: FileMode::parse(mode).unwrap(),
         trace: Some("mx.example.org".to_owned()),
     };
-    Files::new(&options, document)
+    Files::new(&options, testing::document())
 }
 
 /// Trace fields of a record as `mx.example.org` writes them.
@@ -245,18 +221,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// Every file below a folder with its content, but for the state of `log export`.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![dir.to_owned()];
-    while let Some(next) = left.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                left.push(path);
-            } else if !path.ends_with(".mailrace-export.json") {
-                found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
-            }
-        }
-    }
+    let mut found = support::tree(dir);
+    found.retain(|path, _| !path.ends_with(".mailrace-export.json"));
     found
 }
 

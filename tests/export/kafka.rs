@@ -302,21 +302,12 @@ async fn tls_in_both_directions() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let authority = certificates::Authority::new();
-    authority.write(dir.path(), "ca");
-    authority.issue(dir.path(), "server");
-    authority.issue(dir.path(), "client");
-    certificates::Authority::new().write(dir.path(), "other");
+    certificates::Authority::write_mutual(dir.path());
     let (target, port) = (free_address().port(), free_address().port());
     let Some(_server) = KafkaServer::behind(target, port) else { return };
     let _proxy = kafka::tls_proxy(dir.path(), port, target);
     let file = |name: &str| Some(dir.path().join(name));
-    let believed = TlsOptions {
-        enabled: true,
-        ca_file: file("ca.pem"),
-        cert_file: file("client.pem"),
-        key_file: file("client.key"),
-    };
+    let believed = certificates::Authority::mutual(dir.path());
     let with = |tls: &TlsOptions| sink(KafkaOptions { tls: tls.clone(), ..options(port) });
     let right = with(&believed);
     right.check().await.unwrap();

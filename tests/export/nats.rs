@@ -24,17 +24,7 @@ use crate::support::{
 };
 
 fn options(url: &str) -> NatsOptions {
-    NatsOptions {
-        servers: vec![url.to_owned()],
-        stream: "MAIL".into(),
-        create: true,
-        replicas: 1,
-        subject: "mail.{listener}.{rcpt_domain}".into(),
-        user: String::new(),
-        password_file: None,
-        credentials_file: None,
-        tls: TlsOptions::default(),
-    }
+    NatsServer::options(url)
 }
 
 fn sink(options: NatsOptions) -> Nats {
@@ -410,22 +400,13 @@ async fn a_token_is_a_password_without_a_user() {
 #[tokio::test]
 async fn tls_in_both_directions() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
-    authority.write(dir.path(), "ca");
-    authority.issue(dir.path(), "server");
-    authority.issue(dir.path(), "client");
-    Authority::new().write(dir.path(), "other");
+    Authority::write_mutual(dir.path());
     let config = "tls { cert_file: \"DIR/server.pem\", key_file: \"DIR/server.key\",
         ca_file: \"DIR/ca.pem\", verify: true }
         jetstream { store_dir: \"DIR/store\" }";
     let Some(server) = NatsServer::in_dir(dir, config) else { return };
     let file = |name: &str| Some(server.dir().join(name));
-    let believed = TlsOptions {
-        enabled: true,
-        ca_file: file("ca.pem"),
-        cert_file: file("client.pem"),
-        key_file: file("client.key"),
-    };
+    let believed = Authority::mutual(server.dir());
     let with = |tls: &TlsOptions| NatsOptions { tls: tls.clone(), ..options(&server.url()) };
     let sink = sink(with(&believed));
     sink.check().await.unwrap();

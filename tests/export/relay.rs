@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use mailrace::{
-    export::{ErrorClass, Facts, Outcome, Record, Relay, RelayOptions, Sink, TlsOptions},
+    export::{ErrorClass, Facts, Outcome, Record, Relay, RelayOptions, Sink, TlsOptions, testing},
     log::{Identity, Offset},
 };
 
@@ -53,22 +53,12 @@ fn record(number: u64, rcpt_to: &[&str], data: impl Into<Bytes>) -> Record {
     let identity = Identity { node: [0x7f, 0x3a, 0x9c, 0x21, 0xb0, 0x4e], shard: 3 };
     Record {
         id: identity.record_id(Offset::new(number)),
-        received_at: 1_795_284_245_123_456,
         listener: "mx".to_owned(),
         mail_from: "a@s.test".to_owned(),
         rcpt_to: rcpt_to.iter().map(ToString::to_string).collect(),
         helo: "mx.example".to_owned(),
-        client: "192.0.2.10:51234".parse().unwrap(),
-        esmtp: true,
-        smtputf8: false,
-        body_type: 1,
-        size_declared: None,
-        flags: 0,
-        facts: Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: data.into(),
+        ..testing::record(3, number)
     }
 }
 

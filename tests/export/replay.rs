@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -39,7 +39,7 @@ server.serve_forever()
 "#;
 
 struct Hook {
-    child: Child,
+    _child: machine::OwnedChild,
     file: PathBuf,
 }
 
@@ -50,7 +50,7 @@ impl Hook {
         command.args(["-c", RECEIVER]).arg(&file).stdin(Stdio::null());
         // SAFETY: the call is one system call.
         unsafe { command.pre_exec(machine::die_with_parent) };
-        let hook = Self { child: command.spawn().unwrap(), file };
+        let hook = Self { _child: machine::OwnedChild(command.spawn().unwrap()), file };
         eventually("the receiver listens", PATIENCE, || !hook.lines().is_empty());
         hook
     }
@@ -67,13 +67,6 @@ impl Hook {
 
     fn events(&self) -> Vec<Value> {
         self.lines().iter().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

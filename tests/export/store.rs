@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use mailrace::{
     export::{
         DocumentOptions, Encoding, ErrorClass, FileMode, Key, Outcome, Record, Sink, Store,
-        StoreLayout, StoreOptions, StorePlace,
+        StoreLayout, StoreOptions, StorePlace, testing,
     },
     log::{Offset, RecordId},
 };
@@ -30,8 +30,8 @@ use parquet::{
 use serde_json::Value;
 
 use crate::support::{
-    body, eventually,
-    machine::{die_with_parent, skip},
+    self, body, eventually,
+    machine::{OwnedChild, die_with_parent, skip},
     succeeded,
 };
 
@@ -47,16 +47,10 @@ fn record(number: u64, data: Vec<u8>) -> Record {
         rcpt_to: vec!["b@y.test".into(), "grün@y.test".into()],
         helo: "client.test".into(),
         client: "192.0.2.1:25".parse().unwrap(),
-        esmtp: true,
         smtputf8: true,
         body_type: 0,
-        size_declared: None,
-        flags: 0,
-        facts: mailrace::export::Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: data.into(),
+        ..testing::record(1, number)
     }
 }
 
@@ -141,20 +135,8 @@ fn assert_batches(objects: &BTreeMap<String, Vec<u8>>, layout: StoreLayout, reco
 
 /// Files below a folder by their paths.
 fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![dir.to_owned()];
-    while let Some(next) = left.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                left.push(path);
-            } else {
-                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
+    let named = |(path, octets): (PathBuf, _)| (path.to_str().unwrap().to_owned(), octets);
+    support::tree(dir).into_iter().map(named).collect()
 }
 
 #[test]
@@ -198,17 +180,10 @@ fn a_folder_is_laid_out_like_a_bucket() {
 
 /// An S3 server's process.
 struct Server {
-    child: Child,
+    child: OwnedChild,
     address: SocketAddr,
     dir: Option<tempfile::TempDir>,
     secret_file: tempfile::NamedTempFile,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Where `tests/support/servers/s3.sh` puts a program.
@@ -221,11 +196,11 @@ fn program(path: &str) -> Option<PathBuf> {
     there.then_some(found)
 }
 
-fn spawn(mut command: Command) -> (Child, SocketAddr) {
+fn spawn(mut command: Command) -> (OwnedChild, SocketAddr) {
     // SAFETY: one system call between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = OwnedChild(piped.spawn().expect("it starts"));
     let (tell, told) = std::sync::mpsc::channel();
     let out: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
     let err: Box<dyn Read + Send> = Box::new(child.stderr.take().unwrap());
@@ -282,8 +257,7 @@ impl Server {
 
     /// Kills it and starts another over the same objects and address.
     fn restart(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.end();
         let dir = self.dir.as_ref().unwrap().path();
         let (child, address) = spawn(Self::s3rver_command(dir, self.address.port()).unwrap());
         assert_eq!(address, self.address);
@@ -445,8 +419,7 @@ fn a_killed_server_costs_nothing_but_time() {
             let child = &mut server.child;
             scope.spawn(move || {
                 eventually("a batch half done", Duration::from_secs(60), || middle.exists());
-                child.kill().unwrap();
-                child.wait().unwrap();
+                child.end();
             });
             runtime.block_on(sink.deliver(batch))
         });

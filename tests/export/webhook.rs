@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mailrace::{
     export::{
         DocumentOptions, Encoding, ErrorClass, Key, Outcome, Record, Sink, TlsOptions, Webhook,
-        WebhookOptions,
+        WebhookOptions, testing,
     },
     log::{Identity, Offset},
 };
@@ -110,7 +110,7 @@ server.serve_forever()
 "#;
 
 struct Receiver {
-    child: Child,
+    _child: machine::OwnedChild,
     url: String,
     requests: mpsc::Receiver<serde_json::Value>,
 }
@@ -126,7 +126,7 @@ impl Receiver {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         // SAFETY: the call is one system call.
         unsafe { command.pre_exec(machine::die_with_parent) };
-        let mut child = command.spawn().unwrap();
+        let mut child = machine::OwnedChild(command.spawn().unwrap());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
         let (told, requests) = mpsc::channel();
@@ -136,7 +136,7 @@ impl Receiver {
             }
         });
         let scheme = if certificate.is_some() { "https" } else { "http" };
-        Self { child, url: format!("{scheme}://127.0.0.1:{port}"), requests }
+        Self { _child: child, url: format!("{scheme}://127.0.0.1:{port}"), requests }
     }
 
     fn next(&self) -> serde_json::Value {
@@ -147,13 +147,6 @@ impl Receiver {
     fn assert_quiet(&self) {
         let more: Vec<_> = self.requests.try_iter().collect();
         assert!(more.is_empty(), "{more:?}");
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -177,15 +170,8 @@ impl Case {
     }
 
     fn options(&self, path: &str) -> WebhookOptions {
-        WebhookOptions {
-            url: format!("{}/{path}", self.receiver.url),
-            secret_file: self.file("secret", SECRET),
-            token_file: None,
-            user: String::new(),
-            password_file: None,
-            requests: 1,
-            tls: TlsOptions::default(),
-        }
+        let plain = plain_options(&format!("{}/{path}", self.receiver.url));
+        WebhookOptions { secret_file: self.file("secret", SECRET), ..plain }
     }
 
     fn sink(&self, path: &str) -> Webhook {
@@ -211,22 +197,11 @@ fn records(count: u64) -> Vec<Record> {
     let identity = Identity { node: [0x7f, 0x3a, 0x9c, 0x21, 0xb0, 0x4e], shard: 3 };
     let records = (0..count).map(|number| Record {
         id: identity.record_id(Offset::new(number)),
-        received_at: 1_795_284_245_123_456,
         listener: "mx".to_owned(),
         mail_from: "a@s.test".to_owned(),
         rcpt_to: vec!["b@d.test".to_owned()],
-        helo: "mx.example".to_owned(),
-        client: "192.0.2.10:51234".parse().unwrap(),
-        esmtp: true,
-        smtputf8: false,
-        body_type: 1,
-        size_declared: None,
-        flags: 0,
-        facts: mailrace::export::Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: Bytes::from(format!("Subject: {number}\r\n\r\nGrüße\0\r\n")),
+        ..testing::record(3, number)
     });
     records.collect()
 }
@@ -474,26 +449,8 @@ fn no_proxy_from_the_environment() {
     assert_eq!(case.receiver.next()["path"], "/ok");
 }
 
-/// The other half of the test above; alone it has nothing to do.
-#[test]
-fn as_it_runs_below_a_proxy() {
-    let Ok(url) = std::env::var("MAILRACE_TEST_URL") else { return };
-    let options = WebhookOptions {
-        url: format!("{url}/ok"),
-        secret_file: None,
-        token_file: None,
-        user: String::new(),
-        password_file: None,
-        requests: 1,
-        tls: TlsOptions::default(),
-    };
-    assert_eq!(deliver(&sink(&options), &records(1)), [Outcome::Delivered]);
-}
-
-#[test]
-fn options_that_cannot_be() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = |url: &str| WebhookOptions {
+fn plain_options(url: &str) -> WebhookOptions {
+    WebhookOptions {
         url: url.to_owned(),
         secret_file: None,
         token_file: None,
@@ -501,20 +458,33 @@ fn options_that_cannot_be() {
         password_file: None,
         requests: 1,
         tls: TlsOptions::default(),
-    };
+    }
+}
+
+/// The other half of the test above; alone it has nothing to do.
+#[test]
+fn as_it_runs_below_a_proxy() {
+    let Ok(url) = std::env::var("MAILRACE_TEST_URL") else { return };
+    let options = plain_options(&format!("{url}/ok"));
+    assert_eq!(deliver(&sink(&options), &records(1)), [Outcome::Delivered]);
+}
+
+#[test]
+fn options_that_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
     let fails = |options: &WebhookOptions| {
         let made = Webhook::new(options, &document(Encoding::Json), PATIENCE);
         made.err().expect("it cannot be").text
     };
-    assert!(fails(&options("localhost")).contains("localhost"));
-    assert!(fails(&options("ftp://localhost/")).contains("not http or https"));
+    assert!(fails(&plain_options("localhost")).contains("localhost"));
+    assert!(fails(&plain_options("ftp://localhost/")).contains("not http or https"));
     let missing = dir.path().join("missing");
     for options in [
-        WebhookOptions { secret_file: Some(missing.clone()), ..options("http://localhost/") },
-        WebhookOptions { token_file: Some(missing.clone()), ..options("http://localhost/") },
+        WebhookOptions { secret_file: Some(missing.clone()), ..plain_options("http://localhost/") },
+        WebhookOptions { token_file: Some(missing.clone()), ..plain_options("http://localhost/") },
         WebhookOptions {
             tls: TlsOptions { ca_file: Some(missing.clone()), ..TlsOptions::default() },
-            ..options("https://localhost/")
+            ..plain_options("https://localhost/")
         },
     ] {
         assert!(fails(&options).contains("missing"));

@@ -235,20 +235,18 @@ fn one_session_goes_on_beside_peers_that_misbehave() {
     assert!(server.get(&id_of(&in_data.reply())) == bulk(9, 3_000));
 }
 
+/// One shard for messages of up to 1 MiB.
+fn tight(dir: &std::path::Path, more: &[&str]) -> Server {
+    let settings = ["server.shards=1", "limits.message_size=1MiB", "limits.connections.total=100"];
+    Server::start_with(dir, &[&settings, more].concat())
+}
+
 /// BAD-INPUTS I8: beyond the memory budget reading stops and mail is refused for the moment; then it
 /// goes on.
 #[test]
 fn i8_the_memory_budget_refuses_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_with(
-        dir.path(),
-        &[
-            "server.shards=1",
-            "limits.message_size=1MiB",
-            "limits.inflight_bytes=2MiB",
-            "limits.connections.total=100",
-        ],
-    );
+    let server = tight(dir.path(), &["limits.inflight_bytes=2MiB"]);
     assert_eq!(server.metric("mailrace_shard_inflight_limit_bytes", &[]), f64::from(2 << 20));
     let message = bulk(1, (200 << 10) / 64);
     let octets = support::stuffed(&message);
@@ -325,16 +323,7 @@ fn i8_the_memory_budget_refuses_and_recovers() {
 #[test]
 fn i8_a_budget_full_of_unfinished_messages_is_given_back_at_the_deadline() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start_with(
-        dir.path(),
-        &[
-            "server.shards=1",
-            "limits.message_size=1MiB",
-            "limits.inflight_bytes=1MiB",
-            "limits.connections.total=100",
-            "limits.timeout.data=3s",
-        ],
-    );
+    let server = tight(dir.path(), &["limits.inflight_bytes=1MiB", "limits.timeout.data=3s"]);
     let mut octets = support::stuffed(&bulk(1, (240 << 10) / 64));
     octets.extend_from_slice(b".\r\n");
     let mut senders = support::in_data(&server, 20);

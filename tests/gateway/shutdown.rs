@@ -94,8 +94,17 @@ fn an_idle_server_ends_at_once() {
     assert_eq!(support::verified(dir.path()), 0);
 }
 
-/// A server that was told to drain while a client is in the middle of a message.
-fn draining(dir: &std::path::Path) -> (Server, Client, Instant) {
+/// The message in progress gets its 421, and the server ends soon.
+#[track_caller]
+fn is_cut_short(server: &mut Server, client: &mut Client, began: Instant) {
+    let reply = client.reply();
+    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
+    assert_eq!(server.ended(SOON), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// A server, and a client in the middle of a message.
+fn in_the_middle(dir: &std::path::Path) -> (Server, Client) {
     let server = Server::start(dir);
     let mut client = server.client();
     client.ehlo();
@@ -104,6 +113,12 @@ fn draining(dir: &std::path::Path) -> (Server, Client, Instant) {
     eventually("the octets arrive", SOON, || {
         server.metric("mailrace_shard_inflight_bytes", &[]) > 0.0
     });
+    (server, client)
+}
+
+/// A server that was told to drain while a client is in the middle of a message.
+fn draining(dir: &std::path::Path) -> (Server, Client, Instant) {
+    let (server, client) = in_the_middle(dir);
     let began = Instant::now();
     signal(&server.child, libc::SIGTERM);
     eventually("new connections are refused", SOON, || refused(&server));
@@ -183,22 +198,12 @@ fn the_ports_stay_open_for_the_lead() {
 #[test]
 fn two_signals_at_once_end_the_drain() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
-    let mut client = server.client();
-    client.ehlo();
-    client.begin_data();
-    client.send(b"Subject: never ends\r\n");
-    eventually("the octets arrive", SOON, || {
-        server.metric("mailrace_shard_inflight_bytes", &[]) > 0.0
-    });
+    let (mut server, mut client) = in_the_middle(dir.path());
     let began = Instant::now();
     // Two of a kind might be delivered as one.
     signal(&server.child, libc::SIGTERM);
     signal(&server.child, libc::SIGINT);
-    let reply = client.reply();
-    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
-    assert_eq!(server.ended(SOON), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    is_cut_short(&mut server, &mut client, began);
 }
 
 /// `serve --help`: each further signal ends the wait under way, first the lead, then that for
@@ -222,10 +227,7 @@ fn each_further_signal_ends_a_wait() {
     eventually("new connections are refused", SOON, || refused(&server));
     assert_eq!(server.child.try_wait().unwrap(), None, "it waits for the message");
     signal(&server.child, libc::SIGTERM);
-    let reply = client.reply();
-    assert!(reply.starts_with("421 4.3.2 "), "{reply}");
-    assert_eq!(server.ended(SOON), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    is_cut_short(&mut server, &mut client, began);
 }
 
 /// A lead of less than a second is none that is left out; one line says it.

@@ -273,10 +273,7 @@ fn a_tmpfs_is_refused_unless_loss_is_allowed() {
     told(&failure, &["tmpfs", "in memory", "local disk", "log.sync"]);
     assert!(!disk.path.join("data").exists(), "nothing was made there");
     let server = launch.set("log.sync=none").start();
-    let mut client = server.client();
-    client.ehlo();
-    let message = bulk(1, 100);
-    assert_eq!(server.get(&id_of(&client.bdat(&message))), message);
+    takes_mail(&server);
 }
 
 /// Segments are opened with O_DIRECT whatever `log.sync` says: the start says what is missing.
@@ -290,6 +287,14 @@ fn a_disk_without_direct_io_is_refused_whatever_the_sync() {
     let failure = refused(&launch);
     assert_eq!(failure.code, Some(78), "{failure}");
     told(&failure, &["O_DIRECT", "local disk"]);
+}
+
+#[track_caller]
+fn takes_mail(server: &Server) {
+    let mut client = server.client();
+    client.ehlo();
+    let message = bulk(1, 100);
+    assert_eq!(server.get(&id_of(&client.bdat(&message))), message);
 }
 
 #[track_caller]
@@ -319,10 +324,7 @@ fn a_directory_in_use_is_refused() {
     assert_eq!(failure.code, Some(1), "{failure}");
     told(&failure, &[dir.path().to_str().unwrap(), "another process is using it"]);
     // The first was not disturbed.
-    let mut client = server.client();
-    client.ehlo();
-    let message = bulk(1, 100);
-    assert_eq!(server.get(&id_of(&client.bdat(&message))), message);
+    takes_mail(&server);
 }
 
 #[test]

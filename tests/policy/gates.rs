@@ -3,12 +3,10 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     path::Path,
     time::{Duration, Instant},
 };
-
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     Client, Launch, Server, eventually, id_of, log_envelope, servers::unbound::Unbound, signal,
@@ -20,22 +18,6 @@ fn launch(dir: &Path) -> Launch {
         .set("server.shards=1")
         .set("log.segment_size=16MiB")
         .set("limits.exempt=")
-}
-
-/// Connects from an address of loopback; the greeting is not read.
-fn open_from(server: SocketAddr, last: u8) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
-    socket.connect(&server.into()).unwrap();
-    Client::over(TcpStream::from(socket))
-}
-
-#[track_caller]
-fn dialogue(client: &mut Client, lines: &[(&str, &str)]) {
-    for (line, wanted) in lines {
-        let reply = client.say(line);
-        assert!(reply.starts_with(wanted), "{line}: {reply}, not {wanted}");
-    }
 }
 
 /// RFC 5321 §3.3, §4.5.1; PROTOCOL §2.
@@ -51,24 +33,21 @@ fn recipients_are_ours_or_refused_at_rcpt() {
     assert!(server.greeting.contains("mail for 3 domains, 2 recipients"), "{}", server.greeting);
     let mut client = server.client();
     client.ehlo();
-    dialogue(
-        &mut client,
-        &[
-            ("MAIL FROM:<a@client.test>", "250"),
-            ("RCPT TO:<Bob+tag@EXAMPLE.com>", "250 2.1.5"),
-            ("RCPT TO:<eve@example.com>", "550 5.1.1"),
-            ("RCPT TO:<eve@x.example.org>", "550 5.1.1"),
-            ("RCPT TO:<bob@elsewhere.example>", "550 5.7.1"),
-            ("RCPT TO:<bob%elsewhere.example@example.com>", "550 5.1.1"),
-            ("RCPT TO:<elsewhere.example!bob@[127.0.0.1]>", "550 5.7.1"),
-            ("RCPT TO:<@example.com:bob@elsewhere.example>", "550 5.7.1"),
-            ("RCPT TO:<any@whole.example>", "250 2.1.5"),
-            ("RCPT TO:<Postmaster>", "250 2.1.5"),
-            ("RCPT TO:<postmaster@x.example.org>", "250 2.1.5"),
-            ("DATA", "354"),
-            ("hi\r\n.", "250"),
-        ],
-    );
+    client.dialogue(&[
+        ("MAIL FROM:<a@client.test>", "250"),
+        ("RCPT TO:<Bob+tag@EXAMPLE.com>", "250 2.1.5"),
+        ("RCPT TO:<eve@example.com>", "550 5.1.1"),
+        ("RCPT TO:<eve@x.example.org>", "550 5.1.1"),
+        ("RCPT TO:<bob@elsewhere.example>", "550 5.7.1"),
+        ("RCPT TO:<bob%elsewhere.example@example.com>", "550 5.1.1"),
+        ("RCPT TO:<elsewhere.example!bob@[127.0.0.1]>", "550 5.7.1"),
+        ("RCPT TO:<@example.com:bob@elsewhere.example>", "550 5.7.1"),
+        ("RCPT TO:<any@whole.example>", "250 2.1.5"),
+        ("RCPT TO:<Postmaster>", "250 2.1.5"),
+        ("RCPT TO:<postmaster@x.example.org>", "250 2.1.5"),
+        ("DATA", "354"),
+        ("hi\r\n.", "250"),
+    ]);
     let refused =
         server.metric("mailrace_smtp_messages_rejected_total", &["class=\"5xx\"", "\"policy\""]);
     assert_eq!(refused as u64, 6);
@@ -200,7 +179,7 @@ fn exempt_peers_wait_for_nothing() {
     assert!(greeted_after(&mut exempt, began) < Duration::from_secs(10));
     exempt.ehlo();
     // The other one waits still.
-    let mut other = open_from(server.smtp, 2);
+    let mut other = Client::open_from(server.smtp, 2);
     assert!(other.send(b"QUIT\r\n"));
     assert!(other.reply().starts_with("554 5.5.0 "));
 }
@@ -239,14 +218,11 @@ fn open_for(server: SocketAddr, last: u8) -> Client {
 
 #[track_caller]
 fn recorded(server: &Server, client: &mut Client, recipient: &str) -> (String, i64) {
-    dialogue(
-        client,
-        &[
-            ("MAIL FROM:<a@client.test>", "250"),
-            (&format!("RCPT TO:<{recipient}>"), "250 2.1.5"),
-            ("DATA", "354"),
-        ],
-    );
+    client.dialogue(&[
+        ("MAIL FROM:<a@client.test>", "250"),
+        (&format!("RCPT TO:<{recipient}>"), "250 2.1.5"),
+        ("DATA", "354"),
+    ]);
     let envelope = log_envelope(&server.dir, &id_of(&client.say("hi\r\n.")));
     let score = envelope["list_score"].as_i64().expect("a number");
     (envelope["rdns"].as_str().unwrap_or_default().to_owned(), score)
@@ -261,10 +237,11 @@ fn listed_clients_are_refused_at_rcpt_and_the_record_keeps_what_was_found() {
     assert!(listed.reply().starts_with("220 "), "it is greeted like anybody");
     listed.ehlo();
     let refusal = "554 5.7.1 Service unavailable; client listed by bl.test\r\n";
-    dialogue(
-        &mut listed,
-        &[("MAIL FROM:<>", "250"), ("RCPT TO:<b@server.test>", refusal), ("RSET", "250")],
-    );
+    listed.dialogue(&[
+        ("MAIL FROM:<>", "250"),
+        ("RCPT TO:<b@server.test>", refusal),
+        ("RSET", "250"),
+    ]);
     let found = recorded(&server, &mut listed, "postmaster");
     assert_eq!(found, ("listed.test".to_owned(), 5));
     // The list's hit and the refusal, each with the client that the proxy named.
@@ -361,18 +338,15 @@ fn names_outside_the_grammar_are_taken_and_counted() {
         launch(dir.path()).set("listener.0.accept.domains=example.com,db_1.example").start();
     let long = format!("{}@example.com", "l".repeat(200));
     let mut client = server.client();
-    dialogue(
-        &mut client,
-        &[
-            ("EHLO my pc", "250"),
-            ("MAIL FROM:<root@db_1.example.org>", "250"),
-            ("RCPT TO:<a..b@example.com.>", "250"),
-            ("RCPT TO:<root@db_1.example>", "250"),
-            (&format!("RCPT TO:<{long}>"), "250"),
-            ("RCPT TO:<a@example.org.>", "550 5.7.1"),
-            ("DATA", "354"),
-        ],
-    );
+    client.dialogue(&[
+        ("EHLO my pc", "250"),
+        ("MAIL FROM:<root@db_1.example.org>", "250"),
+        ("RCPT TO:<a..b@example.com.>", "250"),
+        ("RCPT TO:<root@db_1.example>", "250"),
+        (&format!("RCPT TO:<{long}>"), "250"),
+        ("RCPT TO:<a@example.org.>", "550 5.7.1"),
+        ("DATA", "354"),
+    ]);
     let id = id_of(&client.say("hi\r\n."));
     let counted = |server: &Server, kind: &str| {
         let label = format!("kind=\"{kind}\"");
@@ -396,17 +370,14 @@ fn names_outside_the_grammar_are_taken_and_counted() {
         .set("listener.0.helo=strict")
         .start();
     let mut client = strict.client();
-    dialogue(
-        &mut client,
-        &[
-            ("EHLO my pc", "501"),
-            ("EHLO pc.example", "250"),
-            ("MAIL FROM:<a..b@c.example>", "501 5.1.7"),
-            ("MAIL FROM:<a@c_1.example>", "501 5.1.7"),
-            ("MAIL FROM:<a@c.example>", "250"),
-            ("RCPT TO:<a@c.example.>", "501 5.1.3"),
-        ],
-    );
+    client.dialogue(&[
+        ("EHLO my pc", "501"),
+        ("EHLO pc.example", "250"),
+        ("MAIL FROM:<a..b@c.example>", "501 5.1.7"),
+        ("MAIL FROM:<a@c_1.example>", "501 5.1.7"),
+        ("MAIL FROM:<a@c.example>", "250"),
+        ("RCPT TO:<a@c.example.>", "501 5.1.3"),
+    ]);
     let refused = || strict.metric("mailrace_smtp_replies_total", &["code=\"501\""]) as u64;
     eventually("four refusals", Duration::from_secs(10), || refused() == 4);
     assert_eq!(kinds.map(|kind| counted(&strict, kind)), [0; 5], "not taken, not counted");

@@ -160,12 +160,8 @@ s.quit()",
     );
 }
 
-/// RFC 2920: the whole envelope and DATA in one write, then content, end and QUIT in another.
-#[test]
-fn a_pipelining_client() {
-    python(
-        "pipelining",
-        "import re, socket, sys
+/// A client in Python that has been greeted.
+const GREETED: &str = "import re, socket, sys
 s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
 f = s.makefile('rb')
 def reply():
@@ -173,7 +169,16 @@ def reply():
     while line[3:4] == b'-': line = f.readline()
     return line
 assert reply().startswith(b'220 ')
-s.sendall(b'EHLO pipelining.test\\r\\n')
+";
+
+/// RFC 2920: the whole envelope and DATA in one write, then content, end and QUIT in another.
+#[test]
+fn a_pipelining_client() {
+    python(
+        "pipelining",
+        &[
+            GREETED,
+            "s.sendall(b'EHLO pipelining.test\\r\\n')
 assert reply().startswith(b'250 ')
 s.sendall(b'MAIL FROM:<a@example.test>\\r\\nRCPT TO:<b@example.test>\\r\\n'
           b'RCPT TO:<c@example.test>\\r\\nDATA\\r\\n')
@@ -183,6 +188,8 @@ s.sendall(re.sub(rb'(?m)^\\.', b'..', body) + b'.\\r\\nQUIT\\r\\n')
 print(reply().decode())
 assert reply().startswith(b'221 ')
 assert f.read() == b''",
+        ]
+        .concat(),
     );
 }
 
@@ -191,15 +198,9 @@ assert f.read() == b''",
 fn a_bdat_client() {
     python(
         "bdat",
-        "import socket, sys
-s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
-f = s.makefile('rb')
-def reply():
-    line = f.readline()
-    while line[3:4] == b'-': line = f.readline()
-    return line
-assert reply().startswith(b'220 ')
-s.sendall(b'EHLO bdat.test\\r\\n')
+        &[
+            GREETED,
+            "s.sendall(b'EHLO bdat.test\\r\\n')
 assert reply().startswith(b'250 ')
 s.sendall(b'MAIL FROM:<a@example.test> BODY=8BITMIME\\r\\nRCPT TO:<b@example.test>\\r\\n'
           b'RCPT TO:<c@example.test>\\r\\n')
@@ -213,6 +214,8 @@ while body:
 print(last.decode())
 s.sendall(b'QUIT\\r\\n')
 assert reply().startswith(b'221 ')",
+        ]
+        .concat(),
     );
 }
 

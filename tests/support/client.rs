@@ -2,9 +2,11 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
 };
+
+use socket2::{Domain, Socket, Type};
 
 /// See the module's page.
 pub struct Client {
@@ -30,6 +32,24 @@ impl Client {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self { stream: BufReader::new(stream) }
+    }
+
+    /// Connects from 127.0.0.LAST; the greeting is not read.
+    pub fn open_from(server: SocketAddr, last: u8) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+        socket.bind(&own.into()).expect("an address of loopback");
+        socket.connect(&server.into()).expect("it listens");
+        Self::over(TcpStream::from(socket))
+    }
+
+    /// Says each line; its reply begins as wanted.
+    #[track_caller]
+    pub fn dialogue(&mut self, lines: &[(&str, &str)]) {
+        for (line, wanted) in lines {
+            let reply = self.say(line);
+            assert!(reply.starts_with(wanted), "{line}: {reply}, not {wanted}");
+        }
     }
 
     /// The next reply, all its lines.

@@ -4,9 +4,10 @@ use std::{
     ffi::CString,
     io::{self, Write as _},
     net::SocketAddr,
+    ops::{Deref, DerefMut},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -41,12 +42,62 @@ pub fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
 
 /// Soft limit of a process of ours, while it runs.
 #[track_caller]
-pub fn limit_of(child: &std::process::Child, resource: Resource, value: u64) {
+pub fn limit_of(child: &Child, resource: Resource, value: u64) {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: libc::RLIM_INFINITY };
     let pid = i32::try_from(child.id()).expect("a process id");
     // SAFETY: a limit to read; the old one is not wanted.
     let set = unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) };
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+/// A process that is killed when this is dropped.
+pub struct OwnedChild(pub Child);
+
+impl OwnedChild {
+    /// SIGKILL, and waits for its end.
+    pub fn end(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Deref for OwnedChild {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for OwnedChild {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for OwnedChild {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command with this on its stdin.
+pub fn run_with_input(command: &mut Command, input: &[u8]) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    // It may end before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Whether there is a swaks that knows TLS.
+pub fn has_swaks_with_tls() -> bool {
+    let perl = || Command::new("perl").args(["-MNet::SSLeay", "-e1"]).output();
+    has("swaks")
+        && (perl().is_ok_and(|output| output.status.success())
+            || skip("swaks has no TLS without Net::SSLeay"))
 }
 
 /// Has the kernel kill this process when the thread that started it ends.

@@ -202,7 +202,17 @@ impl Launch {
         }
         let (smtp, admin) = (smtp.expect("seen"), admin.expect("seen"));
         let (dir, hearing) = (self.dir.clone(), Some(hearing));
-        Ok(Server { child, smtp, lmtp, admin, dir, greeting, errors, hearing, _unread: unread })
+        Ok(Server {
+            child: machine::OwnedChild(child),
+            smtp,
+            lmtp,
+            admin,
+            dir,
+            greeting,
+            errors,
+            hearing,
+            _unread: unread,
+        })
     }
 
     /// Starts it without waiting for anything.
@@ -215,7 +225,7 @@ impl Launch {
 
 /// See the module's page. Killed when dropped.
 pub struct Server {
-    pub child: Child,
+    pub child: machine::OwnedChild,
     pub smtp: SocketAddr,
     /// Where it speaks LMTP: `ADDRESS:PORT`, `unix:/PATH`.
     pub lmtp: Vec<String>,
@@ -292,8 +302,7 @@ impl Server {
 
     /// SIGKILL.
     pub fn kill(mut self) {
-        self.child.kill().expect("it was running");
-        self.child.wait().expect("it ends");
+        self.child.end();
     }
 
     pub fn client(&self) -> Client {
@@ -349,13 +358,6 @@ impl Server {
             rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
         // USER_HZ is 100 on every architecture we build for.
         Duration::from_millis(ticks * 10)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

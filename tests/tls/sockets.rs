@@ -3,13 +3,13 @@
 use std::{
     io::{BufRead, Read, Write},
     net::{Shutdown, TcpStream},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use crate::support::{
     self, Client, Launch, Server, body, eventually, id_of,
-    machine::{has, skip},
+    machine::{has, has_swaks_with_tls, run_with_input},
     servers::{
         certificates::Authority,
         secure::{Case, TlsClient, launch},
@@ -383,13 +383,7 @@ print(reused)",
 
 #[test]
 fn swaks() {
-    if !has("swaks") {
-        return;
-    }
-    let perl = Command::new("perl").args(["-MNet::SSLeay", "-e1"]).output();
-    if !perl.is_ok_and(|output| output.status.success())
-        && !skip("swaks has no TLS without Net::SSLeay")
-    {
+    if !has_swaks_with_tls() {
         return;
     }
     for (mode, flag) in [("starttls", "--tls"), ("required", "--tls"), ("implicit", "--tlsc")] {
@@ -439,18 +433,12 @@ fn openssl_s_client() {
     }
     let case = Case::new("starttls");
     let run = |arguments: &[&str], input: &str| {
-        let mut child = Command::new("openssl")
+        let mut openssl = Command::new("openssl");
+        openssl
             .args(["s_client", "-starttls", "smtp", "-verify_return_error", "-CAfile", &case.ca()])
             .args(["-connect", &format!("localhost:{}", case.port()), "-servername", "localhost"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may have gone already.
-        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        let output = child.wait_with_output().unwrap();
+            .args(arguments);
+        let output = run_with_input(&mut openssl, input.as_bytes());
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     };
@@ -476,19 +464,13 @@ fn f7_names_that_are_none() {
     let names = ["x\\", "[mx.example.org]", "mx:25", "b\u{fc}ro.test", "a..test", "192.0.2.1"];
     let case = Case::new("implicit");
     let connect = |case: &Case, name: &str, arguments: &[&str]| {
-        let mut child = Command::new("openssl")
+        let mut openssl = Command::new("openssl");
+        openssl
             .args(["s_client", "-verify_return_error", "-CAfile", &case.ca()])
             .args(["-connect", &format!("localhost:{}", case.port()), "-servername", name])
             .args(["-crlf", "-ign_eof"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may have gone already.
-        let _ = child.stdin.take().unwrap().write_all(b"QUIT\n");
-        let output = child.wait_with_output().unwrap();
+            .args(arguments);
+        let output = run_with_input(&mut openssl, b"QUIT\n");
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     };

@@ -12,7 +12,7 @@ use super::{
     format::{Format, Named, Template, help},
     select::{Selection, Span},
 };
-use crate::log::{Log, WalkEnd};
+use crate::log::Log;
 
 #[derive(Args, Debug)]
 #[command(after_help = help())]
@@ -51,10 +51,7 @@ pub(super) fn run(
             Ok(left > 0)
         })?;
         for (segment, end) in damage {
-            if let WalkEnd::Corrupt { offset, position } = end {
-                crate::cli::complain!(
-                    "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
-                );
+            if super::is_corrupt(shard, segment, &end) {
                 code = ExitCode::from(EXIT_FAILED);
             }
         }

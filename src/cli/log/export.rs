@@ -25,7 +25,7 @@ use crate::{
         DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Record,
         replace_file, saved_hostname,
     },
-    log::{Identity, Log, Offset, Range, ReadError, RecordView, WalkEnd},
+    log::{Identity, Log, Offset, Range, ReadError, RecordView},
 };
 
 /// A file of a batch layout holds so many records at most, and so many octets of mail data, but for
@@ -197,10 +197,7 @@ impl Export<'_> {
             Ok(true)
         })?;
         for (segment, end) in damage {
-            if let WalkEnd::Corrupt { offset, position } = end {
-                crate::cli::complain!(
-                    "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
-                );
+            if super::is_corrupt(shard, segment, &end) {
                 self.told.damaged += 1;
             }
         }

@@ -22,7 +22,7 @@ use std::{
 use clap::{Args, Subcommand};
 
 use super::{DirArgs, EXIT_FAILED, EXIT_USAGE};
-use crate::log::Log;
+use crate::log::{Log, WalkEnd};
 
 /// Corruption was found.
 const EXIT_CORRUPT: u8 = 3;
@@ -105,4 +105,13 @@ fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCod
         LogCommand::Verify(shards) => verify::run(&log, shards, args.json, out),
         LogCommand::Adopt(adopt) => adopt::run(dir, adopt, args.json, out),
     }
+}
+
+/// Reports a damaged end of a segment; a torn tail, which no record was acknowledged in, is none.
+fn is_corrupt(shard: u16, segment: u64, end: &WalkEnd) -> bool {
+    let WalkEnd::Corrupt { offset, position } = end else { return false };
+    crate::cli::complain!(
+        "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
+    );
+    true
 }

@@ -176,7 +176,7 @@ mod tests {
     /// A client with all it can say: whatever it says, the headers stay below 8 KiB.
     #[test]
     fn headers_are_bounded_and_say_what_is_missing() {
-        let mut record = crate::fixture::record(1, 7);
+        let mut record = crate::testing::record(1, 7);
         record.rcpt_to = (0..300).map(|n| format!("somebody.with.a.name.{n:03}@d.test")).collect();
         let get = |all: &[(String, String)], name: &str| {
             all.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
@@ -217,7 +217,7 @@ mod tests {
         assert!(get(&all, "partitionkey").unwrap().starts_with("sha256:"));
 
         // What fits says nothing of it.
-        let all = raw(&crate::fixture::record(1, 7), ENVELOPE_BYTES_MAX);
+        let all = raw(&crate::testing::record(1, 7), ENVELOPE_BYTES_MAX);
         assert_eq!((get(&all, "mailrace_truncated"), get(&all, "mailrace_envelope")), (None, None));
     }
 

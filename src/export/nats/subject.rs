@@ -167,7 +167,7 @@ fn unfit(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::record;
+    use crate::testing::record;
 
     fn filled(template: &str, rcpt: &str) -> String {
         let mut record = record(3, 7);

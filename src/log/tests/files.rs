@@ -84,19 +84,9 @@ fn three_segments(dir: &Path) -> (std::path::PathBuf, Identity) {
         let mut octets = vec![0; 64 * 1024];
         for seed in 0..3 {
             next = appender.append(&mail("a@x.test"), &[&body(seed)], &[]).unwrap().next().get();
-            while let Some(op) = appender.poll_op() {
-                match op {
-                    Op::Write { op, position, buffer, then_sync, .. } => {
-                        let len = buffer.len();
-                        octets[position as usize..][..len].copy_from_slice(buffer.octets());
-                        appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
-                        if let Some(sync) = then_sync {
-                            appender.handle_sync(sync, Ok(()), Duration::ZERO);
-                        }
-                    }
-                    Op::Sync { op, .. } => appender.handle_sync(op, Ok(()), Duration::ZERO),
-                }
-            }
+            testing::complete(&mut appender, |_, position, buffer| {
+                octets[position as usize..][..buffer.len()].copy_from_slice(buffer.octets());
+            });
         }
         std::fs::write(segment_path(&shard, number), octets).unwrap();
     }

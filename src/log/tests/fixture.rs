@@ -56,19 +56,9 @@ fn written(version: u8) -> Vec<u8> {
     appender.handle_segment(Spare { number: 1, nonce, bytes: BYTES });
     let mut octets = vec![0; BYTES as usize];
     let mut run = |appender: &mut Appender| {
-        while let Some(op) = appender.poll_op() {
-            match op {
-                Op::Write { op, position, buffer, then_sync, .. } => {
-                    let len = buffer.len();
-                    octets[position as usize..][..len].copy_from_slice(buffer.octets());
-                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
-                    if let Some(sync) = then_sync {
-                        appender.handle_sync(sync, Ok(()), Duration::ZERO);
-                    }
-                }
-                Op::Sync { op, .. } => appender.handle_sync(op, Ok(()), Duration::ZERO),
-            }
-        }
+        testing::complete(appender, |_, position, buffer| {
+            octets[position as usize..][..buffer.len()].copy_from_slice(buffer.octets());
+        });
     };
     let small = Mail { facts: facts[0], ..mail("a@x.test") };
     appender.append(&small, &[SMALL], &[]).unwrap();

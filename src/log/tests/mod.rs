@@ -17,20 +17,15 @@ use super::*;
 const IDENTITY: Identity = Identity { node: [1, 2, 3, 4, 5, 6], shard: 0 };
 const SEGMENT: u64 = 1 << 20;
 
-fn mail<'a>(from: &'a str) -> Mail<'a> {
+fn mail(from: &str) -> Mail<'_> {
     Mail {
         mail_from: from,
         rcpts: "b@x.test\nc@x.test",
-        helo: "client.test",
-        client: "127.0.0.1:25".parse().unwrap(),
         received_at: 1_700_000_000_000_000,
-        listener: "mx",
-        esmtp: true,
-        smtputf8: false,
         body_type: 1,
         flags: 5,
         size_declared: Some(9),
-        facts: Facts::default(),
+        ..testing::mail("mx")
     }
 }
 
@@ -181,25 +176,14 @@ fn write_and(
         whole.extend_from_slice(&octets);
         let offset = appender.append(&mail("a@x.test"), &[&octets], &fragments).unwrap();
         written.push((identity.record_id(offset), whole));
-        while let Some(op) = appender.poll_op() {
-            match op {
-                Op::Write { op, segment, position, buffer, then_sync } => {
-                    let path = segment_path(&shard, segment);
-                    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-                    let octets = buffer.octets();
-                    std::os::unix::fs::FileExt::write_all_at(&file, octets, position).unwrap();
-                    let len = buffer.len();
-                    appender.handle_write(op, buffer, Ok(len), Duration::ZERO);
-                    if let Some(sync) = then_sync {
-                        appender.handle_sync(sync, Ok(()), Duration::ZERO);
-                    }
-                }
-                Op::Sync { op, .. } => appender.handle_sync(op, Ok(()), Duration::ZERO),
-            }
-            while let Some(event) = appender.poll_event() {
-                if let LogEvent::Indexed(entry) = event {
-                    append_index(&shard, &entry).unwrap();
-                }
+        testing::complete(&mut appender, |segment, position, buffer| {
+            let path = segment_path(&shard, segment);
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, buffer.octets(), position).unwrap();
+        });
+        while let Some(event) = appender.poll_event() {
+            if let LogEvent::Indexed(entry) = event {
+                append_index(&shard, &entry).unwrap();
             }
         }
     }

@@ -4,9 +4,8 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    log::{GroupBuffer, Identity, Op, Spare, SyncPolicy},
+    log::{GroupBuffer, Identity, Op, Spare},
     metrics::Published,
-    policy::NoAdvisor,
     shard::{Limits, Peers},
 };
 
@@ -39,15 +38,9 @@ struct Bench {
 
 fn limits() -> Limits {
     Limits {
-        connections_max: 1000,
-        inflight_bytes: 1 << 30,
-        disk_low: 0,
         exempt: Peers(Arc::new(|_| false)),
-        sessions_per_address: None,
-        session_rate_per_address: None,
         auth_failures_per_address: Some(2),
-        shards: 1,
-        handshakes_max: 256,
+        ..Limits::trusting(1000)
     }
 }
 
@@ -55,18 +48,7 @@ impl Bench {
     fn new(smtp: smtp::Config, gate: Gate) -> Self {
         let identity = Identity { node: [7; 6], shard: 0 };
         let appender = Appender::new(identity, crate::log::Options::default(), Offset::new(0));
-        let options = Options {
-            log_dir: std::path::PathBuf::new(),
-            shard: 0,
-            core: 0,
-            segment_bytes: SEGMENT,
-            limits: limits(),
-            advisor: Arc::new(NoAdvisor),
-            drain: Duration::from_secs(1),
-            sync: SyncPolicy::Group,
-            abort_on_io_error: false,
-            io_memory: 0,
-        };
+        let options = Options::bare(SEGMENT, limits());
         let mut bench = Self {
             shard: Shard::new(Parts {
                 listeners: vec![Listener {

@@ -114,7 +114,10 @@ impl Session {
             return Some(self.close_421(cx, "4.7.0", "Too many failed authentications"));
         }
         let (name, initial) = match argument.iter().position(|octet| *octet == b' ') {
-            Some(at) => (&argument[..at], Some(argument[at..].trim_ascii_start())),
+            Some(at) => {
+                let (name, initial) = argument.split_at(at);
+                (name, Some(initial.trim_ascii_start()))
+            }
             None => (argument, None),
         };
         if name.is_empty() || initial.is_some_and(|initial| initial.contains(&b' ')) {
@@ -166,16 +169,10 @@ impl Session {
                 (used, event.or_else(|| self.check_patience(cx)))
             }
             Line::Partial => (0, Some(Event::NeedInput)),
-            Line::BareLf => {
-                cx.stats.count_error(ProtocolError::BareLf);
-                (input.len(), Some(self.close_with(cx, reply::BARE_LF)))
-            }
+            Line::BareLf => self.bare_lf(cx, input),
             Line::TooLong => {
-                cx.stats.count_error(ProtocolError::LineTooLong);
                 self.give_up(cx, AuthResult::Aborted, reply::AUTH_LINE_TOO_LONG);
-                let after_cr = input.get(max - 1) == Some(&b'\r');
-                self.state = State::Line { discarded: 0, after_cr };
-                (max, None)
+                self.discard_line(cx, input, max)
             }
         }
     }

@@ -46,21 +46,32 @@ impl Session {
                 (used, event.or_else(|| self.check_patience(cx)))
             }
             Line::Partial => (0, Some(Event::NeedInput)),
-            Line::BareLf => {
-                // Where the next command begins is a matter of opinion now, so there is none.
-                cx.stats.count_error(ProtocolError::BareLf);
-                (input.len(), Some(self.close_with(cx, reply::BARE_LF)))
-            }
+            Line::BareLf => self.bare_lf(cx, input),
             Line::TooLong => {
-                cx.stats.count_error(ProtocolError::LineTooLong);
                 self.errors += 1;
                 cx.push(reply::LINE_TOO_LONG);
-                let used = limits.command_line_bytes;
-                let after_cr = used.checked_sub(1).and_then(|last| input.get(last)) == Some(&b'\r');
-                self.state = State::Line { discarded: 0, after_cr };
-                (used, None)
+                self.discard_line(cx, input, limits.command_line_bytes)
             }
         }
+    }
+
+    /// Where the next command begins is a matter of opinion after a bare LF, so there is none.
+    pub(super) fn bare_lf(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Progress {
+        cx.stats.count_error(ProtocolError::BareLf);
+        (input.len(), Some(self.close_with(cx, reply::BARE_LF)))
+    }
+
+    /// Passes over a line that is too long, up to its end.
+    pub(super) fn discard_line(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        used: usize,
+    ) -> Progress {
+        cx.stats.count_error(ProtocolError::LineTooLong);
+        let after_cr = used.checked_sub(1).and_then(|last| input.get(last)) == Some(&b'\r');
+        self.state = State::Line { discarded: 0, after_cr };
+        (used, None)
     }
 
     pub(super) fn step_line(

@@ -5,24 +5,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::super::sasl;
 use super::*;
 
-/// One user, `tim`, with the password `tanstaaf`; one certificate, of `CN=tim`.
-pub(super) fn directory(question: AuthQuestion) -> AuthAnswer {
-    match question {
-        AuthQuestion::Password { user, password } => {
-            AuthAnswer::Password(user == "tim" && password == "tanstaaf")
-        }
-        AuthQuestion::Credential { user, binding } => {
-            let password: &[u8] = if user == "tim" { b"tanstaaf" } else { b"\0" };
-            AuthAnswer::Credential {
-                credential: ScramCredential::derive(password, b"salt", 1),
-                nonce: Nonce::new([7; 18]),
-                binding: if binding { b"channel".to_vec() } else { Vec::new() },
-            }
-        }
-        AuthQuestion::Subject => AuthAnswer::Subject(Some("CN=tim".into())),
-    }
-}
-
 fn config() -> Config {
     let auth =
         Auth { plain: true, login: true, scram_sha_256: true, external: true, ..Auth::default() };
@@ -181,7 +163,7 @@ fn g8_nobody_acts_for_another() {
     let mut peer = Peer::new(config());
     peer.feed(b"EHLO a\r\n");
     peer.feed(format!("AUTH PLAIN {}\r\n", b64("root\0tim\0tanstaaf")).as_bytes());
-    assert!(peer.asked.is_empty() && !peer.session.is_authenticated());
+    assert!(peer.host.asked.is_empty() && !peer.session.is_authenticated());
 }
 
 /// G9: three failures, then 421; what is cancelled or malformed is no guess.
@@ -200,7 +182,7 @@ fn g9_guessing() {
     peer.feed(format!("AUTH PLAIN {}\r\n", b64("\0tim\0guess")).as_bytes());
     assert!(peer.session.take_auth_failure() && !peer.session.take_auth_failure());
     // An address from which too many failed.
-    peer.directory = Some(|_| AuthAnswer::Blocked);
+    peer.host.directory = Some(|_| AuthAnswer::Blocked);
     peer.feed(format!("AUTH PLAIN {}\r\n", b64(GOOD)).as_bytes());
     assert!(peer.closed && peer.answers().last().unwrap().starts_with("421 4.7.0 "));
     let place = |result: AuthResult| peer.stats.auth[Mechanism::Plain as usize][result as usize];
@@ -325,7 +307,7 @@ fn rfc5802_6_without_a_binding() {
 #[test]
 fn an_answer_is_waited_for() {
     let mut peer = Peer::new(config());
-    peer.directory = None;
+    peer.host.directory = None;
     peer.feed(b"EHLO a\r\n");
     peer.answers();
     peer.feed(format!("AUTH PLAIN {}\r\n", b64(GOOD)).as_bytes());
@@ -348,7 +330,7 @@ fn an_answer_is_waited_for() {
     assert!(!peer.session.is_authenticated());
     // The peer is gone meanwhile.
     let mut peer = Peer::new(config());
-    peer.directory = None;
+    peer.host.directory = None;
     peer.feed(b"EHLO a\r\n");
     peer.feed(format!("AUTH PLAIN {}\r\n", b64(GOOD)).as_bytes());
     assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));

@@ -92,30 +92,19 @@ fn a20_any_split() {
 #[test]
 fn a21_talks_before_greeting() {
     for check in [false, true] {
-        let config = Config { greet_check: check, ..Config::default() };
-        let mut replies = Replies::new();
-        let mut stats = Stats::default();
-        let mut session = Session::new(Duration::ZERO, false, &config);
-        let mut cx = Context {
-            now: Duration::ZERO,
-            config: &config,
-            replies: &mut replies,
-            stats: &mut stats,
-            admission: Admission::Open,
-            room_bytes: u64::MAX,
-            handshakes_full: false,
-            binds_channel: false,
-            notes: Notes::default(),
-        };
-        let step = session.handle_input(&mut cx, b"EHLO a\r\n");
+        let mut peer = unopened(Config { greet_check: check, ..Config::default() });
+        let step = peer.with(|session, cx| session.handle_input(cx, b"EHLO a\r\n"));
         if check {
             assert_eq!(step.event, Event::Close(Ending::Refused));
-            assert_eq!(stats.protocol_errors[ProtocolError::EarlyTalker as usize], 1);
+            assert_eq!(peer.stats.protocol_errors[ProtocolError::EarlyTalker as usize], 1);
             continue;
         }
         assert_eq!(step, Step { consumed: 0, event: Event::NeedInput });
-        session.handle_open(&mut cx, Entry::Open);
-        assert_eq!(session.handle_input(&mut cx, b"EHLO a\r\n").consumed, 8);
+        let step = peer.with(|session, cx| {
+            session.handle_open(cx, Entry::Open);
+            session.handle_input(cx, b"EHLO a\r\n")
+        });
+        assert_eq!(step.consumed, 8);
     }
 }
 #[test]

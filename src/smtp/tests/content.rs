@@ -16,7 +16,7 @@ fn smuggle(end: &str) {
         peer.open();
         peer.feed(b"DATA\r\n");
         peer.feed(&unescape(&format!("text{end}{SMUGGLED}")));
-        assert_eq!(peer.bodies.len(), 1, "{end}");
+        assert_eq!(peer.host.bodies.len(), 1, "{end}");
     }
 }
 
@@ -96,9 +96,9 @@ fn d16_end_split_at_each_cut() {
         peer.answers();
         let (head, tail) = END.split_at(cut);
         peer.feed(&[b"text", head].concat());
-        assert!(peer.bodies.is_empty() && peer.answers().is_empty(), "cut {cut}");
+        assert!(peer.host.bodies.is_empty() && peer.answers().is_empty(), "cut {cut}");
         peer.feed(&[tail, b"NOOP\r\n"].concat());
-        assert_eq!(peer.bodies, [b"text\r\n"], "cut {cut}");
+        assert_eq!(peer.host.bodies, [b"text\r\n"], "cut {cut}");
         assert_eq!(peer.answers(), ["250 2.0.0 Ok: queued as id", "250 2.0.0 Ok"], "cut {cut}");
     }
 }
@@ -123,7 +123,7 @@ fn d19_no_end() {
     peer.feed(b"text\r\n");
     assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     peer.feed(b".\r\n");
-    assert!(peer.bodies.is_empty() && peer.answers().is_empty());
+    assert!(peer.host.bodies.is_empty() && peer.answers().is_empty());
 }
 #[test]
 fn d21_bare_line_ends() {
@@ -144,7 +144,7 @@ fn d23_eight_bit_undeclared() {
         peer.open();
         peer.feed(b"DATA\r\n");
         peer.feed(text.as_bytes());
-        assert_eq!(peer.flags.last().expect("a message").eight_bit, eight_bit);
+        assert_eq!(peer.host.flags.last().expect("a message").eight_bit, eight_bit);
     }
 }
 #[test]
@@ -159,7 +159,7 @@ fn d24_long_lines() {
         let answer = peer.answers().concat();
         assert!(answer.starts_with(if good { "250" } else { "554 5.6.0" }), "{bytes} {answer}");
         if good {
-            assert_eq!(peer.flags.last().expect("a message").long_line, bytes > 998);
+            assert_eq!(peer.host.flags.last().expect("a message").long_line, bytes > 998);
         }
     }
 }
@@ -183,11 +183,11 @@ fn d26_aborted_bodies() {
                 peer.feed(&[b"BDAT 65536\r\n", &[b'x'; 65_536][..]].concat());
                 assert!(peer.kept() <= 64, "{} octets kept", peer.kept());
             }
-            let dropped = peer.discards;
+            let dropped = peer.host.discards;
             peer.feed(turn);
-            assert_eq!(peer.discards, dropped + 1, "the driver drops what it has");
+            assert_eq!(peer.host.discards, dropped + 1, "the driver drops what it has");
         }
-        assert!(peer.bodies.is_empty() && !peer.closed);
+        assert!(peer.host.bodies.is_empty() && !peer.closed);
     }
     let mut peer = Peer::new(Config::default());
     peer.open();
@@ -197,7 +197,7 @@ fn d26_aborted_bodies() {
         assert_eq!(peer.kept(), 0);
     }
     assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
-    assert!(peer.bodies.is_empty());
+    assert!(peer.host.bodies.is_empty());
 }
 #[test]
 fn d27_received_loop() {
@@ -218,7 +218,7 @@ fn d28_huge_headers() {
         for piece in format!("{text}.\r\n").as_bytes().chunks(65_536) {
             peer.feed(piece);
         }
-        assert!(peer.bodies == [text.as_bytes()], "stored as it came");
+        assert!(peer.host.bodies == [text.as_bytes()], "stored as it came");
         // Each receive is passed over once: its data, and the wish for more.
         assert!(peer.steps <= 2 * (text.len() / 65_536 + 3), "{} steps", peer.steps);
     }
@@ -241,7 +241,7 @@ fn d30_nested_mime() {
     peer.open();
     peer.feed(b"DATA\r\n");
     peer.feed(format!("{text}.\r\n").as_bytes());
-    assert!(peer.bodies == [text.as_bytes()], "never parsed, stored as it came");
+    assert!(peer.host.bodies == [text.as_bytes()], "never parsed, stored as it came");
 }
 #[test]
 fn d31_a_segment_as_body() {
@@ -253,7 +253,7 @@ fn d31_a_segment_as_body() {
     peer.feed(b"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\n");
     peer.feed(format!("BDAT {} LAST\r\n", segment.len()).as_bytes());
     peer.feed(&segment);
-    assert_eq!(peer.bodies, [segment.as_slice()]);
+    assert_eq!(peer.host.bodies, [segment.as_slice()]);
     peer.open();
     peer.answers();
     peer.feed(format!("BDAT {} LAST\r\n", segment.len()).as_bytes());
@@ -340,7 +340,7 @@ proptest::proptest! {
                 peer.feed(head);
                 rest = tail;
             }
-            (peer.answers(), peer.bodies.clone(), peer.closed)
+            (peer.answers(), peer.host.bodies.clone(), peer.closed)
         };
         proptest::prop_assert_eq!(run(true), run(false));
     }

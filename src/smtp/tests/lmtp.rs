@@ -83,14 +83,14 @@ fn rfc2033_4_2_a_recipient_twice() {
     peer.answers();
     peer.feed(b"BDAT 1 LAST\r\nx");
     assert_eq!(peer.answers(), vec!["250 2.0.0 Ok: queued as id"; 100]);
-    assert_eq!(peer.envelopes[0].1.len(), 100);
+    assert_eq!(peer.host.envelopes[0].1.len(), 100);
     assert_eq!(peer.stats.replies[REPLY_CODES.iter().position(|c| *c == 250).expect("there")], 202);
 }
 #[test]
 fn every_refusal_of_the_driver_goes_to_each_recipient() {
     for refusal in [Refusal::LogFailed, Refusal::DiskFull, Refusal::MemoryFull, Refusal::Timeout] {
         let mut peer = Peer::new(lmtp());
-        peer.verdicts = false;
+        peer.host.verdicts = false;
         peer.feed(b"LHLO a\r\n");
         peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nBDAT 0 LAST\r\n");
         peer.answers();
@@ -146,7 +146,7 @@ proptest! {
         let mut config = lmtp();
         config.limits.errors_hard = u32::MAX;
         let mut peer = Peer::new(config);
-        peer.verdicts = false;
+        peer.host.verdicts = false;
         peer.feed(b"LHLO a\r\n");
         peer.answers();
         let mut lengths = cuts.iter().cycle().copied();

@@ -20,192 +20,15 @@ mod upstream;
 
 use std::time::Duration;
 
-use super::*;
+use super::{
+    testing::{Peer, Recorder},
+    *,
+};
 
-/// A session with a driver that accepts every message and releases every hold at once.
-pub(super) struct Peer {
-    pub(super) config: Config,
-    pub(super) session: Session,
-    pub(super) replies: Replies,
-    pub(super) stats: Stats,
-    pub(super) admission: Admission,
-    pub(super) handshakes_full: bool,
-    pub(super) binds_channel: bool,
-    /// Which refusals are kept, and how many so far were not.
-    pub(super) notes: Notes,
-    pub(super) now: Duration,
-    pub(super) sent: Vec<u8>,
-    pub(super) bodies: Vec<Vec<u8>>,
-    pub(super) flags: Vec<MailFlags>,
-    /// Reverse-path and forward-paths of each message.
-    pub(super) envelopes: Vec<(String, Vec<String>)>,
-    /// What few messages ask for, of each message.
-    pub(super) parameters: Vec<Option<Parameters>>,
-    /// `Discard` events.
-    pub(super) discards: usize,
-    /// `StartTls` events.
-    pub(super) upgrades: usize,
-    /// `NewClient` events.
-    pub(super) clients: usize,
-    /// Calls of `handle_input`.
-    pub(super) steps: usize,
-    /// Answers `Authenticate`; else the test does.
-    pub(super) directory: Option<fn(AuthQuestion) -> AuthAnswer>,
-    /// What was asked.
-    pub(super) asked: Vec<AuthQuestion>,
-    /// Answer `EndOfMail` at once; else the test does.
-    pub(super) verdicts: bool,
-    pub(super) closed: bool,
-    pending: Vec<u8>,
-    body: Vec<u8>,
-}
-
-impl Peer {
-    pub(super) fn new(config: Config) -> Self {
-        let session = Session::new(Duration::ZERO, false, &config);
-        let mut peer = Self {
-            config,
-            session,
-            replies: Replies::new(),
-            stats: Stats::default(),
-            admission: Admission::Open,
-            handshakes_full: false,
-            binds_channel: true,
-            notes: Notes::default(),
-            now: Duration::ZERO,
-            sent: Vec::new(),
-            bodies: Vec::new(),
-            flags: Vec::new(),
-            envelopes: Vec::new(),
-            parameters: Vec::new(),
-            discards: 0,
-            upgrades: 0,
-            clients: 0,
-            steps: 0,
-            directory: Some(auth::directory),
-            asked: Vec::new(),
-            verdicts: true,
-            closed: false,
-            pending: Vec::new(),
-            body: Vec::new(),
-        };
-        let event = peer.with(|session, cx| session.handle_open(cx, Entry::Open));
-        peer.closed = matches!(event, Event::Close(_));
-        peer
-    }
-
-    pub(super) fn with<T>(&mut self, call: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
-        let mut cx = Context {
-            now: self.now,
-            config: &self.config,
-            replies: &mut self.replies,
-            stats: &mut self.stats,
-            admission: self.admission,
-            room_bytes: u64::MAX,
-            handshakes_full: self.handshakes_full,
-            binds_channel: self.binds_channel,
-            notes: self.notes,
-        };
-        let result = call(&mut self.session, &mut cx);
-        self.notes = cx.notes;
-        result
-    }
-
-    /// Feeds one receive.
-    pub(super) fn feed(&mut self, octets: &[u8]) {
-        self.pending.extend_from_slice(octets);
-        let input = std::mem::take(&mut self.pending);
-        let mut at = 0;
-        while !self.closed {
-            let step = self.with(|session, cx| session.handle_input(cx, &input[at..]));
-            self.steps += 1;
-            match step.event {
-                Event::NeedInput => {
-                    at += step.consumed;
-                    if self.take() == 0 || at == input.len() {
-                        break;
-                    }
-                    continue;
-                }
-                Event::MailData(range) => {
-                    assert!(range.end <= step.consumed, "data lies in what was consumed");
-                    self.body.extend_from_slice(&input[at..][range]);
-                }
-                Event::MailDataStatic(octets) => self.body.extend_from_slice(octets),
-                Event::EndOfMail => {
-                    let flags = self.session.envelope().flags;
-                    assert_eq!(self.session.envelope().bytes, self.body.len() as u64);
-                    self.flags.push(flags);
-                    let envelope = self.session.envelope();
-                    let forward = envelope.forward_paths().map(String::from).collect();
-                    self.envelopes.push((envelope.mail_from.into(), forward));
-                    self.parameters.push(envelope.parameters.cloned());
-                    self.bodies.push(std::mem::take(&mut self.body));
-                    let ticket = self.bodies.len() as u64;
-                    if self.verdicts {
-                        self.with(|session, cx| session.resolve_accepted(cx, ticket, &"id"));
-                    }
-                }
-                Event::Authenticate => {
-                    let question = self.session.auth_question().expect("something is asked");
-                    self.asked.push(question.clone());
-                    if let Some(directory) = self.directory {
-                        self.with(|session, cx| session.resolve_auth(cx, directory(question)));
-                    }
-                }
-                Event::Discard => {
-                    self.discards += 1;
-                    self.body.clear();
-                }
-                Event::StartTls => {
-                    assert_eq!(at + step.consumed, input.len(), "nothing is read over the border");
-                    self.upgrades += 1;
-                    self.body.clear();
-                }
-                Event::NewClient => {
-                    self.clients += 1;
-                    let entry = match self.admission {
-                        Admission::Draining => Entry::Draining,
-                        _ => Entry::Open,
-                    };
-                    let event = self.with(|session, cx| session.handle_open(cx, entry));
-                    self.closed = matches!(event, Event::Close(_));
-                }
-                Event::Close(_) => self.closed = true,
-            }
-            at += step.consumed;
-        }
-        self.pending = input.get(at..).unwrap_or_default().to_vec();
-        self.take();
-    }
-
-    /// Greets and opens a transaction with one recipient.
-    pub(super) fn open(&mut self) {
-        self.feed(b"EHLO a\r\n");
-        self.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
-    }
-
-    /// Octets fed that the session wants presented again.
-    pub(super) fn kept(&self) -> usize {
-        self.pending.len()
-    }
-
-    fn take(&mut self) -> usize {
-        let released = self.replies.release(u64::MAX);
-        self.stats.count_replies(250, released.replies as u64);
-        let before = self.sent.len();
-        self.replies.take_ready(&mut self.sent);
-        self.sent.len() - before
-    }
-
-    /// Last lines of the replies sent since the last call.
-    pub(super) fn answers(&mut self) -> Vec<String> {
-        let text = String::from_utf8(std::mem::take(&mut self.sent)).expect("replies are ASCII");
-        text.split_terminator("\r\n")
-            .filter(|line| line.as_bytes().get(3) == Some(&b' '))
-            .map(String::from)
-            .collect()
-    }
+/// A session that was not greeted yet.
+fn unopened(config: Config) -> Peer {
+    let session = Session::new(Duration::ZERO, false, &config);
+    Peer::unopened(session, config, Recorder::default())
 }
 
 pub(super) fn unescape(text: &str) -> Vec<u8> {
@@ -269,7 +92,7 @@ fn run(script: &str, config: &Config, cuts: Cuts<'_>) {
                 assert!(answer.starts_with(text), "{line} but got {answer:?} in\n{script}");
             }
             "B:" => {
-                let body = peer.bodies.get(bodies).map(|body| body.escape_ascii().to_string());
+                let body = peer.host.bodies.get(bodies).map(|body| body.escape_ascii().to_string());
                 let wanted = unescape(text).escape_ascii().to_string();
                 assert_eq!(body, Some(wanted), "{script}");
                 bodies += 1;
@@ -279,7 +102,7 @@ fn run(script: &str, config: &Config, cuts: Cuts<'_>) {
         }
     }
     assert!(answers.is_empty(), "unexpected {answers:?} in\n{script}");
-    assert_eq!(peer.bodies.len(), bodies, "messages of\n{script}");
+    assert_eq!(peer.host.bodies.len(), bodies, "messages of\n{script}");
     if !script.contains("X:") {
         assert!(!peer.closed, "closed\n{script}");
     }

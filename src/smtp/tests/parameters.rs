@@ -28,8 +28,8 @@ fn kept(config: Config, mail: &str, rcpts: &[&str]) -> Option<Parameters> {
         turn += &format!("RCPT TO:<c@d> {rcpt}\r\n");
     }
     peer.feed((turn + "BDAT 0 LAST\r\n").as_bytes());
-    assert_eq!(peer.bodies.len(), 1, "{:?}", peer.answers());
-    peer.parameters.remove(0)
+    assert_eq!(peer.host.bodies.len(), 1, "{:?}", peer.answers());
+    peer.host.parameters.remove(0)
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn rfc3461_4_nothing_is_left_for_the_next_message() {
         mt_priority: Some(-3),
         ..Parameters::default()
     };
-    assert_eq!(peer.parameters, [Some(first), None]);
+    assert_eq!(peer.host.parameters, [Some(first), None]);
 }
 #[test]
 fn rfc8689_2_requiretls_is_for_sessions_under_tls() {

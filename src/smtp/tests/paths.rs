@@ -15,7 +15,7 @@ fn stored(path: &str) {
     peer.feed(b"EHLO a\r\n");
     peer.feed(format!("MAIL FROM:<{path}> SMTPUTF8\r\nRCPT TO:<{path}>\r\n").as_bytes());
     peer.feed(b"BDAT 0 LAST\r\n");
-    assert_eq!(peer.envelopes, [(path.to_owned(), vec![path.to_owned()])]);
+    assert_eq!(peer.host.envelopes, [(path.to_owned(), vec![path.to_owned()])]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn recipients_are_judged() {
     peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@ours>\r\nRCPT TO:<a@b>\r\nRCPT TO:<known@ours>\r\n");
     assert_eq!(peer.stats.rejected_5yz[RejectReason::Policy as usize], 2);
     peer.feed(b"BDAT 0 LAST\r\n");
-    assert_eq!(peer.envelopes, [("a@b".into(), vec!["known@ours".into()])]);
+    assert_eq!(peer.host.envelopes, [("a@b".into(), vec!["known@ours".into()])]);
     // As many guesses as other errors.
     for _ in 0..20 {
         peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<no@ours>\r\nRSET\r\n");
@@ -82,7 +82,7 @@ fn c5_source_route() {
     let mut peer = Peer::new(Config::default());
     peer.feed(b"EHLO a\r\n");
     peer.feed(b"MAIL FROM:<@a:x@y>\r\nRCPT TO:<@a,@b:c@d>\r\nBDAT 0 LAST\r\n");
-    assert_eq!(peer.envelopes, [("x@y".into(), vec!["c@d".into()])], "the route is dropped");
+    assert_eq!(peer.host.envelopes, [("x@y".into(), vec!["c@d".into()])], "the route is dropped");
 }
 #[test]
 fn c6_unbalanced() {
@@ -307,7 +307,11 @@ fn c33_same_recipient() {
     assert!(answers.len() == 1_000 && answers.iter().all(|answer| answer.starts_with("250 2.1.5")));
     peer.feed(b"RCPT TO:<c@d>\r\nBDAT 0 LAST\r\n");
     assert!(peer.answers().concat().starts_with("452 4.5.3"), "each one counts");
-    assert_eq!(peer.envelopes, [("a@b".into(), vec![String::from("c@d"); 1_000])], "each is kept");
+    assert_eq!(
+        peer.host.envelopes,
+        [("a@b".into(), vec![String::from("c@d"); 1_000])],
+        "each is kept"
+    );
 }
 /// RFC 5321 §4.1.4: mail is not refused for a name that cannot be verified.
 #[test]

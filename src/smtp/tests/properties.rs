@@ -83,9 +83,9 @@ fn dialogue(turns: &[String], config: &Config, mut cuts: impl FnMut() -> usize) 
     Outcome {
         errors,
         sent: peer.sent,
-        bodies: peer.bodies,
-        flags: peer.flags,
-        envelopes: peer.envelopes,
+        bodies: peer.host.bodies,
+        flags: peer.host.flags,
+        envelopes: peer.host.envelopes,
         closed: peer.closed,
         stats: peer.stats,
     }
@@ -157,7 +157,7 @@ proptest! {
                 peer.feed(head);
                 rest = tail;
             }
-            (peer.sent, peer.bodies, peer.closed)
+            (peer.sent, peer.host.bodies, peer.closed)
         };
         let mut lengths = cuts.clone().into_iter().cycle();
         let cut = run(Box::new(move || lengths.next().unwrap_or(1)));

@@ -16,28 +16,20 @@ fn fixed_replies() -> Vec<String> {
     replies
 }
 
-/// What was sent since the last call, every line.
-fn lines(peer: &mut Peer) -> Vec<String> {
-    let text = String::from_utf8(std::mem::take(&mut peer.sent)).expect("replies are ASCII");
-    assert!(text.is_empty() || text.ends_with("\r\n"), "{text:?}");
-    text.split_terminator("\r\n").map(String::from).collect()
-}
-
 fn ehlo(config: Config, exempt: bool) -> Vec<String> {
     let session = Session::new(Duration::ZERO, exempt, &config);
-    let mut peer = Peer { session, ..Peer::new(config) };
-    peer.with(|session, cx| session.handle_open(cx, Entry::Open));
+    let mut peer = Peer::over(session, config, Recorder::default());
     peer.feed(b"");
-    lines(&mut peer);
+    peer.lines();
     peer.feed(b"EHLO a\r\n");
-    lines(&mut peer)
+    peer.lines()
 }
 
 #[test]
 fn rfc5321_3_1_the_greeting_names_our_domain() {
     let mut peer = Peer::new(Config { hostname: "mx.example".into(), ..Config::default() });
     peer.feed(b"");
-    assert_eq!(lines(&mut peer), ["220 mx.example ESMTP Mailrace"]);
+    assert_eq!(peer.lines(), ["220 mx.example ESMTP Mailrace"]);
 }
 #[test]
 fn rfc5321_4_2_every_421_names_our_domain_and_closes() {
@@ -68,24 +60,12 @@ fn rfc5321_3_8_no_service_is_told_in_place_of_the_greeting() {
         Entry::AddressFull,
         Entry::AddressFast,
     ] {
-        let config = Config::default();
-        let (mut replies, mut stats) = (Replies::new(), Stats::default());
-        let mut session = Session::new(Duration::ZERO, false, &config);
-        let mut cx = Context {
-            now: Duration::ZERO,
-            config: &config,
-            replies: &mut replies,
-            stats: &mut stats,
-            admission: Admission::Open,
-            room_bytes: u64::MAX,
-            handshakes_full: false,
-            binds_channel: false,
-            notes: Notes::default(),
-        };
+        let mut peer = unopened(Config::default());
         let ending = if entry == Entry::Draining { Ending::Draining } else { Ending::Refused };
-        assert_eq!(session.handle_open(&mut cx, entry), Event::Close(ending));
-        let mut out = Vec::new();
-        replies.take_ready(&mut out);
+        let event = peer.with(|session, cx| session.handle_open(cx, entry));
+        assert_eq!(event, Event::Close(ending));
+        peer.take();
+        let out = peer.sent;
         let code: &[u8] = match entry {
             Entry::LogFailed => b"421 4.3.0",
             Entry::AddressFull | Entry::AddressFast => b"421 4.7.0",
@@ -107,7 +87,7 @@ fn rfc5321_2_4_case_of_the_local_part_is_kept() {
     let mut peer = Peer::new(Config::default());
     peer.feed(b"EHLO a\r\n");
     peer.feed(b"MAIL FROM:<MiXed@B>\r\nRCPT TO:<PostMaster>\r\nBDAT 0 LAST\r\n");
-    assert_eq!(peer.envelopes, [("MiXed@B".into(), vec!["PostMaster".into()])]);
+    assert_eq!(peer.host.envelopes, [("MiXed@B".into(), vec!["PostMaster".into()])]);
 }
 #[test]
 fn rfc5321_4_1_4_some_commands_need_no_ehlo() {
@@ -120,11 +100,11 @@ fn rfc5321_4_1_4_some_commands_need_no_ehlo() {
 fn rfc5321_4_1_4_a_second_ehlo_lists_again_and_resets() {
     let mut peer = Peer::new(Config::default());
     peer.feed(b"EHLO a\r\n");
-    let first = lines(&mut peer);
+    let first = peer.lines();
     peer.open();
-    lines(&mut peer);
+    peer.lines();
     peer.feed(b"EHLO b\r\n");
-    assert_eq!(lines(&mut peer), first[1..], "the same list, without the greeting");
+    assert_eq!(peer.lines(), first[1..], "the same list, without the greeting");
     peer.feed(b"RCPT TO:<c@d>\r\n");
     assert!(peer.answers().concat().starts_with("503"));
 }
@@ -167,7 +147,7 @@ fn rfc5321_4_1_1_4_a_lost_connection_keeps_what_was_finished() {
     peer.open();
     peer.feed(b"BDAT 2\r\nno");
     assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
-    assert_eq!(peer.bodies, [b"hi"]);
+    assert_eq!(peer.host.bodies, [b"hi"]);
 }
 #[test]
 fn rfc5321_4_2_no_reply_is_unasked_for() {
@@ -250,7 +230,7 @@ fn rfc5321_3_3_no_354_without_a_recipient() {
 #[test]
 fn rfc5321_4_1_1_4_the_250_waits_for_the_log() {
     let mut peer = Peer::new(Config::default());
-    peer.verdicts = false;
+    peer.host.verdicts = false;
     peer.open();
     peer.feed(b"BDAT 2 LAST\r\nhiNOOP\r\n");
     peer.answers();
@@ -271,7 +251,7 @@ fn rfc5321_4_1_1_4_our_trouble_is_4yz_and_clears() {
     ];
     for (refusal, answer) in all {
         let mut peer = Peer::new(Config::default());
-        peer.verdicts = false;
+        peer.host.verdicts = false;
         peer.open();
         peer.feed(b"BDAT 2 LAST\r\nhiDATA\r\n");
         peer.answers();
@@ -374,7 +354,7 @@ fn rfc5321_4_5_3_1_6_a_stuffed_dot_is_not_counted() {
         peer.open();
         peer.feed(b"DATA\r\n");
         peer.feed(format!("..{}\r\n.\r\n", "x".repeat(bytes - 1)).as_bytes());
-        assert_eq!(peer.flags.last().expect("a message").long_line, long, "{bytes}");
+        assert_eq!(peer.host.flags.last().expect("a message").long_line, long, "{bytes}");
     }
 }
 /// BAD-INPUTS I1, too.
@@ -431,7 +411,7 @@ fn rfc5321_4_5_3_2_5_data_time_and_rate() {
 #[test]
 fn rfc5321_4_5_3_2_6_the_verdict_has_its_time() {
     let mut peer = Peer::new(Config::default());
-    peer.verdicts = false;
+    peer.host.verdicts = false;
     peer.open();
     peer.feed(b"BDAT 2 LAST\r\nhi");
     peer.answers();
@@ -451,13 +431,12 @@ fn rfc5321_4_5_3_2_exempt_peers_are_spared() {
     let mut config = Config { limits: Limits { session_messages: 1, ..config.limits }, ..config };
     config.limits.rcpts_per_session = 1;
     let session = Session::new(Duration::ZERO, true, &config);
-    let mut peer = Peer { session, ..Peer::new(config) };
-    peer.with(|session, cx| session.handle_open(cx, Entry::Open));
+    let mut peer = Peer::over(session, config, Recorder::default());
     for _ in 0..3 {
         peer.open();
         peer.feed(b"BDAT 1 LAST\r\nx");
     }
-    assert_eq!(peer.bodies.len(), 3);
+    assert_eq!(peer.host.bodies.len(), 3);
     peer.open();
     peer.feed(b"DATA\r\n");
     assert_eq!(peer.session.deadline(), peer.config.limits.data_time, "no rate");
@@ -585,7 +564,7 @@ fn rfc2920_3_1_a_group_is_answered_in_order_at_once() {
     peer.feed(b"x\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 1 LAST\r\nxQUIT\r\n");
     let codes: Vec<String> = peer.answers().iter().map(|line| line[..3].to_owned()).collect();
     assert_eq!(codes, ["250", "250", "250", "250", "221"]);
-    assert_eq!(peer.bodies, [&b"x\r\n"[..], b"x"]);
+    assert_eq!(peer.host.bodies, [&b"x\r\n"[..], b"x"]);
 }
 #[test]
 fn rfc2920_3_2_unread_replies_stop_the_reading() {

@@ -52,19 +52,19 @@ fn b13_disconnect_anywhere() {
     for turn in turns {
         for octet in turn {
             peer.feed(&[*octet]);
-            assert!(peer.bodies.is_empty());
+            assert!(peer.host.bodies.is_empty());
         }
     }
     assert_eq!(peer.with(|session, cx| session.handle_eof(cx)), Event::Close(Ending::ClientGone));
     peer.feed(b"\n");
-    assert!(peer.bodies.is_empty() && peer.session.deadline() == Duration::MAX);
+    assert!(peer.host.bodies.is_empty() && peer.session.deadline() == Duration::MAX);
 }
 #[test]
 fn b14_gone_behind_the_dot() {
     // A message that is whole is kept though nobody hears of it (RFC 1047); a command that is
     // not whole is not run.
     let mut peer = Peer::new(Config::default());
-    peer.verdicts = false;
+    peer.host.verdicts = false;
     peer.open();
     peer.feed(b"BDAT 0 LAST\r\nNOOP\r\nNOO");
     assert!(peer.session.is_waiting_for_verdict());
@@ -161,7 +161,7 @@ fn e11_short_chunk() {
     assert_eq!(peer.with(|session, cx| session.handle_deadline(cx)), Event::Close(Ending::Timeout));
     peer.feed(b"");
     assert_eq!(peer.answers(), ["421 4.4.2 localhost Timeout"]);
-    assert!(peer.bodies.is_empty());
+    assert!(peer.host.bodies.is_empty());
 }
 #[test]
 fn e13_sum_over_limit() {
@@ -193,7 +193,7 @@ fn e16_no_final_crlf() {
     for (text, open_end) in [(&b"BDAT 3 LAST\r\nabc"[..], true), (b"BDAT 3 LAST\r\na\r\n", false)] {
         peer.open();
         peer.feed(text);
-        assert_eq!(peer.flags.last().expect("a message").no_final_crlf, open_end);
+        assert_eq!(peer.host.flags.last().expect("a message").no_final_crlf, open_end);
     }
 }
 #[test]

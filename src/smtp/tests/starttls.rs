@@ -27,7 +27,7 @@ fn rfc3207_4_2_the_keyword() {
         assert!(list.ends_with("250 HELP\r\n"), "{list}");
         if listed {
             peer.feed(b"STARTTLS\r\n");
-            assert_eq!((peer.upgrades, peer.session.is_under_tls()), (1, true));
+            assert_eq!((peer.host.upgrades, peer.session.is_under_tls()), (1, true));
             assert!(!extensions(&mut peer).contains("STARTTLS"));
         }
     }
@@ -89,7 +89,7 @@ fn f1_octets_behind_it_are_fatal() {
     }
     let mut peer = Peer::new(config(TlsPolicy::Offered));
     peer.feed(b"STARTTLS\r\nQUIT\r\n");
-    assert!(peer.closed && peer.upgrades == 0);
+    assert!(peer.closed && peer.host.upgrades == 0);
     assert!(!peer.session.is_under_tls());
 }
 

@@ -46,7 +46,7 @@ fn a27_only_trusted_peers() {
     assert!(!listed.contains("XCLIENT") && !listed.contains("XFORWARD"), "{listed}");
     is(&stranger.say("XCLIENT ADDR=192.0.2.1"), "502 5.5.1");
     is(&stranger.say("XFORWARD ADDR=192.0.2.1"), "502 5.5.1");
-    assert_eq!((stranger.client(), stranger.clients), (None, 0));
+    assert_eq!((stranger.client(), stranger.host.clients), (None, 0));
 
     let mut peer = Peer::new(Config::default());
     peer.session.trust_xclient();
@@ -62,7 +62,7 @@ fn xclient_begins_anew() {
     let mut peer = trusted();
     is(&peer.say("XCLIENT NAME=spike.test ADDR=192.0.2.9 PORT=12345"), "220 localhost ESMTP");
     assert_eq!(peer.client().as_deref(), Some("192.0.2.9:12345"));
-    assert_eq!(peer.clients, 1);
+    assert_eq!(peer.host.clients, 1);
     is(&peer.say("MAIL FROM:<a@b>"), "503 5.5.1 Send EHLO");
     peer.open();
     peer.answers();
@@ -142,7 +142,7 @@ fn xclient_bad_attributes() {
     ] {
         let mut peer = trusted();
         is(&peer.say(&format!("XCLIENT {argument}")), "501 5.5.4");
-        assert_eq!((peer.client(), peer.clients, peer.told().as_str()), (None, 0, ""));
+        assert_eq!((peer.client(), peer.host.clients, peer.told().as_str()), (None, 0, ""));
         is(&peer.say("MAIL FROM:<a@b>"), "250 2.1.0");
     }
     let mut peer = trusted();
@@ -159,14 +159,14 @@ fn xforward_is_of_one_message() {
     is(&peer.say("XFORWARD NAME=spike.test ADDR=192.0.2.9 PORT=12345"), "250 2.0.0");
     is(&peer.say("XFORWARD PROTO=ESMTP HELO=[UNAVAILABLE] IDENT=4Xy SOURCE=REMOTE"), "250 2.0.0");
     is(&peer.say("XFORWARD PORT=2"), "250 2.0.0");
-    assert_eq!((peer.client(), peer.clients), (None, 0), "the client is who it was");
+    assert_eq!((peer.client(), peer.host.clients), (None, 0), "the client is who it was");
     let told = "XFORWARD_NAME=spike.test\nXFORWARD_ADDR=192.0.2.9\nXFORWARD_PROTO=ESMTP\n\
                 XFORWARD_IDENT=4Xy\nXFORWARD_SOURCE=REMOTE\nXFORWARD_PORT=2";
     assert_eq!(peer.told(), told);
     is(&peer.say("MAIL FROM:<a@b>"), "250 2.1.0");
     is(&peer.say("XFORWARD PORT=3"), "503 5.5.1 Mail transaction");
     is(&peer.say("RCPT TO:<c@d>"), "250 2.1.5");
-    peer.verdicts = false;
+    peer.host.verdicts = false;
     peer.feed(b"BDAT 0 LAST\r\n");
     assert_eq!(peer.told(), told, "the driver keeps it at the end of mail");
     peer.with(|session, cx| session.resolve_accepted(cx, 1, &"id"));

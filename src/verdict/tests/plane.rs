@@ -9,7 +9,7 @@ use std::{
 
 use mailrace_dns::{Dns, DnsOptions};
 use mailrace_log::{
-    DataDir, Facts, HighWaterMarks, Log, Mail, Verdict, VerdictMarks, VerdictReader, Writer,
+    DataDir, HighWaterMarks, Log, Mail, Verdict, VerdictMarks, VerdictReader, Writer, testing::mail,
 };
 use mailrace_metrics::{DnsMetrics, VerdictMetrics};
 
@@ -45,13 +45,7 @@ impl Shard {
             helo: "mx.signer.test",
             client: "192.0.2.1:25".parse().unwrap(),
             received_at: 5,
-            listener,
-            esmtp: true,
-            smtputf8: false,
-            body_type: 0,
-            flags: 0,
-            size_declared: None,
-            facts: Facts::default(),
+            ..mail(listener)
         };
         let offset = self.writer.append(&mail, data).unwrap().get();
         self.writer.commit().unwrap();

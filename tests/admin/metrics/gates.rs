@@ -1,12 +1,10 @@
 //! What is counted of connections that are turned away, and of the DNS.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     thread,
     time::Duration,
 };
-
-use socket2::{Domain, Socket, Type};
 
 use super::{Move, Moves, Scrape, moved};
 
@@ -24,14 +22,6 @@ pub const MOVES: Moves = &[
     ),
     ("smtp_sessions_closed_total", "reason", &["draining"]),
 ];
-
-/// Connects from an address of loopback; the greeting is not read.
-fn open_from(server: SocketAddr, last: u8) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
-    socket.connect(&server.into()).unwrap();
-    Client::over(TcpStream::from(socket))
-}
 
 fn refused(server: &Server, reason: &str) -> bool {
     let reason = format!("reason=\"{reason}\"");
@@ -55,11 +45,11 @@ fn gates_count_whom_they_turn_away() {
         .set("listener.1.proxy_protocol.mode=required")
         .set("listener.1.proxy_protocol.trusted=127.0.0.0/8")
         .start();
-    let mut held: Vec<_> = (0..6).map(|_| open_from(server.smtp, 2)).collect();
+    let mut held: Vec<_> = (0..6).map(|_| Client::open_from(server.smtp, 2)).collect();
     eventually("one address has too many", super::WAIT, || refused(&server, "per_ip"));
     held.clear();
     for _ in 0..40 {
-        open_from(server.smtp, 3).say("QUIT");
+        Client::open_from(server.smtp, 3).say("QUIT");
     }
     assert!(refused(&server, "rate"));
     let proxied: SocketAddr = server.lmtp[0].parse().unwrap();
@@ -67,7 +57,7 @@ fn gates_count_whom_they_turn_away() {
     stranger.send(b"LHLO nobody\r\n");
     stranger.rest();
     assert!(refused(&server, "proxy_header"));
-    held.extend((10..30).map(|last| open_from(server.smtp, last)));
+    held.extend((10..30).map(|last| Client::open_from(server.smtp, last)));
     eventually("all are too many", super::WAIT, || refused(&server, "max_connections"));
 }
 
@@ -113,7 +103,7 @@ fn a_drain_counts_whom_it_ends_and_whom_it_never_greeted() {
     holds.ehlo();
     holds.begin_data();
     let mut idle = server.client();
-    let mut waits = open_from(server.smtp, 2);
+    let mut waits = Client::open_from(server.smtp, 2);
     eventually("all are there", super::WAIT, || {
         server.metric("mailrace_smtp_sessions_active", &[]) == 3.0
     });
@@ -154,7 +144,7 @@ fn queries_count_their_answers() {
         .start();
     let before = Scrape::of(&server);
     for last in [2, 3] {
-        assert!(open_from(server.smtp, last).reply().starts_with("220"));
+        assert!(Client::open_from(server.smtp, last).reply().starts_with("220"));
     }
     moved(&server, &before, DNS_MOVES);
 }
@@ -193,7 +183,7 @@ fn queries_without_an_answer_are_counted() {
         .set("listener.0.dns.deadline=3s")
         .start();
     let before = Scrape::of(&server);
-    let held: Vec<_> = (1..=240).map(|last| open_from(server.smtp, last)).collect();
+    let held: Vec<_> = (1..=240).map(|last| Client::open_from(server.smtp, last)).collect();
     moved(&server, &before, DNS_TROUBLE_MOVES);
     drop(held);
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use mailrace::export::TlsOptions;
+
 /// Signs certificates for this machine.
 pub struct Authority {
     certificate: rcgen::Certificate,
@@ -30,6 +32,27 @@ impl Authority {
     /// Its certificate as `NAME.pem`.
     pub fn write(&self, dir: &Path, name: &str) {
         std::fs::write(dir.join(name).with_extension("pem"), self.certificate.pem()).unwrap();
+    }
+
+    /// What both sides need that verify each other: `ca`, `server`, `client`, and `other` for an
+    /// authority that issued none of them.
+    pub fn write_mutual(dir: &Path) {
+        let authority = Self::new();
+        authority.write(dir, "ca");
+        authority.issue(dir, "server");
+        authority.issue(dir, "client");
+        Self::new().write(dir, "other");
+    }
+
+    /// For a client of what [`Authority::write_mutual`] wrote.
+    pub fn mutual(dir: &Path) -> TlsOptions {
+        let file = |name: &str| Some(dir.join(name));
+        TlsOptions {
+            enabled: true,
+            ca_file: file("ca.pem"),
+            cert_file: file("client.pem"),
+            key_file: file("client.key"),
+        }
     }
 
     /// A certificate and its key as `NAME.pem` and `NAME.key`.

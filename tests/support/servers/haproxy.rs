@@ -3,14 +3,14 @@
 use std::{
     net::SocketAddr,
     os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use crate::support::{eventually, machine, ports::free_address, succeeded};
 
 pub struct Haproxy {
-    child: Child,
+    child: machine::OwnedChild,
     /// Where clients go.
     pub front: SocketAddr,
     _dir: tempfile::TempDir,
@@ -46,7 +46,7 @@ listen smtp
         command.arg("-db").arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
         // SAFETY: the call is one system call.
         unsafe { command.pre_exec(machine::die_with_parent) };
-        let child = command.stderr(Stdio::null()).spawn().unwrap();
+        let child = machine::OwnedChild(command.stderr(Stdio::null()).spawn().unwrap());
         let haproxy = Self { child, front, _dir: dir };
         eventually("haproxy listens", Duration::from_secs(20), || {
             let listening = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -54,12 +54,5 @@ listen smtp
             listening.contains(&format!("0100007F:{:04X} 00000000:0000 0A", front.port()))
         });
         haproxy
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -16,13 +16,13 @@ use std::{
 
 use super::lane::PATIENCE;
 use crate::support::{
-    machine::{die_with_parent, skip},
+    machine::{OwnedChild, die_with_parent, skip},
     ports::free_address,
 };
 
 /// Killed when dropped.
 pub struct KafkaServer {
-    child: Child,
+    child: OwnedChild,
     pub port: u16,
     advertised: u16,
 }
@@ -49,8 +49,7 @@ impl KafkaServer {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.end();
     }
 
     /// Again on the same port, empty.
@@ -59,18 +58,11 @@ impl KafkaServer {
     }
 }
 
-impl Drop for KafkaServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn program() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers/tansu")
 }
 
-fn launch(port: u16, advertised: u16) -> Child {
+fn launch(port: u16, advertised: u16) -> OwnedChild {
     let mut command = Command::new(program());
     command
         .arg("broker")
@@ -81,7 +73,7 @@ fn launch(port: u16, advertised: u16) -> Child {
         .stderr(Stdio::null());
     // SAFETY: a single system call, which may be made between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let child = command.spawn().unwrap();
+    let child = OwnedChild(command.spawn().unwrap());
     let started = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(started.elapsed() < PATIENCE, "the broker does not listen");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mailrace::{
-    export::{DocumentOptions, Encoding, Key, Outcome, Record, Sink, SinkError},
+    export::{DocumentOptions, Encoding, Key, Outcome, Record, Sink, SinkError, testing},
     log::{Identity, Offset},
 };
 
@@ -38,21 +38,9 @@ pub fn record(shard: u16, offset: u64, size: usize) -> Record {
     Record {
         id,
         received_at: 1_795_370_645_123_456 + offset as i64 * 1_000,
-        listener: "smtp".into(),
-        mail_from: "alice@example.org".into(),
         rcpt_to: vec![format!("sales@d{}.example", offset % 7)],
-        helo: "client.example.org".into(),
-        client: ([192, 0, 2, 10], 51_234).into(),
-        esmtp: true,
-        smtputf8: false,
-        body_type: 1,
-        size_declared: None,
-        flags: 0,
-        facts: mailrace::export::Facts::default(),
-        verdict: None,
-        verdict_pending: false,
-        replay: false,
         data: Bytes::from(data),
+        ..testing::record(shard, offset)
     }
 }
 

@@ -6,16 +6,18 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
 };
 
 use super::lane::PATIENCE;
-use crate::support::machine::{die_with_parent, has};
+use mailrace::export::{NatsOptions, TlsOptions};
+
+use crate::support::machine::{OwnedChild, die_with_parent, has};
 
 /// Killed when dropped.
 pub struct NatsServer {
-    child: Child,
+    child: OwnedChild,
     dir: tempfile::TempDir,
     pub port: u16,
 }
@@ -46,14 +48,28 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// A sink into the stream `MAIL`, which it makes.
+    pub fn options(url: &str) -> NatsOptions {
+        NatsOptions {
+            servers: vec![url.to_owned()],
+            stream: "MAIL".into(),
+            create: true,
+            replicas: 1,
+            subject: "mail.{listener}.{rcpt_domain}".into(),
+            user: String::new(),
+            password_file: None,
+            credentials_file: None,
+            tls: TlsOptions::default(),
+        }
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.end();
     }
 
     /// Again on the same port, over the same store.
@@ -62,15 +78,8 @@ impl NatsServer {
     }
 }
 
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Starts a server and waits until it says that it is ready; port -1 is one of its choice.
-fn launch(dir: &Path, port: i32) -> (Child, u16) {
+fn launch(dir: &Path, port: i32) -> (OwnedChild, u16) {
     let mut command = Command::new(program());
     command
         .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-c"])
@@ -78,7 +87,7 @@ fn launch(dir: &Path, port: i32) -> (Child, u16) {
         .stderr(Stdio::piped());
     // SAFETY: a single system call, which may be made between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let mut child = command.spawn().unwrap();
+    let mut child = OwnedChild(command.spawn().unwrap());
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (ready, wait) = mpsc::channel();
     // Reads to the end, for the server would stop at a full pipe.

@@ -7,17 +7,17 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
-use crate::support::machine::{die_with_parent, has};
+use crate::support::machine::{OwnedChild, die_with_parent, has};
 
 /// Killed when dropped.
 pub struct Unbound {
-    child: Child,
+    child: OwnedChild,
     dir: tempfile::TempDir,
     pub address: SocketAddr,
 }
@@ -55,13 +55,6 @@ impl Unbound {
     }
 }
 
-impl Drop for Unbound {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn config(dir: &Path, address: SocketAddr, zones: &str) -> String {
     let dir = dir.display();
     let port = address.port();
@@ -77,12 +70,12 @@ fn config(dir: &Path, address: SocketAddr, zones: &str) -> String {
 }
 
 /// `None`: it ended.
-fn launch(dir: &Path) -> Option<Child> {
+fn launch(dir: &Path) -> Option<OwnedChild> {
     let mut command = Command::new("/usr/sbin/unbound");
     command.args(["-d", "-c"]).arg(dir.join("unbound.conf")).stderr(Stdio::piped());
     // SAFETY: a single system call, which may be made between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let mut child = command.spawn().unwrap();
+    let mut child = OwnedChild(command.spawn().unwrap());
     let said = BufReader::new(child.stderr.take().unwrap());
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {

@@ -4,15 +4,15 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use super::script;
-use crate::support::machine::die_with_parent;
+use crate::support::machine::{OwnedChild, die_with_parent};
 
 /// Killed when dropped.
 pub struct Hook {
-    child: Child,
+    child: OwnedChild,
     dir: tempfile::TempDir,
     port: u16,
 }
@@ -35,8 +35,7 @@ impl Hook {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.end();
     }
 
     /// Again on the same port; what was taken stays.
@@ -45,20 +44,13 @@ impl Hook {
     }
 }
 
-impl Drop for Hook {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn launch(port: u16, dir: &Path) -> (Child, u16) {
+fn launch(port: u16, dir: &Path) -> (OwnedChild, u16) {
     let mut command = Command::new("python3");
     command.arg(script("hook.py")).arg(port.to_string()).arg(dir.join("taken"));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     // SAFETY: one system call between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let mut child = command.spawn().unwrap();
+    let mut child = OwnedChild(command.spawn().unwrap());
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (child, line.trim().parse().expect("it tells its port"))

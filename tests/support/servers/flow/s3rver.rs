@@ -5,17 +5,17 @@ use std::{
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
 };
 
 use super::PATIENCE;
-use crate::support::machine::{die_with_parent, has, skip};
+use crate::support::machine::{OwnedChild, die_with_parent, has, skip};
 
 /// Killed when dropped.
 pub struct S3rver {
-    child: Child,
+    child: OwnedChild,
     dir: tempfile::TempDir,
     address: SocketAddr,
 }
@@ -48,20 +48,12 @@ impl S3rver {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.end();
     }
 
     /// Again on the same port, over the same objects.
     pub fn restart(&mut self) {
         (self.child, _) = launch(self.dir.path(), self.address.port());
-    }
-}
-
-impl Drop for S3rver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -71,14 +63,14 @@ fn program() -> PathBuf {
     root.join("servers/s3rver/node_modules/s3rver/bin/s3rver.js")
 }
 
-fn launch(dir: &Path, port: u16) -> (Child, SocketAddr) {
+fn launch(dir: &Path, port: u16) -> (OwnedChild, SocketAddr) {
     let mut command = Command::new("node");
     command.arg(program()).arg("-d").arg(dir.join("objects")).args(["-a", "127.0.0.1"]);
     command.args(["-p", &port.to_string(), "-s", "--configure-bucket", "mail"]);
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     // SAFETY: one system call between fork and exec.
     unsafe { command.pre_exec(die_with_parent) };
-    let mut child = command.spawn().unwrap();
+    let mut child = OwnedChild(command.spawn().unwrap());
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {

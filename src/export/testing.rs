@@ -1,12 +1,12 @@
-//! A record for unit tests of sinks.
+//! What tests and benches of every crate give to sinks (feature `testing`).
 
 use bytes::Bytes;
 
-use super::{Facts, Record};
+use super::{DocumentOptions, Encoding, Facts, Key, Record};
 use mailrace_log::{Identity, Offset};
 
 /// A small message of one shard.
-pub(crate) fn record(shard: u16, offset: u64) -> Record {
+pub fn record(shard: u16, offset: u64) -> Record {
     Record {
         id: Identity { node: [1, 2, 3, 4, 5, 6], shard }.record_id(Offset::new(offset)),
         received_at: 1_795_370_645_123_456,
@@ -25,5 +25,16 @@ pub(crate) fn record(shard: u16, offset: u64) -> Record {
         verdict_pending: false,
         replay: false,
         data: Bytes::from(format!("Subject: {offset}\r\n\r\nHello\r\n")),
+    }
+}
+
+/// JSON documents with small mail data in them.
+pub fn document() -> DocumentOptions {
+    DocumentOptions {
+        encoding: Encoding::Json,
+        inline_max: 512 << 10,
+        reference_url: String::new(),
+        sha256: false,
+        key: Key::RcptDomain,
     }
 }
