@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     log::{Appender, GroupBuffer, LogEvent, Offset, Op, Seal, Spare},
-    metrics::ShardState,
+    metrics::{LogOp, ShardState},
     shard::flight::Kind,
     smtp::Refusal,
 };
@@ -217,7 +217,7 @@ impl Services {
         }
         let (number, failed) = self.commit.supply.want(self.now);
         if failed {
-            self.counters.no_segment();
+            self.counters.stats.log_errors.increment(LogOp::Allocate);
         }
         if let Some(number) = number {
             let bytes = self.commit.supply.bytes();

@@ -15,7 +15,8 @@ use crate::{
 pub(super) struct Counters {
     /// Of the protocol core, one for each place that is listened at.
     pub(super) smtp: Vec<Stats>,
-    stats: ShardStats,
+    /// Of the shard. The driver's gauges are set by [`Counters::snapshot`].
+    pub(super) stats: ShardStats,
     /// Who sends the most.
     pub(super) hitters: Hitters,
     /// Of each place that is listened at, its listener's entry in `stats`: a listener has one set
@@ -63,8 +64,9 @@ impl Counters {
         }
     }
 
-    /// The counters of the listener that a place belongs to.
-    fn of(&mut self, place: usize) -> &mut ListenerStats {
+    /// The counters of the listener that a place belongs to: what is one more is counted where it
+    /// happens.
+    pub(super) fn listener(&mut self, place: usize) -> &mut ListenerStats {
         &mut self.stats.listeners[self.entries[place]]
     }
 
@@ -79,40 +81,32 @@ impl Counters {
     }
 
     pub(super) fn connection(&mut self, listener: usize) {
-        let listener = self.of(listener);
+        let listener = self.listener(listener);
         listener.connections += 1;
         listener.sessions_active += 1;
     }
 
     pub(super) fn refused(&mut self, listener: usize, reason: RefuseReason) {
-        self.of(listener).refused.increment(reason);
+        self.listener(listener).refused.increment(reason);
     }
 
     /// When the certificate of a listener with TLS ends.
     pub(super) fn certificate(&mut self, listener: usize, not_after: i64) {
-        let listener = self.of(listener);
+        let listener = self.listener(listener);
         listener.tls = true;
         listener.certificate_not_after = not_after;
     }
 
     pub(super) fn handshake(&mut self, listener: usize, result: HandshakeResult, took: Duration) {
-        let listener = self.of(listener);
+        let listener = self.listener(listener);
         listener.handshakes.increment(result);
         if let HandshakeResult::Ok = result {
             listener.handshake_duration.record_duration(took);
         }
     }
 
-    pub(super) fn malformed_name(&mut self, listener: usize) {
-        self.of(listener).malformed_names += 1;
-    }
-
-    pub(super) fn truncated(&mut self, listener: usize) {
-        self.of(listener).truncated += 1;
-    }
-
     pub(super) fn closed(&mut self, listener: usize, reason: CloseReason, after: Duration) {
-        let listener = self.of(listener);
+        let listener = self.listener(listener);
         listener.sessions_active -= 1;
         listener.closed.increment(reason);
         listener.session_duration.record_duration(after);
@@ -126,18 +120,13 @@ impl Counters {
         ack: Duration,
         transaction: Duration,
     ) {
-        let counters = self.of(listener);
+        let counters = self.listener(listener);
         counters.messages_received += 1;
         counters.received_bytes += bytes;
         counters.ack_duration.record_duration(ack);
         counters.transaction_duration.record_duration(transaction);
         self.stats.message_size.record(bytes);
         self.stats.message_recipients.record(recipients);
-    }
-
-    /// A record is in the log and its 250 found nobody.
-    pub(super) fn undelivered(&mut self, listener: usize) {
-        self.of(listener).replies_undelivered += 1;
     }
 
     pub(super) fn written(&mut self, bytes: u64, took: Duration, good: bool) {
@@ -154,11 +143,6 @@ impl Counters {
         if !good {
             self.stats.log_errors.increment(LogOp::Sync);
         }
-    }
-
-    /// A segment could not be made.
-    pub(super) fn no_segment(&mut self) {
-        self.stats.log_errors.increment(LogOp::Allocate);
     }
 
     pub(super) fn batch(&mut self, records: u64) {

@@ -377,7 +377,9 @@ impl Shard {
                 services.release(connection, waiting, mark)
             });
             if released != Some(true) {
-                self.services.counters.undelivered(usize::from(waiting.listener));
+                // The record is in the log, and its 250 found nobody.
+                let listener = self.services.counters.listener(usize::from(waiting.listener));
+                listener.replies_undelivered += 1;
             }
         }
         self.services.counters.batch(records);

@@ -145,7 +145,7 @@ impl Services {
             && state.tls.is_established()
             && !state.tls.is_closed_by_peer()
         {
-            self.counters.truncated(connection.dialogue.place());
+            self.counters.listener(connection.dialogue.place()).truncated += 1;
         }
     }
 
@@ -200,7 +200,7 @@ impl Services {
         if let Some(since) = state.handshake.take() {
             self.handshakes.0 -= 1;
             if state.tls.has_malformed_name() {
-                self.counters.malformed_name(dialogue.place());
+                self.counters.listener(dialogue.place()).malformed_names += 1;
             }
             let took = self.now.saturating_sub(since);
             self.counters.handshake(dialogue.place(), result, took);
