@@ -56,6 +56,9 @@ impl Table<'_> {
             "files" => SinkOptions::Files(self.files(context.hostname)),
             _ => SinkOptions::Blackhole,
         };
+        if let Some(why) = sink.left_out() {
+            self.blame("type", &why);
+        }
         let retry = RetryOptions {
             initial: self.time("retry.initial"),
             max: self.time("retry.max"),

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::replace_file;
+use super::place::replace_file;
 
 const FILE: &str = "hostname";
 

@@ -56,6 +56,25 @@ pub enum SinkOptions {
     Blackhole,
 }
 
+impl SinkOptions {
+    /// Why this program cannot have the sink: its feature was left out when it was compiled.
+    #[must_use]
+    pub fn left_out(&self) -> Option<String> {
+        let (feature, is_compiled) = match self {
+            Self::Nats(_) => ("nats", cfg!(feature = "nats")),
+            Self::Kafka(_) => ("kafka", cfg!(feature = "kafka")),
+            Self::Store(_) => ("store", cfg!(feature = "store")),
+            Self::Webhook(_) => ("webhook", cfg!(feature = "webhook")),
+            Self::Relay(_) => ("relay", cfg!(feature = "relay")),
+            Self::Files(_) => ("files", cfg!(feature = "files")),
+            Self::Blackhole => return None,
+        };
+        (!is_compiled).then(|| {
+            format!("was left out of this program: compile it with the feature \"{feature}\"")
+        })
+    }
+}
+
 /// How a record becomes octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentOptions {

@@ -14,8 +14,7 @@ use std::{
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    Blackhole, ErrorClass, ExportOptions, Files, Kafka, Nats, Relay, Sink, SinkError, SinkOptions,
-    Store, Webhook,
+    Blackhole, ErrorClass, ExportOptions, Sink, SinkError, SinkOptions,
     exporter::Exporter,
     lane::{self, Parts},
 };
@@ -383,14 +382,29 @@ impl Drop for Plane {
 
 /// Makes the sink of an exporter.
 pub(super) fn make_sink(options: &ExportOptions) -> Result<Box<dyn Sink>, SinkError> {
+    #[allow(unused_variables, reason = "which sinks there are is a matter of features")]
     let (document, timeout) = (&options.document, options.timeout);
     Ok(match &options.sink {
         SinkOptions::Blackhole => Box::new(Blackhole),
-        SinkOptions::Nats(nats) => Box::new(Nats::new(nats.clone(), document.clone(), timeout)?),
-        SinkOptions::Kafka(kafka) => Box::new(Kafka::new(kafka.clone(), document.clone(), timeout)),
-        SinkOptions::Relay(relay) => Box::new(Relay::new(relay)?),
-        SinkOptions::Webhook(webhook) => Box::new(Webhook::new(webhook, document, timeout)?),
-        SinkOptions::Store(store) => Box::new(Store::new(store.clone(), document.clone())),
-        SinkOptions::Files(files) => Box::new(Files::new(files, document.clone())),
+        #[cfg(feature = "nats")]
+        SinkOptions::Nats(nats) => {
+            Box::new(super::Nats::new(nats.clone(), document.clone(), timeout)?)
+        }
+        #[cfg(feature = "kafka")]
+        SinkOptions::Kafka(kafka) => {
+            Box::new(super::Kafka::new(kafka.clone(), document.clone(), timeout))
+        }
+        #[cfg(feature = "relay")]
+        SinkOptions::Relay(relay) => Box::new(super::Relay::new(relay)?),
+        #[cfg(feature = "webhook")]
+        SinkOptions::Webhook(webhook) => Box::new(super::Webhook::new(webhook, document, timeout)?),
+        #[cfg(feature = "store")]
+        SinkOptions::Store(store) => Box::new(super::Store::new(store.clone(), document.clone())),
+        #[cfg(feature = "files")]
+        SinkOptions::Files(files) => Box::new(super::Files::new(files, document.clone())),
+        #[allow(unreachable_patterns, reason = "with all features nothing is left")]
+        left_out => {
+            return Err(SinkError::new(ErrorClass::Other, left_out.left_out().unwrap_or_default()));
+        }
     })
 }

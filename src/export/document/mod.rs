@@ -143,6 +143,17 @@ fn short_key(key: String) -> String {
 /// Longest partition key that stands as it is: a local part of 64, a domain of 255 octets, and some.
 const KEY_BYTES_MAX: usize = 512;
 
+/// CloudEvents, one a line.
+#[cfg(any(feature = "files", feature = "store"))]
+pub(crate) fn jsonl(records: &[Record], options: &DocumentOptions) -> Vec<u8> {
+    let mut out = Vec::new();
+    for record in records {
+        out.append(&mut event_line(record, options));
+        out.push(b'\n');
+    }
+    out
+}
+
 fn sha256(data: &[u8]) -> String {
     let mut hex = String::with_capacity(64);
     for octet in Sha256::digest(data) {

@@ -14,7 +14,6 @@
 //! crash) makes a file that overlaps: consumers identify records by their ids (D4).
 
 mod mailbox;
-mod place;
 
 use std::{
     borrow::Cow,
@@ -27,16 +26,13 @@ use std::{
 
 use super::{
     DocumentOptions, ErrorClass, FilesLayout, FilesOptions, Outcome, Record, Sink, SinkError,
-    document::event_line,
+    document::jsonl,
     parquet,
+    place::{Staged, at, batch_name, make_dirs, part_name, publish, put_file, sink_error, stage},
     sink::{SinkFuture, all},
     trace,
 };
 use mailrace_log::sync_dir;
-
-pub use place::replace_file;
-use place::{at, part_name, publish, stage};
-pub(super) use place::{make_dirs, put_file, sink_error};
 
 /// Writes records into a folder.
 #[derive(Debug)]
@@ -120,7 +116,7 @@ impl Inner {
         }
     }
 
-    fn stage(&self, part: PathBuf, path: PathBuf, octets: &[u8]) -> io::Result<place::Staged> {
+    fn stage(&self, part: PathBuf, path: PathBuf, octets: &[u8]) -> io::Result<Staged> {
         stage(part, path, octets, self.options.mode)
     }
 
@@ -211,22 +207,4 @@ impl Inner {
         let octets = render(records)?;
         put_file(&self.options.dir, &name, &octets, self.options.mode)
     }
-}
-
-/// `<node>-<shard>-<first>-<last>`, spelled as in record ids.
-pub(super) fn batch_name(records: &[Record]) -> String {
-    match (records.first(), records.last()) {
-        (Some(first), Some(last)) => format!("{}-{:016x}", first.id, last.id.offset.get()),
-        _ => String::new(),
-    }
-}
-
-/// CloudEvents, one a line.
-pub(super) fn jsonl(records: &[Record], options: &DocumentOptions) -> Vec<u8> {
-    let mut out = Vec::new();
-    for record in records {
-        out.append(&mut event_line(record, options));
-        out.push(b'\n');
-    }
-    out
 }

@@ -32,8 +32,9 @@ use self::connect::Bucket;
 use super::{
     DocumentOptions, ErrorClass, FileMode, Outcome, Record, Sink, SinkError, StoreLayout,
     StoreOptions, StorePlace,
-    files::{batch_name, jsonl, make_dirs, put_file, sink_error},
+    document::jsonl,
     parquet, percent_encode,
+    place::{batch_name, make_dirs, put_file, sink_error},
     sink::{SinkFuture, all},
 };
 use mailrace_log::{format_time_micros, sync_dir};

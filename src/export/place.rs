@@ -3,6 +3,8 @@
 //! The mode is set explicitly, so that neither the umask nor what somebody has left under the name
 //! counts. While a file is written only its owner can read it.
 
+#![cfg_attr(not(any(feature = "files", feature = "store")), allow(dead_code))]
+
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{self, Write},
@@ -12,19 +14,19 @@ use std::{
 
 use mailrace_log::sync_dir;
 
-use crate::{ErrorClass, FileMode, SinkError};
+use crate::{ErrorClass, FileMode, Record, SinkError};
 
 /// A file that is whole and synced, but not yet under its name.
-pub(super) struct Staged {
+pub(crate) struct Staged {
     part: PathBuf,
     path: PathBuf,
 }
 
-pub(super) fn part_name(name: &str) -> String {
+pub(crate) fn part_name(name: &str) -> String {
     format!(".{name}.part")
 }
 
-pub(super) fn stage(
+pub(crate) fn stage(
     part: PathBuf,
     path: PathBuf,
     octets: &[u8],
@@ -42,7 +44,7 @@ pub(super) fn stage(
     Ok(Staged { part, path })
 }
 
-pub(super) fn publish(dir: &Path, staged: Vec<Staged>) -> io::Result<()> {
+pub(crate) fn publish(dir: &Path, staged: Vec<Staged>) -> io::Result<()> {
     for Staged { part, path } in staged {
         fs::rename(&part, &path).map_err(|error| at(&path, &error))?;
     }
@@ -87,6 +89,14 @@ pub(crate) fn make_dirs(dir: &Path, mode: FileMode) -> io::Result<()> {
     made.map_err(|error| at(dir, &error))
 }
 
+/// `<node>-<shard>-<first>-<last>`, spelled as in record ids.
+pub(crate) fn batch_name(records: &[Record]) -> String {
+    match (records.first(), records.last()) {
+        (Some(first), Some(last)) => format!("{}-{:016x}", first.id, last.id.offset.get()),
+        _ => String::new(),
+    }
+}
+
 /// What the file system says, as a sink says it.
 pub(crate) fn sink_error(error: io::Error) -> SinkError {
     let class = match error.kind() {
@@ -97,6 +107,6 @@ pub(crate) fn sink_error(error: io::Error) -> SinkError {
     SinkError::new(class, error)
 }
 
-pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
