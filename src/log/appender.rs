@@ -271,20 +271,21 @@ impl Appender {
             self.gather_first = self.next;
         }
         self.gather.set_len(from + most);
-        let room = &mut self.gather.octets_mut()[from..];
+        let (_, room) = self.gather.octets_mut().split_at_mut(from);
         let (frame_at, room) = room.split_at_mut(ENTRY_FRAME);
         let Ok(bytes) = record::write(kind, mail, body, fragments, room) else {
             self.gather.set_len(if from == GROUP_FRAME { 0 } else { from });
             return Err(AppendError::TooLarge);
         };
+        let (record, padding) = room.split_at_mut(bytes);
         let frame = EntryFrame {
             kind,
             bytes: u32::try_from(bytes).map_err(|_| AppendError::TooLarge)?,
             offset: self.next,
-            crc: crc(&room[..bytes]),
+            crc: crc(record),
         };
         frame.encode(frame_at);
-        room[bytes..frame.span() - ENTRY_FRAME].fill(0);
+        padding.split_at_mut(frame.span() - ENTRY_FRAME - bytes).0.fill(0);
         self.gather.set_len(from + frame.span());
         let reach = fragments.iter().map(|at| at.segment).min().unwrap_or(u64::MAX);
         self.gather_reach = self.gather_reach.min(reach);
@@ -323,14 +324,14 @@ impl Appender {
             kind: EntryKind::Fragment,
             bytes: u32::try_from(data).map_err(|_| AppendError::TooLarge)?,
             offset: 0,
-            crc: crc(&buffer.octets()[FragmentBuffer::HEAD..]),
+            crc: crc(buffer.octets().split_at(FragmentBuffer::HEAD).1),
         };
         let end = GROUP_FRAME + frame.span();
         // The group that gathers keeps its claim on the room behind this fragment.
         let gathered = self.gather.len().next_multiple_of(BLOCK);
         self.ensure_room((end.next_multiple_of(BLOCK) + gathered) as u64)?;
         buffer.extend_zeroed(end);
-        frame.encode(&mut buffer.octets_mut()[GROUP_FRAME..]);
+        frame.encode(buffer.octets_mut().split_at_mut(GROUP_FRAME).1);
         let (segment, position) = self.place(buffer, self.closed, 0, u64::MAX)?;
         let position = position + GROUP_FRAME as u64;
         Ok(FragmentAt { segment, position, bytes: frame.bytes, crc: frame.crc })
@@ -373,7 +374,7 @@ impl Appender {
             written_at,
             records,
             payload_bytes: u32::try_from(payload).map_err(|_| AppendError::TooLarge)?,
-            payload_crc: crc(&buffer.octets()[GROUP_FRAME..GROUP_FRAME + payload]),
+            payload_crc: crc(buffer.octets().split_at(GROUP_FRAME).1.split_at(payload).0),
             chain: active.chain,
         };
         active.chain = frame.encode(buffer.octets_mut());

@@ -84,7 +84,7 @@ impl AlignedBuffer {
     pub(crate) fn extend_zeroed(&mut self, len: usize) {
         let from = self.len;
         self.set_len(len.max(from));
-        self.octets_mut()[from..].fill(0);
+        self.octets_mut().split_at_mut(from).1.fill(0);
     }
 
     /// Makes room for `len` octets in all.

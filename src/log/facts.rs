@@ -196,7 +196,7 @@ pub(super) const AUTH: &[Field] = &[
         Value::check(of.verdict.and_then(|verdict| verdict.spf.first()))
     }),
     Field::new(2, "dkim", Repeated, Kind::Message("Checked", CHECKED), |of| {
-        let checks = of.verdict.map(|verdict| &verdict.dkim[..]).unwrap_or_default();
+        let checks = of.verdict.map(|verdict| verdict.dkim.as_slice()).unwrap_or_default();
         Value::List(checks.iter().map(|check| Value::check(Some(check))).collect())
     }),
     Field::new(3, "dmarc", Optional, Kind::Message("Checked", CHECKED), |of| {

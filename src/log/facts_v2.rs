@@ -76,8 +76,9 @@ where
 impl<'a> FactsV2<'a> {
     pub(super) fn new(facts: &'a Facts<'_>) -> Self {
         let mut texts = Texts { list: [TextV2 { kind: 0, text: Text("") }; TEXTS], len: 0 };
-        for fact in facts.texts().into_iter().filter(|fact| !fact.text.is_empty()) {
-            texts.list[texts.len] = TextV2 { kind: fact.number, text: Text(fact.text) };
+        let present = facts.texts().into_iter().filter(|fact| !fact.text.is_empty());
+        for (place, fact) in texts.list.iter_mut().zip(present) {
+            *place = TextV2 { kind: fact.number, text: Text(fact.text) };
             texts.len += 1;
         }
         Self {

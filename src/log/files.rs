@@ -322,7 +322,8 @@ pub fn fill_zeros(file: &File, position: u64, bytes: u64) -> io::Result<()> {
     let mut done = 0;
     while done < bytes {
         let step = usize::try_from(bytes - done).map_or(ZEROS, |left| left.min(ZEROS));
-        std::os::unix::fs::FileExt::write_all_at(file, &BUFFER.octets()[..step], position + done)?;
+        let (zeros, _) = BUFFER.octets().split_at(step);
+        std::os::unix::fs::FileExt::write_all_at(file, zeros, position + done)?;
         done += step as u64;
     }
     Ok(())

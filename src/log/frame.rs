@@ -74,6 +74,7 @@ pub struct SegmentHeader {
 impl SegmentHeader {
     /// Writes the header into a zeroed block; returns its checksum, where the chain begins.
     pub fn encode(&self, block: &mut [u8]) -> u32 {
+        let block = room::<52>(block);
         block[..8].copy_from_slice(SEGMENT_MAGIC);
         block[8..24].copy_from_slice(&self.nonce);
         block[24..30].copy_from_slice(&self.identity.node);
@@ -88,7 +89,7 @@ impl SegmentHeader {
     /// Reads a header and its checksum; `None` where it is not one.
     #[must_use]
     pub fn decode(block: &[u8]) -> Option<(Self, u32)> {
-        let head = block.get(..52)?;
+        let head: &[u8; 52] = block.first_chunk()?;
         let sum = u32_at(head, 48)?;
         if &head[..8] != SEGMENT_MAGIC || crc(&head[..48]) != sum {
             return None;
@@ -139,6 +140,7 @@ impl GroupFrame {
 
     /// Writes the frame; returns its checksum, the next one's chain.
     pub(crate) fn encode(&self, at: &mut [u8]) -> u32 {
+        let at = room::<GROUP_FRAME>(at);
         at[..8].copy_from_slice(GROUP_MAGIC);
         at[8..24].copy_from_slice(&self.nonce);
         at[24..32].copy_from_slice(&self.number.to_le_bytes());
@@ -158,7 +160,7 @@ impl GroupFrame {
     /// Reads a frame and its checksum; `None` where it is not one.
     #[must_use]
     pub(crate) fn decode(octets: &[u8]) -> Option<(Self, u32)> {
-        let head = octets.get(..GROUP_FRAME)?;
+        let head: &[u8; GROUP_FRAME] = octets.first_chunk()?;
         let sum = u32_at(head, 72)?;
         if &head[..8] != GROUP_MAGIC || crc(&head[..72]) != sum {
             return None;
@@ -222,6 +224,7 @@ impl EntryFrame {
 
     /// Writes the frame.
     pub(crate) fn encode(&self, at: &mut [u8]) {
+        let at = room::<ENTRY_FRAME>(at);
         at[..4].fill(0);
         at[0] = match self.kind {
             EntryKind::RecordV1 => 1,
@@ -255,7 +258,7 @@ impl EntryFrame {
     /// Reads a frame alone, its content unseen; `None` where it fails its checksum.
     #[must_use]
     pub(crate) fn decode_frame(octets: &[u8]) -> Option<Self> {
-        let head = octets.get(..ENTRY_FRAME)?;
+        let head: &[u8; ENTRY_FRAME] = octets.first_chunk()?;
         if crc(&head[..20]) != u32_at(head, 20)? {
             return None;
         }
@@ -267,6 +270,11 @@ impl EntryFrame {
             crc: u32_at(head, 16)?,
         })
     }
+}
+
+/// Where a frame is written; the caller has made room for it.
+fn room<const N: usize>(octets: &mut [u8]) -> &mut [u8; N] {
+    octets.first_chunk_mut().expect("the caller made room for the frame")
 }
 
 fn u32_at(octets: &[u8], at: usize) -> Option<u32> {

@@ -52,7 +52,7 @@ pub(super) fn make_meta(dir: &Path) -> io::Result<()> {
     if std::fs::metadata(&path).map_or(0, |facts| facts.len()) >= BLOCK as u64 {
         return Ok(());
     }
-    let mut blocks = vec![0; 3 * BLOCK];
+    let mut blocks = [0; 3 * BLOCK];
     blocks[..8].copy_from_slice(MAGIC);
     let file = act(FileOp::Make, &path, || {
         private_file().create(true).truncate(false).write(true).open(&path)

@@ -36,6 +36,8 @@
 //! `config/examples/consumer-rust` for a whole program.
 
 #![warn(unreachable_pub)]
+// What was read from a disk or a client is never indexed unchecked.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod adopt;
 mod appender;

@@ -67,6 +67,8 @@ impl fmt::Display for RecordId {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [b'-'; 36];
         let mut len = 0;
+        // Each is below its base.
+        let digit = |value: usize| DIGITS.get(value).copied().unwrap_or(b'0');
         let mut push = |octet| {
             if let Some(at) = text.get_mut(len) {
                 *at = octet;
@@ -74,19 +76,19 @@ impl fmt::Display for RecordId {
             len += 1;
         };
         for octet in self.node {
-            push(DIGITS[usize::from(octet >> 4)]);
-            push(DIGITS[usize::from(octet & 15)]);
+            push(digit(usize::from(octet >> 4)));
+            push(digit(usize::from(octet & 15)));
         }
         push(b'-');
         for power in [10_000, 1_000, 100, 10, 1] {
             if power <= 100 || self.shard >= power {
-                push(DIGITS[usize::from(self.shard / power % 10)]);
+                push(digit(usize::from(self.shard / power % 10)));
             }
         }
         push(b'-');
         for octet in self.offset.get().to_be_bytes() {
-            push(DIGITS[usize::from(octet >> 4)]);
-            push(DIGITS[usize::from(octet & 15)]);
+            push(digit(usize::from(octet >> 4)));
+            push(digit(usize::from(octet & 15)));
         }
         f.write_str(text.get(..len).and_then(|text| str::from_utf8(text).ok()).ok_or(fmt::Error)?)
     }
@@ -131,8 +133,8 @@ pub fn parse_node(text: &str) -> Option<[u8; 6]> {
     if text.len() != 12 || !text.bytes().all(|octet| octet.is_ascii_hexdigit()) {
         return None;
     }
-    let number = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
-    number[2..].try_into().ok()
+    let [_, _, node @ ..] = u64::from_str_radix(text, 16).ok()?.to_be_bytes();
+    Some(node)
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ impl FragmentBuffer {
         let from = self.0.len();
         let taken = octets.len().min(self.0.capacity() - from);
         self.0.set_len(from + taken);
-        self.0.octets_mut()[from..].copy_from_slice(&octets[..taken]);
+        self.0.octets_mut().split_at_mut(from).1.copy_from_slice(octets.split_at(taken).0);
         taken
     }
 
@@ -211,7 +211,7 @@ impl FragmentBuffer {
     /// The mail data in it.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        &self.0.octets()[Self::HEAD..]
+        self.0.octets().split_at(Self::HEAD).1
     }
 
     /// Octets of memory.

@@ -76,7 +76,7 @@ impl FromStr for Range {
 fn parse(text: &str) -> Option<Range> {
     // The times hold colons themselves: a side is cut only where both halves make sense.
     for (at, _) in text.match_indices(':') {
-        let (from, to) = (&text[..at], &text[at + 1..]);
+        let (from, to) = (text.get(..at)?, text.get(at + 1..)?);
         let timed = from.starts_with('@');
         let from = if from.is_empty() { Some(Bound::AfterStart(0)) } else { bound(from) };
         let to = match to {

@@ -58,9 +58,9 @@ impl Octets for File {
 impl Octets for [u8] {
     fn read_at(&self, position: u64, into: &mut [u8]) -> io::Result<usize> {
         let from = usize::try_from(position).unwrap_or(usize::MAX).min(self.len());
-        let octets = &self[from..];
+        let (_, octets) = self.split_at(from);
         let len = octets.len().min(into.len());
-        into[..len].copy_from_slice(&octets[..len]);
+        into.split_at_mut(len).0.copy_from_slice(octets.split_at(len).0);
         Ok(len)
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn judge(
     let mut position = from;
     while position < bytes {
         let read = segment.read_at(position, &mut chunk)?;
-        for block in chunk[..read].chunks(BLOCK) {
+        for block in chunk.split_at(read).0.chunks(BLOCK) {
             let Some((frame, _)) = GroupFrame::decode(block) else { continue };
             if frame.nonce == header.nonce || planted(Bug::NonceUnchecked) {
                 acknowledged = acknowledged.max(frame.high_water_mark);

@@ -86,11 +86,10 @@ impl Verb {
 
 /// Packs up to eight octets in upper case, so that a verb is found by one comparison of a word.
 const fn key(verb: &[u8]) -> u64 {
-    let mut key = 0;
-    let mut at = 0;
-    while at < verb.len() {
-        key = key << 8 | verb[at].to_ascii_uppercase() as u64;
-        at += 1;
+    let (mut key, mut left) = (0, verb);
+    while let [octet, rest @ ..] = left {
+        key = key << 8 | octet.to_ascii_uppercase() as u64;
+        left = rest;
     }
     key
 }

@@ -21,6 +21,8 @@
 //! gets.
 
 #![warn(unreachable_pub)]
+// What was read from a disk or a client is never indexed unchecked.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod attribute;
 mod chunking;

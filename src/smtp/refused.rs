@@ -123,8 +123,7 @@ impl Refusals {
 
 /// What a client sent for a path in `FROM:<path> params`, cut to a sane length.
 pub(super) fn path_of(argument: &[u8]) -> Box<str> {
-    let end = argument.len().min(TEXT_BYTES_MAX);
-    let text = String::from_utf8_lossy(&argument[..end]);
+    let text = String::from_utf8_lossy(argument.get(..TEXT_BYTES_MAX).unwrap_or(argument));
     let behind = text.split_once(':').map_or(&*text, |(_, behind)| behind).trim();
     match path::parse(behind) {
         Some(path) => path.mailbox.into(),
@@ -134,11 +133,7 @@ pub(super) fn path_of(argument: &[u8]) -> Box<str> {
 
 /// A name that a client gave, cut to a sane length.
 pub(super) fn cut(text: &str) -> Box<str> {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].into()
+    text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0.into()
 }
 
 #[cfg(test)]

@@ -24,8 +24,13 @@ impl Reply {
 
     /// The reply code.
     pub(super) const fn code(self) -> u16 {
-        let line = self.line.as_bytes();
-        (line[0] - b'0') as u16 * 100 + (line[1] - b'0') as u16 * 10 + (line[2] - b'0') as u16
+        match self.line.as_bytes() {
+            [a, b, c, ..] => {
+                (*a - b'0') as u16 * 100 + (*b - b'0') as u16 * 10 + (*c - b'0') as u16
+            }
+            // Asserted where it was made.
+            _ => 0,
+        }
     }
 
     /// The whole line, with its CRLF.

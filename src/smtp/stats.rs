@@ -162,15 +162,17 @@ impl Stats {
     /// Counts a refusal under `code`, by its class. The driver does so for failed holds.
     pub fn count_rejected(&mut self, code: u16, reason: RejectReason) {
         let class = if code < 500 { &mut self.rejected_4yz } else { &mut self.rejected_5yz };
-        class[reason as usize] += 1;
+        count(class, reason as usize, 1);
     }
 
     pub(super) fn count_auth(&mut self, mechanism: Mechanism, result: AuthResult) {
-        self.auth[mechanism as usize][result as usize] += 1;
+        if let Some(results) = self.auth.get_mut(mechanism as usize) {
+            count(results, result as usize, 1);
+        }
     }
 
     pub(super) fn count_command(&mut self, verb: Verb) {
-        self.commands[verb as usize] += 1;
+        count(&mut self.commands, verb as usize, 1);
     }
 
     pub(super) fn count_reply(&mut self, code: u16) {
@@ -180,14 +182,21 @@ impl Stats {
     /// Counts replies with this code.
     pub fn count_replies(&mut self, code: u16, times: u64) {
         let place = REPLY_CODES.iter().position(|known| *known == code);
-        self.replies[place.unwrap_or(REPLY_CODES.len())] += times;
+        count(&mut self.replies, place.unwrap_or(REPLY_CODES.len()), times);
     }
 
     pub(super) fn count_lenient(&mut self, way: Lenient) {
-        self.lenient[way as usize] += 1;
+        count(&mut self.lenient, way as usize, 1);
     }
 
     pub(super) fn count_error(&mut self, error: ProtocolError) {
-        self.protocol_errors[error as usize] += 1;
+        count(&mut self.protocol_errors, error as usize, 1);
+    }
+}
+
+/// A place beyond the counters, of which there is none, would not be counted.
+fn count(counters: &mut [u64], at: usize, times: u64) {
+    if let Some(counter) = counters.get_mut(at) {
+        *counter += times;
     }
 }

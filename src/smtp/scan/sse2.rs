@@ -62,14 +62,20 @@ impl Block for Sse2 {
 
     #[inline(always)]
     unsafe fn or(self, other: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
         // SAFETY: SSE2 is part of every x86-64.
-        Self([0, 1, 2, 3].map(|at| unsafe { _mm_or_si128(self.0[at], other.0[at]) }))
+        Self(unsafe {
+            [_mm_or_si128(a, e), _mm_or_si128(b, f), _mm_or_si128(c, g), _mm_or_si128(d, h)]
+        })
     }
 
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
         // SAFETY: SSE2 is part of every x86-64.
-        Self([0, 1, 2, 3].map(|at| unsafe { _mm_min_epu8(self.0[at], other.0[at]) }))
+        Self(unsafe {
+            [_mm_min_epu8(a, e), _mm_min_epu8(b, f), _mm_min_epu8(c, g), _mm_min_epu8(d, h)]
+        })
     }
 
     #[inline(always)]
