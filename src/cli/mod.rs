@@ -24,6 +24,7 @@ macro_rules! complain_on {
 pub(crate) use complain;
 pub(crate) use complain_on;
 
+mod backup;
 mod bench;
 mod check;
 mod completions;
@@ -37,6 +38,7 @@ mod health;
 mod hitters;
 mod log;
 mod man;
+mod progress;
 mod reload;
 mod serve;
 mod status;
@@ -65,6 +67,8 @@ const ADMIN_OFF: &str = "server.admin.listen is off, so this command cannot reac
 pub const EXIT_FAILED: u8 = 1;
 /// The arguments make no sense.
 pub const EXIT_USAGE: u8 = 2;
+/// Something in the log is damaged or missing.
+pub const EXIT_CORRUPT: u8 = 3;
 /// The configuration is wrong: `EX_CONFIG` of sysexits(3).
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -110,6 +114,12 @@ enum Command {
     Config(config::ConfigCommandArgs),
     /// Read, check and export the log
     Log(log::LogArgs),
+    /// Save the log and the state of its consumers, whether the server runs or not
+    #[command(after_help = backup::BACKUP_NOTES)]
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup
+    #[command(after_help = backup::RESTORE_NOTES)]
+    Restore(backup::RestoreArgs),
     /// Consumer groups and their dead-letter queues: list, seek, replay, remove
     Group(group::GroupArgs),
     /// Users that may authenticate: add, remove, list
@@ -274,6 +284,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore_from(&args),
         Command::Group(args) => group::run(&args),
         Command::User(args) => user::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -83,6 +83,11 @@ pub(super) fn begin(dir: &Path, number: u64, bytes: u64) -> io::Result<()> {
     })
 }
 
+/// Writes down which segments a copy of a log holds.
+pub(super) fn write_begun(dir: &Path, begun: Begun) -> io::Result<()> {
+    record(dir, |_| Some(begun))
+}
+
 /// The last number is not made after all. Whatever else was written down stays.
 pub(super) fn give_back(dir: &Path, number: u64) -> io::Result<()> {
     record(dir, |newest| {

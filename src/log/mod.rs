@@ -41,6 +41,7 @@
 
 mod adopt;
 mod appender;
+mod backup;
 mod buffer;
 mod checked_line;
 mod chunk;
@@ -89,6 +90,7 @@ pub mod xtext;
 
 pub use adopt::{Evidence, hex, write_node};
 pub use appender::Appender;
+pub use backup::{Backup, Made, Restored, Span, Tally, back_up, bytes_in, restore};
 pub use committed::{Committed, CommittedOffset, Found, Saved};
 pub use dead_letters::{DeadLetter, DeadLetters, Fate};
 pub use facts::{Facts, FactsOf, RcptParams, TextFact};

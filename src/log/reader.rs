@@ -131,13 +131,18 @@ impl Log {
                 false => ReadError::NoDataDir { dir: dir.to_owned(), source: Box::new(error) },
             }
         })?;
-        Ok(Self {
+        Ok(Self::at(dir, node))
+    }
+
+    /// A data directory whose node is known.
+    pub(super) fn at(dir: &Path, node: [u8; 6]) -> Self {
+        Self {
             dir: dir.to_owned(),
             node,
             buffer: Cell::default(),
             fragment: Cell::default(),
             verdicts: Cell::default(),
-        })
+        }
     }
 
     /// The verdict on a record; `None`: there is none (yet).

@@ -18,7 +18,7 @@ use super::{
     Seals, SegmentFacts,
     cursor::{Cursor, Step, entries},
     files::{read_index, shard_dir},
-    frame::{BLOCK, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader},
+    frame::{BLOCK, EntryFrame, EntryKind, GROUP_FRAME, GroupFrame, SegmentHeader},
     inventory::{Inventory, lost, owner},
     reader::find_seal,
     recovery::{Octets, judge},
@@ -371,7 +371,14 @@ impl Verifier<'_> {
             let position = position + entry.at as u64;
             let broken = |what: &str| Some(Break { offset: due, position, what: what.into() });
             let Some(head) = entry.frame else {
-                return Ok(broken("the frame of an entry is damaged"));
+                let rest = payload.get(entry.at..).unwrap_or_default();
+                return Ok(match EntryFrame::unknown_kind(rest) {
+                    Some(kind) => broken(&format!(
+                        "an entry of kind {kind}: a newer version of Mailrace wrote it, and this \
+                         one cannot read it"
+                    )),
+                    None => broken("the frame of an entry is damaged"),
+                });
             };
             let Some(content) = entry.content else {
                 return Ok(broken(match head.kind {

@@ -3,10 +3,12 @@
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod commands;
 mod crash;
 mod disk;
 mod groups;
 mod lost_files;
+mod progress;
 #[path = "../support/mod.rs"]
 mod support;

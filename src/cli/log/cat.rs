@@ -10,9 +10,12 @@ use clap::Args;
 use super::{
     EXIT_FAILED,
     format::{Format, Named, Template, help},
-    select::{Selection, Span},
+    select::{Selection, Span, count},
 };
-use crate::log::Log;
+use crate::{
+    cli::progress::{Progress, Unit, stdout_is_file},
+    log::Log,
+};
 
 #[derive(Args, Debug)]
 #[command(after_help = help())]
@@ -39,11 +42,15 @@ pub(super) fn run(
     let format = Format::new(args.format, args.template.as_ref(), json);
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut code = ExitCode::SUCCESS;
-    for Span { shard, from, to } in args.selection.spans(log)? {
+    let spans = args.selection.spans(log)?;
+    let progress =
+        Progress::new("reading", Unit::Records, count(log, &spans), json || !stdout_is_file());
+    for Span { shard, from, to } in spans {
         let damage = log.walk(shard, from, to, &mut |offset, record| {
             if left == 0 {
                 return Ok(false);
             }
+            progress.add(1);
             if args.selection.filter.matches(record) {
                 left -= 1;
                 format.print(log, shard, offset, record, out)?;
@@ -51,7 +58,7 @@ pub(super) fn run(
             Ok(left > 0)
         })?;
         for (segment, end) in damage {
-            if super::is_corrupt(shard, segment, &end) {
+            if progress.aside(|| super::is_corrupt(shard, segment, &end)) {
                 code = ExitCode::from(EXIT_FAILED);
             }
         }

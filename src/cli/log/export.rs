@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     EXIT_FAILED,
-    select::{Filter, Selection, ShardArgs, Span},
+    select::{Filter, Selection, ShardArgs, Span, count},
     text::human_size,
 };
 use crate::{
+    cli::progress::{Progress, Unit},
     export::{
         DocumentOptions, Encoding, FileMode, Files, FilesLayout, FilesOptions, Key, Record,
         replace_file, saved_hostname,
@@ -120,13 +121,15 @@ pub(super) fn run(
         io::Error::new(io::ErrorKind::ResourceBusy, what)
     })?;
     let state = State::open(log, args)?;
-    let mut export = Export { log, args, files, state, told: Told::default() };
     let selection = Selection {
         shards: args.shards.clone(),
         range: args.range,
         filter: Filter::new(args.from.clone(), args.rcpt.clone()),
     };
-    for Span { shard, from, to } in selection.spans(log)? {
+    let spans = selection.spans(log)?;
+    let progress = Progress::new("exporting", Unit::Records, count(log, &spans), json);
+    let mut export = Export { log, args, files, state, told: Told::default(), progress };
+    for Span { shard, from, to } in spans {
         if let Some(begun) = export.state.shard(shard).doing {
             export.piece(shard, begun, &selection.filter)?;
         }
@@ -136,8 +139,10 @@ pub(super) fn run(
             export.piece(shard, piece, &selection.filter)?;
         }
     }
-    export.tell(json, out)?;
-    let damaged = export.told.damaged > 0;
+    let Export { told, progress, .. } = export;
+    drop(progress);
+    told.tell(args, json, out)?;
+    let damaged = told.damaged > 0;
     Ok(if damaged { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
 }
 
@@ -161,6 +166,7 @@ struct Export<'a> {
     files: Files,
     state: State,
     told: Told,
+    progress: Progress,
 }
 
 #[derive(Default)]
@@ -177,6 +183,7 @@ impl Export<'_> {
         let mut batch = Batch::default();
         let (log, identity) = (self.log, Identity { node: self.log.node(), shard });
         let damage = log.walk(shard, from, to, &mut |offset, view| {
+            self.progress.add(1);
             if !filter.matches(view) {
                 return Ok(true);
             }
@@ -212,10 +219,12 @@ impl Export<'_> {
         *batch = Batch::default();
         self.state.advance(&self.args.to, shard, left)
     }
+}
 
-    fn tell(&self, json: bool, out: &mut dyn Write) -> io::Result<()> {
-        let Told { records, bytes, damaged } = self.told;
-        let dir = self.args.to.display().to_string();
+impl Told {
+    fn tell(&self, args: &ExportArgs, json: bool, out: &mut dyn Write) -> io::Result<()> {
+        let Self { records, bytes, damaged } = *self;
+        let dir = args.to.display().to_string();
         if json {
             let told = serde_json::json!({
                 "records": records, "bytes": bytes, "damaged": damaged, "to": dir,

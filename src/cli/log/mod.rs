@@ -21,11 +21,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{DirArgs, EXIT_FAILED, EXIT_USAGE};
+use super::{DirArgs, EXIT_CORRUPT, EXIT_FAILED, EXIT_USAGE};
 use crate::log::{Log, WalkEnd};
-
-/// Corruption was found.
-const EXIT_CORRUPT: u8 = 3;
 
 #[derive(Args, Debug)]
 pub(super) struct LogArgs {

@@ -11,8 +11,11 @@ use super::{
     select::{Selection, ShardArgs, Span},
     text::{human_age, human_size},
 };
-use crate::config::plural;
-use crate::log::{Extent, Log, SegmentFacts, unix_micros};
+use crate::{
+    cli::table::{Tone, paint, shows_colours},
+    config::plural,
+    log::{Extent, Log, SegmentFacts, unix_micros},
+};
 
 #[derive(Args, Debug)]
 pub(super) struct StatsArgs {
@@ -73,8 +76,18 @@ fn line(
         extent.records,
         human_size(extent.bytes),
         age.map_or_else(|| "-".to_owned(), human_age),
-        segment.state(),
+        state(segment),
     )
+}
+
+/// In its colour on a terminal.
+fn state(segment: &SegmentFacts) -> String {
+    let tone = match segment.seal {
+        None => Tone::Good,
+        Some(seal) if seal.damaged => Tone::Bad,
+        Some(_) => Tone::Plain,
+    };
+    paint(segment.state(), tone, shows_colours())
 }
 
 /// Records over a span of time, in microseconds since 1970.

@@ -115,6 +115,15 @@ impl Selection {
     }
 }
 
+/// How many offsets these are, those that the log does not hold left out.
+pub(super) fn count(log: &Log, spans: &[Span]) -> u64 {
+    let held = |span: &Span| {
+        let (start, end) = log.ends(span.shard).unwrap_or_default();
+        span.to.min(end).saturating_sub(span.from.max(start))
+    };
+    spans.iter().map(held).sum()
+}
+
 /// The offsets of one shard that a selection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {

@@ -1,25 +1,22 @@
 //! `mailrace log verify`
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
-    time::{Duration, Instant},
 };
 
-use super::{EXIT_CORRUPT, select::ShardArgs, text::human_size};
-use crate::config::plural;
-use crate::log::{Checked, Finding, Log, Severity, Witness, verify};
-
-/// Between two lines of progress.
-const PROGRESS: Duration = Duration::from_millis(250);
+use super::{EXIT_CORRUPT, select::ShardArgs};
+use crate::{
+    cli::progress::{Progress, Unit, bytes_of},
+    config::plural,
+    log::{Checked, Finding, Log, Severity, Witness, verify},
+};
 
 struct Printer<'a> {
     out: &'a mut dyn Write,
     json: bool,
     corrupt: bool,
-    /// When the next progress is due; `None` where stderr is no terminal.
-    due: Option<Instant>,
-    begun: Instant,
+    progress: Progress,
 }
 
 pub(super) fn run(
@@ -28,14 +25,12 @@ pub(super) fn run(
     json: bool,
     out: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let begun = Instant::now();
-    let due = io::stderr().is_terminal().then_some(begun);
-    let mut printer = Printer { out, json, corrupt: false, due, begun };
-    let checked = verify(log, &shards.of(log)?, &mut printer)?;
-    if printer.due.is_some() {
-        crate::cli::complain_on!("\r\x1b[K");
-    }
-    let Printer { out, corrupt, .. } = printer;
+    let shards = shards.of(log)?;
+    let progress = Progress::new("verifying", Unit::Bytes, bytes_of(log, &shards), json);
+    let mut printer = Printer { out, json, corrupt: false, progress };
+    let checked = verify(log, &shards, &mut printer)?;
+    let Printer { out, corrupt, progress, .. } = printer;
+    drop(progress);
     if json {
         let line = serde_json::json!({
             "kind": "summary",
@@ -74,18 +69,7 @@ impl Witness for Printer<'_> {
     }
 
     fn progress(&mut self, checked: &Checked) -> io::Result<()> {
-        let Some(due) = &mut self.due else { return Ok(()) };
-        let now = Instant::now();
-        if now >= *due {
-            *due = now + PROGRESS;
-            let rate = checked.bytes as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-            crate::cli::complain_on!(
-                "\r\x1b[K{} records, {} checked, {}/s",
-                checked.records,
-                human_size(checked.bytes),
-                human_size(rate as u64)
-            );
-        }
+        self.progress.set(checked.bytes);
         Ok(())
     }
 }

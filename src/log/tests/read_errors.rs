@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    frame::{ENTRY_FRAME, GROUP_FRAME, crc},
+    frame::{ENTRY_FRAME, GROUP_FRAME, GroupFrame, crc},
     *,
 };
 
@@ -174,6 +174,62 @@ fn a_record_of_a_newer_version() {
     assert!(newer.is_damage(), "an exporter goes on without it");
     let named = sample.segment.display();
     check(newer, io::ErrorKind::InvalidData, &[&named, &"kind 77", &at, &"newer version"]);
+}
+
+/// As after a way back to a former program: what only the newer one can read is named, everything else
+/// is read, a start deletes and renumbers nothing, and the next upgrade finds all of it.
+#[test]
+fn a_former_program_keeps_what_a_newer_one_wrote() {
+    struct Found(Vec<Finding>);
+    impl Witness for Found {
+        fn found(&mut self, finding: Finding) -> io::Result<()> {
+            self.0.push(finding);
+            Ok(())
+        }
+    }
+    let sample = Sample::new();
+    let at = sample.position(3) as usize;
+    let whole = fs::read(&sample.segment).unwrap();
+    let group = at - GROUP_FRAME;
+    let (mut frame, _) = GroupFrame::decode(&whole[group..]).unwrap();
+    let end = at + frame.payload_bytes as usize;
+    let mut octets = whole.clone();
+    octets[at] = 77;
+    let sum = crc(&octets[at..at + 20]);
+    octets[at + 20..at + ENTRY_FRAME].copy_from_slice(&sum.to_le_bytes());
+    // With the checksum of its group, as the newer program wrote it. Those behind hang on it.
+    frame.payload_crc = crc(&octets[at..end]);
+    let mut chain = frame.encode(&mut octets[group..]);
+    let mut next = group + frame.span() as usize;
+    while let Some((mut frame, _)) = GroupFrame::decode(&octets[next..]) {
+        frame.chain = chain;
+        chain = frame.encode(&mut octets[next..]);
+        next += frame.span() as usize;
+    }
+    fs::write(&sample.segment, &octets).unwrap();
+    let mut found = Found(Vec::new());
+    verify(&sample.log, &[0], &mut found).unwrap();
+    let named = found.0.iter().find(|finding| finding.what.contains("newer version"));
+    assert!(named.is_some_and(|finding| finding.offset == 3), "{:?}", found.0);
+    let read = || {
+        let mut follower = Follower::new(&sample.log, 0, 0).unwrap();
+        let mut offsets = Vec::new();
+        let damage = follower.poll_below(u64::MAX, &mut |_, offset, _| {
+            offsets.push(offset);
+            Ok(Visit::More)
+        });
+        (offsets, damage.unwrap())
+    };
+    let (offsets, damage) = read();
+    assert_eq!(damage[0].offset, 3, "it goes to the dead letters");
+    assert!(!offsets.contains(&3) && offsets.contains(&0) && offsets.contains(&39), "{offsets:?}");
+    let recovered = recover(&sample.shard, sample.log.identity(0)).unwrap();
+    assert_eq!((recovered.next_offset.get(), recovered.lost_records), (40, 0));
+    assert_eq!(fs::read(&sample.segment).unwrap(), octets, "as it was");
+    // The newer program comes back.
+    fs::write(&sample.segment, &whole).unwrap();
+    assert_eq!(read(), ((0..40).collect::<Vec<_>>(), Vec::new()));
+    sample.get(3).unwrap();
 }
 
 #[test]
