@@ -4,6 +4,7 @@
 //! for long: a shard that does not answer is shown as it was last seen.
 
 mod client;
+mod connections;
 mod drain;
 mod guard;
 mod insight;
@@ -316,11 +317,8 @@ fn run(
         let watch = tokio::spawn(pages::watch_heartbeats(Arc::clone(&pages)));
         let samples = tokio::spawn(live::sample(Arc::clone(&pages)));
         let _ = started.send(Ok(()));
-        let serve = axum::serve(listener, pages::router(pages));
         tokio::select! {
-            result = serve => if let Err(error) = result {
-                tracing::error!(%error, "the admin listener failed");
-            },
+            () = connections::serve(listener, pages::router(pages)) => {}
             // Also when the handle is gone without a word.
             _ = stopped => {}
         }

@@ -91,6 +91,8 @@ fn status_names_shards_groups_and_sessions() {
     let dir = tempfile::tempdir().unwrap();
     let settings = [
         "server.shards=2",
+        // The disk of the tests may be fuller than the default likes.
+        "log.disk.low=1%",
         "export.0.name=away",
         "export.0.type=webhook",
         "export.0.url=http://127.0.0.1:9/",
