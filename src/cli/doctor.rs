@@ -1,6 +1,8 @@
 //! `mailrace doctor`: whether this system can run the server as it is configured. A probe checks
 //! the same as the start of the server does, so that what passes here does not fail there.
 
+mod cache;
+mod machine;
 mod owner;
 
 use super::{ConfigArgs, EXIT_FAILED};
@@ -18,7 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
@@ -92,11 +94,12 @@ fn examine(config: &Config, offline: bool) -> Vec<Finding> {
     let mut findings = vec![kernel(), io_uring(), memlock(), nofile(config), threads(config)];
     findings.extend(disk(&config.log.dir));
     findings.push(file_system(config));
+    findings.extend(cache::look(&preflight::existing(&config.log.dir)));
     let running = owner::of_lock(&config.log.dir);
     findings.extend(running.map(|pid| lock(&config.log.dir, pid)));
     findings.push(space(config, running.is_some()));
-    findings.push(somaxconn());
-    findings.push(clock());
+    findings.push(machine::somaxconn());
+    findings.push(machine::clock());
     for listener in &config.listeners {
         let key = format!("listener.{}.listen", listener.name);
         let probed = |at: &SocketAddr| port(*at, &key, running, shard::probe_address(*at));
@@ -227,14 +230,14 @@ fn disk(dir: &Path) -> Vec<Finding> {
         Ok((median, worst)) => {
             let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
             let (median_ms, worst_ms) = (millis(median), millis(worst));
-            let seen = format!("median {median_ms:.2} ms, worst {worst_ms:.2} ms of {SYNCS}");
+            let seen = format!(
+                "median {median_ms:.2} ms, worst {worst_ms:.2} ms of {SYNCS}: a 250 waits for one sync"
+            );
             vec![
                 Finding::ok("o_direct", existing.display().to_string()),
-                if median <= Duration::from_millis(20) {
-                    Finding::ok("fdatasync", seen)
-                } else {
-                    let fix = "put log.dir on a faster disk: each 250 waits for one sync";
-                    Finding::warning("fdatasync", seen, fix)
+                match median > SYNC_SLOW {
+                    false => Finding::ok("fdatasync", seen),
+                    true => Finding::warning("fdatasync", seen, "put log.dir on a faster disk"),
                 },
             ]
         }
@@ -252,6 +255,8 @@ fn unwritable(dir: &Path, error: &io::Error) -> Finding {
 }
 
 const SYNCS: usize = 32;
+/// Beyond, the disk rather than the network decides how long clients wait.
+const SYNC_SLOW: Duration = Duration::from_millis(20);
 const BLOCK: usize = 4096;
 
 /// A block aligned as O_DIRECT wants it.
@@ -309,6 +314,10 @@ fn space(config: &Config, running: bool) -> Finding {
         Ok(room) if room.is_full() => {
             let seen = format!("{}: {room}{when}; MAIL gets 452 4.3.1", dir.display());
             Finding::failed("space", seen, &room.cure())
+        }
+        Ok(room) if room.is_nearly_full() => {
+            let seen = format!("{}: nearly full: {room}{when}", dir.display());
+            Finding::warning("space", seen, &room.cure())
         }
         Ok(room) => Finding::ok("space", format!("{}: {room}{when}", dir.display())),
         Err(error) => {
@@ -413,28 +422,6 @@ fn sink(options: &export::ExportOptions) -> Finding {
             "start the sink or correct its table [[export]]; until then records wait in the log",
         ),
     }
-}
-
-fn somaxconn() -> Finding {
-    let seen = read_line("/proc/sys/net/core/somaxconn").unwrap_or_default();
-    if seen.parse::<u32>().is_ok_and(|count| count >= 1024) {
-        return Finding::ok("somaxconn", seen);
-    }
-    Finding::warning("somaxconn", seen, "sysctl -w net.core.somaxconn=4096")
-}
-
-/// A clock before this program was written is wrong; so is one the kernel says is not set by NTP.
-fn clock() -> Finding {
-    let fix = "start a time service, for example systemd-timesyncd or chrony";
-    // 2026-01-01T00:00:00Z
-    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
-    if SystemTime::now() < written {
-        return Finding::failed("clock", "is before 2026".to_owned(), fix);
-    }
-    if !sys::clock_is_synchronised() {
-        return Finding::warning("clock", "not synchronised".to_owned(), fix);
-    }
-    Finding::ok("clock", "synchronised".to_owned())
 }
 
 /// `running`: the server that works in the configured data directory.

@@ -99,6 +99,12 @@ impl DiskRoom {
         self.refusing || self.inodes_low || self.free < self.threshold
     }
 
+    /// Whether mail will be refused soon: less is left above the threshold than lies below it.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.free < self.threshold.saturating_mul(2)
+    }
+
     /// What helps.
     #[must_use]
     pub fn cure(&self) -> String {

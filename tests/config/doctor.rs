@@ -160,3 +160,63 @@ fn a_disk_in_memory_is_a_failure_and_a_warning_where_loss_is_allowed() {
     let server = launch.set("log.sync=none").start();
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Each has its line of cure, in both forms of the report.
+#[test]
+fn a_directory_that_cannot_take_the_log_is_a_failure() {
+    // Not even root may make a file in sysfs.
+    let (code, report) = doctor(&sets(&settings(Path::new("/sys/mailrace"))));
+    let found = findings(&report, "log.dir");
+    assert!(code == 1 && found.iter().any(|(verdict, _)| verdict == "failed"), "{report:#}");
+    let cures = report.as_array().unwrap().iter().filter(|one| one["verdict"] != "ok");
+    for finding in cures {
+        let fix = finding["fix"].as_str().unwrap_or_default();
+        assert!(!fix.is_empty() && !fix.contains('\n'), "{finding}");
+    }
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().issue_expired(dir.path(), "old");
+    let mut settings = settings(&dir.path().join("data"));
+    for (key, file) in [("cert_file", "old.pem"), ("key_file", "old.key")] {
+        settings.push(format!("server.tls.{key}={}", dir.path().join(file).display()));
+    }
+    let (code, report) = doctor(&sets(&settings));
+    let found = &findings(&report, "tls")[0];
+    assert!(code == 1 && found.0 == "failed" && found.1.contains("expired"), "{report:#}");
+}
+
+/// On real file systems: one without O_DIRECT, one whose syncs flush nothing, one that is nearly full.
+#[test]
+fn disks_that_break_the_promise_are_named() {
+    if !(machine::is_root() || machine::skip("a file system of one's own needs root")) {
+        return;
+    }
+    let memory = machine::SmallDisk::ramfs();
+    let mut lossy = settings(&memory.path.join("data"));
+    lossy.push("log.sync=none".to_owned());
+    let (code, report) = doctor(&sets(&lossy));
+    let found = findings(&report, "o_direct");
+    assert!(code == 1 && found[0].0 == "failed", "{report:#}");
+    let disk = machine::SmallDisk::ext4(300);
+    let on_disk = || {
+        let mut settings = settings(&disk.path.join("data"));
+        settings.push("server.shards=1".to_owned());
+        settings.push("log.segment_size=64MiB".to_owned());
+        doctor(&sets(&settings))
+    };
+    let (_, report) = on_disk();
+    assert!(findings(&report, "cache").iter().all(|found| found.0 == "ok"), "{report:#}");
+    // Two segments of 64 MiB are kept free, and two are made at the start.
+    let found = &findings(&report, "space")[0];
+    assert!(found.0 == "warning" && found.1.contains("nearly full"), "{report:#}");
+    machine::run("mount", &["-o", "remount,nobarrier", &disk.path.display().to_string()]);
+    let (_, report) = on_disk();
+    let found = &findings(&report, "cache")[0];
+    assert!(found.0 == "warning" && found.1.contains("nobarrier"), "{report:#}");
+    machine::allocate(&disk.path.join("foreign"), 100 << 20).unwrap();
+    let (code, report) = on_disk();
+    assert!(code == 1 && findings(&report, "space")[0].0 == "failed", "{report:#}");
+}

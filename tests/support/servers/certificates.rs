@@ -62,10 +62,23 @@ impl Authority {
 
     /// The same for other names than those of this machine.
     pub fn issue_for(&self, dir: &Path, name: &str, names: &[&str]) {
+        self.issue_until(dir, name, names, false);
+    }
+
+    /// One whose time was over years ago.
+    pub fn issue_expired(&self, dir: &Path, name: &str) {
+        self.issue_until(dir, name, &["localhost"], true);
+    }
+
+    fn issue_until(&self, dir: &Path, name: &str, names: &[&str], expired: bool) {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         valid_for_a_season(&mut params);
+        if expired {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        }
         // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
