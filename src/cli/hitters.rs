@@ -1,14 +1,25 @@
 //! `mailrace top --by`: who sends the most.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use ratatui::{crossterm::event, widgets::Paragraph};
 use serde_json::Value;
 
-use super::table::{Side, Table, Tone};
+use super::{
+    table::{Side, Table, Tone},
+    top::ends,
+};
 use crate::admin;
 
 /// Shards answer within a second.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How often a screen is drawn anew.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// By what messages are counted.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -49,6 +60,52 @@ pub(super) fn page(
     let answer: Value = serde_json::from_str(&answer)
         .map_err(|error| format!("the answer from http://{address} is not a list: {error}"))?;
     Ok(table(&answer, by))
+}
+
+/// Draws the list again and again until the user has seen enough.
+pub(super) fn follow(address: SocketAddr, token: Option<&str>, by: By) -> Result<String, String> {
+    // A server that cannot be asked at all is told on a line, and not on a screen.
+    let mut shown = page(address, token, by, false)?;
+    let failed = |error: io::Error| format!("cannot use this terminal: {error}");
+    let mut terminal = ratatui::try_init().map_err(failed)?;
+    let mut state = String::new();
+    let ended = loop {
+        let text = format!(
+            "mailrace top --by {}   since the start   every {} s   q ends\n{state}\n{shown}",
+            by.name(),
+            REFRESH.as_secs()
+        );
+        let drawn = terminal.draw(|frame| {
+            frame.render_widget(Paragraph::new(text.as_str()), frame.area());
+        });
+        match drawn.and_then(|_| rest()) {
+            Ok(false) => {}
+            Ok(true) => break Ok(String::new()),
+            Err(error) => break Err(failed(error)),
+        }
+        match page(address, token, by, false) {
+            Ok(text) => (shown, state) = (text, String::new()),
+            Err(_) => state = "NO ANSWER, retrying".to_owned(),
+        }
+    };
+    ratatui::restore();
+    ended
+}
+
+/// Waits for the next screen, or for a key: whether that ends it.
+fn rest() -> io::Result<bool> {
+    let until = Instant::now() + REFRESH;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !event::poll(left)? {
+            return Ok(false);
+        }
+        match event::read()? {
+            event if ends(&event) => return Ok(true),
+            event::Event::Resize(..) => return Ok(false),
+            _ => {}
+        }
+    }
 }
 
 fn table(answer: &Value, by: By) -> String {

@@ -49,10 +49,10 @@ pub(super) struct TopArgs {
     /// Print one screen as text and exit; the default where stdout is not a terminal
     #[arg(long)]
     once: bool,
-    /// Print who sends the most since the start, and exit
+    /// Show who sends the most since the start
     #[arg(long, value_name = "WHAT")]
     by: Option<By>,
-    /// With --by, print JSON
+    /// With --by, print JSON and exit
     #[arg(long, requires = "by")]
     json: bool,
 }
@@ -79,9 +79,11 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
         Ok(place) => place,
         Err(code) => return code,
     };
+    let once_only = args.once || args.json || !io::stdout().is_terminal();
     let shown = match args.by {
-        Some(by) => hitters::page(address, token.as_deref(), by, args.json),
-        None if args.once || !io::stdout().is_terminal() => once(address, token.as_deref()),
+        Some(by) if once_only => hitters::page(address, token.as_deref(), by, args.json),
+        Some(by) => hitters::follow(address, token.as_deref(), by),
+        None if once_only => once(address, token.as_deref()),
         None => follow(address, token),
     };
     match shown {
@@ -157,18 +159,23 @@ fn show(
             continue;
         }
         match event::read()? {
-            Event::Key(key) if key.kind == KeyEventKind::Press => {
-                let control = key.modifiers.contains(KeyModifiers::CONTROL);
-                match key.code {
-                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                    KeyCode::Char('c') if control => return Ok(()),
-                    _ => {}
-                }
-            }
+            event if ends(&event) => return Ok(()),
             Event::Resize(..) => changed = true,
             _ => {}
         }
     }
+}
+
+/// Whether the user has seen enough.
+pub(super) fn ends(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let wanted = match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => true,
+        KeyCode::Char('c') => control,
+        _ => false,
+    };
+    wanted && key.kind == KeyEventKind::Press
 }
 
 impl View {

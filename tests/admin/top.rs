@@ -1,6 +1,10 @@
 //! `mailrace top` on a terminal of 80 columns and 24 rows, and where there is none.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use crate::support::{Server, eventually, machine::has, send, succeeded};
 
@@ -11,7 +15,10 @@ struct Tmux(String);
 
 impl Tmux {
     fn start(command: &str) -> Self {
-        let socket = format!("mailrace-top-{}", std::process::id());
+        // Tests of one process run at the same time.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let socket = format!("mailrace-top-{}-{count}", std::process::id());
         let tmux = Self(socket);
         let mut started = tmux.tmux(&["new-session", "-d", "-x", "80", "-y", "24", command]);
         succeeded("tmux", started.output().unwrap());
@@ -64,6 +71,26 @@ fn top_shows_the_server_until_q() {
     terminal.shows("ended with 0");
     // The terminal is as it was.
     assert!(!terminal.screen().contains("messages/s"), "{}", terminal.screen());
+}
+
+/// New mail shows up on the screen by itself.
+#[test]
+fn top_by_is_drawn_again_until_q() {
+    if !has("tmux") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["server.shards=1"]);
+    send(&server, 3, 1_000);
+    let command = format!("{} --by client; echo ended with $?; sleep 60", top(&server));
+    let terminal = Tmux::start(&command);
+    terminal.shows("127.0.0.1      3  100.0 %");
+    send(&server, 4, 1_000);
+    terminal.shows("127.0.0.1      7  100.0 %");
+    assert_eq!(server.stop(), Some(0));
+    terminal.shows("NO ANSWER, retrying");
+    succeeded("tmux", terminal.tmux(&["send-keys", "q"]).output().unwrap());
+    terminal.shows("ended with 0");
 }
 
 #[test]
