@@ -7,6 +7,7 @@ mod documents;
 mod drain;
 mod end_to_end;
 mod files;
+mod fleet;
 mod kafka;
 mod nats;
 mod relay;

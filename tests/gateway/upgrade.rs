@@ -123,6 +123,34 @@ fn upgrades_under_load() {
     assert_eq!(support::verified(&dir), ids.len() as u64);
 }
 
+/// As the load tester counts it: open loop, a few messages a connection, and every 250 is read back.
+#[test]
+fn bench_counts_no_refusal_during_upgrades() {
+    let place = Place::with(&["server.shards=2", "log.segment_size=16MiB"]);
+    let mut bench = Command::new(MAILRACE);
+    support::without_settings(&mut bench);
+    bench.args(["bench", &format!("smtp://{}", place.server.smtp), "-z", "8s", "--warmup", "0s"]);
+    bench.args(["-r", "200", "-c", "8", "--messages-per-connection", "5", "--late-limit", "60s"]);
+    bench.args(["--no-tui", "--format", "json", "--verify", "--log-dir"]).arg(place.log_dir());
+    let bench = bench.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut bench = bench.spawn().unwrap();
+    let mut under_load = 0;
+    for _ in 0..3 {
+        place.replace_by_itself();
+        support::succeeded("upgrade", place.upgrade(&["--drain", "20s"]));
+        under_load += u32::from(bench.try_wait().unwrap().is_none());
+    }
+    let output = bench.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert!(under_load > 0, "no upgrade fell into the load");
+    assert_eq!(report["errors"]["total"], 0, "{:#}", report["errors"]);
+    assert_eq!(report["verify"]["lost"], 0, "{:#}", report["verify"]);
+    assert_eq!(report["verify"]["found"], report["verify"]["acked"], "{:#}", report["verify"]);
+    assert!(report["verify"]["acked"].as_u64().unwrap() > 0, "{:#}", report["verify"]);
+    assert_eq!(place.server.stop(), Some(0));
+}
+
 /// A message in progress is finished by the former program, and whoever comes meanwhile is greeted
 /// by the next.
 #[test]
