@@ -98,3 +98,26 @@ fn the_live_page_asks_for_the_token() {
         assert_eq!(seen[nothing].as_array().map(Vec::len), Some(0), "{nothing}: {seen}");
     }
 }
+
+/// The pictures of the README are made by their command.
+#[test]
+fn pictures_are_made() {
+    if !is_there() || !has("tmux") {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut make = Command::new(root.join("docs/pictures/make"));
+    support::without_settings(&mut make);
+    make.arg(env!("CARGO_BIN_EXE_mailrace")).arg(dir.path());
+    succeeded("docs/pictures/make", make.output().unwrap());
+    for name in ["page-light.png", "report.png", "top.txt"] {
+        assert!(readme.contains(&format!("docs/pictures/{name}")), "{name}");
+        assert!(root.join("docs/pictures").join(name).is_file(), "{name} is not in the tree");
+        let made = std::fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(made > if name == "top.txt" { 200 } else { 20_000 }, "{name}: {made} bytes");
+    }
+    let top = std::fs::read_to_string(dir.path().join("top.txt")).unwrap();
+    assert!(top.contains("serving") && !top.contains('\u{1b}'), "{top}");
+}

@@ -78,5 +78,35 @@ fn the_kernel_knows_each_setting() {
             let known = fs::exists(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap();
             assert!(known, "{file}: the kernel has no {key}");
         }
+        if has("sysctl") {
+            let mut dry = Command::new("sysctl");
+            dry.args(["--dry-run", "-p"]).arg(tree(file));
+            let said = succeeded(file, dry.output().unwrap()).stderr;
+            assert_eq!(String::from_utf8_lossy(&said), "", "{file}");
+        }
     }
+}
+
+/// As limits.conf(5) wants it: domain, type, item, value.
+#[test]
+fn the_limits_are_of_items_that_there_are() {
+    let file = "deploy/limits/mailrace.conf";
+    let kernel = fs::read_to_string("/proc/self/limits").unwrap();
+    let items = [("memlock", "Max locked memory"), ("nofile", "Max open files")];
+    let mut set = Vec::new();
+    let text = fs::read_to_string(tree(file)).unwrap();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [domain, kind, item, value] = fields[..] else { panic!("{file}: {line}") };
+        assert_eq!((domain, ["-", "soft", "hard"].contains(&kind)), ("mailrace", true), "{line}");
+        let known = items.iter().find(|(name, _)| *name == item);
+        let (_, of_kernel) = known.unwrap_or_else(|| panic!("{file}: no item {item}"));
+        assert!(kernel.contains(of_kernel), "{of_kernel}");
+        assert!(value == "unlimited" || value.parse::<u64>().is_ok(), "{file}: {line}");
+        set.push(item);
+    }
+    assert_eq!(set, ["memlock", "nofile"], "what `mailrace doctor` asks for");
 }

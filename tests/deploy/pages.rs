@@ -113,6 +113,15 @@ impl Place {
                     continue;
                 }
                 "console" | "sql" => continue,
+                "toml" => {
+                    let file = self.dir.path().join("block.toml");
+                    fs::write(&file, &block).unwrap();
+                    let mut check = Command::new(MAILRACE);
+                    check.args(["check", "-c"]).arg(&file);
+                    support::without_settings(&mut check);
+                    succeeded(&format!("{page}:\n{block}"), check.output().unwrap());
+                    continue;
+                }
                 other => panic!("{page}: a block in {other:?}"),
             };
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -127,7 +136,10 @@ impl Place {
 fn the_commands_of_the_operators_page_run() {
     let mut place = Place::new();
     let said = place.follow(OPERATIONS);
-    assert_eq!(said.len(), 6, "{said:?}");
+    assert_eq!(said.len(), 7, "{said:?}");
+    let restored = place.dir.path().join("srv/restored/data");
+    assert!(support::verified(&restored) >= 40, "{said:?}");
+    assert_eq!(fs::read_dir(place.dir.path().join("srv/backup/node")).unwrap().count(), 3);
     let eml = fs::read_dir(place.dir.path().join("srv/backup/mail")).unwrap();
     let is_mail = |name: &Path| name.extension().is_some_and(|extension| extension == "eml");
     let count = eml.filter(|entry| is_mail(&entry.as_ref().unwrap().path())).count();

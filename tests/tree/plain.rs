@@ -183,7 +183,8 @@ fn everything() -> Vec<Text> {
         texts.extend(literals(&relative(&path), &fs::read_to_string(&path).unwrap()));
     }
     for place in ["config", "deploy", "docs", "README.md", "SECURITY.md", "CONTRIBUTING.md"] {
-        for path in files(&root.join(place)) {
+        let is_picture = |path: &Path| path.extension().is_some_and(|name| name == "png");
+        for path in files(&root.join(place)).into_iter().filter(|path| !is_picture(path)) {
             texts.extend(lines(&relative(&path), &fs::read_to_string(&path).unwrap()));
         }
     }
