@@ -44,7 +44,9 @@ fn mount_options(mounts: &str, dir: &Path) -> String {
 /// In sysfs.
 fn device(dir: &Path) -> io::Result<PathBuf> {
     let device = fs::metadata(dir)?.dev();
-    let (major, minor) = (libc::major(device), libc::minor(device));
+    // As makedev(3) puts them together.
+    let major = device >> 8 & 0xfff | device >> 32 & 0xffff_f000;
+    let minor = device & 0xff | device >> 12 & 0xffff_ff00;
     fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))
 }
 
