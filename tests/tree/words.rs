@@ -68,7 +68,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 
 /// The Rust sources in a directory that are more than tests.
 pub(crate) fn sources(dir: &Path) -> Vec<PathBuf> {
-    let is_test = |name: &str| name == "tests" || name.ends_with("_tests");
+    let is_test = |name: &str| matches!(name, "tests" | "testing") || name.ends_with("_tests");
     let mut found = files(dir);
     found.retain(|path| {
         let inner = path.strip_prefix(dir).unwrap().with_extension("");
