@@ -178,13 +178,12 @@ impl BatchReader {
     pub(super) fn deleted_of(&self, gap: (u64, u64)) -> Result<u64, ReadError> {
         let segments = self.reader.log().segments(self.identity.shard)?;
         let start = segments.first().map_or(gap.1, |first| first.base_offset);
-        let deleted = start.min(gap.1).saturating_sub(gap.0);
-        if deleted == 0 {
+        let deleted = gap.0..start.min(gap.1);
+        if deleted.is_empty() {
             return Ok(0);
         }
-        // No record ever had these.
-        let left_out = self.reader.log().left_out(self.identity.shard, gap.0, start.min(gap.1))?;
-        Ok(deleted.saturating_sub(left_out))
+        let left_out = self.reader.log().left_out(self.identity.shard)?;
+        Ok(deleted.end - deleted.start - mailrace_log::within(&left_out, deleted))
     }
 
     /// Reads on, into a batch that has room. What is there is all that is there now.

@@ -10,6 +10,7 @@ use std::{
     fmt,
     fs::{self, File},
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -53,10 +54,18 @@ impl fmt::Debug for Log {
 /// What of a shard's log somebody has still to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// Offsets from the first record that is pending to the end, at least 1.
+    /// Offsets from the first record that is pending to the end, without those that recovery left out.
     pub records: u64,
     /// When that record was received, microseconds since 1970.
     pub oldest: i64,
+}
+
+/// How many offsets of `whole` lie in these ranges.
+#[must_use]
+pub fn within(ranges: &[Range<u64>], whole: Range<u64>) -> u64 {
+    let common =
+        |range: &Range<u64>| range.end.min(whole.end).saturating_sub(range.start.max(whole.start));
+    ranges.iter().map(common).sum()
 }
 
 /// What is known of one segment.
@@ -225,36 +234,35 @@ impl Log {
         Ok(if ours { seals.all } else { Vec::new() })
     }
 
-    /// How many of the offsets `from..to` recovery left out after the end of a segment.
+    /// Offsets that recovery left out after the ends of segments, in order: no record ever has them.
     ///
     /// # Errors
     /// [`ReadError::Io`].
-    pub fn left_out(&self, shard: u16, from: u64, to: u64) -> Result<u64, ReadError> {
-        let seals = self.seals(shard)?;
+    pub fn left_out(&self, shard: u16) -> Result<Vec<Range<u64>>, ReadError> {
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
-        for seal in seals.iter().filter(|seal| !seal.damaged) {
+        for seal in self.seals(shard)?.iter().filter(|seal| !seal.damaged && seal.skipped > 0) {
             // A seal is written again when its segment is deleted.
-            let end = ends.entry(seal.end_offset.max(from)).or_default();
-            *end = seal.next_offset().min(to).max(*end);
+            let end = ends.entry(seal.end_offset).or_default();
+            *end = seal.next_offset().max(*end);
         }
-        Ok(ends.iter().map(|(from, to)| to.saturating_sub(*from)).sum())
+        Ok(ends.into_iter().map(|(from, to)| from..to).collect())
     }
 
-    /// How many of the offsets `from..to` are left from the first record among them on, and when that
-    /// one was received. Offsets that recovery left out are nobody's record.
+    /// What of the offsets `from..to` is left from the first record among them on.
     ///
     /// # Errors
     /// [`ReadError::Io`].
     pub fn pending(&self, shard: u16, from: u64, to: u64) -> Result<Option<Pending>, ReadError> {
-        let mut pending = None;
+        let mut first = None;
         if from < to {
             self.walk(shard, from, to, &mut |offset, record| {
-                let oldest = record.received_at();
-                pending = Some(Pending { records: to.saturating_sub(offset), oldest });
+                first = Some((offset, record.received_at()));
                 Ok(false)
             })?;
         }
-        Ok(pending)
+        let Some((offset, oldest)) = first else { return Ok(None) };
+        let left_out = within(&self.left_out(shard)?, offset..to);
+        Ok(Some(Pending { records: to.saturating_sub(offset).saturating_sub(left_out), oldest }))
     }
 
     pub(super) fn identity(&self, shard: u16) -> Identity {

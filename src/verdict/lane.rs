@@ -10,6 +10,7 @@ use std::{
     future::Future,
     io,
     net::IpAddr,
+    ops::Range,
     pin::Pin,
     sync::Arc,
     thread::JoinHandle,
@@ -18,7 +19,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use mailrace_log::{
-    Damage, Log, RecordView, Verdict, VerdictWriter, Visit, consumer::Reader, unix_micros,
+    Damage, Log, RecordView, Verdict, VerdictWriter, Visit, consumer::Reader, unix_micros, within,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -51,6 +52,8 @@ struct Lane {
     shared: Arc<Shared>,
     shard: u16,
     reader: Reader,
+    /// Offsets that no record has: recovery leaves them out before the lane starts.
+    left_out: Vec<Range<u64>>,
     writer: VerdictWriter,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Judged> + Send>>>,
     /// Offsets that are read and have no verdict in the journal yet.
@@ -82,6 +85,7 @@ pub(crate) fn start(
     let mark = begin.unwrap_or_else(|| shared.marks.get(shard));
     let writer = VerdictWriter::open(log, shard, mark, shared.visible.clone())?;
     let reader = Reader::open(log.dir(), shard, writer.committed())?.below(shared.marks.clone());
+    let left_out = log.left_out(shard)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name(format!("verdict/{shard}")).spawn(move || {
         mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);
@@ -90,6 +94,7 @@ pub(crate) fn start(
                 shared,
                 shard,
                 reader,
+                left_out,
                 writer,
                 under_way: FuturesUnordered::new(),
                 open: BTreeSet::new(),
@@ -167,7 +172,9 @@ impl Lane {
         let all_below = self.open.first().copied().unwrap_or(self.reader.next_offset());
         self.writer.commit(all_below, now)?;
         let mark = self.shared.marks.get(self.shard);
-        self.shared.metrics.set_lag(self.shard, mark.saturating_sub(all_below));
+        let left_out = within(&self.left_out, all_below..mark);
+        let lag = mark.saturating_sub(all_below).saturating_sub(left_out);
+        self.shared.metrics.set_lag(self.shard, lag);
         Ok(())
     }
 
