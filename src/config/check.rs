@@ -46,6 +46,7 @@ pub(super) fn check(
         hostname: &server.hostname,
         admin: server.admin_listen,
         listeners: listeners.iter().map(|listener| listener.name.as_str()).collect(),
+        tags: listeners.iter().any(|listener| listener.authserv_id.is_some()),
     };
     let exports = exports::exports(s, &context);
     promises::check(s, &listeners, &exports);

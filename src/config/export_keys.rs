@@ -295,7 +295,7 @@ pub(super) const EXPORT: &[Key] = &[
         Kind::Duration { least: 0, most: 3_600_000, word: Some("off") },
         "off",
         "Join the verdict on the sender, and wait this long for it after the mail was received; \
-         off: do not look for it.",
+         off: do not look for it. Where a listener has verify.mode = \"tag\", the default is 5s.",
     ),
     Key::new(
         "replay_rate",

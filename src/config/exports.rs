@@ -19,7 +19,12 @@ pub(super) struct Context<'a> {
     pub(super) hostname: &'a str,
     pub(super) admin: Option<SocketAddr>,
     pub(super) listeners: Vec<&'a str>,
+    /// A listener's mail is tagged with its verdict.
+    pub(super) tags: bool,
 }
+
+/// Mail that is to be tagged waits so long for its verdict, where nothing else is said.
+const TAG_WAIT: Duration = Duration::from_secs(5);
 
 /// All exporters; mistakes are noted in `settings`.
 pub(super) fn exports(settings: &mut Settings, context: &Context<'_>) -> Vec<ExportOptions> {
@@ -68,7 +73,10 @@ impl Table<'_> {
         if retry.max < retry.initial && !retry.max.is_zero() {
             self.blame("retry.max", "is less than retry.initial");
         }
-        let wait_verdict = self.settings.duration(&self.key("wait_verdict"));
+        let wait_verdict = match context.tags && !self.has("wait_verdict") {
+            true => Some(TAG_WAIT),
+            false => self.settings.duration(&self.key("wait_verdict")),
+        };
         ExportOptions {
             name,
             document: self.document(&sink, context),

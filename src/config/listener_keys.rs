@@ -141,9 +141,17 @@ pub(super) const LISTENER: &[Key] = &[
     ),
     Key::new(
         "verify.mode",
-        Kind::Choice(&["record"]),
+        Kind::Choice(&["record", "tag"]),
         "record",
-        "record: mail is accepted whatever the verdict is.",
+        "Mail is accepted whatever the verdict is; tag: exporters and log get --received prepend it as \
+         Authentication-Results.",
+    ),
+    Key::new(
+        "verify.authserv_id",
+        Kind::Text,
+        "",
+        "The server's name in Authentication-Results; fields of others that claim it are renamed. \"\": \
+         server.hostname.",
     ),
     Key::new(
         "greet_delay",

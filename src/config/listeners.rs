@@ -44,6 +44,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
             reverse: s.boolean(&key("dns.reverse")),
         },
         verify: verify(s, &key),
+        authserv_id: authserv_id(s, &key),
         greet_delay: s.duration(&key("greet_delay")).unwrap_or_default(),
         greet_check: s.boolean(&key("greet_check")),
         low_priority: s.choice(&key("priority")) == "low",
@@ -193,7 +194,6 @@ fn verify(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Methods> {
         "iprev" => Ok(Methods { iprev: true, ..none }),
         _ => Err(format!("{text:?} is not one of spf, dkim, dmarc, arc, iprev")),
     });
-    s.choice(&key("verify.mode"));
     let wanted = methods.iter().fold(none, |sum, one| Methods {
         spf: sum.spf || one.spf,
         dkim: sum.dkim || one.dkim,
@@ -205,6 +205,20 @@ fn verify(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<Methods> {
         s.blame(&key("verify.methods"), "dmarc requires spf or dkim as well".to_owned());
     }
     (!methods.is_empty()).then_some(wanted)
+}
+
+/// As whom exporters state results.
+fn authserv_id(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<String> {
+    let name = s.parse(&key("verify.authserv_id"), |text| match text {
+        "" => Ok(String::new()),
+        _ => units::hostname(text),
+    });
+    let tags = s.choice(&key("verify.mode")) == "tag";
+    if tags && !s.is_written(&key("verify.methods")) {
+        let message = format!("requires {} as well", key("verify.methods"));
+        s.blame(&key("verify.mode"), message);
+    }
+    tags.then_some(name)
 }
 
 /// `zone` or `zone=weight`.

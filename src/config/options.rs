@@ -162,6 +162,8 @@ pub struct ListenerConfig {
     pub dns: DnsConfig,
     /// `listener.verify`; `None`: nothing is checked.
     pub verify: Option<Methods>,
+    /// `listener.verify.authserv_id` in mode `tag`; empty: `server.hostname`. `None`: mail is not tagged.
+    pub authserv_id: Option<String>,
     /// Wait before the greeting.
     pub greet_delay: Duration,
     /// Clients that talk before the greeting are refused.

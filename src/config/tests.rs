@@ -222,6 +222,7 @@ fn gates_that_need_each_other() {
             "\"dane\" is not one of spf, dkim, dmarc, arc, iprev",
         ),
         (&["listener.0.verify.methods=dmarc,arc"], "dmarc requires spf or dkim as well"),
+        (&["listener.0.verify.mode=tag"], "requires listener.0.verify.methods as well"),
         (&["limits.connections.rate_per_ip=5/s"], "not a rate such as \"600/m\""),
     ] {
         refused(&[], sets, text);
@@ -244,6 +245,7 @@ fn gates_that_need_each_other() {
     let verify = listener.verify.unwrap();
     assert!(verify.spf && verify.dmarc && !verify.dkim && !verify.arc && !verify.iprev);
     assert_eq!(config.limits.verify_queue, 100_000);
+    assert_eq!(listener.authserv_id, None);
     assert_eq!(config.limits.connections_per_ip, None);
     assert_eq!(config.limits.connection_rate_per_ip, Some(600));
 }

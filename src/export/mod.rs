@@ -49,6 +49,7 @@ pub mod testing;
 mod tests;
 #[cfg(any(feature = "files", feature = "relay"))]
 mod trace;
+pub mod way_out;
 #[cfg(feature = "webhook")]
 mod webhook;
 

@@ -112,6 +112,7 @@ impl Record {
             facts: self.facts.borrowed(),
             verdict: self.verdict.as_deref(),
             verdict_pending: self.verdict_pending,
+            results_renamed: super::way_out::renamed(self),
         }
     }
 }

@@ -5,7 +5,10 @@
 //! | SMTP | - | yes | yes | kept: a relay changes nothing (RFC 5321 §4.4) |
 //! | LMTP | with `return_path = true` | yes | yes | removed |
 //! | eml, maildir, mbox | yes | yes | yes | removed |
-//! | objects, events, `log get` | - | - | - | kept: exact octets, with a separate envelope |
+//! | raw documents, objects | - | - | - | kept: with a separate envelope |
+//! | events, `trace = false`, `log get` | - | - | - | kept: exact octets |
+//!
+//! What `way_out` adds stands around the last two of our lines, and is in all but exact octets.
 //!
 //! `X-Mailrace-Id` names the record, so that a consumer can drop what was delivered twice (D4). The
 //! topmost one counts: a sender may have written others.
@@ -18,7 +21,7 @@
 
 use std::{borrow::Cow, io::Write, net::IpAddr};
 
-use super::{Record, path::quoted};
+use super::{Record, path::quoted, way_out};
 use mailrace_header::{Fields, SCAN_BYTES_MAX};
 
 /// Renders the lines, each with its CRLF; `by` is this server's name.
@@ -30,20 +33,16 @@ pub(super) fn lines(record: &Record, return_path: bool, by: &str) -> Vec<u8> {
         let path: String = path.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
         let _ = write!(out, "Return-Path: <{path}>\r\n");
     }
-    let _ = write!(out, "X-Mailrace-Id: {}\r\n", record.id);
-    push_received(record, by, &mut out);
-    // A first line that begins with white space would continue ours. It is no header field, so
-    // the header ends before it.
-    if matches!(record.data.first(), Some(b' ' | b'\t')) {
-        out.extend_from_slice(b"\r\n");
-    }
+    let mut trace = format!("X-Mailrace-Id: {}\r\n", record.id).into_bytes();
+    push_received(record, by, &mut trace);
+    out.append(&mut way_out::front(record, &trace));
     out
 }
 
 /// A message as its final delivery leaves it.
 pub(super) fn delivered(record: &Record, by: &str) -> Vec<u8> {
     let mut out = lines(record, true, by);
-    out.extend_from_slice(&without_return_path(&record.data));
+    out.extend_from_slice(&without_return_path(&way_out::mail_data(record)));
     out
 }
 

@@ -116,6 +116,8 @@ text_facts! {
     /// For each forward-path `NOTIFY=` and `ORCPT=` as given, joined by LF; empty where no
     /// recipient has any. Shown with the forward-paths.
     11 rcpt_params "";
+    /// As whom the listener states results (RFC 8601 §2.5); empty: it does not.
+    12 authserv_id "authserv";
 }
 
 /// As they lie in the log, or in the session that learnt them.
@@ -224,6 +226,10 @@ pub(super) const AUTH: &[Field] = &[
         Value::known(of.verdict.map_or("", |verdict| &verdict.skipped))
     }),
     Field::new(11, "pending", Always, Kind::Bool, |of| Value::Bool(of.verdict_pending)),
+    Field::new(12, "authserv_id", Optional, Kind::Text, |of| Value::known(of.facts.authserv_id)),
+    Field::new(13, "results_renamed", Always, Kind::Uint32, |of| {
+        Value::Unsigned(of.results_renamed.into())
+    }),
 ];
 
 const RCPT_PARAMS: &[Member] = &[

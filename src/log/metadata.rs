@@ -32,6 +32,8 @@ pub struct Metadata<'a> {
     pub verdict: Option<&'a Verdict>,
     /// A verdict was waited for and had not come.
     pub verdict_pending: bool,
+    /// Fields that claim to be Authentication-Results of ours, renamed on the way out.
+    pub results_renamed: u32,
 }
 
 impl Metadata<'_> {
@@ -91,7 +93,12 @@ impl Section {
         match self {
             Self::Envelope | Self::Client => true,
             Self::Tls => !metadata.facts.tls_version.is_empty(),
-            Self::Auth => metadata.verdict.is_some() || metadata.verdict_pending,
+            Self::Auth => {
+                metadata.verdict.is_some()
+                    || metadata.verdict_pending
+                    || metadata.results_renamed > 0
+                    || !metadata.facts.authserv_id.is_empty()
+            }
         }
     }
 }

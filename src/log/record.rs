@@ -374,6 +374,7 @@ impl<'a> RecordView<'a> {
             facts: self.facts(),
             verdict: None,
             verdict_pending: false,
+            results_renamed: 0,
         }
     }
 

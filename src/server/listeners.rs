@@ -309,6 +309,11 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         greet_delay: listener.greet_delay,
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
         advice_wait: listener.dns.deadline + ADVICE_GRACE,
+        authserv_id: match &listener.authserv_id {
+            None => String::new(),
+            Some(name) if name.is_empty() => config.server.hostname.clone(),
+            Some(name) => name.clone(),
+        },
     }
 }
 

@@ -168,7 +168,7 @@ impl Listener {
     }
 }
 
-/// What a listener asks of a connection before its session.
+/// What a listener asks of a connection before its session, and notes on its mail.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     /// Peers that begin with a PROXY header; all others are closed. `None`: the protocol is off.
@@ -183,6 +183,8 @@ pub struct Gate {
     pub asks: bool,
     /// How long at most: a moment more than the advisor itself waits for others.
     pub advice_wait: Duration,
+    /// As whom exporters state results for its mail (RFC 8601); empty: they do not.
+    pub authserv_id: String,
 }
 
 /// Tells whether an address belongs to some peers.

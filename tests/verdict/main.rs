@@ -6,4 +6,5 @@
 mod record;
 #[path = "../support/mod.rs"]
 mod support;
+mod tag;
 mod verify;

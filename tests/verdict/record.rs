@@ -10,7 +10,7 @@ use crate::support::{
     servers::zone::{Data, Responder, Zone},
 };
 
-fn zone() -> Zone {
+pub fn zone() -> Zone {
     let mut zone = Zone::default();
     zone.txt("x.test", "v=spf1 ip4:127.0.0.1 -all")
         .txt("_dmarc.x.test", "v=DMARC1; p=reject")
@@ -18,7 +18,7 @@ fn zone() -> Zone {
     zone
 }
 
-fn launch(dir: &Path, dns: &Responder) -> Launch {
+pub fn launch(dir: &Path, dns: &Responder) -> Launch {
     Launch::new(dir)
         .set("server.shards=1")
         .set("log.segment_size=1MiB")
@@ -47,7 +47,7 @@ fn verdict(dir: &Path, id: &str) -> Option<Verdict> {
 }
 
 #[track_caller]
-fn judged(dir: &Path, id: &str) -> Verdict {
+pub fn judged(dir: &Path, id: &str) -> Verdict {
     let mut found = None;
     eventually("a verdict", Duration::from_secs(30), || {
         found = verdict(dir, id);
@@ -118,7 +118,7 @@ fn a_killed_server_judges_what_it_had_not() {
 }
 
 /// Events of an exporter to files, by their record ids.
-fn events(dir: &Path) -> BTreeMap<String, Value> {
+pub fn events(dir: &Path) -> BTreeMap<String, Value> {
     let mut events = BTreeMap::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();

@@ -193,7 +193,9 @@ impl Export<'_> {
             match mail_data(log, shard, view) {
                 Ok(data) => {
                     let id = identity.record_id(Offset::new(offset));
-                    batch.push(Record::new(id, view, data.into()));
+                    let mut record = Record::new(id, view, data.into());
+                    record.verdict = log.verdict(shard, offset, view)?.map(Box::new);
+                    batch.push(record);
                 }
                 Err(error) if error.is_damage() => {
                     crate::cli::complain!("mailrace: damaged: {shard}:{offset} {error}");

@@ -6,6 +6,7 @@ use std::{
     str::FromStr,
 };
 
+use bytes::Bytes;
 use clap::Args;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     text::escape,
 };
 use crate::{
-    export::saved_hostname,
+    export::{Record, saved_hostname, way_out},
     header,
     log::{
         BadRecordId, Facts, Log, MailFlag, Offset, RecordId, RecordView, Verdict,
@@ -33,7 +34,8 @@ pub(super) struct GetArgs {
     /// Print the envelope instead of the mail
     #[arg(long)]
     envelope: bool,
-    /// Prepend this server's Received field (RFC 5321 §4.4)
+    /// Prepend this server's Received field (RFC 5321 §4.4), and Authentication-Results if the listener
+    /// tags
     #[arg(long, conflicts_with = "envelope")]
     received: bool,
     /// Server name in the Received field [default: server.hostname, as saved in the data directory]
@@ -95,7 +97,8 @@ pub(super) fn run(
                             --hostname NAME";
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             };
-            out.write_all(&received(id, record, &by))?;
+            let trace = received(id, record, &by);
+            return print_handed_on(log, id, record, &trace, args.headers, out);
         }
         if args.headers {
             return print_header(log, id.shard, record, out);
@@ -126,27 +129,77 @@ fn received(id: RecordId, record: RecordView<'_>, by: &str) -> Vec<u8> {
     field
 }
 
-/// Prints the header. It is gathered, since its end may lie across two fragments.
+/// The header of mail data that comes in pieces; it may end across two of them.
+#[derive(Default)]
+struct Front {
+    octets: Vec<u8>,
+    searched: usize,
+    end: Option<usize>,
+}
+
+impl Front {
+    /// Whether the header is whole.
+    fn push(&mut self, piece: &[u8]) -> bool {
+        self.octets.extend_from_slice(piece);
+        let rest = self.octets.get(self.searched..).unwrap_or_default();
+        self.end = header::end(rest).map(|len| self.searched + len);
+        // Whole lines need no second look.
+        self.searched += memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1);
+        self.end.is_some()
+    }
+
+    /// The header, and what was read behind it.
+    fn split(&self) -> (&[u8], &[u8]) {
+        self.octets.split_at(self.end.unwrap_or(self.octets.len()))
+    }
+}
+
+/// Prints the header.
 fn print_header(
     log: &Log,
     shard: u16,
     record: RecordView<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut front = Vec::new();
-    let mut searched = 0;
-    let mut end = None;
-    log.mail_data(shard, record, |chunk| {
-        if end.is_none() {
-            front.extend_from_slice(chunk);
-            let rest = front.get(searched..).unwrap_or_default();
-            end = header::end(rest).map(|len| searched + len);
-            // Whole lines need no second look.
-            searched += memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1);
+    let mut front = Front::default();
+    log.mail_data(shard, record, |piece| {
+        if front.end.is_none() {
+            front.push(piece);
         }
         Ok(())
     })?;
-    out.write_all(front.get(..end.unwrap_or(front.len())).unwrap_or_default())
+    out.write_all(front.split().0)
+}
+
+/// Prints a mail, or its header, as it is handed on.
+fn print_handed_on(
+    log: &Log,
+    id: RecordId,
+    record: RecordView<'_>,
+    trace: &[u8],
+    only_header: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let verdict = log.verdict(id.shard, id.offset.get(), record)?.map(Box::new);
+    let print = |front: &Front, out: &mut dyn Write| {
+        let (header, rest) = front.split();
+        let data = Bytes::copy_from_slice(header);
+        let head = Record { verdict: verdict.clone(), ..Record::new(id, record, data) };
+        out.write_all(&way_out::front(&head, trace))?;
+        out.write_all(&way_out::mail_data(&head))?;
+        out.write_all(if only_header { b"" } else { rest })
+    };
+    let mut front = Front::default();
+    log.mail_data(id.shard, record, |piece| match front.end {
+        None => match front.push(piece) {
+            true => print(&front, out),
+            false => Ok(()),
+        },
+        Some(_) if only_header => Ok(()),
+        Some(_) => out.write_all(piece),
+    })?;
+    // A header that nothing ends.
+    if front.end.is_none() { print(&front, out) } else { Ok(()) }
 }
 
 fn envelope(

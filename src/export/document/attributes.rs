@@ -68,12 +68,14 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The attributes of a record's document, without `datacontenttype`: that is its content type.
+/// The attributes of a record's document, without `datacontenttype`: that is its content type. `mail`
+/// is what a raw document holds, or refers to.
 pub(super) fn attributes(
     record: &Record,
     options: &DocumentOptions,
     names: &Names,
     envelope_bytes: usize,
+    mail: &[u8],
 ) -> Vec<(String, String)> {
     let mut all = Vec::with_capacity(24);
     let mut push = |name: &str, value: &str| all.push((name.to_owned(), value.to_owned()));
@@ -106,9 +108,9 @@ pub(super) fn attributes(
     if !flags.is_empty() {
         push("mailrace_flags", &flags);
     }
-    push("mailrace_size", &record.data.len().to_string());
+    push("mailrace_size", &mail.len().to_string());
     if options.sha256 {
-        push("mailrace_sha256", &super::sha256(&record.data));
+        push("mailrace_sha256", &super::sha256(mail));
     }
     let mut envelope = Envelope { all: &mut all, room: envelope_bytes, truncated: Vec::new() };
     envelope.push("mailrace_listener", &record.listener);
@@ -170,7 +172,7 @@ mod tests {
             sha256: true,
             key: crate::Key::Rcpt,
         };
-        attributes(record, &options, &Names::new(record, &options), bytes)
+        attributes(record, &options, &Names::new(record, &options), bytes, &record.data)
     }
 
     /// A client with all it can say: whatever it says, the headers stay below 8 KiB.

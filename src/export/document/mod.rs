@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 pub use attributes::percent_encode;
 pub use header::{FIELDS_BYTES_MAX, FIELDS_MAX};
 
-use super::{DocumentOptions, Encoding, Key, Record};
+use super::{DocumentOptions, Encoding, Key, Record, way_out};
 use mailrace_log::format_time_micros;
 
 /// A record, ready for a sink.
@@ -60,9 +60,10 @@ fn encode_within(record: &Record, options: &DocumentOptions, envelope_bytes: usi
             ("application/protobuf", protobuf::encode(record, options, &names).into())
         }
         Encoding::Raw if names.reference.is_some() => ("message/rfc822", Bytes::new()),
-        Encoding::Raw => ("message/rfc822", record.data.clone()),
+        Encoding::Raw => ("message/rfc822", way_out::mail(record)),
     };
-    let attributes = attributes::attributes(record, options, &names, envelope_bytes);
+    let sent = if body.is_empty() { &record.data } else { &body };
+    let attributes = attributes::attributes(record, options, &names, envelope_bytes, sent);
     Document { content_type, attributes, body, key: names.key }
 }
 

@@ -16,13 +16,14 @@
 mod mailbox;
 
 use std::{
-    borrow::Cow,
     collections::{HashMap, HashSet},
     ffi::OsString,
     fs, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
+
+use bytes::Bytes;
 
 use super::{
     DocumentOptions, ErrorClass, FilesLayout, FilesOptions, Outcome, Record, Sink, SinkError,
@@ -109,10 +110,11 @@ impl Inner {
     }
 
     /// Mail data as its reader is to get it.
-    fn mail<'a>(&self, record: &'a Record) -> Cow<'a, [u8]> {
+    fn mail(&self, record: &Record) -> Bytes {
         match &self.options.trace {
-            Some(by) => Cow::Owned(trace::delivered(record, by)),
-            None => Cow::Borrowed(&record.data),
+            Some(by) => trace::delivered(record, by).into(),
+            // Exactly as it came, as its user asked.
+            None => record.data.clone(),
         }
     }
 

@@ -10,7 +10,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::super::{ErrorClass, Record, SinkError, path::quoted, trace::without_return_path};
+use super::super::{
+    ErrorClass, Record, SinkError, path::quoted, trace::without_return_path, way_out,
+};
 use mailrace_header as header;
 use mailrace_log::{RcptParams, xtext};
 
@@ -71,9 +73,13 @@ impl Mail {
             if body == Body::SevenBit && record.body_type == 1 { Body::EightBit } else { body };
         let plain_paths = paths().all(|path| path.is_ascii());
         let plain_header = !record.smtputf8 || header::section(&record.data).is_ascii();
-        let data = match without_return_path(&record.data) {
+        let data = match way_out::mail_data(record) {
+            Cow::Owned(data) => Bytes::from(data),
+            Cow::Borrowed(_) => record.data.clone(),
+        };
+        let data = match without_return_path(&data) {
             Cow::Owned(data) if is_final => Bytes::from(data),
-            _ => record.data.clone(),
+            _ => data.clone(),
         };
         let end: &[u8] = match body {
             Body::Binary => b"",

@@ -36,6 +36,7 @@ use super::{
     parquet, percent_encode,
     place::{batch_name, make_dirs, put_file, sink_error},
     sink::{SinkFuture, all},
+    way_out,
 };
 use mailrace_log::{format_time_micros, sync_dir};
 
@@ -131,7 +132,7 @@ impl Store {
 
     async fn put_mail(&self, bucket: &Bucket, record: &Record) -> Outcome {
         let path = self.path(&format!("{}.eml", record.id));
-        self.put(bucket, &path, record.data.clone(), self.attributes(record)).await
+        self.put(bucket, &path, way_out::mail(record), self.attributes(record)).await
     }
 
     async fn put_batch(

@@ -163,6 +163,7 @@ impl Services {
                 proxy_facts: &told,
                 rdns: dialogue.advice.as_ref().map_or("", |advice| &advice.name),
                 list_score: dialogue.advice.as_ref().map_or(0, |advice| advice.score),
+                authserv_id: &listener.gate.authserv_id,
                 ..with_tls(
                     envelope.parameters.map(asked_for).unwrap_or_default(),
                     dialogue.tls.as_deref(),
