@@ -22,6 +22,7 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let loaded = args.config.load_or_errors().and_then(|config| {
         config.load_accept()?;
+        config.load_senders()?;
         config.open_users()?;
         config.admin_token()?;
         Ok(config)

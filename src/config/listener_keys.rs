@@ -76,6 +76,25 @@ pub(super) const LISTENER: &[Key] = &[
     Key::new("auth.users_file", Kind::File, "", "Users file, written by `mailrace user`."),
     Key::new("auth.required", Kind::Boolean, "false", "No mail without AUTH (port 587)."),
     Key::new(
+        "role",
+        Kind::Choice(&["mx", "submission"]),
+        "mx",
+        "submission: users hand in their mail (RFC 6409): TLS and AUTH are demanded, and exporters add a \
+         missing Date and Message-ID.",
+    ),
+    Key::new(
+        "senders_file",
+        Kind::File,
+        "",
+        "Addresses and domains as which users may send, a line each: USER: ADDRESS @DOMAIN; \"\": any.",
+    ),
+    Key::new(
+        "senders_from",
+        Kind::Choice(&["record", "reject"]),
+        "record",
+        "Mail whose From field is outside of senders_file; record: flagged as foreign_author; reject: 550.",
+    ),
+    Key::new(
         "proxy_protocol.mode",
         Kind::Choice(&["off", "required"]),
         "off",

@@ -17,7 +17,8 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
     let (listen, listen_unix) = listen(s, &key, protocol);
     let tls_mode = s.choose(&key("tls_mode"));
     let tls_client_ca = s.file(&key("tls.client_ca_file"));
-    let auth = auth(s, &key, tls_mode, tls_client_ca.is_some());
+    let mut auth = auth(s, &key, tls_mode, tls_client_ca.is_some());
+    let submission = submission(s, &key, protocol, tls_mode, &mut auth);
     ListenerConfig {
         name: s.parse(&key("name"), units::label),
         listen,
@@ -31,6 +32,9 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
         tls_client_ca,
         tls_reject_unknown_name: s.choice(&key("tls.unknown_name")) == "reject",
         auth,
+        submission,
+        senders_file: s.file(&key("senders_file")),
+        refuse_author: s.choice(&key("senders_from")) == "reject",
         proxies: proxies(s, &key),
         xclient: s.list(&key("xclient.trusted"), str::parse),
         accept,
@@ -181,6 +185,37 @@ fn auth(
         s.blame(&key("auth.required"), format!("requires {} as well", key("auth.mechanisms")));
     }
     AuthConfig { mechanisms, users_file, required }
+}
+
+/// Whether its clients are users: they use TLS and log in.
+fn submission(
+    s: &mut Settings,
+    key: &impl Fn(&str) -> String,
+    protocol: Protocol,
+    tls: TlsPolicy,
+    auth: &mut AuthConfig,
+) -> bool {
+    let on = s.choice(&key("role")) == "submission";
+    if on && protocol != Protocol::Smtp {
+        s.blame(&key("role"), "submission requires protocol = \"smtp\"".to_owned());
+    }
+    if on && !matches!(tls, TlsPolicy::Required | TlsPolicy::Implicit) {
+        let message = "submission requires tls_mode = \"required\" or \"implicit\"";
+        s.blame(&key("role"), message.to_owned());
+    }
+    if on && auth.mechanisms.is_empty() {
+        let message = format!("submission requires {} as well", key("auth.mechanisms"));
+        s.blame(&key("role"), message);
+    }
+    auth.required |= on;
+    if s.is_written(&key("senders_file")) && !on {
+        s.blame(&key("senders_file"), "requires role = \"submission\"".to_owned());
+    }
+    if s.choice(&key("senders_from")) == "reject" && !s.is_written(&key("senders_file")) {
+        let message = format!("requires {} as well", key("senders_file"));
+        s.blame(&key("senders_from"), message);
+    }
+    on
 }
 
 /// What is checked of the sender.

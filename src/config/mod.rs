@@ -51,7 +51,7 @@ pub use crate::policy::{AcceptOptions as AcceptConfig, dns::ClientRules as DnsCo
 pub use crate::verdict::Methods;
 
 use crate::export::ExportOptions;
-use crate::policy::{Accept, UsersFile};
+use crate::policy::{Accept, Senders, UsersFile};
 use crate::smtp::TlsPolicy;
 use crate::tls::{Certificate, Files, LoadError, read_secret};
 use raw::Settings;
@@ -267,6 +267,24 @@ impl Config {
             };
             loaded.push(policy);
         }
+        if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Reads as whom users of each listener may send; `None`: as anybody.
+    ///
+    /// # Errors
+    ///
+    /// Files that cannot be read, or have a mistake: with file and line.
+    pub fn load_senders(&self) -> Result<Vec<Option<Arc<Senders>>>, ConfigErrors> {
+        let mut errors = Vec::new();
+        let load = |(index, listener): (usize, &ListenerConfig)| {
+            let path = listener.senders_file.as_ref()?;
+            let key = format!("listener.{index}.senders_file");
+            let blame =
+                |message| ConfigError { file: Some(path.clone()), ..self.error(key, message) };
+            Senders::load(path).map_err(|message| errors.push(blame(message))).ok().map(Arc::new)
+        };
+        let loaded = self.listeners.iter().enumerate().map(load).collect();
         if errors.is_empty() { Ok(loaded) } else { Err(ConfigErrors(errors)) }
     }
 

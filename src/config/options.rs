@@ -152,6 +152,12 @@ pub struct ListenerConfig {
     pub tls_reject_unknown_name: bool,
     /// `listener.auth`
     pub auth: AuthConfig,
+    /// Its clients are users, who hand in their own mail (RFC 6409).
+    pub submission: bool,
+    /// As whom they may send; `None`: as anybody.
+    pub senders_file: Option<PathBuf>,
+    /// Mail of an author as whom they may not send is refused.
+    pub refuse_author: bool,
     /// Networks of proxies that send a PROXY header; `None`: the PROXY protocol is off.
     pub proxies: Option<Vec<Network>>,
     /// Networks that may use XCLIENT and XFORWARD.

@@ -3,6 +3,7 @@
 //! ```text
 //!  Authentication-Results: ours   from the verdict, where the listener tags (RFC 8601)
 //!  trace fields                   of the sink, if it writes any (see `trace`)
+//!  Date, Message-ID               where a submission has none (RFC 6409 §8)
 //!  the mail data                  fields that pretend to be such results of ours are renamed
 //! ```
 //!
@@ -34,11 +35,13 @@ const LINE: usize = 78;
 /// Characters of a value; with what stands around it, a line has at most 998 octets (RFC 5322 §2.1.1).
 const VALUE_MAX: usize = 320;
 
-/// What stands in front of mail data: our results, then `trace`, each field with its CRLF.
+/// What stands in front of mail data: our results, `trace`, what a submission lacks; each field with its
+/// CRLF.
 #[must_use]
 pub fn front(record: &Record, trace: &[u8]) -> Vec<u8> {
     let mut out = results(record).into_bytes();
     out.extend_from_slice(trace);
+    complete(record, &mut out);
     // A first line that begins with white space would continue ours. It is no header field, so
     // the header ends before it.
     if !out.is_empty() && matches!(record.data.first(), Some(b' ' | b'\t')) {
@@ -75,6 +78,35 @@ pub fn mail(record: &Record) -> Bytes {
             front.extend_from_slice(&data);
             front.into()
         }
+    }
+}
+
+/// RFC 6409 §8.1, §8.2: what a submission lacks. By its id and the time when it came: the same whenever
+/// it is sent.
+fn complete(record: &Record, out: &mut Vec<u8>) {
+    let by = &record.facts.submission;
+    if by.is_empty() {
+        return;
+    }
+    let has = |name: &str| {
+        fields(&record.data).any(|field| {
+            let lines = record.data.get(field).unwrap_or_default();
+            let colon = memchr::memchr(b':', lines).unwrap_or(0);
+            lines
+                .get(..colon)
+                .unwrap_or_default()
+                .trim_ascii()
+                .eq_ignore_ascii_case(name.as_bytes())
+        })
+    };
+    if !has("date") {
+        let time = mail_parser::DateTime::from_timestamp(record.received_at.div_euclid(1_000_000));
+        out.extend_from_slice(format!("Date: {}\r\n", time.to_rfc822()).as_bytes());
+    }
+    if !has("message-id") {
+        let host: String =
+            by.chars().filter(|c| c.is_ascii_graphic() && !"<>@".contains(*c)).collect();
+        out.extend_from_slice(format!("Message-ID: <{}@{host}>\r\n", record.id).as_bytes());
     }
 }
 

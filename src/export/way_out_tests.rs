@@ -139,7 +139,7 @@ fn a_raw_document_is_tagged_with_its_size() {
     let event = crate::event_json(&record, &options);
     assert_eq!(event["data"]["size"], record.data.len());
     assert_eq!(event["data"]["auth"]["results_renamed"], 1);
-    let other = crate::Record { verdict: None, ..record };
+    let other = Record { verdict: None, ..record };
     assert_eq!(crate::event_json(&other, &options)["data"]["auth"]["results_renamed"], 1);
 }
 
@@ -200,4 +200,27 @@ proptest! {
         prop_assert!(!quoted);
         prop_assert_eq!(checks, 5);
     }
+}
+
+#[test]
+fn rfc6409_8_a_submission_gets_the_date_and_message_id_it_lacks() {
+    let mut record = fixture::record(1, 7);
+    record.facts.submission = "mx.ours.test".into();
+    let id = format!("Message-ID: <{}@mx.ours.test>\r\n", record.id);
+    let date = "Date: Sun, 22 Nov 2026 18:04:05 +0000\r\n".to_owned();
+    for (data, added) in [
+        ("Subject: x\r\n\r\n", date.clone() + &id),
+        ("date: x\r\n\r\n", id.clone()),
+        ("MESSAGE-ID : <x>\r\n\r\n", date.clone()),
+        ("Date: x\r\nMessage-ID: <x>\r\n\r\n", String::new()),
+        ("X: y\r\n Date: x\r\nResent-Date: x\r\n\r\nDate: x\r\n", date + &id),
+    ] {
+        record.data = Bytes::from(data);
+        assert_eq!(text(&mail(&record)), added.clone() + data);
+        assert_eq!(mail(&record), mail(&record.clone()), "a retry is the same");
+        let lines = text(&trace::lines(&record, false, "mx.ours.test"));
+        assert!(lines.starts_with("X-Mailrace-Id: ") && lines.ends_with(&added), "{lines}");
+    }
+    record.facts.submission.clear();
+    assert_eq!(mail(&record), record.data);
 }

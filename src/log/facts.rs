@@ -118,6 +118,8 @@ text_facts! {
     11 rcpt_params "";
     /// As whom the listener states results (RFC 8601 §2.5); empty: it does not.
     12 authserv_id "authserv";
+    /// Who adds Date and Message-ID where they are missing (RFC 6409 §8); empty: nobody.
+    13 submission "msa";
 }
 
 /// As they lie in the log, or in the session that learnt them.
@@ -158,6 +160,7 @@ pub(super) const ENVELOPE: &[Field] =
         Field::new(12, "size_declared", Optional, Kind::Uint64, |of| {
             Value::optional(of.size_declared)
         }),
+        Field::new(13, "submission", Optional, Kind::Text, |of| Value::known(of.facts.submission)),
     ];
 
 /// Shown as `client`.

@@ -20,11 +20,13 @@ pub enum MailFlag {
     NoFinalCrlf,
     /// It came by BDAT rather than DATA.
     Chunked,
+    /// Its author is nobody as whom the user that sent it may send (`listener.senders_file`).
+    ForeignAuthor = 8,
 }
 
 impl MailFlag {
     /// Each with its stable name, by bit.
-    pub const NAMES: [(Self, &'static str); 7] = [
+    pub const NAMES: [(Self, &'static str); 8] = [
         (Self::EightBit, "eight_bit"),
         (Self::LongLine, "long_line"),
         (Self::BareLf, "bare_lf"),
@@ -32,6 +34,7 @@ impl MailFlag {
         (Self::Nul, "nul"),
         (Self::NoFinalCrlf, "no_final_crlf"),
         (Self::Chunked, "chunked"),
+        (Self::ForeignAuthor, "foreign_author"),
     ];
 
     /// Its bit.
@@ -61,10 +64,10 @@ mod tests {
     #[test]
     fn bits_are_frozen() {
         let bits = MailFlag::NAMES.map(|(flag, _)| flag.bit());
-        assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64, 256]);
         assert!(bits.iter().all(|bit| bit & crate::UNDER_TLS == 0));
         assert_eq!(MailFlag::names(u32::MAX).count(), MailFlag::NAMES.len());
-        assert_eq!(MailFlag::names(0b1_0001_0100).collect::<Vec<_>>(), ["bare_lf", "nul"]);
+        assert_eq!(MailFlag::names(0b10_0001_0100).collect::<Vec<_>>(), ["bare_lf", "nul"]);
         assert_eq!(MailFlag::names(crate::UNDER_TLS).count(), 0);
     }
 }

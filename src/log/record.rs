@@ -51,8 +51,7 @@ pub struct Mail<'a> {
     pub facts: Facts<'a>,
 }
 
-/// The bit of [`Mail::flags`] that says the message came under TLS; the lower seven are facts about
-/// its octets.
+/// The bit of [`Mail::flags`] that says the message came under TLS; the others are [`super::MailFlag`]s.
 pub const UNDER_TLS: u32 = 1 << 7;
 
 /// Where a part of a large message's mail data lies.

@@ -193,11 +193,11 @@ impl Listed {
     }
 }
 
-const TOO_MANY: &str = "more names than fit into 4 GiB";
+pub(super) const TOO_MANY: &str = "more names than fit into 4 GiB";
 
 /// Domains: exact ones, and wildcards.
 #[derive(Default)]
-struct Domains {
+pub(super) struct Domains {
     all: bool,
     exact: NameSet,
     /// Those below which all are.
@@ -205,7 +205,7 @@ struct Domains {
 }
 
 impl Domains {
-    fn insert(&mut self, text: &str) -> Result<(), String> {
+    pub(super) fn insert(&mut self, text: &str) -> Result<(), String> {
         if text == "*" {
             self.all = true;
             return Ok(());
@@ -221,7 +221,7 @@ impl Domains {
         Ok(set.insert(domain.domain()).map_err(|_| TOO_MANY)?)
     }
 
-    fn contains(&self, domain: &[u8]) -> bool {
+    pub(super) fn contains(&self, domain: &[u8]) -> bool {
         self.names(domain) || self.all && !domain.starts_with(b"[")
     }
 
@@ -242,7 +242,10 @@ impl Domains {
 }
 
 /// Calls for each line that is neither empty nor a comment; a mistake names file and line.
-fn each_line(path: &Path, mut take: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
+pub(super) fn each_line(
+    path: &Path,
+    mut take: impl FnMut(&str) -> Result<(), String>,
+) -> Result<(), String> {
     let named = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(|error| named(&error))?;
     let mut file = BufReader::with_capacity(1 << 16, file);

@@ -1,5 +1,5 @@
-//! Who may send, and to whom: our recipients, users and their passwords, what DNS says about a
-//! client. What a shard needs at once is a snapshot; what takes time is done by threads of this
+//! Who may send, as whom, and to whom: our recipients, senders, users and their passwords, what DNS
+//! says about a client. What a shard needs at once is a snapshot; what takes time is done by threads of this
 //! room, which answer the shard ([`Advisor`]).
 
 mod accept;
@@ -8,12 +8,14 @@ pub mod dns;
 mod mailbox;
 mod names;
 mod saslprep;
+mod senders;
 mod users;
 mod users_edit;
 mod workers;
 
 pub use accept::{Accept, AcceptError, AcceptOptions};
 pub use advisor::{Advisor, Answer, AnswerReceiver, ClientAdvice, NoAdvisor, Question, Ticket};
+pub use senders::Senders;
 pub use users::{Users, UsersError, UsersFile};
 pub use users_edit::{Edit, EditError, Listed, edit_users, list_users};
 pub use workers::Workers;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Config, ListenerConfig, Network},
     metrics::DnsMetrics,
-    policy::{Accept, Advisors, dns::ClientAdvisor},
+    policy::{Accept, Advisors, Senders, dns::ClientAdvisor},
     shard::{self, Gate, Peers},
     smtp, tls,
 };
@@ -144,7 +144,8 @@ pub(super) fn bind_addresses(
     let mut found =
         Addresses { listeners: Vec::new(), held: Vec::new(), admin: None, sockets: Vec::new() };
     let accept = config.load_accept()?;
-    for (listener, accept) in config.listeners.iter().zip(accept) {
+    let senders = config.load_senders()?;
+    for ((listener, accept), senders) in config.listeners.iter().zip(accept).zip(senders) {
         let certificates = config.certificates(listener);
         let tls = match certificates.as_slice() {
             [] => None,
@@ -154,7 +155,8 @@ pub(super) fn bind_addresses(
                 Some(Arc::new(tls))
             }
         };
-        let (smtp, gate) = listener_settings(config, listener, accept.clone(), tls.is_some());
+        let (smtp, gate) =
+            listener_settings(config, listener, accept.clone(), senders, tls.is_some());
         let bound = |place| Bound {
             name: listener.name.clone(),
             place,
@@ -233,10 +235,13 @@ pub(super) fn listener_settings(
     config: &Config,
     listener: &ListenerConfig,
     accept: Option<Arc<Accept>>,
+    senders: Option<Arc<Senders>>,
     tls: bool,
 ) -> (Arc<smtp::Config>, Arc<Gate>) {
     let smtp = smtp::Config {
         recipients: accept.map(|accept| smtp::Recipients(accept)),
+        senders: senders
+            .map(|policy| smtp::Senders { policy, refuse_author: listener.refuse_author }),
         ..smtp_config(config, listener, tls)
     };
     (Arc::new(smtp), Arc::new(gate(config, listener)))
@@ -253,6 +258,7 @@ fn smtp_config(config: &Config, listener: &ListenerConfig, tls: bool) -> smtp::C
         protocol: listener.protocol,
         auth: smtp::Auth::new(&listener.auth.mechanisms, listener.auth.required),
         recipients: None,
+        senders: None,
         dsn: listener.dsn,
         require_tls: listener.require_tls,
         mt_priority: listener.mt_priority,
@@ -313,6 +319,10 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
             None => String::new(),
             Some(name) if name.is_empty() => config.server.hostname.clone(),
             Some(name) => name.clone(),
+        },
+        submission: match listener.submission {
+            true => config.server.hostname.clone(),
+            false => String::new(),
         },
     }
 }

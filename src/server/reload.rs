@@ -165,10 +165,11 @@ impl Reloader {
         taken: &Config,
     ) -> Result<(ListenerSettings, Accepts), ConfigErrors> {
         let accept = taken.load_accept()?;
+        let senders = taken.load_senders()?;
         let settings = self.listeners.iter().map(|bound| {
             let at = place_of(taken, bound);
             let (listener, accept) = (&taken.listeners[at], accept[at].clone());
-            listener_settings(taken, listener, accept, bound.tls.is_some())
+            listener_settings(taken, listener, accept, senders[at].clone(), bound.tls.is_some())
         });
         Ok((settings.collect(), accept))
     }

@@ -185,6 +185,8 @@ pub struct Gate {
     pub advice_wait: Duration,
     /// As whom exporters state results for its mail (RFC 8601); empty: they do not.
     pub authserv_id: String,
+    /// Who completes its mail on the way out (RFC 6409 §8); empty: it is no submission.
+    pub submission: String,
 }
 
 /// Tells whether an address belongs to some peers.

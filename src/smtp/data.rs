@@ -128,6 +128,7 @@ impl TextReader {
             nul: text.nul,
             no_final_crlf: bytes > 0 && !text.at_line_start,
             chunked,
+            foreign_author: false,
         }
     }
 }
@@ -140,6 +141,8 @@ pub(super) enum Offence {
     LongLine,
     Loop,
     Size,
+    /// The author is nobody as whom the client may send.
+    Author,
 }
 
 impl Offence {
@@ -149,12 +152,14 @@ impl Offence {
             Self::LongLine => reply::LONG_CONTENT_LINE,
             Self::Loop => reply::MAIL_LOOP,
             Self::Size => reply::TOO_BIG,
+            Self::Author => reply::NOT_YOUR_AUTHOR,
         }
     }
 
     pub(super) const fn reason(self) -> RejectReason {
         match self {
             Self::Size => RejectReason::Size,
+            Self::Author => RejectReason::Policy,
             _ => RejectReason::Content,
         }
     }
@@ -164,7 +169,7 @@ impl Offence {
             Self::BareLf => Some(ProtocolError::BareLf),
             Self::LongLine => Some(ProtocolError::LineTooLong),
             Self::BareCrOrNul => Some(ProtocolError::BadSyntax),
-            Self::Loop | Self::Size => None,
+            Self::Loop | Self::Size | Self::Author => None,
         }
     }
 }

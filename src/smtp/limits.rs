@@ -29,6 +29,8 @@ pub struct Config {
     pub auth: Auth,
     /// Whose mail is taken; `None`: anybody's, which is for loopback alone. Default `None`.
     pub recipients: Option<Recipients>,
+    /// As whom users may send; `None`: as anybody. Default `None`.
+    pub senders: Option<Senders>,
     /// DSN is offered (RFC 3461). Default off.
     pub dsn: bool,
     /// REQUIRETLS is offered under TLS (RFC 8689). Default off.
@@ -53,6 +55,7 @@ impl Default for Config {
             protocol: Protocol::default(),
             auth: Auth::default(),
             recipients: None,
+            senders: None,
             dsn: false,
             require_tls: false,
             mt_priority: false,
@@ -144,6 +147,38 @@ pub trait RecipientPolicy: Send + Sync {
     /// domain. Called for clients that are not authenticated.
     fn judge(&self, forward_path: &str) -> Recipient;
 }
+
+/// Decides as whom users may send. Asked on the shard: it must not block.
+pub trait SenderPolicy: Send + Sync {
+    /// Whether a user may send with this reverse-path, without brackets and not the null one.
+    fn may_send(&self, user: &str, reverse_path: &str) -> bool;
+
+    /// Whether a user may be the author that this header names.
+    fn may_write(&self, user: &str, header: &[u8]) -> bool;
+}
+
+/// A shared [`SenderPolicy`]; equal where it is the same one.
+#[derive(Clone)]
+pub struct Senders {
+    /// Who decides.
+    pub policy: Arc<dyn SenderPolicy>,
+    /// Mail of another author is refused; else it is flagged.
+    pub refuse_author: bool,
+}
+
+impl fmt::Debug for Senders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Senders")
+    }
+}
+
+impl PartialEq for Senders {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.policy, &other.policy) && self.refuse_author == other.refuse_author
+    }
+}
+
+impl Eq for Senders {}
 
 /// What a [`RecipientPolicy`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,7 +54,7 @@ mod tests;
 pub use command::Verb;
 pub use limits::{
     Admission, Auth, Config, Entry, Limits, LineEnds, Protocol, Recipient, RecipientPolicy,
-    Recipients, TlsPolicy,
+    Recipients, SenderPolicy, Senders, TlsPolicy,
 };
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
 pub use proxy_facts::push_proxy_fact;

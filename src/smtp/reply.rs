@@ -115,9 +115,14 @@ pub(super) const BAD_CONTENT: Reply =
 pub(super) const NO_SUCH_USER: Reply = Reply::new("550 5.1.1 No such recipient here\r\n");
 // RFC 3463 §3.8: delivery not authorized.
 pub(super) const NO_RELAY: Reply = Reply::new("550 5.7.1 Relay access denied\r\n");
+// RFC 3463 §3.8: delivery not authorized; RFC 6409 §6.1.
+pub(super) const NOT_YOUR_AUTHOR: Reply =
+    Reply::new("550 5.7.1 The From field names an address you may not send as\r\n");
 pub(super) const TOO_BIG: Reply = Reply::new("552 5.3.4 Message too big\r\n");
 pub(super) const NEEDS_SMTPUTF8: Reply =
     Reply::new("553 5.6.7 Non-ASCII address without SMTPUTF8\r\n");
+pub(super) const NOT_YOUR_SENDER: Reply =
+    Reply::new("553 5.7.1 You may not send as this address\r\n");
 pub(super) const EARLY_TALKER: Reply =
     Reply::new("554 5.5.0 Wait for the reply before sending more\r\n");
 pub(super) const NO_RECIPIENTS: Reply = Reply::new("554 5.5.1 No valid recipients\r\n");

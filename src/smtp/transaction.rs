@@ -62,6 +62,8 @@ pub struct MailFlags {
     pub no_final_crlf: bool,
     /// Came by BDAT rather than DATA.
     pub chunked: bool,
+    /// Its author is nobody as whom the client may send (see [`super::Senders`]).
+    pub foreign_author: bool,
 }
 
 /// An accepted message's envelope and facts, valid at [`super::Event::EndOfMail`].

@@ -8,6 +8,7 @@ mod clients;
 mod command;
 mod flood;
 mod guesses;
+mod submission;
 #[path = "../support/mod.rs"]
 mod support;
 

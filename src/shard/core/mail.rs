@@ -164,6 +164,7 @@ impl Services {
                 rdns: dialogue.advice.as_ref().map_or("", |advice| &advice.name),
                 list_score: dialogue.advice.as_ref().map_or(0, |advice| advice.score),
                 authserv_id: &listener.gate.authserv_id,
+                submission: &listener.gate.submission,
                 ..with_tls(
                     envelope.parameters.map(asked_for).unwrap_or_default(),
                     dialogue.tls.as_deref(),
@@ -300,4 +301,5 @@ fn flags_of(flags: &MailFlags) -> u32 {
         | MailFlag::Nul.when(flags.nul)
         | MailFlag::NoFinalCrlf.when(flags.no_final_crlf)
         | MailFlag::Chunked.when(flags.chunked)
+        | MailFlag::ForeignAuthor.when(flags.foreign_author)
 }

@@ -10,6 +10,7 @@ use super::super::refused::{self, Refused};
 use super::super::reply::{self, Reply};
 use super::super::sasl::{self, AuthAnswer, AuthQuestion, Exchange, Mechanism, Next};
 use super::super::stats::{AuthResult, ProtocolError, RejectReason};
+use super::submission::Head;
 use super::{Context, Event, Progress, Session, State};
 
 /// Longest response in octets without CRLF (RFC 4954 §4). The AUTH command itself is a command line
@@ -30,6 +31,8 @@ pub(super) struct AuthState {
     identity: Option<(Mechanism, Box<str>)>,
     /// Whom the exchange at hand was asked about.
     asked: Box<str>,
+    /// Where the listener says as whom users may send.
+    pub(super) head: Head,
 }
 
 impl Session {

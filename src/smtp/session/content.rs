@@ -163,6 +163,7 @@ impl Session {
         let octets = octets.unwrap_or_default();
         if self.offence != Some(Offence::Size) {
             self.header.feed(octets, cx.config.limits.header_scan_bytes);
+            self.keep_head(cx, octets);
         }
         if let Some(event) = self.count(cx, octets.len()) {
             return event;
@@ -172,6 +173,7 @@ impl Session {
     }
 
     fn take_static(&mut self, cx: &mut Context<'_>, octets: &'static [u8]) -> Option<Event> {
+        self.keep_head(cx, octets);
         if let Some(event) = self.count(cx, octets.len()) {
             return event;
         }
@@ -238,7 +240,8 @@ impl Session {
         self.waiting_since = cx.now;
         self.reader.finish();
         let size = self.offence.filter(|offence| *offence == Offence::Size);
-        let Some(offence) = size.or_else(|| self.judge(cx)) else {
+        let offence = size.or_else(|| self.judge(cx)).or_else(|| self.judge_author(cx));
+        let Some(offence) = offence else {
             self.state = State::Verdict { closing: false };
             return Some(Event::EndOfMail);
         };

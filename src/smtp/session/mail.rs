@@ -77,6 +77,10 @@ impl Session {
         if !params.smtputf8 && !path.mailbox.is_ascii() {
             return self.refuse(cx, reply::NEEDS_SMTPUTF8);
         }
+        if !self.may_send(cx, path.mailbox) {
+            cx.stats.count_rejected(553, RejectReason::Policy);
+            return self.refuse(cx, reply::NOT_YOUR_SENDER);
+        }
         // RFC 1870 §6.1.
         if params.size.is_some_and(|size| size > limits.message_bytes) {
             cx.stats.count_rejected(552, RejectReason::Size);
@@ -101,6 +105,7 @@ impl Session {
             return self.refuse(cx, refusal.reply());
         }
         self.transaction.begin(path.mailbox);
+        self.forget_head();
         self.mail_since_us = super::micros(cx.now);
         self.transaction.keep(&params, self.is_authenticated());
         cx.push(reply::SENDER_OK);

@@ -20,6 +20,7 @@ mod other;
 mod refuse;
 mod starttls;
 mod step;
+mod submission;
 mod upstream;
 
 use std::fmt::Display;
@@ -454,7 +455,8 @@ impl Session {
     /// The envelope of the message that just ended; valid from `EndOfMail` until it is resolved.
     pub fn envelope(&self) -> Envelope<'_> {
         let transaction = &self.transaction;
-        let flags = self.reader.flags(transaction.body, transaction.chunked, self.bytes);
+        let mut flags = self.reader.flags(transaction.body, transaction.chunked, self.bytes);
+        flags.foreign_author = self.auth.as_ref().is_some_and(|auth| auth.head.foreign);
         transaction.envelope(&self.helo, self.esmtp, flags, self.bytes)
     }
 
