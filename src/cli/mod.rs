@@ -29,6 +29,7 @@ mod bench;
 mod check;
 mod completions;
 mod config;
+mod dmarc;
 mod doctor;
 mod drain;
 mod figures;
@@ -127,6 +128,8 @@ enum Command {
     /// Judge one mail by hand: SPF, DKIM, DMARC, ARC, iprev, facts about From
     #[command(after_help = verify::NOTES)]
     Verify(verify::VerifyArgs),
+    /// Reports to the owners of domains about mail in their names
+    Dmarc(dmarc::DmarcArgs),
     /// Run a load test against a server
     Bench(Box<bench::BenchArgs>),
     /// Check this machine for problems, with a fix for each
@@ -289,6 +292,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Group(args) => group::run(&args),
         Command::User(args) => user::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Dmarc(args) => dmarc::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args),

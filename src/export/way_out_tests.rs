@@ -36,6 +36,7 @@ fn full() -> Verdict {
             check: Check { reason: "why; so".into(), ..check(AuthWord::Fail, "example.org") },
             policy: "reject".into(),
             disposition: "reject".into(),
+            published: None,
         }),
         iprev: Some(check(AuthWord::Pass, "client.example.org")),
         ..Verdict::default()

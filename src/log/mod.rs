@@ -119,7 +119,7 @@ pub use retention::{
     Kept, KeptFor, Needs, Pass, Reason, Retention, Rules, read_in_progress, write_in_progress,
 };
 pub use scrub::{Pace, Scrub, Scrubbed};
-pub use verdict::{AuthWord, Check, Dmarc, FromFacts, Verdict};
+pub use verdict::{AuthWord, Check, Dmarc, FromFacts, Published, Verdict};
 pub use verdicts::{VerdictMarks, VerdictReader, VerdictWriter};
 pub use verify::{Checked, Finding, Severity, Witness, verify};
 pub use waiters::{Waiter, Waiters};

@@ -95,6 +95,37 @@ pub struct Dmarc {
     /// What the policy says about this mail.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub disposition: String,
+    /// What the owner has published; `None`: nothing, or an older server judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
+}
+
+/// A policy as it was published, with defaults where it says nothing (RFC 9989 §4.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Published {
+    /// Where it was found.
+    pub domain: String,
+    /// Policy of the domain; empty: it names none.
+    #[serde(default)]
+    pub p: String,
+    /// Of names below it.
+    #[serde(default)]
+    pub sp: String,
+    /// Of names below it that do not exist.
+    #[serde(default)]
+    pub np: String,
+    /// `r` or `s`: how DKIM must align.
+    #[serde(default)]
+    pub adkim: String,
+    /// `r` or `s`: how SPF must align.
+    #[serde(default)]
+    pub aspf: String,
+    /// The owner tests.
+    #[serde(default)]
+    pub testing: bool,
+    /// Which failures the owner wants reported.
+    #[serde(default)]
+    pub fo: String,
 }
 
 /// Facts about the author that DMARC has no word for.

@@ -2,9 +2,9 @@
 
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DmarcResult, MessageAuthenticator, SpfOutput, SpfResult,
-    dmarc::{Alignment, Policy, Psd, verify::DmarcParameters},
+    dmarc::{Alignment, Dmarc as Record, Policy, Psd, Report, verify::DmarcParameters},
 };
-use mailrace_log::{AuthWord, Check, Dmarc};
+use mailrace_log::{AuthWord, Check, Dmarc, Published};
 
 use crate::{
     facts::{Author, a_label},
@@ -93,7 +93,41 @@ pub(crate) async fn check(
         AuthWord::Fail => policy.clone(),
         _ => "none".to_owned(),
     };
-    Dmarc { check, policy, disposition }
+    let domain = match known.policy(author) {
+        Some(_) => author.clone(),
+        None => organization(known, author),
+    };
+    Dmarc { check, policy, disposition, published: Some(published(record, domain)) }
+}
+
+fn published(record: &Record, domain: String) -> Published {
+    let policy = |policy: Policy| match policy {
+        Policy::None => "none",
+        Policy::Quarantine => "quarantine",
+        Policy::Reject => "reject",
+        Policy::Unspecified => "",
+    };
+    let alignment = |alignment: Alignment| match alignment {
+        Alignment::Relaxed => "r",
+        Alignment::Strict => "s",
+    };
+    let fo = match record.fo {
+        Report::All => "0",
+        Report::Any => "1",
+        Report::Dkim => "d",
+        Report::Spf => "s",
+        Report::DkimSpf => "d:s",
+    };
+    Published {
+        domain,
+        p: policy(record.p).to_owned(),
+        sp: policy(record.sp).to_owned(),
+        np: policy(record.np).to_owned(),
+        adkim: alignment(record.adkim).to_owned(),
+        aspf: alignment(record.aspf).to_owned(),
+        testing: record.t,
+        fo: fo.to_owned(),
+    }
 }
 
 fn word(result: &DmarcResult) -> (AuthWord, &'static str) {

@@ -90,6 +90,7 @@ fn verdict() -> Box<log::Verdict> {
             check: check(log::AuthWord::Fail, "c.test"),
             policy: "reject".to_owned(),
             disposition: "reject".to_owned(),
+            published: None,
         }),
         arc: Some(check(log::AuthWord::Fail, "d.test")),
         iprev: Some(bare),

@@ -8,7 +8,7 @@ mod format;
 mod get;
 mod prune;
 mod segments;
-mod select;
+pub(super) mod select;
 mod tail;
 mod text;
 mod verify;

@@ -7,21 +7,21 @@ use clap::Args;
 use crate::log::{Bound, Log, Range, RecordView};
 
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct ShardArgs {
+pub(in crate::cli) struct ShardArgs {
     /// Only these shards
     #[arg(long, value_delimiter = ',', value_name = "N,N")]
-    pub(super) shard: Vec<u16>,
+    pub(in crate::cli) shard: Vec<u16>,
 }
 
 impl ShardArgs {
     /// The shards of the log that are meant, in order.
-    pub(super) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
+    pub(in crate::cli) fn of(&self, log: &Log) -> io::Result<Vec<u16>> {
         Ok(log.shards_among(&self.shard)?)
     }
 }
 
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Filter {
+pub(in crate::cli) struct Filter {
     /// Only records with this reverse-path in the envelope (MAIL FROM, not the From field); '' for
     /// the null path. Case matters in the local part, not in the domain
     #[arg(long, value_name = "ADDR")]
@@ -34,15 +34,15 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Of a command whose flags are called otherwise.
-    pub(super) fn new(from: Option<String>, to: Option<String>) -> Self {
+    pub(in crate::cli) fn new(from: Option<String>, to: Option<String>) -> Self {
         Self { from, to }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::cli) fn is_empty(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
 
-    pub(super) fn matches(&self, record: RecordView<'_>) -> bool {
+    pub(in crate::cli) fn matches(&self, record: RecordView<'_>) -> bool {
         self.from.as_deref().is_none_or(|from| same_mailbox(from, record.mail_from()))
             && self
                 .to
@@ -69,15 +69,15 @@ fn same_mailbox(wanted: &str, mailbox: &str) -> bool {
 }
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct Selection {
+pub(in crate::cli) struct Selection {
     #[command(flatten)]
-    pub(super) shards: ShardArgs,
+    pub(in crate::cli) shards: ShardArgs,
     /// RANGE: start, end, N, N:M (half-open), +N (after the start), -N (before the end), :end,
     /// @2026-11-22, @-1h, @-48h:-24h, @T1:T2; times are UTC; offsets count within each shard
     #[arg(short = 'o', long = "range", value_name = "RANGE", allow_hyphen_values = true)]
-    pub(super) range: Option<Range>,
+    pub(in crate::cli) range: Option<Range>,
     #[command(flatten)]
-    pub(super) filter: Filter,
+    pub(in crate::cli) filter: Filter,
 }
 
 impl Selection {
@@ -86,7 +86,7 @@ impl Selection {
     /// # Errors
     /// `InvalidInput` for a shard that is not there, and for a range that cannot hold a record in
     /// any shard: one that ends before it starts, or starts beyond the end of every log.
-    pub(super) fn spans(&self, log: &Log) -> io::Result<Vec<Span>> {
+    pub(in crate::cli) fn spans(&self, log: &Log) -> io::Result<Vec<Span>> {
         let range = self.range.unwrap_or(Range::ALL);
         let mut spans = Vec::new();
         let mut beyond = Vec::new();
@@ -126,12 +126,12 @@ pub(super) fn count(log: &Log, spans: &[Span]) -> u64 {
 
 /// The offsets of one shard that a selection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) shard: u16,
+pub(in crate::cli) struct Span {
+    pub(in crate::cli) shard: u16,
     /// The first.
-    pub(super) from: u64,
+    pub(in crate::cli) from: u64,
     /// One past the last; `u64::MAX`: the end of the log, as it grows.
-    pub(super) to: u64,
+    pub(in crate::cli) to: u64,
 }
 
 #[cfg(test)]
