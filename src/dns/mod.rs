@@ -123,6 +123,26 @@ impl Dns {
             let _entered = runtime.enter();
             Query::new(options).map_err(io::Error::other)?
         };
+        Self::with(runtime, query, options.low_priority, metrics)
+    }
+
+    /// Answers from a function and asks nobody: for tests and fuzzing.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn given(
+        answers: impl Fn(&str, RecordType) -> Found + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Self::with(runtime, Query::Given(Box::new(answers)), false, DnsMetrics::new())
+    }
+
+    fn with(
+        runtime: runtime::Runtime,
+        query: Query,
+        low_priority: bool,
+        metrics: DnsMetrics,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             query,
             runtime: runtime.handle().clone(),
@@ -131,7 +151,6 @@ impl Dns {
             metrics,
         });
         let (stop, stopped) = oneshot::channel();
-        let low_priority = options.low_priority;
         let thread = std::thread::Builder::new().name("dns".to_owned()).spawn(move || {
             if low_priority {
                 mailrace_sys::lower_priority(mailrace_sys::BACKGROUND);

@@ -16,6 +16,8 @@ mod sasl;
 mod segment;
 #[path = "../../fuzz/bodies/session.rs"]
 mod session;
+#[path = "../../fuzz/bodies/verdict.rs"]
+mod verdict;
 #[path = "../../fuzz/bodies/xclient.rs"]
 mod xclient;
 
@@ -43,4 +45,5 @@ fn fuzz_bodies_hold_over_their_corpora() {
     over("segment", segment::run);
     over("proxy", proxy::run);
     over("xclient", xclient::run);
+    over("verdict", verdict::run);
 }
