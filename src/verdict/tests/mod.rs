@@ -1,9 +1,11 @@
 //! The judge against suites of others and against bad input, with DNS of the tests' own.
 
+mod agreement;
 mod arc;
 mod bad_input;
 mod dkim;
 mod dmarc;
+mod opendkim;
 mod plane;
 mod spf_suite;
 #[path = "../../../tests/support/servers/zone.rs"]

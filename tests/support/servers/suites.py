@@ -1,5 +1,6 @@
 """Prints a suite of SPF, or the validation suite of ARC, as JSON."""
 
+import gzip
 import json
 import sys
 
@@ -26,7 +27,8 @@ def mapping(loader, node):
 Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
 
 documents = []
-with open(sys.argv[1], encoding="utf-8") as suite:
+opened = gzip.open if sys.argv[1].endswith(".gz") else open
+with opened(sys.argv[1], "rt", encoding="utf-8") as suite:
     for document in yaml.load_all(suite, Loader):
         if document:
             documents.append(document)
