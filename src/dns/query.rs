@@ -29,6 +29,9 @@ const RECORDS_MAX: usize = 64;
 /// Octets of all TXT records of one answer that are kept: a key of 16,384 bits has 2.8 KiB.
 const TEXT_BYTES_MAX: usize = 32 << 10;
 
+/// Answers from a name, without its last dot, and a type.
+pub(super) type Given = dyn Fn(&str, RecordType) -> Found + Send + Sync;
+
 /// Where answers come from.
 pub(super) enum Query {
     /// The servers.
@@ -38,8 +41,8 @@ pub(super) enum Query {
         patience: Duration,
         failed_for: Duration,
     },
-    /// A function of name, without its last dot, and type.
-    Given(Box<dyn Fn(&str, RecordType) -> Found + Send + Sync>),
+    /// A function.
+    Given(Box<Given>),
 }
 
 impl Query {
