@@ -2,7 +2,7 @@ use mailrace_log::{AuthWord, Dmarc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{fixture, trace};
+use crate::{testing, trace};
 
 const OURS: &str = "mx.ours.test";
 
@@ -11,7 +11,7 @@ fn check(result: AuthWord, domain: &str) -> Check {
 }
 
 fn tagged(data: &str, verdict: Option<Verdict>) -> Record {
-    let mut record = fixture::record(0, 7);
+    let mut record = testing::record(0, 7);
     record.facts.authserv_id = OURS.to_owned();
     record.data = Bytes::copy_from_slice(data.as_bytes());
     record.verdict = verdict.map(Box::new);
@@ -205,7 +205,7 @@ proptest! {
 
 #[test]
 fn rfc6409_8_a_submission_gets_the_date_and_message_id_it_lacks() {
-    let mut record = fixture::record(1, 7);
+    let mut record = testing::record(1, 7);
     record.facts.submission = "mx.ours.test".into();
     let id = format!("Message-ID: <{}@mx.ours.test>\r\n", record.id);
     let date = "Date: Sun, 22 Nov 2026 18:04:05 +0000\r\n".to_owned();
