@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::raw::Settings;
+use super::raw::{Origin, Settings};
 use super::value::Choice;
 use super::{address, units};
 use crate::export::{
@@ -73,7 +73,8 @@ impl Table<'_> {
         if retry.max < retry.initial && !retry.max.is_zero() {
             self.blame("retry.max", "is less than retry.initial");
         }
-        let wait_verdict = match context.tags && !self.has("wait_verdict") {
+        let unsaid = self.settings.origin(&self.key("wait_verdict")) == Origin::Default;
+        let wait_verdict = match context.tags && unsaid {
             true => Some(TAG_WAIT),
             false => self.settings.duration(&self.key("wait_verdict")),
         };

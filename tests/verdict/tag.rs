@@ -100,7 +100,8 @@ fn what_is_handed_on_is_tagged_and_what_is_stored_is_not() {
     // What is handed on has our field on top, and those of others do not look like it.
     let sent = files(&out("folder"), "eml").remove(0);
     let (head, rest) = sent.split_at(sent.find("X-Original-").unwrap());
-    assert!(head.starts_with(RESULTS) && head.contains("\tdmarc=pass header.from=x.test"));
+    let found = head.starts_with(RESULTS) && head.contains("\tdmarc=pass header.from=x.test");
+    assert!(found, "{head}");
     assert_eq!(rest, expected(&mail));
     // Who asks for exact octets gets them.
     assert_eq!(files(&out("exact"), "eml"), std::slice::from_ref(&mail));
