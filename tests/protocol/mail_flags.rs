@@ -93,7 +93,7 @@ fn flags_and_subjects_are_shown_everywhere() {
     // The flag of a login that writes as somebody else: tests/auth/submission.rs.
     let seen_here = MailFlag::NAMES.iter().filter(|(flag, _)| *flag != MailFlag::ForeignAuthor);
     for (_, name) in seen_here {
-        assert!(MAILS.iter().any(|(_, _, flags)| flags.contains(&name)), "{name} is sent");
+        assert!(MAILS.iter().any(|(_, _, flags)| flags.contains(name)), "{name} is sent");
     }
     server.stop();
 }
