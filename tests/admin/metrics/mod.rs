@@ -227,12 +227,14 @@ fn no_series_is_there_twice_in_the_readme_example() {
     certificates::Authority::new().issue(dir.path(), "server");
     std::fs::write(path("recipients"), "bob@example.com\n").unwrap();
     std::fs::write(path("users"), "").unwrap();
+    std::fs::write(path("senders"), "ann: ann@example.com\n").unwrap();
     let mut text = block.to_owned();
     for (written, here) in [
         ("/etc/mailrace/tls.crt", path("server.pem")),
         ("credential:tls.key", path("server.key")),
         ("/etc/mailrace/recipients", path("recipients")),
         ("/etc/mailrace/users", path("users")),
+        ("/etc/mailrace/senders", path("senders")),
         ("unix:/run/mailrace/lmtp", format!("unix:{}", path("lmtp"))),
         ("\"10.0.0.5:24\"", "\"127.0.0.1:0\"".to_owned()),
         ("\"0.0.0.0:465\"", "\"127.0.0.1:0\"".to_owned()),
