@@ -40,6 +40,7 @@ pub(super) fn lines(record: &Record, return_path: bool, by: &str) -> Vec<u8> {
 }
 
 /// A message as its final delivery leaves it.
+#[cfg(feature = "files")]
 pub(super) fn delivered(record: &Record, by: &str) -> Vec<u8> {
     let mut out = lines(record, true, by);
     out.extend_from_slice(&without_return_path(&way_out::mail_data(record)));
