@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    DirArgs, EXIT_CORRUPT, EXIT_FAILED, EXIT_USAGE, figures,
+    DirArgs, EXIT_CORRUPT, failed, figures,
     progress::{Progress, Unit, bytes_of},
 };
 use crate::{
@@ -79,7 +79,8 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
         Err(code) => return code,
     };
     let made = Log::open(&data).map_err(io::Error::from).and_then(|log| {
-        let total = bytes_of(&log, &log.shards()?);
+        let shards = log.shards()?;
+        let total = || bytes_of(&log, &shards);
         let progress = Progress::new("saving", Unit::Bytes, total, args.json);
         back_up(&log, &args.to, usize::from(args.keep), &mut |bytes| progress.add(bytes))
     });
@@ -90,7 +91,7 @@ pub(super) fn backup(args: &BackupArgs) -> ExitCode {
             let code = if damage.is_empty() { ExitCode::SUCCESS } else { EXIT_CORRUPT.into() };
             print(&describe(&made, args.json), code)
         }
-        Err(error) => failed("backup", &error),
+        Err(error) => failed("backup: ", &error),
     }
 }
 
@@ -103,10 +104,10 @@ fn describe(made: &Made, json: bool) -> String {
         return format!("{line}\n");
     }
     let shards = plural(backup.shards.len() as u64, "shard");
-    let records: u64 = backup.shards.iter().map(|span| span.end - span.start).sum();
+    let records: u64 = backup.shards.iter().map(|span| span.records).sum();
     let state = if backup.damage.is_empty() { "verified" } else { "DAMAGED, see above" };
     let mut text = format!(
-        "{}: offsets of {} in {shards}, {}; segments: {} kept, {} linked, {} copied; {state}\n",
+        "{}: {} in {shards}, {}; segments: {} kept, {} linked, {} copied; {state}\n",
         path.display(),
         plural(records, "record"),
         figures::bytes(backup.bytes),
@@ -125,12 +126,12 @@ pub(super) fn restore_from(args: &RestoreArgs) -> ExitCode {
         Ok(dir) => dir,
         Err(code) => return code,
     };
-    let progress = Progress::new("restoring", Unit::Bytes, bytes_in(&args.from), args.json);
+    let progress = Progress::new("restoring", Unit::Bytes, || bytes_in(&args.from), args.json);
     let restored = restore(&args.from, &data, args.accept_damage, &mut |bytes| progress.add(bytes));
     drop(progress);
     let restored = match restored {
         Ok(restored) => restored,
-        Err(error) => return failed("restore", &error),
+        Err(error) => return failed("restore: ", &error),
     };
     let Restored { from, backup, records, damage, refused, next } = &restored;
     tell(damage, args.json);
@@ -193,10 +194,4 @@ fn tell(damage: &[String], json: bool) {
 fn print(text: &str, code: ExitCode) -> ExitCode {
     let printed = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());
     super::finish(printed, code)
-}
-
-fn failed(what: &str, error: &io::Error) -> ExitCode {
-    crate::cli::complain!("mailrace: {what}: {error}");
-    let usage = error.kind() == io::ErrorKind::InvalidInput;
-    ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
 }

@@ -118,7 +118,7 @@ enum Command {
     /// Save the log and the state of its consumers, whether the server runs or not
     #[command(after_help = backup::BACKUP_NOTES)]
     Backup(backup::BackupArgs),
-    /// Make a data directory of a backup
+    /// Make a data directory from a backup
     #[command(after_help = backup::RESTORE_NOTES)]
     Restore(backup::RestoreArgs),
     /// Consumer groups and their dead-letter queues: list, seek, replay, remove
@@ -244,6 +244,22 @@ impl DirArgs {
 fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()), ExitCode::SUCCESS)
+}
+
+/// The exit code of a command that answers while it reads.
+fn end(done: io::Result<ExitCode>) -> ExitCode {
+    match done {
+        Ok(code) => code,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => failed("", &error),
+    }
+}
+
+/// The exit code of a command that failed, `what` of it with a colon and a space.
+fn failed(what: &str, error: &io::Error) -> ExitCode {
+    crate::cli::complain!("mailrace: {what}{error}");
+    let usage = error.kind() == io::ErrorKind::InvalidInput;
+    ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
 }
 
 /// The exit code of a command that has printed its answer.

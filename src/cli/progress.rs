@@ -24,13 +24,19 @@ pub(super) enum Unit {
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// `total`: an estimate.
-    pub(super) fn new(what: &'static str, unit: Unit, total: u64, json: bool) -> Self {
-        let target = match json {
+    /// `total`: an estimate, asked for where somebody sees it.
+    pub(super) fn new(
+        what: &'static str,
+        unit: Unit,
+        total: impl FnOnce() -> u64,
+        hidden: bool,
+    ) -> Self {
+        let target = match hidden {
             true => ProgressDrawTarget::hidden(),
             // Hidden where it is no terminal.
             false => ProgressDrawTarget::stderr_with_hz(HZ),
         };
+        let total = if target.is_hidden() { 0 } else { total() };
         let figures = match unit {
             Unit::Bytes => "{bytes}/{total_bytes}  {bytes_per_sec}",
             Unit::Records => "{pos}/{len} records  {per_sec}",

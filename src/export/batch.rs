@@ -183,7 +183,7 @@ impl BatchReader {
             return Ok(0);
         }
         let left_out = self.reader.log().left_out(self.identity.shard)?;
-        Ok(deleted.end - deleted.start - mailrace_log::within(&left_out, deleted))
+        Ok(deleted.end - deleted.start - left_out.count(deleted))
     }
 
     /// Reads on, into a batch that has room. What is there is all that is there now.

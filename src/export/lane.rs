@@ -10,7 +10,7 @@
 //! What a crash does: before the commit, the records from `committed` on are delivered again (D4,
 //! case 4). Between dead letter and commit, the letter is written twice, which counts once.
 
-use std::{collections::VecDeque, io, ops::Range, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use crossbeam::channel::{Receiver, Sender, select, unbounded};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
@@ -23,8 +23,8 @@ use super::{
 };
 use mailrace_log::consumer::{Group, Reader};
 use mailrace_log::{
-    Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, Log,
-    ReadError, Saved, VerdictMarks, Waiter, Waiters, within,
+    Committed, CommittedOffset, DeadLetter, DeadLetters, Fate, Found, HighWaterMarks, LeftOut, Log,
+    ReadError, Saved, VerdictMarks, Waiter, Waiters,
 };
 use mailrace_metrics::{CorruptStage, LogOp};
 use mailrace_stage::{Bug, planted};
@@ -73,8 +73,8 @@ pub(super) struct Lane {
     dead_listed: bool,
     /// Everything below is settled.
     done: u64,
-    /// Offsets that no record has: recovery leaves them out before the lane starts.
-    left_out: Vec<Range<u64>>,
+    /// As it was at the start: recovery is over by then.
+    left_out: LeftOut,
     /// What the offset file holds.
     committed: Committed,
     committed_at: Instant,
@@ -569,7 +569,7 @@ impl Lane {
         let place = Place {
             lag: mark
                 .saturating_sub(self.done)
-                .saturating_sub(within(&self.left_out, self.done..mark)),
+                .saturating_sub(self.left_out.count(self.done..mark)),
             oldest_pending: oldest.or(gathered),
             dead: self.dead.pending().filter(|letter| letter.class != REPLAY).count() as u64,
         };

@@ -112,7 +112,7 @@ pub use operation::{
 pub use private::{make_private_dir, private_file};
 pub use range::{BadRange, Bound, Range, format_time, format_time_micros};
 pub use read_error::{Operation, ReadError};
-pub use reader::{Extent, Log, Pending, SegmentFacts, WalkEnd, within};
+pub use reader::{Extent, LeftOut, Log, Pending, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView, UNDER_TLS};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
 pub use retention::{

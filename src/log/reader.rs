@@ -60,12 +60,19 @@ pub struct Pending {
     pub oldest: i64,
 }
 
-/// How many offsets of `whole` lie in these ranges.
-#[must_use]
-pub fn within(ranges: &[Range<u64>], whole: Range<u64>) -> u64 {
-    let common =
-        |range: &Range<u64>| range.end.min(whole.end).saturating_sub(range.start.max(whole.start));
-    ranges.iter().map(common).sum()
+/// Offsets that recovery left out, and that no record ever has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut(Vec<Range<u64>>);
+
+impl LeftOut {
+    /// How many of these offsets it holds.
+    #[must_use]
+    pub fn count(&self, offsets: Range<u64>) -> u64 {
+        let common = |range: &Range<u64>| {
+            range.end.min(offsets.end).saturating_sub(range.start.max(offsets.start))
+        };
+        self.0.iter().map(common).sum()
+    }
 }
 
 /// What is known of one segment.
@@ -234,18 +241,18 @@ impl Log {
         Ok(if ours { seals.all } else { Vec::new() })
     }
 
-    /// Offsets that recovery left out after the ends of segments, in order: no record ever has them.
+    /// What recovery left out after the ends of segments.
     ///
     /// # Errors
     /// [`ReadError::Io`].
-    pub fn left_out(&self, shard: u16) -> Result<Vec<Range<u64>>, ReadError> {
+    pub fn left_out(&self, shard: u16) -> Result<LeftOut, ReadError> {
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
         for seal in self.seals(shard)?.iter().filter(|seal| !seal.damaged && seal.skipped > 0) {
             // A seal is written again when its segment is deleted.
             let end = ends.entry(seal.end_offset).or_default();
             *end = seal.next_offset().max(*end);
         }
-        Ok(ends.into_iter().map(|(from, to)| from..to).collect())
+        Ok(LeftOut(ends.into_iter().map(|(from, to)| from..to).collect()))
     }
 
     /// What of the offsets `from..to` is left from the first record among them on.
@@ -261,7 +268,7 @@ impl Log {
             })?;
         }
         let Some((offset, oldest)) = first else { return Ok(None) };
-        let left_out = within(&self.left_out(shard)?, offset..to);
+        let left_out = self.left_out(shard)?.count(offset..to);
         Ok(Some(Pending { records: to.saturating_sub(offset).saturating_sub(left_out), oldest }))
     }
 

@@ -244,14 +244,14 @@ struct Later {
 ///
 /// | its end | later segments | lost | offsets left out |
 /// |---|---|---|---|
-/// | clean | none | none | [`TORN_GAP`] |
+/// | clean | none, sealed ones neither | none | [`TORN_GAP`] |
 /// | clean | they tell of no mark beyond it | none | none |
 /// | torn | none, or they tell of no mark beyond it | none | [`TORN_GAP`] |
 /// | clean or torn | marks beyond it | up to the next segment | those |
 /// | clean or torn | the next begins just [`TORN_GAP`] after it: an earlier recovery judged it | none | [`TORN_GAP`] |
 /// | damaged | none | up to the mark found in it | those and [`TORN_GAP`] |
 /// | damaged | any | up to the next segment | those |
-fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
+fn judge_with(walked: &Walked, later: Option<Later>, is_last: bool) -> Verdict {
     let from = walked.end_offset;
     let told = later.map_or(from, |later| later.acknowledged.min(later.first_offset));
     let gap = u64::from(TORN_GAP);
@@ -261,7 +261,7 @@ fn judge_with(walked: &Walked, later: Option<Later>) -> Verdict {
         End::Clean | End::Torn if told > from => {
             Verdict { lost: told - from, skipped: told - from }
         }
-        End::Clean if later.is_some() || planted(Bug::OffsetReusedAfterPowerCut) => {
+        End::Clean if !is_last || planted(Bug::OffsetReusedAfterPowerCut) => {
             Verdict { lost: 0, skipped: 0 }
         }
         End::Clean | End::Torn => Verdict { lost: 0, skipped: gap },
@@ -340,12 +340,10 @@ pub fn recover(dir: &Path, identity: Identity) -> Result<Recovery, ReadError> {
             if cut { &mut lost } else { &mut unused }.push(item.number);
             continue;
         };
-        let mut verdict = judge_with(&walked, later);
-        let is_followed = |seal: &Seal| seal.number > item.number && seal.end_position > 0;
-        if walked.end == End::Clean && later.is_none() && manifest.seals().iter().any(is_followed) {
-            // Its seal is lost: others used what comes after it.
-            verdict.skipped = 0;
-        }
+        // A sealed one may follow where its own seal was lost.
+        let follows = |seal: &Seal| seal.number > item.number && seal.end_position > 0;
+        let is_last = later.is_none() && !manifest.seals().iter().any(follows);
+        let mut verdict = judge_with(&walked, later, is_last);
         let first_offset = walked.header.first_offset;
         if cut {
             // How much was written behind is not known.
@@ -637,7 +635,7 @@ mod tests {
             (End::Clean, next(20 + gap, 40 + gap), 0, gap),
             (End::Torn, next(20 + gap, 40 + gap), 0, gap),
         ] {
-            let verdict = judge_with(&walked(end), later);
+            let verdict = judge_with(&walked(end), later, later.is_none());
             assert_eq!(verdict, Verdict { lost, skipped }, "{end:?} {later:?}");
         }
     }

@@ -263,7 +263,7 @@ fn recover(
     not_below_committed(&data.path, identity.shard, &mut recovery)?;
     tracing::info!(
         shard = identity.shard,
-        records = recovery.next_offset.get(),
+        next_offset = recovery.next_offset.get(),
         truncated_bytes = recovery.truncated_bytes,
         lost_records = recovery.lost_records,
         seconds = began.elapsed().as_millis() as f64 / 1e3,

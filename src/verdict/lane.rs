@@ -10,7 +10,6 @@ use std::{
     future::Future,
     io,
     net::IpAddr,
-    ops::Range,
     pin::Pin,
     sync::Arc,
     thread::JoinHandle,
@@ -19,7 +18,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use mailrace_log::{
-    Damage, Log, RecordView, Verdict, VerdictWriter, Visit, consumer::Reader, unix_micros, within,
+    Damage, LeftOut, Log, RecordView, Verdict, VerdictWriter, Visit, consumer::Reader, unix_micros,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -52,8 +51,8 @@ struct Lane {
     shared: Arc<Shared>,
     shard: u16,
     reader: Reader,
-    /// Offsets that no record has: recovery leaves them out before the lane starts.
-    left_out: Vec<Range<u64>>,
+    /// As it was at the start: recovery is over by then.
+    left_out: LeftOut,
     writer: VerdictWriter,
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = Judged> + Send>>>,
     /// Offsets that are read and have no verdict in the journal yet.
@@ -172,7 +171,7 @@ impl Lane {
         let all_below = self.open.first().copied().unwrap_or(self.reader.next_offset());
         self.writer.commit(all_below, now)?;
         let mark = self.shared.marks.get(self.shard);
-        let left_out = within(&self.left_out, all_below..mark);
+        let left_out = self.left_out.count(all_below..mark);
         let lag = mark.saturating_sub(all_below).saturating_sub(left_out);
         self.shared.metrics.set_lag(self.shard, lag);
         Ok(())

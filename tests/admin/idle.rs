@@ -69,6 +69,29 @@ fn ended(mut stream: TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
+/// Where all have asked something, the next is refused in words.
+#[test]
+fn one_more_than_there_may_be_gets_a_503() {
+    let most = machine::raise_descriptors();
+    if most < 1_500 && !skip("too few descriptors for 512 connections") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut at_work = Vec::new();
+    let refused = (0..600).find_map(|_| {
+        let mut stream = TcpStream::connect(server.admin).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+        let mut answer = [0; 128];
+        let read = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        at_work.push(stream);
+        (!answer.starts_with("HTTP/1.1 200")).then_some(answer)
+    });
+    let refused = refused.expect("none was refused");
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("too many connections"));
+}
+
 /// A head, or a body, that never ends.
 #[test]
 fn a_request_that_does_not_come_ends_its_connection() {

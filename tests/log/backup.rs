@@ -129,7 +129,7 @@ fn what_was_acknowledged_before_a_backup_is_restored_under_its_id() {
     assert!(!log.contains("ERROR"), "{log}");
 }
 
-/// Dead letters and offsets of groups are part of it; a backup of a server that was killed as well.
+/// Dead letters and offsets of groups are part of it.
 #[test]
 fn groups_are_restored_where_they_were() {
     let place = tempfile::tempdir().unwrap();

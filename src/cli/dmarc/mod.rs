@@ -1,4 +1,4 @@
-//! `mailrace dmarc`: what the owner of a domain is told about mail in its name.
+//! `mailrace dmarc`: reports to the owners of domains about mail in their names.
 
 mod feedback;
 
@@ -13,19 +13,22 @@ use clap::{Args, Subcommand};
 use flate2::{Compression, write::GzEncoder};
 
 use super::{
-    DirArgs, EXIT_FAILED, EXIT_USAGE,
-    log::select::{Filter, Selection, ShardArgs, Span},
+    DirArgs, EXIT_FAILED,
+    log::{
+        is_corrupt,
+        select::{Filter, Selection, ShardArgs, Span},
+    },
 };
 use crate::{
     export::{replace_file, saved_hostname},
-    log::{Bound, Log, Published, Range, RecordView, Verdict, WalkEnd, unix_micros},
+    log::{Bound, Log, Published, Range, RecordView, Verdict, unix_micros},
     smtp,
 };
 use feedback::{Feedback, Metadata, Seen};
 
 /// For the help text.
 pub(super) const NOTES: &str = "One file for each policy that was published in this time; nothing is sent.\n\
-     Mail of users who logged in is not in it, nor is mail without a verdict of DMARC.";
+     Mail of users who logged in is not in it, nor is mail without a DMARC verdict.";
 
 #[derive(Args, Debug)]
 pub(super) struct DmarcArgs {
@@ -73,15 +76,7 @@ pub(super) fn run(args: &DmarcArgs) -> ExitCode {
         Err(code) => return code,
     };
     let mut out = io::stdout().lock();
-    match report(args, &dir, &mut out) {
-        Ok(code) => code,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            crate::cli::complain!("mailrace: {error}");
-            let usage = error.kind() == io::ErrorKind::InvalidInput;
-            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
-        }
-    }
+    super::end(report(args, &dir, &mut out))
 }
 
 fn report(args: &ReportArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
@@ -151,12 +146,7 @@ impl Found {
                 Ok(true)
             })?;
             for (segment, end) in damage {
-                if let WalkEnd::Corrupt { offset, position } = end {
-                    crate::cli::complain!(
-                        "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"
-                    );
-                    self.damaged = true;
-                }
+                self.damaged |= is_corrupt(shard, segment, &end);
             }
         }
         Ok(())

@@ -44,7 +44,7 @@ pub(super) fn run(
     let mut code = ExitCode::SUCCESS;
     let spans = args.selection.spans(log)?;
     let progress =
-        Progress::new("reading", Unit::Records, count(log, &spans), json || !stdout_is_file());
+        Progress::new("reading", Unit::Records, || count(log, &spans), json || !stdout_is_file());
     for Span { shard, from, to } in spans {
         let damage = log.walk(shard, from, to, &mut |offset, record| {
             if left == 0 {

@@ -127,7 +127,7 @@ pub(super) fn run(
         filter: Filter::new(args.from.clone(), args.rcpt.clone()),
     };
     let spans = selection.spans(log)?;
-    let progress = Progress::new("exporting", Unit::Records, count(log, &spans), json);
+    let progress = Progress::new("exporting", Unit::Records, || count(log, &spans), json);
     let mut export = Export { log, args, files, state, told: Told::default(), progress };
     for Span { shard, from, to } in spans {
         if let Some(begun) = export.state.shard(shard).doing {

@@ -21,7 +21,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{DirArgs, EXIT_CORRUPT, EXIT_FAILED, EXIT_USAGE};
+use super::{DirArgs, EXIT_CORRUPT, EXIT_FAILED};
 use crate::log::{Log, WalkEnd};
 
 #[derive(Args, Debug)]
@@ -73,16 +73,7 @@ pub(super) fn run(args: &LogArgs) -> ExitCode {
         Ok(dir) => dir,
         Err(code) => return code,
     };
-    let done = answer(args, &dir, &mut out).and_then(|code| out.flush().map(|()| code));
-    match done {
-        Ok(code) => code,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            crate::cli::complain!("mailrace: {error}");
-            let usage = error.kind() == io::ErrorKind::InvalidInput;
-            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_FAILED })
-        }
-    }
+    super::end(answer(args, &dir, &mut out).and_then(|code| out.flush().map(|()| code)))
 }
 
 fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
@@ -105,7 +96,7 @@ fn answer(args: &LogArgs, dir: &Path, out: &mut dyn Write) -> io::Result<ExitCod
 }
 
 /// Reports a damaged end of a segment; a torn tail, which no record was acknowledged in, is none.
-fn is_corrupt(shard: u16, segment: u64, end: &WalkEnd) -> bool {
+pub(super) fn is_corrupt(shard: u16, segment: u64, end: &WalkEnd) -> bool {
     let WalkEnd::Corrupt { offset, position } = end else { return false };
     crate::cli::complain!(
         "mailrace: damaged: {shard}:{offset} segment {segment} position {position}"

@@ -115,11 +115,13 @@ impl Selection {
     }
 }
 
-/// How many offsets these are, those that the log does not hold left out.
+/// How many records these are at most.
 pub(super) fn count(log: &Log, spans: &[Span]) -> u64 {
     let held = |span: &Span| {
         let (start, end) = log.ends(span.shard).unwrap_or_default();
-        span.to.min(end).saturating_sub(span.from.max(start))
+        let (from, to) = (span.from.max(start), span.to.min(end));
+        let left_out = log.left_out(span.shard).unwrap_or_default().count(from..to);
+        to.saturating_sub(from).saturating_sub(left_out)
     };
     spans.iter().map(held).sum()
 }

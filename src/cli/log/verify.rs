@@ -26,7 +26,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> io::Result<ExitCode> {
     let shards = shards.of(log)?;
-    let progress = Progress::new("verifying", Unit::Bytes, bytes_of(log, &shards), json);
+    let progress = Progress::new("verifying", Unit::Bytes, || bytes_of(log, &shards), json);
     let mut printer = Printer { out, json, corrupt: false, progress };
     let checked = verify(log, &shards, &mut printer)?;
     let Printer { out, corrupt, progress, .. } = printer;

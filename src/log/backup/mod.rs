@@ -71,8 +71,11 @@ pub struct Span {
     pub shard: u16,
     /// First offset.
     pub start: u64,
-    /// Behind the last record.
+    /// After the last record.
     pub end: u64,
+    /// Records in between; offsets that recovery left out are none.
+    #[serde(default)]
+    pub records: u64,
 }
 
 /// How segments came into a backup.
@@ -149,7 +152,8 @@ pub fn back_up(log: &Log, to: &Path, keep: usize, progress: &mut Progress<'_>) -
             }
         }
         let (start, end) = copy.ends(*shard)?;
-        backup.shards.push(Span { shard: *shard, start, end });
+        let records = end - start - copy.left_out(*shard)?.count(start..end);
+        backup.shards.push(Span { shard: *shard, start, end, records });
     }
     let stamp: String = backup.taken_at.chars().filter(char::is_ascii_alphanumeric).collect();
     let path = to.join(format!("{number:06}-{stamp}"));
