@@ -1,7 +1,7 @@
 //! From settings to the checked configuration: what each key means, and what keys require of each
 //! other.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::options::{DiskLow, ListenerConfig, LogConfig, ServerConfig};
 use super::raw::Settings;
@@ -41,7 +41,7 @@ pub(super) fn check(
     let limits = limits::limits(s, machine, &mut warnings);
     let listeners: Vec<ListenerConfig> =
         (0..s.listener_count()).map(|index| listeners::listener(s, index)).collect();
-    check_listeners(s, &listeners);
+    check_listeners(s, &listeners, limits.session.commit_wait);
     let context = exports::Context {
         hostname: &server.hostname,
         admin: server.admin_listen,
@@ -67,7 +67,7 @@ pub(super) fn check(
 }
 
 /// What listeners require of each other and of the server.
-fn check_listeners(s: &mut Settings, listeners: &[ListenerConfig]) {
+fn check_listeners(s: &mut Settings, listeners: &[ListenerConfig], commit_wait: Duration) {
     for (index, listener) in listeners.iter().enumerate() {
         let demanded = matches!(listener.tls_mode, TlsPolicy::Required | TlsPolicy::Implicit);
         let written = s.is_written("server.tls.cert_file")
@@ -84,6 +84,10 @@ fn check_listeners(s: &mut Settings, listeners: &[ListenerConfig]) {
             let message = "AUTH is offered only over TLS, which needs server.tls.cert_file and \
                            server.tls.key_file";
             s.blame(&format!("listener.{index}.auth.mechanisms"), message.to_owned());
+        }
+        if listener.reject.as_ref().is_some_and(|reject| reject.deadline >= commit_wait) {
+            let message = "must be less than limits.timeout.commit, which ends the wait with 451";
+            s.blame(&format!("listener.{index}.verify.deadline"), message.to_owned());
         }
         if listeners.iter().take(index).any(|earlier| earlier.name == listener.name) {
             s.blame(&format!("listener.{index}.name"), "another listener has this name".to_owned());

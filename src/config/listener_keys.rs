@@ -160,10 +160,41 @@ pub(super) const LISTENER: &[Key] = &[
     ),
     Key::new(
         "verify.mode",
-        Kind::Choice(&["record", "tag"]),
+        Kind::Choice(&["record", "tag", "reject"]),
         "record",
         "Mail is accepted whatever the verdict is; tag: exporters and log get --received prepend it as \
-         Authentication-Results.",
+         Authentication-Results; reject: as tag, and mail is judged before it is accepted.",
+    ),
+    Key::new(
+        "verify.reject",
+        Kind::List,
+        "dmarc",
+        "Mode reject: refuse mail that fails dmarc (where the domain's policy is reject) or spf, whose \
+         From has a domain of yours without proof (own_domain), or names no author or several (from).",
+    ),
+    Key::new(
+        "verify.deadline",
+        Kind::Duration { least: 10, most: 15_000, word: None },
+        "10s",
+        "Mode reject: longest wait for a verdict; less than limits.timeout.commit.",
+    ),
+    Key::new(
+        "verify.on_timeout",
+        Kind::Choice(&["accept", "tempfail"]),
+        "accept",
+        "Mode reject: what mail gets that is not judged by then; tempfail: 451.",
+    ),
+    Key::new(
+        "verify.except",
+        Kind::List,
+        "",
+        "Mode reject: domains in From, such as example.com or *.example.com, whose mail is never refused.",
+    ),
+    Key::new(
+        "verify.trusted",
+        Kind::List,
+        "",
+        "Mode reject: networks of forwarders and mailing lists whose mail is never refused.",
     ),
     Key::new(
         "verify.authserv_id",

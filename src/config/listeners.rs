@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use super::raw::Settings;
 use super::{
-    AcceptConfig, AuthConfig, DnsConfig, ListenerConfig, Methods, Network, address, check::files,
-    units,
+    AcceptConfig, AuthConfig, DnsConfig, ListenerConfig, Methods, Network, RejectConfig, address,
+    check::files, units,
 };
 use crate::smtp::{Mechanism, Protocol, TlsPolicy};
+use crate::verdict::{RejectCause, RejectRules};
 
 pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
     let key = |field: &str| format!("listener.{index}.{field}");
@@ -49,6 +50,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
         },
         verify: verify(s, &key),
         authserv_id: authserv_id(s, &key),
+        reject: reject(s, &key),
         greet_delay: s.duration(&key("greet_delay")).unwrap_or_default(),
         greet_check: s.boolean(&key("greet_check")),
         low_priority: s.choice(&key("priority")) == "low",
@@ -248,12 +250,60 @@ fn authserv_id(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<String
         "" => Ok(String::new()),
         _ => units::hostname(text),
     });
-    let tags = s.choice(&key("verify.mode")) == "tag";
+    let tags = matches!(s.choice(&key("verify.mode")), "tag" | "reject");
     if tags && !s.is_written(&key("verify.methods")) {
         let message = format!("requires {} as well", key("verify.methods"));
         s.blame(&key("verify.mode"), message);
     }
     tags.then_some(name)
+}
+
+/// What mail is refused for.
+fn reject(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<RejectConfig> {
+    let on = s.choice(&key("verify.mode")) == "reject";
+    let causes: Vec<RejectCause> = s.list(&key("verify.reject"), |text| {
+        let known = RejectCause::ALL.into_iter().find(|cause| cause.name() == text);
+        known.ok_or_else(|| {
+            let all = RejectCause::ALL.map(RejectCause::name).join(", ");
+            format!("{text:?} is not one of {all}")
+        })
+    });
+    let config = RejectConfig {
+        rules: RejectRules {
+            causes,
+            except: s.list(&key("verify.except"), |text| match domain_pattern(text)? {
+                domain if domain == "*" => Err("*: this would except all mail".to_owned()),
+                domain => idna::domain_to_ascii(domain.trim_start_matches("*."))
+                    .map(|name| if domain.starts_with("*.") { format!("*.{name}") } else { name })
+                    .map_err(|_| format!("{text:?} is not a domain such as example.com")),
+            }),
+        },
+        trusted: s.list(&key("verify.trusted"), str::parse),
+        deadline: s.duration(&key("verify.deadline")).unwrap_or_default(),
+        tempfail: s.choice(&key("verify.on_timeout")) == "tempfail",
+    };
+    if !on {
+        for field in ["except", "trusted"] {
+            let key = key(&format!("verify.{field}"));
+            if s.is_written(&key) {
+                s.blame(&key, "requires verify.mode = \"reject\"".to_owned());
+            }
+        }
+        return None;
+    }
+    for (cause, methods) in [
+        (RejectCause::Dmarc, &["dmarc"][..]),
+        (RejectCause::Spf, &["spf"]),
+        (RejectCause::OwnDomain, &["spf", "dkim"]),
+    ] {
+        let checked = s.list(&key("verify.methods"), |text| Ok(methods.contains(&text)));
+        if config.rules.causes.contains(&cause) && !checked.contains(&true) {
+            let message =
+                format!("{} requires {} in verify.methods", cause.name(), methods.join(" or "));
+            s.blame(&key("verify.reject"), message);
+        }
+    }
+    Some(config)
 }
 
 /// `zone` or `zone=weight`.

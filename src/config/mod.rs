@@ -39,7 +39,8 @@ pub use defaults::{STARTER, every_default};
 pub use file::{ConfigFile, DEFAULT_FILES};
 pub use machine::Machine;
 pub use options::{
-    AuthConfig, DiskLow, LimitsConfig, ListenerConfig, LogConfig, LogFormat, ServerConfig,
+    AuthConfig, DiskLow, LimitsConfig, ListenerConfig, LogConfig, LogFormat, RejectConfig,
+    ServerConfig,
 };
 pub use raw::{ConfigError, ConfigErrors, Origin, Setting};
 pub use reload::Change;

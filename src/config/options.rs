@@ -7,6 +7,7 @@ use crate::{
     log::{Rules, SyncPolicy},
     smtp::{self, LineEnds, Mechanism, Protocol, TlsPolicy},
     tls::{Demands, Files},
+    verdict::RejectRules,
 };
 
 /// Form of the lines on stderr.
@@ -168,7 +169,9 @@ pub struct ListenerConfig {
     pub dns: DnsConfig,
     /// `listener.verify`; `None`: nothing is checked.
     pub verify: Option<Methods>,
-    /// `listener.verify.authserv_id` in mode `tag`; empty: `server.hostname`. `None`: mail is not tagged.
+    /// `listener.verify` in mode `reject`; `None`: mail is judged after it was accepted.
+    pub reject: Option<RejectConfig>,
+    /// `listener.verify.authserv_id` in modes `tag` and `reject`; empty: `server.hostname`. `None`: mail is not tagged.
     pub authserv_id: Option<String>,
     /// Wait before the greeting.
     pub greet_delay: Duration,
@@ -192,6 +195,19 @@ impl ListenerConfig {
             known_name: self.tls_reject_unknown_name,
         }
     }
+}
+
+/// `listener.verify` in mode `reject`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectConfig {
+    /// What is refused.
+    pub rules: RejectRules,
+    /// Networks whose mail is not judged before it is accepted.
+    pub trusted: Vec<Network>,
+    /// Longest wait for a verdict.
+    pub deadline: Duration,
+    /// Mail that is not judged by then gets 451; otherwise it is accepted.
+    pub tempfail: bool,
 }
 
 /// `listener.auth`

@@ -183,6 +183,9 @@ fn no_catch_all_beyond_loopback() {
     assert_eq!(load(&[], &["server.admin.listen="]).unwrap().server.admin_listen, None);
 }
 
+const REJECT: &str = "listener.0.verify.mode=reject";
+const SPF: &str = "listener.0.verify.methods=spf,dmarc";
+
 #[test]
 fn gates_that_need_each_other() {
     for (sets, text) in [
@@ -223,6 +226,16 @@ fn gates_that_need_each_other() {
         ),
         (&["listener.0.verify.methods=dmarc,arc"], "dmarc requires spf or dkim as well"),
         (&["listener.0.verify.mode=tag"], "requires listener.0.verify.methods as well"),
+        (&["listener.0.verify.except=x.test"], "except (--set): requires verify.mode = \"reject\""),
+        (&["listener.0.verify.mode=reject"], "requires listener.0.verify.methods as well"),
+        (&[REJECT, "listener.0.verify.methods=spf"], "dmarc requires dmarc in verify.methods"),
+        (&[REJECT, SPF, "listener.0.verify.reject=all"], "not one of dmarc, own_domain, spf, from"),
+        (&[REJECT, SPF, "listener.0.verify.except=*"], "*: this would except all mail"),
+        (&[REJECT, SPF, "listener.0.verify.trusted=x"], "is not a network"),
+        (
+            &[REJECT, SPF, "listener.0.verify.deadline=5s", "limits.timeout.commit=5s"],
+            "must be less than limits.timeout.commit",
+        ),
         (&["limits.connections.rate_per_ip=5/s"], "not a rate such as \"600/m\""),
     ] {
         refused(&[], sets, text);
@@ -245,7 +258,13 @@ fn gates_that_need_each_other() {
     let verify = listener.verify.unwrap();
     assert!(verify.spf && verify.dmarc && !verify.dkim && !verify.arc && !verify.iprev);
     assert_eq!(config.limits.verify_queue, 100_000);
-    assert_eq!(listener.authserv_id, None);
+    assert_eq!((&listener.authserv_id, &listener.reject), (&None, &None));
+    let except = "listener.0.verify.except=B\u{fc}cher.test, *.X.test.";
+    let config = load(&[], &[REJECT, SPF, except, "limits.connections.per_ip="]).unwrap();
+    let reject = config.listeners[0].reject.as_ref().unwrap();
+    assert_eq!(reject.rules.except, ["xn--bcher-kva.test", "*.x.test"]);
+    assert_eq!((reject.rules.causes.len(), reject.tempfail), (1, false));
+    assert_eq!(config.listeners[0].authserv_id.as_deref(), Some(""));
     assert_eq!(config.limits.connections_per_ip, None);
     assert_eq!(config.limits.connection_rate_per_ip, Some(600));
 }
@@ -362,7 +381,7 @@ fn every_choice_of_the_tables_is_taken() {
         .collect();
     let mut count = 0;
     // These need others, which then forbid what the rest takes.
-    const DEMANDING: [&str; 2] = ["role", "senders_from"];
+    const DEMANDING: [&str; 3] = ["role", "senders_from", "verify.on_timeout"];
     let mut walk = |table: keys::Table, kind: &str, text: &str, only: &str| {
         for key in table.keys().iter().filter(|key| key.is_of(kind) && key.name != "type") {
             let demands = DEMANDING.contains(&key.name);
@@ -388,8 +407,10 @@ fn every_choice_of_the_tables_is_taken() {
     // Two of its modes need a certificate.
     let tls = "[server]\ntls = { cert_file = \"/a\", key_file = \"/b\" }\n\
                [[listener]]\nproxy_protocol.trusted = [\"192.0.2.1\"]\naccept.domains = [\"*\"]\n\
-               verify.methods = [\"spf\"]\n";
+               verify.methods = [\"spf\", \"dmarc\"]\n";
     walk(keys::Table::Listener(0), "", tls, "");
+    let judging = format!("{tls}verify.mode = \"reject\"\n");
+    walk(keys::Table::Listener(0), "", &judging, "verify.on_timeout");
     let login = format!(
         "{tls}tls_mode = \"required\"\nauth.mechanisms = [\"PLAIN\"]\nauth.users_file = \"/u\"\n"
     );

@@ -13,7 +13,7 @@ pub trait Label: Copy + 'static {
 }
 
 /// Most values a label set may have.
-const LABELS_MAX: usize = 8;
+const LABELS_MAX: usize = 9;
 
 macro_rules! label_set {
     ($(#[$doc:meta])* $set:ident { $($(#[$value_doc:meta])* $value:ident => $text:literal,)+ }) => {
@@ -122,6 +122,8 @@ label_set! {
         LogError => "log_error",
         /// The mail data itself: bare line ends, lines too long, a mail loop.
         Content => "content",
+        /// What was found out about its sender.
+        Verdict => "verdict",
     }
 }
 
@@ -131,7 +133,9 @@ impl RejectReason {
     #[must_use]
     pub const fn classes(self) -> &'static [RejectClass] {
         match self {
-            Self::Policy | Self::Auth => &[RejectClass::Transient, RejectClass::Permanent],
+            Self::Policy | Self::Auth | Self::Verdict => {
+                &[RejectClass::Transient, RejectClass::Permanent]
+            }
             Self::Size | Self::Content => &[RejectClass::Permanent],
             Self::Recipients | Self::Backpressure | Self::DiskFull | Self::LogError => {
                 &[RejectClass::Transient]

@@ -14,12 +14,17 @@ const RESULTS: [(&str, &[&str]); 5] = [
     ("iprev", &["pass", "fail", "temperror", "permerror"]),
 ];
 
+/// What mail is refused for.
+const CAUSES: [&str; 4] = ["dmarc", "own_domain", "spf", "from"];
+
 /// `policy_auth_*`, shown with `policy_dns_*`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct VerdictMetrics {
     results: IntCounterVec,
     skipped: IntCounter,
     lag: IntGaugeVec,
+    rejected: IntCounterVec,
+    unanswered: IntCounter,
 }
 
 impl VerdictMetrics {
@@ -52,12 +57,33 @@ impl VerdictMetrics {
             &["shard"],
         )
         .expect("a constant name");
-        let collectors: [Box<dyn Collector>; 3] =
-            [Box::new(results.clone()), Box::new(skipped.clone()), Box::new(lag.clone())];
+        let rejected = IntCounterVec::new(
+            Opts::new(
+                "mailrace_policy_auth_rejected_total",
+                "Messages rejected for what was found out about their sender.",
+            ),
+            &["cause"],
+        )
+        .expect("a constant name");
+        for cause in CAUSES {
+            rejected.with_label_values(&[cause]);
+        }
+        let unanswered = IntCounter::new(
+            "mailrace_policy_auth_unanswered_total",
+            "Messages that could not be judged within listener.verify.deadline.",
+        )
+        .expect("a constant name");
+        let collectors: [Box<dyn Collector>; 5] = [
+            Box::new(results.clone()),
+            Box::new(skipped.clone()),
+            Box::new(lag.clone()),
+            Box::new(rejected.clone()),
+            Box::new(unanswered.clone()),
+        ];
         for collector in collectors {
             dns.register(collector);
         }
-        Self { results, skipped, lag }
+        Self { results, skipped, lag, rejected, unanswered }
     }
 
     /// Counts one check.
@@ -70,6 +96,16 @@ impl VerdictMetrics {
         self.skipped.inc();
     }
 
+    /// Counts a message that was rejected, by its cause.
+    pub fn reject(&self, cause: &str) {
+        self.rejected.with_label_values(&[cause]).inc();
+    }
+
+    /// Counts a message that was not judged in time.
+    pub fn miss_deadline(&self) {
+        self.unanswered.inc();
+    }
+
     /// Records of a shard that wait.
     pub fn set_lag(&self, shard: u16, records: u64) {
         let records = i64::try_from(records).unwrap_or(i64::MAX);
@@ -80,6 +116,18 @@ impl VerdictMetrics {
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.skipped.get()
+    }
+
+    /// Messages that were rejected for this cause.
+    #[must_use]
+    pub fn rejected(&self, cause: &str) -> u64 {
+        self.rejected.with_label_values(&[cause]).get()
+    }
+
+    /// Messages that were not judged in time.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.get()
     }
 
     /// How often a method had that word.

@@ -6,7 +6,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::smtp::ScramCredential;
+use crate::smtp::{Rejection, ScramCredential};
 
 /// What is asked.
 pub enum Question {
@@ -26,6 +26,24 @@ pub enum Question {
         /// After PROXY.
         address: IpAddr,
     },
+    /// Is this message to be taken? Takes DNS, and time for all of its octets.
+    Message(Box<MessageQuestion>),
+}
+
+/// A message that is whole, and not taken yet.
+pub struct MessageQuestion {
+    /// Given back with the answer.
+    pub number: u64,
+    /// The `listener` label.
+    pub listener: Arc<str>,
+    /// After PROXY and XCLIENT.
+    pub client: IpAddr,
+    /// Argument of HELO or EHLO.
+    pub helo: String,
+    /// Reverse-path without brackets; empty: the null one.
+    pub mail_from: String,
+    /// The mail data.
+    pub octets: Vec<u8>,
 }
 
 impl fmt::Debug for Question {
@@ -33,6 +51,7 @@ impl fmt::Debug for Question {
         match self {
             Self::Password { user, .. } => write!(f, "Password of {user:?}"),
             Self::Client { address, .. } => write!(f, "Client {address}"),
+            Self::Message(message) => write!(f, "Message of {} bytes", message.octets.len()),
         }
     }
 }
@@ -44,6 +63,22 @@ pub enum Answer {
     Password(Option<bool>),
     /// To [`Question::Client`].
     Client(ClientAdvice),
+    /// To [`Question::Message`].
+    Message {
+        /// The question's.
+        number: u64,
+        /// Whether it is taken.
+        judgement: Judgement,
+    },
+}
+
+/// Whether a message is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is.
+    Accept,
+    /// It is not, and this is the reply.
+    Reject(Rejection),
 }
 
 /// What is known of a client.

@@ -14,13 +14,19 @@ mod users_edit;
 mod workers;
 
 pub use accept::{Accept, AcceptError, AcceptOptions};
-pub use advisor::{Advisor, Answer, AnswerReceiver, ClientAdvice, NoAdvisor, Question, Ticket};
+pub use advisor::{
+    Advisor, Answer, AnswerReceiver, ClientAdvice, Judgement, MessageQuestion, NoAdvisor, Question,
+    Ticket,
+};
 pub use senders::Senders;
 pub use users::{Users, UsersError, UsersFile};
 pub use users_edit::{Edit, EditError, Listed, edit_users, list_users};
 pub use workers::Workers;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use crate::smtp::ScramCredential;
 
@@ -31,6 +37,14 @@ pub struct Advisors {
     clients: RwLock<Option<Arc<dns::ClientAdvisor>>>,
     /// Those about users; `None`: no listener has any.
     users: RwLock<Option<Arc<Workers>>>,
+    /// Those about messages; `None`: no listener has them judged before it takes them.
+    messages: RwLock<Option<Arc<dyn MessageAdvisor>>>,
+}
+
+/// Says whether messages are taken.
+pub trait MessageAdvisor: Send + Sync + fmt::Debug {
+    /// As [`Advisor::ask`]; must not block.
+    fn ask(&self, question: Box<MessageQuestion>, ticket: Ticket);
 }
 
 impl Advisors {
@@ -53,16 +67,31 @@ impl Advisors {
     pub fn set_users(&self, users: Option<Workers>) {
         *self.users.write().unwrap_or_else(PoisonError::into_inner) = users.map(Arc::new);
     }
+
+    /// Lets questions about messages be answered.
+    pub fn set_messages(&self, messages: Arc<dyn MessageAdvisor>) {
+        *self.messages.write().unwrap_or_else(PoisonError::into_inner) = Some(messages);
+    }
 }
 
 impl Advisor for Advisors {
     fn ask(&self, question: Question, ticket: Ticket) {
-        match &question {
+        match question {
             Question::Client { listener, address } => match self.clients() {
-                Some(clients) => clients.ask_client(listener, *address, ticket),
+                Some(clients) => clients.ask_client(&listener, address, ticket),
                 None => ticket.answer(Answer::Client(ClientAdvice::default())),
             },
-            _ => match self.users() {
+            Question::Message(message) => {
+                let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
+                match messages.clone() {
+                    Some(messages) => messages.ask(message, ticket),
+                    None => {
+                        let (number, judgement) = (message.number, Judgement::Accept);
+                        ticket.answer(Answer::Message { number, judgement });
+                    }
+                }
+            }
+            question @ Question::Password { .. } => match self.users() {
                 Some(users) => users.ask(question, ticket),
                 None => ticket.answer(Answer::Password(None)),
             },

@@ -315,6 +315,7 @@ fn gate(config: &Config, listener: &ListenerConfig) -> Gate {
         greet_delay: listener.greet_delay,
         asks: !listener.dns.lists.is_empty() || listener.dns.reverse,
         advice_wait: listener.dns.deadline + ADVICE_GRACE,
+        judges: listener.reject.as_ref().map(|reject| peers(&reject.trusted)),
         authserv_id: match &listener.authserv_id {
             None => String::new(),
             Some(name) if name.is_empty() => config.server.hostname.clone(),

@@ -247,7 +247,7 @@ impl Reloader {
 
     /// Has mail judged as the configuration in force says.
     fn verify(&mut self) {
-        if let Err(error) = self.verdicts.set(&self.in_force, &self.accept) {
+        if let Err(error) = self.verdicts.set(&self.in_force, &self.accept, &self.advisors) {
             tracing::error!(%error, "mail is not judged");
         }
     }

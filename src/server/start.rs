@@ -93,7 +93,9 @@ pub(super) fn start(
     mut prepared: Prepared,
 ) -> Result<Running, Box<dyn Error + Send + Sync>> {
     ready.set_not_durable(prepared.config.log.sync == SyncPolicy::None);
+    let mut verdicts = verdicts_of(&prepared)?;
     let Shards { shards, published, traces, recovered, faults } = start_shards(&mut prepared)?;
+    verdicts.recovered(recovered);
     let Prepared { config, data, marks, dns, advisors, addresses, .. } = prepared;
     let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
     let recorders: Vec<_> = shared.iter().map(|shard| shard.recorder()).collect();
@@ -142,9 +144,8 @@ pub(super) fn start(
     };
     let admin = admin_socket.map(|socket| admin::start_on(socket, state)).transpose()?;
     let admin_address = admin.as_ref().map(|admin| admin.address());
-    let mut verdicts = Verdicts::new(&config, &data.path, marks.clone(), recovered, dns.clone())?;
     // Before the exporters, which wait for verdicts that may come.
-    verdicts.set(&config, &accepts(&config, &addresses.listeners))?;
+    verdicts.set(&config, &accepts(&config, &addresses.listeners), &advisors)?;
     let plane = export::start(export::PlaneOptions {
         log: log::Log::open(&data.path)?,
         shards: u16::try_from(prepared.logs)?,
@@ -195,6 +196,14 @@ pub(super) fn start(
         admin_kept,
         data,
     })
+}
+
+/// What judges mail. Sessions may wait for it as soon as there are any.
+fn verdicts_of(prepared: &Prepared) -> io::Result<Verdicts> {
+    let Prepared { config, data, marks, dns, advisors, addresses, .. } = prepared;
+    let mut verdicts = Verdicts::new(config, &data.path, marks.clone(), dns.clone())?;
+    verdicts.set_gate(config, &accepts(config, &addresses.listeners), advisors)?;
+    Ok(verdicts)
 }
 
 /// Shards that run.

@@ -183,6 +183,8 @@ pub struct Gate {
     pub asks: bool,
     /// How long at most: a moment more than the advisor itself waits for others.
     pub advice_wait: Duration,
+    /// Mail is judged before it is taken, but for clients that log in and for these; `None`: none is.
+    pub judges: Option<Peers>,
     /// As whom exporters state results for its mail (RFC 8601); empty: they do not.
     pub authserv_id: String,
     /// Who completes its mail on the way out (RFC 6409 §8); empty: it is no submission.

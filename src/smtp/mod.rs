@@ -7,7 +7,7 @@
 //!   octets --> Session::handle_input --> Step { consumed, event }
 //!                      |                         |
 //!                      v                 MailData, MailDataStatic: append to the message
-//!                   Replies              EndOfMail: answer with resolve_accepted or resolve_refused
+//!                   Replies              EndOfMail: answer with resolve_accepted, _refused or _rejected
 //!              (ready | held | ...)      Discard: drop the octets collected so far
 //!                                        Authenticate: answer auth_question with resolve_auth
 //!                                        NeedInput, StartTls, NewClient, Close
@@ -59,7 +59,7 @@ pub use limits::{
 pub use path::{Lenient, is_domain, is_mailbox, quoted_mailbox};
 pub use proxy_facts::push_proxy_fact;
 pub use refused::{Notes, Refusals, Refused};
-pub use reply::{Refusal, Replies, Settled};
+pub use reply::{Refusal, Rejection, Replies, Settled};
 pub use sasl::{AuthAnswer, AuthQuestion, Mechanism, Nonce, ScramCredential};
 pub use session::{Context, Ending, Event, Session, Step};
 pub use stats::{AuthResult, ProtocolError, REPLY_CODES, RejectReason, Stats};

@@ -195,6 +195,28 @@ impl Refusal {
     }
 }
 
+/// Why a whole message is not taken, as found out by who looked into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// 451 or 550.
+    pub code: u16,
+    /// Enhanced status code (RFC 3463, RFC 7372).
+    pub enhanced: &'static str,
+    /// The reply's words. What no reply can have is left out of it, and what is beyond 400 octets.
+    pub text: String,
+}
+
+impl Rejection {
+    /// The words as they are sent: printable ASCII, so that no sender writes a reply of ours.
+    pub(super) fn words(&self) -> String {
+        let printable = self.text.chars().filter(|c| matches!(c, ' '..='~'));
+        printable.take(REJECTION_BYTES_MAX).collect()
+    }
+}
+
+/// RFC 5321 §4.5.3.1.5 leaves 512 octets to a reply line.
+const REJECTION_BYTES_MAX: usize = 400;
+
 /// The final reply to a message, which waits for its record to be synced; with LMTP one reply for
 /// each recipient.
 #[derive(Debug, Clone, Copy)]

@@ -61,11 +61,13 @@ pub enum RejectReason {
     LogError,
     /// The mail data itself.
     Content,
+    /// What was found out about its sender.
+    Verdict,
 }
 
 impl RejectReason {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Size,
         Self::Recipients,
         Self::Policy,
@@ -74,6 +76,7 @@ impl RejectReason {
         Self::DiskFull,
         Self::LogError,
         Self::Content,
+        Self::Verdict,
     ];
 
     /// Name as a metric label.
@@ -87,6 +90,7 @@ impl RejectReason {
             Self::DiskFull => "disk_full",
             Self::LogError => "log_error",
             Self::Content => "content",
+            Self::Verdict => "verdict",
         }
     }
 }

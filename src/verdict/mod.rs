@@ -19,9 +19,11 @@
 
 mod arc;
 mod body;
+mod decision;
 mod dkim;
 mod dmarc;
 mod facts;
+mod gate;
 mod iprev;
 mod judge;
 mod known;
@@ -34,6 +36,8 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
+pub use decision::{RejectCause, RejectRules, Rejected, decide};
+pub use gate::{Decision, Gate, GateQuestion, GateRules};
 pub use judge::{DEADLINE, ENGINE, Envelope, Judge, Methods};
 pub use letter::{FIELDS_MAX, HEADER_BYTES_MAX, Letter, LetterReader, SIGNATURES_MAX};
 pub use plane::{ListenerRules, OwnDomains, Plane, PlaneOptions};

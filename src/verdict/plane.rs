@@ -57,7 +57,7 @@ pub struct PlaneOptions {
     /// Where readers see how far verdicts are.
     pub visible: Arc<VerdictMarks>,
     /// Judges all.
-    pub judge: Judge,
+    pub judge: Arc<Judge>,
     /// The name of this server.
     pub receiver: String,
     /// Records of a shard that may wait; what came before them is not judged.
@@ -72,7 +72,7 @@ pub struct PlaneOptions {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) marks: Arc<HighWaterMarks>,
-    pub(crate) judge: Judge,
+    pub(crate) judge: Arc<Judge>,
     pub(crate) receiver: String,
     pub(crate) queue_max: u64,
     pub(crate) metrics: VerdictMetrics,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod record;
+mod reject;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;

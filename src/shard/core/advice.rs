@@ -12,6 +12,9 @@ use crate::{
 impl Services {
     /// Passes a session's question on to where the answer is known.
     pub(super) fn ask_for(&mut self, key: Key, connection: &mut Connection) {
+        if connection.dialogue.session.is_waiting_for_verdict() {
+            self.ask_for_verdict(key, &mut connection.dialogue);
+        }
         if connection.link.phase == Phase::Open
             && let Some(question) = connection.dialogue.session.auth_question()
             && let Some(answer) = self.authenticate(key, &connection.dialogue, question)
@@ -85,6 +88,9 @@ impl Services {
             }
             Answer::Password(_) => {}
             Answer::Client(advice) => self.advised(key, connection, advice),
+            Answer::Message { number, judgement } => {
+                self.judged(key, connection, number, judgement)
+            }
         }
         self.outgoing.touch(key, &mut connection.link);
     }

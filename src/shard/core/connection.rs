@@ -165,9 +165,12 @@ impl Dialogue {
         self.proxy.as_ref().is_some_and(|proxied| proxied.awaits_header)
     }
 
-    /// Whether received octets wait to be read: the end of the stream follows them.
+    /// Whether received octets wait to be read, or a whole message for its answer: the end of the
+    /// stream follows them.
     pub(super) fn reads_later(&self, intake: &Intake) -> bool {
-        intake.is_paused() || self.wait.is_some() && !intake.unread.is_empty()
+        intake.is_paused()
+            || self.wait.is_some() && !intake.unread.is_empty()
+            || self.session.is_waiting_for_verdict()
     }
 }
 
@@ -223,11 +226,22 @@ pub(super) struct Proxied {
 pub(super) struct Collected {
     /// The first octets, until they are many.
     pub(super) heap: Vec<u8>,
-    /// Then what became of the rest.
+    /// Then what became of the rest, and what few messages have.
     pub(super) large: Option<Box<Large>>,
 }
 
-/// Mail data that is too long for the heap.
+/// A message that is judged before it is taken.
+#[derive(Default)]
+pub(super) struct JudgedMail {
+    /// Copies of the fragments that left for the log.
+    pub(super) copy: Vec<u8>,
+    /// Octets that went away with the question.
+    pub(super) lent_bytes: u64,
+    /// Number of the question, once it is asked.
+    pub(super) question: Option<u64>,
+}
+
+/// Mail data that is too long for the heap, or judged before it is taken.
 #[derive(Default)]
 pub(super) struct Large {
     /// Fragments, already on their way to the log...
@@ -236,6 +250,8 @@ pub(super) struct Large {
     pub(super) filling: Option<FragmentBuffer>,
     /// The log refused a fragment: the message will be refused at its end.
     pub(super) failed: Option<AppendError>,
+    /// It is judged before it is taken.
+    pub(super) judged: Option<JudgedMail>,
 }
 
 impl Collected {
@@ -244,10 +260,16 @@ impl Collected {
         self.large.as_ref()?.filling.as_ref()
     }
 
+    /// What there is to its judging, if it is judged.
+    pub(super) fn judged(&self) -> Option<&JudgedMail> {
+        self.large.as_ref()?.judged.as_ref()
+    }
+
     /// Octets of memory that it holds.
     pub(super) fn memory(&self) -> u64 {
         let filling = self.filling().map_or(0, |buffer| buffer.capacity());
-        (self.heap.capacity() + filling) as u64
+        let judged = self.judged().map_or(0, |mail| mail.copy.capacity() as u64 + mail.lent_bytes);
+        (self.heap.capacity() + filling) as u64 + judged
     }
 
     /// Forgets the message; small buffers are kept for the next.

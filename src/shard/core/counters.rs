@@ -224,6 +224,7 @@ fn rejected(counts: &[u64]) -> Tally<crate::metrics::RejectReason> {
             RejectReason::DiskFull => Label::DiskFull,
             RejectReason::LogError => Label::LogError,
             RejectReason::Content => Label::Content,
+            RejectReason::Verdict => Label::Verdict,
         };
         tally.add(label, *count);
     }

@@ -75,17 +75,22 @@ impl Services {
         self.greet(key, connection);
         let Connection { link, dialogue, .. } = connection;
         // One that waits for its answer is not read either.
-        let counts = !link.intake.is_paused() || dialogue.session.is_waiting_for_auth();
+        let counts = !link.intake.is_paused() || dialogue.session.is_waiting_for_answer();
         let over = self.now >= dialogue.session.deadline() && counts && dialogue.wait.is_none();
         if link.phase == Phase::Open && over {
             let event =
                 self.with_session(dialogue, |session, context| session.handle_deadline(context));
-            if let Event::Close(ending) = event {
+            if matches!(event, Event::Close(_) | Event::Discard) {
                 self.commit.discard(&mut dialogue.mail);
-                link.close(reason_of(ending));
+            }
+            match event {
+                Event::Close(ending) => link.close(reason_of(ending)),
+                // A message waited for its answer for too long.
+                Event::Discard => self.go_on(key, connection),
+                _ => {}
             }
         }
-        let next = match link.phase {
+        let next = match connection.link.phase {
             Phase::Open => self.due(connection),
             _ => self.now + CLOSING_LOOK,
         };

@@ -181,7 +181,7 @@ impl Services {
             self.tuning.held_up = true;
             self.pause(key, link);
         }
-        if dialogue.session.is_waiting_for_auth() && !octets.is_empty() {
+        if dialogue.session.is_waiting_for_answer() && !octets.is_empty() {
             // Who does not wait for the reply is not read: what it may leave here is bounded.
             self.pause(key, link);
         }
@@ -309,7 +309,7 @@ impl Services {
             link.intake.unpause();
             link.close(CloseReason::Timeout);
             self.serve_kept(key, connection);
-        } else if unsent || ours || dialogue.session.is_waiting_for_auth() {
+        } else if unsent || ours || dialogue.session.is_waiting_for_answer() {
             self.tuning.held_up |= ours;
             if link.receiving && !self.log_full() {
                 self.stop_receiving(key, link);

@@ -47,6 +47,9 @@ impl Commit {
                     let taken = buffer.push(part);
                     part = &part[taken..];
                     if buffer.is_full() {
+                        if let Some(judged) = &mut large.judged {
+                            judged.copy.extend_from_slice(buffer.data());
+                        }
                         self.flush_fragment(large);
                     }
                 }
@@ -98,7 +101,7 @@ impl Commit {
     }
 
     /// Brings the shard's sum up to date: a message held `before`, and holds something else now.
-    fn account(&mut self, before: u64, mail: &Collected) {
+    pub(super) fn account(&mut self, before: u64, mail: &Collected) {
         self.collected_bytes = self.collected_bytes - before + mail.memory();
     }
 }

@@ -22,6 +22,7 @@ mod follow;
 mod gatekeeper;
 mod greeting;
 mod intake;
+mod judged;
 mod mail;
 mod outgoing;
 mod overload;

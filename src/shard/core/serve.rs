@@ -59,6 +59,7 @@ impl Services {
             let stepped = match step.event {
                 Event::NeedInput => Stepped::Wait,
                 Event::MailData(range) => {
+                    self.begin_judging(dialogue);
                     let (start, end) = (at + range.start, at + range.end);
                     if !spans.push(start, end) {
                         self.commit.keep(&mut dialogue.mail, input, &mut spans);
@@ -67,13 +68,24 @@ impl Services {
                     Stepped::More
                 }
                 Event::MailDataStatic(octets) => {
+                    self.begin_judging(dialogue);
                     self.commit.keep(&mut dialogue.mail, input, &mut spans);
                     self.commit.keep_octets(&mut dialogue.mail, octets);
                     Stepped::More
                 }
                 Event::EndOfMail => {
-                    self.end_of_mail(key, dialogue, input, &mut spans);
-                    Stepped::More
+                    self.begin_judging(dialogue);
+                    match dialogue.mail.judged() {
+                        Some(_) => {
+                            self.commit.keep(&mut dialogue.mail, input, &mut spans);
+                            self.asking.push(key);
+                            Stepped::Wait
+                        }
+                        None => {
+                            self.end_of_mail(key, dialogue, input, &mut spans);
+                            Stepped::More
+                        }
+                    }
                 }
                 Event::Discard => {
                     spans.clear();

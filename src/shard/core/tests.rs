@@ -6,8 +6,11 @@ use super::*;
 use crate::{
     log::{GroupBuffer, Identity, Op, Spare},
     metrics::Published,
+    policy::{Question, Ticket},
     shard::{Limits, Peers},
 };
+
+mod judged;
 
 const SEGMENT: u64 = 1 << 20;
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -31,6 +34,8 @@ struct Bench {
     closed: Vec<SocketId>,
     log_ops: VecDeque<LogOp>,
     listening: bool,
+    /// Questions to the advisor.
+    asked: Vec<(Question, Ticket)>,
     /// No segment is made: what is asked for waits here.
     withholds: bool,
     withheld: Option<Spare>,
@@ -73,6 +78,7 @@ impl Bench {
             closed: Vec::new(),
             log_ops: VecDeque::new(),
             listening: false,
+            asked: Vec::new(),
             withholds: false,
             withheld: None,
         };
@@ -120,6 +126,7 @@ impl Bench {
             Submission::Log(Op::Write { op, buffer, then_sync, .. }) => {
                 self.log_ops.push_back(LogOp::Write { op, buffer, then_sync });
             }
+            Submission::Ask(asked) => self.asked.push(*asked),
             Submission::Log(Op::Sync { op, .. }) => self.log_ops.push_back(LogOp::Sync(op)),
             Submission::Prepare { number, bytes } => {
                 let spare = Spare { number, nonce: [number as u8; 16], bytes };

@@ -36,7 +36,7 @@ use super::data::{Offence, TextReader};
 use super::header::HeaderCount;
 use super::limits::{Admission, Config, Entry, Limits, TlsPolicy};
 use super::refused::{Notes, Refusals, Refused};
-use super::reply::{Refusal, Replies, Reply};
+use super::reply::{Refusal, Rejection, Replies, Reply};
 use super::stats::{RejectReason, Stats};
 use super::transaction::{Envelope, Transaction};
 use upstream::Upstream;
@@ -101,8 +101,9 @@ pub enum Event {
     MailData(Range<usize>),
     /// Append these octets to the message: they do not lie in the input.
     MailDataStatic(&'static [u8]),
-    /// The message is whole: answer with [`Session::resolve_accepted`] or
-    /// [`Session::resolve_refused`]. Until then no further command is read.
+    /// The message is whole: answer with [`Session::resolve_accepted`],
+    /// [`Session::resolve_refused`] or [`Session::resolve_rejected`]. Until then no further command
+    /// is read.
     EndOfMail,
     /// AUTH asks [`Session::auth_question`]: answer with [`Session::resolve_auth`], then call again.
     /// Until then no further command is read.
@@ -496,6 +497,24 @@ impl Session {
         self.settle(cx.config);
     }
 
+    /// Answers `EndOfMail`: what looked into the message refuses it. The client's errors count it.
+    pub fn resolve_rejected(&mut self, cx: &mut Context<'_>, rejection: &Rejection) {
+        let replies = self.final_replies(cx.config);
+        let State::Verdict { .. } = self.state else { return };
+        let (code, enhanced, words) = (rejection.code, rejection.enhanced, rejection.words());
+        // Ahead of the end of the transaction, which forgets whose message it was.
+        self.note_of(cx, |_| Refused::new("message", code, enhanced, words.clone()));
+        self.leave_verdict(cx.now);
+        cx.stats.count_rejected(code, RejectReason::Verdict);
+        self.errors += u32::from(code >= 500);
+        for _ in 0..replies {
+            cx.stats.count_reply(code);
+            // Writing into a Vec cannot fail.
+            let _ = write!(cx.replies.open(), "{code} {enhanced} {words}\r\n");
+        }
+        self.settle(cx.config);
+    }
+
     /// Delay the driver owes this peer before each reply, after too many errors.
     pub fn penalty(&self) -> Duration {
         if self.penalised { Duration::from_secs(1) } else { Duration::ZERO }
@@ -504,6 +523,11 @@ impl Session {
     /// Whether the session waits for an answer to `EndOfMail`.
     pub fn is_waiting_for_verdict(&self) -> bool {
         matches!(self.state, State::Verdict { .. })
+    }
+
+    /// Whether the driver owes it an answer: until then no further command is read.
+    pub fn is_waiting_for_answer(&self) -> bool {
+        self.is_waiting_for_verdict() || self.is_waiting_for_auth()
     }
 
     fn leave_verdict(&mut self, now: Duration) -> bool {

@@ -224,3 +224,26 @@ fn rfc7504_3_no_mail_is_accepted() {
     check_with("C: EHLO a\nC: MAIL FROM:<a@b>\nS: 503\nS: 503\nC: QUIT\nS: 221\nX:", &refuse());
     check_with(&format!("{}S: 421 4.7.0\nX:", "C: NOOP\nS: 503 5.5.1\n".repeat(20)), &refuse());
 }
+#[test]
+fn a_rejection_is_one_line_for_each_recipient() {
+    for (config, hello, replies) in [(lmtp(), "LHLO", 2), (Config::default(), "EHLO", 1)] {
+        let mut peer = Peer::new(config);
+        peer.host.verdicts = false;
+        peer.feed(b"");
+        peer.feed(format!("{hello} a\r\n").as_bytes());
+        peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nBDAT 0 LAST\r\nNOOP\r\n");
+        assert!(peer.session.is_waiting_for_answer());
+        peer.answers();
+        let text = format!("x\r\n250 2.0.0 \u{e9}{}", "y".repeat(1000));
+        let rejection = Rejection { code: 550, enhanced: "5.7.26", text };
+        peer.with(|session, cx| session.resolve_rejected(cx, &rejection));
+        peer.with(|session, cx| session.resolve_rejected(cx, &rejection));
+        peer.feed(b"");
+        let answers = peer.answers();
+        let line = format!("550 5.7.26 x250 2.0.0 {}", "y".repeat(400 - 11));
+        assert_eq!(answers, [vec![line; replies], vec!["250 2.0.0 Ok".to_owned()]].concat());
+        assert!(!peer.session.is_waiting_for_answer());
+        let refusals = peer.session.take_refusals();
+        assert!(refusals.is_none_or(|refusals| refusals.list[0].stage == "message"));
+    }
+}

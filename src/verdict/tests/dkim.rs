@@ -15,7 +15,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, pem::PemObject};
 use super::{Court, NONE, envelope, suite, zone::Zone};
 use crate::{Methods, SIGNATURES_MAX};
 
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub(super) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const DKIM: Methods = Methods { dkim: true, ..NONE };
 const BODY: &str = "Hello  there,\r\n\r\nthis is it.\r\n";
 

@@ -5,6 +5,7 @@ mod arc;
 mod bad_input;
 mod dkim;
 mod dmarc;
+mod gate;
 mod opendkim;
 mod plane;
 mod spf_suite;

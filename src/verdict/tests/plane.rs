@@ -68,7 +68,7 @@ impl Shard {
             marks: self.marks.clone(),
             begin: Vec::new(),
             visible: Arc::default(),
-            judge: Judge::new(Dns::start(&options, counted).unwrap()).unwrap(),
+            judge: Arc::new(Judge::new(Dns::start(&options, counted).unwrap()).unwrap()),
             receiver: "us.test".to_owned(),
             queue_max,
             metrics: metrics.clone(),

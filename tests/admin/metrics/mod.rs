@@ -41,6 +41,12 @@ const EXCUSED: &[(&str, &str, &[&str], &str)] = &[
         &[],
         "always 1; tests/admin/metrics/process.rs a_process_shows_what_it_does",
     ),
+    (
+        "smtp_messages_rejected_total",
+        "reason",
+        &["verdict"],
+        "tests/verdict/reject.rs forged_mail_is_refused_and_in_no_log",
+    ),
     ("smtp_replies_total", "code", &["other"], "nothing: no reply has another code"),
     (
         "smtp_sessions_closed_total",
