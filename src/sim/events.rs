@@ -29,6 +29,7 @@ impl World {
             Event::Lane => self.lane()?,
             Event::Retention => self.retention()?,
             Event::Tail => self.tail()?,
+            Event::Answer(number) => self.answer(number)?,
             Event::Peer(_) | Event::Tick | Event::Start => {}
         }
         Ok(())

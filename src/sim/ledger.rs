@@ -45,6 +45,8 @@ pub(super) struct Ledger {
     /// Offsets of each mail.
     of_mail: Vec<BTreeSet<u64>>,
     complete: Vec<u32>,
+    /// How often each mail was to be taken, where all of it is judged.
+    approved: Option<Vec<u32>>,
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
     pub(super) dead: BTreeSet<u64>,
@@ -53,7 +55,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(mails: Mails) -> Self {
+    pub(super) fn new(mails: Mails, judges: bool) -> Self {
         let count = mails.len();
         Self {
             mails,
@@ -61,6 +63,7 @@ impl Ledger {
             offsets: BTreeMap::new(),
             of_mail: vec![BTreeSet::new(); count],
             complete: vec![0; count],
+            approved: judges.then(|| vec![0; count]),
             acknowledged: 0,
             refused: 0,
             dead: BTreeSet::new(),
@@ -129,7 +132,20 @@ impl Ledger {
                 self.of_mail[mail], self.complete[mail]
             ));
         }
+        let approved = self.approved.as_ref().map_or(u32::MAX, |approved| approved[mail]);
+        if self.of_mail[mail].len() > approved as usize {
+            return Err(format!(
+                "record {offset}, mail {mail}, is there, and nobody wanted it taken"
+            ));
+        }
         Ok(known)
+    }
+
+    /// A mail that was sent whole is to be taken.
+    pub(super) fn approve(&mut self, mail: usize) {
+        if let Some(approved) = &mut self.approved {
+            approved[mail] += 1;
+        }
     }
 
     /// A record was seen, in the log or by the sink: its offset is this mail's for good, even where a

@@ -1,6 +1,11 @@
 //! Start and restart of a run's server: recovery, and the checks of the log after it.
 
-use std::{collections::BTreeSet, fs, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     ledger::Checked,
@@ -227,7 +232,9 @@ impl World {
             config.limits.data_time = Duration::from_secs(120);
             config.limits.command_wait = Duration::from_secs(120);
             let smtp = Arc::new(config);
-            Listener { name: name.to_owned(), smtp, tls: None, gate: Arc::new(Gate::default()) }
+            let judges = plan.judges.then(|| Peers(Arc::new(|_| false)));
+            let gate = Arc::new(Gate { judges, ..Gate::default() });
+            Listener { name: name.to_owned(), smtp, tls: None, gate }
         };
         let appender = Appender::new(Self::identity(), log_options, next);
         let mut shard = Shard::new(Parts {
@@ -278,6 +285,7 @@ impl World {
             began: self.now,
             failed_at: None,
             drain_asked: None,
+            asked: BTreeMap::new(),
             _data: data,
         })
     }

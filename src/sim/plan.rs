@@ -132,6 +132,8 @@ pub struct Plan {
     pub keep_segments: u64,
     /// Segments are deleted once they are five seconds old and exported, also the last one.
     pub deletes_by_age: bool,
+    /// Mail is judged before it is taken.
+    pub judges: bool,
     /// Without faults: everything must go well.
     pub calm: bool,
     /// In the order of their kinds.
@@ -160,6 +162,8 @@ impl Plan {
             keep_segments: if random.one_in(3) { 0 } else { random.between(1, 3) },
             // Drawn last: seeds without it mean what they meant before there was this rule.
             deletes_by_age: random.one_in(8),
+            // By numbers of its own: what else a seed means stays.
+            judges: Random::new(seed, 11).one_in(3),
             calm: mode == Mode::Calm,
             faults: Vec::new(),
         };

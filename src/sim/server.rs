@@ -20,10 +20,12 @@ use crate::{
         append_index, shard_dir,
     },
     metrics::Published,
+    policy::{Answer, Judgement, MessageQuestion, Question, Ticket},
     shard::{
         SharedState,
         core::{AcceptError, Arrival, Completion, Shard, SocketId, Submission},
     },
+    smtp::Rejection,
 };
 
 /// The node of every simulated log.
@@ -73,6 +75,8 @@ pub(super) struct Server {
     pub(super) failed_at: Option<u64>,
     /// When a drain was asked for.
     pub(super) drain_asked: Option<u64>,
+    /// Messages that wait for an answer, with the mail that each is.
+    pub(super) asked: BTreeMap<u64, (usize, Box<MessageQuestion>, Ticket)>,
     pub(super) _data: DataDir,
 }
 
@@ -221,9 +225,51 @@ impl World {
                 let _ = append_index(&dir, &entry);
             }
             Submission::Abort => self.dies = Some(Death::Kill),
-            Submission::Hurry | Submission::DiskLow(_) | Submission::Ask { .. } => {}
+            Submission::Ask(asked) => {
+                if let (Question::Message(message), ticket) = *asked {
+                    self.ask(message, ticket)?;
+                }
+            }
+            Submission::Hurry | Submission::DiskLow(_) => {}
         }
         Ok(())
+    }
+
+    /// A message is to be judged: it is whole, and the answer takes its time. Some never come.
+    fn ask(&mut self, message: Box<MessageQuestion>, ticket: Ticket) -> Checked {
+        let mail = self.ledger.compare(u64::MAX, &message.octets)?;
+        let micros = match self.random.below(40) {
+            0 if !self.plan.calm => return Ok(()),
+            1 | 2 if !self.plan.calm => self.random.between(1, 90_000_000),
+            _ => self.random.skewed(10, 300_000),
+        };
+        self.questions += 1;
+        self.note("question {} is asked, about mail {}", &[self.questions, mail as u64]);
+        if let Some(server) = &mut self.server {
+            server.asked.insert(self.questions, (mail, message, ticket));
+        }
+        self.at(micros, Event::Answer(self.questions));
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, question: u64) -> Checked {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let Some((mail, message, ticket)) = server.asked.remove(&question) else { return Ok(()) };
+        let takes = self.plan.calm || !self.random.one_in(10);
+        self.note("question {} is answered: {}", &[question, u64::from(takes)]);
+        let judgement = match takes {
+            true => {
+                self.ledger.approve(mail);
+                Judgement::Accept
+            }
+            false => Judgement::Reject(Rejection {
+                code: 550,
+                enhanced: "5.7.1",
+                text: "Not this one".to_owned(),
+            }),
+        };
+        ticket.answer(Answer::Message { number: message.number, judgement });
+        self.turn()
     }
 
     fn look_at(&mut self, key: crate::shard::core::Key, pause: u64) {

@@ -43,6 +43,8 @@ pub(super) enum Event {
     Retention,
     /// A reader outside the server looks.
     Tail,
+    /// The advisor answers a question.
+    Answer(u64),
     /// The server starts.
     Start,
 }
@@ -87,6 +89,7 @@ pub(super) struct World {
     peer_due: Vec<u64>,
     tick_due: u64,
     pub(super) connections: u64,
+    pub(super) questions: u64,
     pub(super) ledger: Ledger,
     pub(super) sink: Scripted,
     pub(super) server: Option<Server>,
@@ -138,7 +141,8 @@ impl World {
             tick_due: u64::MAX,
             peers,
             connections: 0,
-            ledger: Ledger::new(all),
+            questions: 0,
+            ledger: Ledger::new(all, plan.judges),
             sink: Scripted::new(seed, BTreeMap::new(), Vec::new(), true, true),
             server: None,
             unix_offset: 1_795_000_000_000_000,

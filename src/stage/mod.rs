@@ -69,11 +69,13 @@ pub enum Bug {
     DeadLetterForgotten,
     /// A record's mail data loses what came in its last receive.
     LastOctetsLost,
+    /// An answer that comes too late is taken for that about the next message.
+    LateAnswerTaken,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ReplyBeforeSync,
         Self::OtherSegmentSync,
         Self::SyncBeforeWrite,
@@ -95,6 +97,7 @@ impl Bug {
         Self::DeletedUnexported,
         Self::DeadLetterForgotten,
         Self::LastOctetsLost,
+        Self::LateAnswerTaken,
     ];
 }
 
