@@ -708,20 +708,8 @@ impl Appender {
         let mut left: Vec<_> = self.closing.drain(..).chain(self.active.take()).collect();
         let last = left.pop();
         let next = self.next;
-        let cut = |active: &Active, skipped: u64| {
-            // No sync of it has returned: its header may never reach the disk. Nothing in it was
-            // acknowledged, so it counts as never used, and its offsets are left out.
-            let unused = active.synced == (active.first_offset, BLOCK as u64);
-            Seal {
-                end_offset: active.synced.0,
-                end_position: if unused { 0 } else { active.synced.1 },
-                skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
-                removed: unused,
-                ..self.seal_of(active)
-            }
-        };
-        let mut seals: Vec<_> = left.iter().map(|active| cut(active, 0)).collect();
-        seals.extend(last.iter().map(|active| cut(active, next - active.synced.0)));
+        let mut seals: Vec<_> = left.iter().map(|active| self.cut(active, 0)).collect();
+        seals.extend(last.iter().map(|active| self.cut(active, next - active.synced.0)));
         // What the syncs covered stays readable; the seals say where that ends.
         self.poisoned.extend(seals.iter().map(|seal| seal.number));
         self.unsealed.extend(seals.iter().map(|seal| seal.number));
@@ -752,13 +740,29 @@ impl Appender {
         }
     }
 
-    /// The seal of the active segment, when nothing is under way any more: it is left for good.
+    /// The seal of a segment of which nothing counts but what was synced.
+    fn cut(&self, active: &Active, skipped: u64) -> Seal {
+        // No sync of it has returned: its header may never reach the disk. Nothing in it was
+        // acknowledged, so it counts as never used, and its offsets are left out.
+        let unused = active.synced == (active.first_offset, BLOCK as u64);
+        Seal {
+            end_offset: active.synced.0,
+            end_position: if unused { 0 } else { active.synced.1 },
+            skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
+            removed: unused,
+            ..self.seal_of(active)
+        }
+    }
+
+    /// The seal of the active segment, when nothing is under way any more: it is left for good. What
+    /// was written last may be fragments of a message that never ended, which no sync has covered:
+    /// they are left out, because power can still take them.
     pub fn seal(&mut self) -> Option<Seal> {
         if !self.is_idle() {
             return None;
         }
         let active = self.active.take()?;
-        Some(self.seal_of(&active))
+        Some(self.cut(&active, 0))
     }
 
     /// What happened.

@@ -19,6 +19,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    ops::RangeInclusive,
     path::Path,
 };
 
@@ -185,16 +186,18 @@ pub(super) fn judge(
 /// prepared and never used. Otherwise the segment ends before its first record.
 ///
 /// Without the header its nonce is unknown, and mail data may hold anything that looks like a
-/// group. So a group counts only if its offset follows soon enough after `before`, where the
-/// previous segment ends. If all groups are others, nothing is concluded, and the file stays.
+/// group. So a group counts only if its offset follows soon enough after `before`, which is where
+/// the previous segments end: with their records, and with what is left out after them. It may
+/// have begun between the two, where a recovery that left offsets out was interrupted. If all groups are others, nothing is concluded, and the file stays.
 fn walk_headless(
     segment: &(impl Octets + ?Sized),
     bytes: u64,
     number: u64,
     identity: Identity,
-    before: u64,
+    before: RangeInclusive<u64>,
 ) -> io::Result<Option<Walked>> {
-    let plausible = before..=before.saturating_add(2 * u64::from(TORN_GAP) + held_at_most(bytes));
+    let (seen, before) = before.into_inner();
+    let plausible = seen..=before.saturating_add(2 * u64::from(TORN_GAP) + held_at_most(bytes));
     let mut block = vec![0; GROUP_FRAME];
     let mut doubtful = None;
     for position in (BLOCK as u64..bytes).step_by(BLOCK) {
@@ -468,22 +471,25 @@ fn next_offset(manifest: &Manifest) -> u64 {
     if planted(Bug::OffsetReusedAfterRecovery) { last.saturating_sub(1) } else { last }
 }
 
-/// Where the log ends ahead of a segment, as far as it can be read.
+/// Where the log ends ahead of a segment, as far as it can be read: with its records, and with what
+/// is left out after them.
 fn offset_before(
     dir: &Path,
     manifest: &Manifest,
     inventory: &Inventory,
     number: u64,
-) -> Result<u64, ReadError> {
-    let seals = manifest.seals().iter().filter(|seal| seal.number < number);
-    let mut before = seals.map(Seal::next_offset).max().unwrap_or(0);
+) -> Result<RangeInclusive<u64>, ReadError> {
+    let seals = || manifest.seals().iter().filter(|seal| seal.number < number);
+    let mut seen = seals().map(|seal| seal.end_offset).max().unwrap_or(0);
+    let mut before = seals().map(Seal::next_offset).max().unwrap_or(0);
     for item in unsealed(inventory).filter(|item| item.number < number) {
         let path = segment_path(dir, item.number);
         let walked = File::open(&path).and_then(|file| walk(&file, file.metadata()?.len()));
         let walked = walked.map_err(ReadError::io(Operation::Read, &path))?;
-        before = before.max(walked.map_or(0, |walked| walked.end_offset));
+        let end = walked.map_or(0, |walked| walked.end_offset);
+        (seen, before) = (seen.max(end), before.max(end));
     }
-    Ok(before)
+    Ok(seen..=before)
 }
 
 /// Segments that have a file and no seal, in order.
@@ -580,7 +586,7 @@ fn open_unsealed(
     path: &Path,
     number: u64,
     identity: Identity,
-    before: &dyn Fn() -> Result<u64, ReadError>,
+    before: &dyn Fn() -> Result<RangeInclusive<u64>, ReadError>,
 ) -> Result<Option<(Walked, u64)>, ReadError> {
     let reading = || ReadError::io(Operation::Read, path);
     let file = File::open(path).map_err(ReadError::io(Operation::Open, path))?;
