@@ -218,7 +218,9 @@ pub fn prepare_segment(dir: &Path, number: u64, bytes: u64) -> io::Result<Spare>
     });
     let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Written down as well, so that there is no gap in what is.
+            // Written down as well, so that there is no gap in what is. A try before may have left
+            // the file with a name that is not durable: power must not take what is written down.
+            sync_dir(dir)?;
             begin(dir, number, bytes)?;
             return Err(error);
         }

@@ -132,6 +132,13 @@ impl World {
             true => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             false => prepare_segment(&dir, number, bytes),
         };
+        if let Err(error) = &made
+            && error.kind() == io::ErrorKind::AlreadyExists
+        {
+            // As in production: the name stays taken, and the next number is used.
+            self.note("segment {} is there already", &[number]);
+            return self.prepare(number + 1, bytes);
+        }
         self.note("segment {} is made: {}", &[number, u64::from(made.is_ok())]);
         // One begun is removed where it cannot be made.
         self.check_gone()?;
