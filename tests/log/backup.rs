@@ -261,3 +261,55 @@ fn a_full_disk_leaves_the_backup_before() {
     assert!(said(&none).contains("only one that was interrupted"), "{}", said(&none));
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Killed at any moment a backup leaves the one before, and nothing that looks whole; the next one
+/// clears up after it.
+#[test]
+fn a_backup_that_is_killed_leaves_the_one_before() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, to) = (place.path().join("data"), place.path().join("backups"));
+    let server = launch(&data).start();
+    send(&server, 200, 90_000);
+    let first = path_of(&backed_up(&data, &to, &[]));
+    let whole = || {
+        let names = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.join("backup.json").exists()).collect::<Vec<_>>()
+    };
+    let mut killed = 0;
+    for pause in 0..12 {
+        let mut child = Command::new(MAILRACE)
+            .arg("backup")
+            .arg(&to)
+            .arg("--dir")
+            .arg(&data)
+            .args(["--keep", "100"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let had = whole().len();
+        let mut ended = None;
+        eventually("it is at work, or done", Duration::from_secs(30), || {
+            ended = child.try_wait().unwrap();
+            ended.is_some() || to.join(".incomplete").exists()
+        });
+        // Somewhere in it: the moment depends on the machine, each is as good.
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        let done = child.wait().unwrap().success();
+        killed += u32::from(!done);
+        // The name may have been given just before the end.
+        let made = whole().len() - had;
+        assert!(made == 1 || made == 0 && !done, "{made} {done}");
+        assert!(first.join("backup.json").exists());
+    }
+    assert!(killed > 0, "it was never killed in the middle");
+    let last = path_of(&backed_up(&data, &to, &["--keep", "100"]));
+    assert!(!to.join(".incomplete").exists());
+    let copy = place.path().join("copy");
+    let restored = succeeded("restore", restore(&to, &copy, &["--json"]));
+    let told: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((told["records"].as_u64(), told["from"].as_str()), (Some(200), last.to_str()));
+    assert_eq!(verified(&copy), 200);
+    assert_eq!(server.stop(), Some(0));
+}
