@@ -225,6 +225,10 @@ impl Reloader {
         for (tls, prepared) in certificates {
             tls.install(prepared);
         }
+        // Ahead of the sessions that will ask.
+        if let Err(error) = self.verdicts.set_gate(&taken, &accept, &self.advisors) {
+            tracing::error!(%error, "mail is not judged before it is accepted");
+        }
         self.give(listeners, &taken);
         self.accept_files = accept_files;
         // All of them were read, and could be.
