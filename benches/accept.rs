@@ -1,5 +1,8 @@
 //! What does it cost to have a million recipients: to load them, to keep them, to ask for one?
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::{
     collections::HashSet,
     hint::black_box,

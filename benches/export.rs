@@ -1,5 +1,8 @@
 //! What does a record cost on its way to a sink: encoded as JSON, protobuf and raw?
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -5,6 +5,8 @@
 //! at hand, the sink makes subject, headers and document of a record. The stream lies on this
 //! machine's disk, as nats-server syncs by default (every two minutes).
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/support/mod.rs"]

@@ -3,6 +3,9 @@
 //! `fill_log DIR SIZE_MIB [SHARDS]`: mail of about 10 KiB, every 200th of 1 MiB in fragments, in
 //! segments of 64 MiB, through the appender that the server uses.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::{io, path::Path, process::ExitCode};
 
 use mailrace::log::{DataDir, Mail, Writer, testing::mail};

@@ -1,5 +1,8 @@
 //! What does a message cost on its way into the log: serialised, and synced in a group?
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::{
     fs::{File, OpenOptions},
     hint::black_box,

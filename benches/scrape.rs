@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench scrape`
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -5,6 +5,9 @@
 //!
 //! Not criterion's: the tail matters as much as the middle, and each group is written once only.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::{
     fs::{File, OpenOptions},
     os::{

@@ -1,5 +1,8 @@
 //! How fast are the scanner, command parsing and whole transactions through a session?
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! In steady state a message costs no allocation: what it needs was kept from the one before.
 //! Counted over the whole process by an allocator of its own, so this binary holds one test.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/ports.rs"]

@@ -16,6 +16,8 @@
 //!
 //! The echo ([`echo`]) is the yardstick: the same exchanges and octets without SMTP and disk.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 // Cargo sets `test` for a bench without harness too, but without harness no test runs: those of the
 // modules are in the test target `compare` (tests.rs).
 #![allow(unused_imports, dead_code)]

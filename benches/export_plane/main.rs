@@ -8,6 +8,8 @@
 //!   without an exporter, in turns: server on core 0, loader on core 1. Needs the release programs
 //!   (`cargo build --release`).
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 #![allow(clippy::unwrap_used)]
 
 #[path = "../compare/median.rs"]

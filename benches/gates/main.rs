@@ -10,6 +10,8 @@
 //! 4 KiB by DATA and 1 KiB by BDAT, each message to another of the recipients. CPU time of the
 //! server's process (/proc) by the messages sent; the trial before it warms the server up.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 #![allow(unused_imports, dead_code)]
 
 #[path = "../compare/facts.rs"]

@@ -8,8 +8,6 @@
 //!
 //! What cannot be found out is never "none": it is a failure.
 
-#![warn(unreachable_pub)]
-
 mod cache;
 mod query;
 mod servers;

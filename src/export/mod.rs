@@ -9,8 +9,6 @@
 //! Each kind of sink is a feature of this crate (`files`, `kafka`, `nats`, `relay`, `store`, `webhook`;
 //! all by default), so that a program without one compiles no client for it.
 
-#![warn(unreachable_pub)]
-
 mod batch;
 mod blackhole;
 #[cfg(feature = "relay")]

@@ -13,8 +13,6 @@
 //! Text that no encoded word declares is UTF-8 if it is valid, else windows-1252, except that text
 //! with some well-formed characters beyond ASCII is UTF-8 with the broken octets replaced.
 
-#![warn(unreachable_pub)]
-
 mod address;
 mod charset;
 mod date;

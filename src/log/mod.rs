@@ -35,7 +35,6 @@
 //! Retention keeps what a group has not committed; `mailrace group ls` shows how far it is. See
 //! `config/examples/consumer-rust` for a whole program.
 
-#![warn(unreachable_pub)]
 // What was read from a disk or a client is never indexed unchecked.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 

@@ -20,7 +20,6 @@
 //! `docs/PROTOCOL.md` says what is implemented of each RFC, `docs/BAD-INPUTS.md` what hostile input
 //! gets.
 
-#![warn(unreachable_pub)]
 // What was read from a disk or a client is never indexed unchecked.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 

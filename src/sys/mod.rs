@@ -1,8 +1,6 @@
 //! The system calls of the server's rooms, each once, with safe functions around them. Rooms whose
 //! trade is the kernel have their own: `log` (files), `shard::io` (rings, sockets).
 
-#![warn(unreachable_pub)]
-
 mod limits;
 mod signals;
 mod terminal;

@@ -10,8 +10,6 @@
 //! on another, and not on another listener. [`Tls`] belongs to one connection. It hides rustls'
 //! unbuffered interface, which the next major version of rustls no longer has.
 
-#![warn(unreachable_pub)]
-
 mod callbacks;
 mod certificate;
 mod client;

@@ -1,5 +1,7 @@
 //! The files of `deploy/`, each under the program it is made for.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,7 @@
 //! What a listener asks before it takes mail.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 

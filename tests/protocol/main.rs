@@ -1,5 +1,7 @@
 //! SMTP and LMTP as foreign clients and proxies speak them, and what is read out of a mail.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,7 @@
 //! Rules over the sources and the documents.
 
+// What is `pub` here is of use to the modules beside it.
+#![allow(unreachable_pub)]
 // The lint's exemption covers functions marked #[test], not their helpers.
 #![allow(clippy::unwrap_used)]
 
