@@ -39,7 +39,12 @@ pub(crate) struct Case {
     /// Messages on one connection before QUIT.
     pub(crate) per_connection: u64,
     pub(crate) depth: usize,
+    /// Of a message; of a mix the mean.
     pub(crate) size: usize,
+    /// Sizes and how many of a hundred messages have each; empty: all have [`Case::size`].
+    mix: &'static [(usize, usize)],
+    /// Each connection begins with STARTTLS.
+    pub(crate) starttls: bool,
     carriage: Carriage,
 }
 
@@ -57,6 +62,10 @@ const UNLIMITED: u64 = 1_000_000_000;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
+/// What an MX gets: `mix:2k=35,10k=25,40k=20,120k=14,1m=5,5m=1`.
+const MX: &[(usize, usize)] =
+    &[(2 * KIB, 35), (10 * KIB, 25), (40 * KIB, 20), (120 * KIB, 14), (MIB, 5), (5 * MIB, 1)];
+
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> Vec<Case> {
     use Carriage::{Bdat, Pipelined, Unpipelined};
@@ -68,7 +77,15 @@ pub(crate) fn all() -> Vec<Case> {
         per_connection: UNLIMITED,
         depth,
         size,
+        mix: &[],
+        starttls: false,
         carriage,
+    };
+    let mx = |id, title, per_connection, starttls| Case {
+        per_connection,
+        mix: MX,
+        starttls,
+        ..load(id, title, Pipelined, mean(MX), 1, 50)
     };
     let bdat = load("bdat-1k", "1 KiB, BDAT in one write, 1 in flight", Bdat, KIB, 1, 50);
     vec![
@@ -86,6 +103,9 @@ pub(crate) fn all() -> Vec<Case> {
             per_connection: 1,
             ..load("connect", "1 KiB, DATA, one message per connection", Pipelined, KIB, 1, 50)
         },
+        mx("mx", "MX mix, STARTTLS, one message per connection", 1, true),
+        mx("mx-plain", "MX mix in the clear, one message per connection", 1, false),
+        mx("mx-keep", "MX mix, STARTTLS, 20 messages per connection", 20, true),
         Case {
             id: "half",
             title: "1 KiB, BDAT, open loop at half the peak rate",
@@ -109,6 +129,13 @@ pub(crate) fn all() -> Vec<Case> {
     ]
 }
 
+fn mean(mix: &[(usize, usize)]) -> usize {
+    let (octets, parts) = mix
+        .iter()
+        .fold((0, 0), |(octets, parts), (size, part)| (octets + size * part, parts + part));
+    octets / parts.max(1)
+}
+
 impl Case {
     /// Options of the loader.
     pub(crate) fn options(&self) -> Vec<String> {
@@ -116,7 +143,7 @@ impl Case {
             "--connections".to_owned(),
             self.connections.to_string(),
             "--size".to_owned(),
-            self.size.to_string(),
+            self.sizes(),
             "--messages-per-connection".to_owned(),
             self.per_connection.to_string(),
             "--in-flight".to_owned(),
@@ -127,13 +154,26 @@ impl Case {
         if self.carriage == Carriage::Bdat {
             options.push("--chunking".to_owned());
         }
+        if self.starttls {
+            options.extend(["--starttls", "--insecure"].map(str::to_owned));
+        }
         options
+    }
+
+    /// As the loader reads them.
+    fn sizes(&self) -> String {
+        if self.mix.is_empty() {
+            return self.size.to_string();
+        }
+        let parts: Vec<_> = self.mix.iter().map(|(size, part)| format!("{size}={part}")).collect();
+        format!("mix:{}", parts.join(","))
     }
 
     /// Why a server that offers this cannot do it.
     pub(crate) fn lacks(&self, offer: Offer) -> Option<&'static str> {
         match self.carriage {
             _ if self.kind == Kind::Idle => None,
+            _ if self.starttls && !offer.starttls => Some("no STARTTLS"),
             Carriage::Bdat if !offer.chunking => Some("no CHUNKING"),
             Carriage::Bdat | Carriage::Pipelined if !offer.pipelining => Some("no PIPELINING"),
             _ => None,
@@ -143,12 +183,13 @@ impl Case {
     /// A connection of this case without its exchanges; `None` where connections stay.
     pub(crate) fn close_pattern(&self) -> Option<Pattern> {
         let pattern = Pattern { greeting: FINAL, steps: Vec::new(), closes: true };
-        (self.per_connection == 1).then_some(pattern)
+        (self.per_connection == 1 && self.mix.is_empty()).then_some(pattern)
     }
 
-    /// The same exchanges for the echo; `None` where it has no counterpart.
+    /// The same exchanges for the echo, of a mix with messages of its mean; `None` where it has no
+    /// counterpart.
     pub(crate) fn pattern(&self) -> Option<Pattern> {
-        if self.kind != Kind::Load {
+        if self.kind != Kind::Load || self.starttls {
             return None;
         }
         // One line of the loader's text begins with a dot, which transparency doubles.
@@ -203,7 +244,30 @@ mod tests {
         assert_eq!(case("data-1k").lacks(plain), None);
         assert_eq!(case("pdata-1k").lacks(plain), Some("no PIPELINING"));
         assert_eq!(case("bdat-1k").lacks(plain), Some("no CHUNKING"));
-        assert_eq!(case("bdat-1k").lacks(Offer { pipelining: true, chunking: true }), None);
+        let offer = Offer { pipelining: true, chunking: true, starttls: false };
+        assert_eq!(case("bdat-1k").lacks(offer), None);
+        assert_eq!(case("mx-plain").lacks(offer), None);
+        assert_eq!(case("mx").lacks(offer), Some("no STARTTLS"));
         assert_eq!(case("idle").lacks(plain), None);
+    }
+
+    #[test]
+    fn a_mix_is_told_to_the_loader_and_its_mean_to_the_echo() {
+        let (mx, plain, keep) = (case("mx"), case("mx-plain"), case("mx-keep"));
+        assert_eq!(MX.iter().map(|(_, part)| part).sum::<usize>(), 100);
+        let line = mx.options().join(" ");
+        assert!(
+            line.contains("--size mix:2048=35,10240=25,40960=20,122880=14,1048576=5,5242880=1 ")
+        );
+        assert!(
+            line.contains("--messages-per-connection 1 ")
+                && line.ends_with("--starttls --insecure")
+        );
+        assert!(keep.options().join(" ").contains("--messages-per-connection 20 "));
+        assert!(!plain.options().contains(&"--starttls".to_owned()));
+        assert_eq!(mx.size, 133_529);
+        let echo = plain.pattern().unwrap();
+        assert!(echo.closes && echo.octets() > mx.size && echo.octets() < mx.size + 1_000);
+        assert_eq!((mx.pattern(), keep.pattern(), plain.close_pattern()), (None, None, None));
     }
 }

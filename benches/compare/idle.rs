@@ -1,7 +1,7 @@
 //! Many connections that greet and then say nothing.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::smtp;
@@ -13,8 +13,7 @@ const GREETING_MAX: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Where the server takes or greets fewer.
-pub(crate) fn hold(port: u16, count: usize) -> io::Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+pub(crate) fn hold(address: SocketAddr, count: usize) -> io::Result<()> {
     let mut held = Vec::with_capacity(count);
     // Some at once: a server that thinks before it greets shall not take an hour.
     while held.len() < count {

@@ -3,7 +3,9 @@
 //! ```text
 //! cargo bench --bench compare                       # everything that is installed, 3 rounds
 //! cargo bench --bench compare -- --quick --cases bdat-1k --peers mailrace,smtp-sink
-//! cargo bench --bench compare -- --install --json r.json --svg r.svg --markdown r.md
+//! cargo bench --bench compare -- --install --json r.json --page r.html --markdown r.md
+//! cargo bench --bench compare -- --cases mx,mx-plain,mx-keep --peers postfix \
+//!     --peer stalwart=127.0.0.1:2525:4711     # one that runs, whatever it is
 //! ```
 //!
 //! One machine, one go: the server on one core, the loader (`mailrace bench`) on another, a
@@ -33,6 +35,7 @@ mod measure;
 mod median;
 mod node;
 mod options;
+mod page;
 mod pattern;
 mod peers;
 mod plot;
@@ -55,7 +58,7 @@ use cases::{Case, HALF_OF, Kind};
 use drive::Drive;
 use measure::{Effort, Left};
 use options::{Command, Options};
-use peers::{Peer, Site};
+use peers::{Certificate, Peer, Site};
 use report::Report;
 
 fn main() -> ExitCode {
@@ -74,8 +77,8 @@ fn main() -> ExitCode {
             };
             drive::run(&drive).map(|told| println!("{told}")).map_err(|error| error.to_string())
         }
-        Some(Command::Idle { port, count }) => {
-            idle::hold(*port, *count).map_err(|error| error.to_string())
+        Some(Command::Idle { address, count }) => {
+            idle::hold(*address, *count).map_err(|error| error.to_string())
         }
         None => compare(&options),
     };
@@ -89,7 +92,8 @@ fn main() -> ExitCode {
 }
 
 fn compare(options: &Options) -> Result<(), String> {
-    let site = site(options)?;
+    let mut site = site(options)?;
+    site.given = options.given().to_vec();
     let descriptors = process::raise_descriptors();
     // Some for the program itself.
     let idle = options.idle.min(usize::try_from(descriptors).unwrap_or(usize::MAX) - 100);
@@ -129,16 +133,24 @@ fn compare(options: &Options) -> Result<(), String> {
             Some(why) => report.missing.push((peer, why)),
         }
     }
+    if report.cases.iter().any(|case| case.starttls) {
+        let made = Certificate::make(&site.scratch);
+        site.certificate = Some(made.map_err(|error| format!("openssl: {error}"))?);
+    }
     for round in 0..options.rounds() {
         run_round(round, &site, effort, &mut report);
     }
     report.close();
+    if let Some(Certificate { cert, key }) = &site.certificate {
+        let _ = (fs::remove_file(cert), fs::remove_file(key));
+    }
     // Empty by now; a run that was killed leaves it to the next.
     let _ = fs::remove_dir(&site.scratch);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     report.facts.push(("load average after", load.trim().to_owned()));
     print!("{}", report.text());
     write(options.json.as_deref(), || format!("{:#}\n", report.json()))?;
+    write(options.page.as_deref(), || page::html(&report))?;
     write(options.svg.as_deref(), || plot::svg(&report))?;
     write(options.markdown.as_deref(), || report.markdown())
 }
@@ -222,7 +234,8 @@ fn site(options: &Options) -> Result<Site, String> {
     let scratch = fs::canonicalize(&scratch).map_err(|error| told(&scratch, error))?;
     let (server_core, loader_core) = options.cores;
     let before = options.before.clone();
-    Ok(Site { scratch, before, installed, server_core, loader_core })
+    let (given, certificate) = (Vec::new(), None);
+    Ok(Site { scratch, before, given, certificate, installed, server_core, loader_core })
 }
 
 fn is_left_over(name: &str) -> bool {

@@ -58,7 +58,7 @@ pub(crate) fn run(
     if peer == Peer::Postfix && case.kind == Kind::Idle {
         return Err(Left::Out("a process for each connection"));
     }
-    let server = peers::start(peer, site).map_err(Left::Failed)?;
+    let server = peers::start(peer, site, case.starttls).map_err(Left::Failed)?;
     if let Some(lack) = case.lacks(server.offer) {
         return Err(Left::Out(lack));
     }
@@ -74,10 +74,10 @@ fn load(case: &Case, server: &Server, site: &Site, effort: Effort) -> Result<Fig
     let trial = loader(case, server, site, effort, &["-z", &time, "--warmup", "0s"])?;
     let rate = number(&trial, "/rate/messages_per_second")?;
     let count = messages(rate, case, effort);
-    let before = procfs::cpu(server.process.pid());
+    let before = procfs::cpu(server.pid);
     let told = loader(case, server, site, effort, &["-n", &count.to_string()])?;
     thread::sleep(SETTLE);
-    let spent = procfs::cpu(server.process.pid()).since(before);
+    let spent = procfs::cpu(server.pid).since(before);
     let mut figures = figures(&told, spent)?;
     let failed = number(&told, "/totals/failed")?;
     if failed > 0.0 {
@@ -87,7 +87,7 @@ fn load(case: &Case, server: &Server, site: &Site, effort: Effort) -> Result<Fig
 }
 
 fn messages(rate: f64, case: &Case, effort: Effort) -> u64 {
-    let most = if case.per_connection == 1 { CONNECTS_MAX } else { f64::INFINITY };
+    let most = CONNECTS_MAX * case.per_connection as f64;
     let least = 4 * case.connections * case.depth;
     (rate * effort.seconds).min(most).max(least as f64) as u64
 }
@@ -104,10 +104,10 @@ fn half(
         Ok(scrape::buckets(&scrape::metrics(admin)?, "mailrace_log_sync_duration_seconds"))
     };
     let count = (rate * effort.seconds).max(1.0) as u64;
-    let (earlier, before) = (syncs(admin)?, procfs::cpu(server.process.pid()));
+    let (earlier, before) = (syncs(admin)?, procfs::cpu(server.pid));
     let options = ["-n", &count.to_string(), "--rate", &format!("{rate:.0}")];
     let told = loader(case, server, site, effort, &options)?;
-    let spent = procfs::cpu(server.process.pid()).since(before);
+    let spent = procfs::cpu(server.pid).since(before);
     let later = syncs(admin)?;
     let mut figures = figures(&told, spent)?;
     let sync = |at| scrape::quantile(&earlier, &later, at).unwrap_or(f64::NAN);
@@ -121,10 +121,10 @@ fn half(
 }
 
 fn idle(server: &Server, site: &Site, effort: Effort) -> Result<Figures, Left> {
-    let pid = server.process.pid();
+    let pid = server.pid;
     let resident = procfs::resident(pid);
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["idle", &server.port.to_string(), &effort.idle.to_string()]);
+    command.args(["idle", &server.address.to_string(), &effort.idle.to_string()]);
     let mut holder = process::start_piped(command.stderr(Stdio::piped()), &[site.loader_core])?;
     let out = holder.child().stdout.take().expect("it is piped");
     let mut line = String::new();
@@ -205,7 +205,7 @@ fn loader(
     options: &[&str],
 ) -> Result<Value, Left> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailrace"));
-    command.arg("bench").arg(format!("smtp://127.0.0.1:{}", server.port));
+    command.arg("bench").arg(format!("smtp://{}", server.address));
     command.args(case.options()).args(options).args(["--format", "json", "--no-tui"]);
     command.args(["--drain", &format!("{}s", (effort.seconds * 4.0).ceil() + 10.0)]);
     talk(&mut command, site)

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{peers, python};
+use crate::peers::{self, Certificate};
+use crate::python;
 
 const PACKAGES: [&str; 2] = ["Haraka@3.3.4", "smtp-server@3.21.6"];
 
@@ -54,7 +55,12 @@ pub(crate) fn smtp_server(installed: &Path, dir: &Path, port: u16) -> io::Result
 
 /// # Errors
 /// Where its configuration cannot be written.
-pub(crate) fn haraka(installed: &Path, dir: &Path, port: u16) -> io::Result<Command> {
+pub(crate) fn haraka(
+    installed: &Path,
+    dir: &Path,
+    port: u16,
+    certificate: Option<&Certificate>,
+) -> io::Result<Command> {
     let (config, plugins) = (dir.join("config"), dir.join("plugins"));
     fs::create_dir_all(&config)?;
     fs::create_dir_all(&plugins)?;
@@ -65,7 +71,13 @@ pub(crate) fn haraka(installed: &Path, dir: &Path, port: u16) -> io::Result<Comm
         }
     }
     fs::write(plugins.join("accept.js"), ACCEPT)?;
-    fs::write(config.join("plugins"), "accept\n")?;
+    let mut enabled = "accept\n";
+    if let Some(Certificate { cert, key }) = certificate {
+        fs::copy(cert, config.join("tls_cert.pem"))?;
+        fs::copy(key, config.join("tls_key.pem"))?;
+        enabled = "tls\naccept\n";
+    }
+    fs::write(config.join("plugins"), enabled)?;
     fs::write(config.join("me"), "mx.test\n")?;
     fs::write(config.join("loglevel"), "WARN\n")?;
     fs::write(config.join("smtp.ini"), format!("listen=127.0.0.1:{port}\nnodes=0\n"))?;

@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::cases::{self, Case};
 use crate::pattern::Pattern;
-use crate::peers::Peer;
+use crate::peers::{Given, Peer};
 
 /// Compares Mailrace with other servers and with what the kernel alone costs
 #[derive(Debug, Parser)]
@@ -17,9 +18,13 @@ pub(crate) struct Options {
     /// Only these cases, by their names [default: all]
     #[arg(long, value_name = "CASE,...", value_delimiter = ',')]
     cases: Vec<String>,
-    /// Only these servers; echo is one of them [default: all that are installed]
+    /// Only Mailrace and these servers; echo is one of them [default: all that are installed]
     #[arg(long, value_name = "SERVER,...", value_delimiter = ',')]
     peers: Vec<String>,
+    /// A server that runs already, and the process whose CPU time counts with that of its children;
+    /// put it on the server's core (taskset); may be repeated
+    #[arg(long, value_name = "NAME=HOST:PORT:PID", value_parser = given)]
+    peer: Vec<Given>,
     /// Rounds, of which the medians are taken [default: 3, with --quick 1]
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
@@ -47,6 +52,9 @@ pub(crate) struct Options {
     /// Keep all figures
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// A page with a picture of each case: messages a second and CPU per message
+    #[arg(long, value_name = "FILE")]
+    pub(crate) page: Option<PathBuf>,
     /// Plot CPU per message
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
@@ -66,7 +74,7 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Drive { pattern: Pattern, port: u16, connections: usize, depth: usize, messages: u64 },
     #[command(hide = true)]
-    Idle { port: u16, count: usize },
+    Idle { address: SocketAddr, count: usize },
 }
 
 impl Options {
@@ -97,19 +105,33 @@ impl Options {
         Ok(cases)
     }
 
-    /// The servers asked for, the echo last.
+    /// Servers that were started by somebody else.
+    pub(crate) fn given(&self) -> &[Given] {
+        &self.peer
+    }
+
+    /// Mailrace and the servers asked for, the echo last.
     ///
     /// # Errors
-    /// Where there is none of a name.
+    /// Where there is none of a name, or two have the same.
     pub(crate) fn peers(&self) -> Result<Vec<Peer>, String> {
         let all: Vec<Peer> = Peer::SERVERS.into_iter().chain([Peer::Echo]).collect();
         let names: Vec<&str> = all.iter().map(|peer| peer.name()).collect();
         known("server", &self.peers, &names)?;
         let wanted = |peer: &Peer| {
             let all = self.peers.is_empty() && (*peer != Peer::Before || self.before.is_some());
-            all || self.peers.iter().any(|name| name == peer.name())
+            all || *peer == Peer::Mailrace || self.peers.iter().any(|name| name == peer.name())
         };
-        Ok(all.into_iter().filter(wanted).collect())
+        for (at, given) in self.peer.iter().enumerate() {
+            let before = self.peer[..at].iter().map(|other| other.name);
+            if names.iter().copied().chain(before).any(|name| name == given.name) {
+                return Err(format!("--peer: there is a server {:?} already", given.name));
+            }
+        }
+        let mut chosen: Vec<Peer> = all.into_iter().filter(wanted).collect();
+        let echo = chosen.iter().position(|peer| *peer == Peer::Echo).unwrap_or(chosen.len());
+        chosen.splice(echo..echo, self.peer.iter().map(|given| Peer::Given(given.name)));
+        Ok(chosen)
     }
 }
 
@@ -118,6 +140,21 @@ fn known(what: &str, asked: &[String], names: &[&str]) -> Result<(), String> {
         Some(name) => Err(format!("there is no {what} {name:?}; there are {}", names.join(", "))),
         None => Ok(()),
     }
+}
+
+fn given(text: &str) -> Result<Given, String> {
+    let wrong =
+        || format!("{text:?} is not NAME=HOST:PORT:PID, for example stalwart=127.0.0.1:25:4711");
+    let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let (place, pid) = rest.rsplit_once(':').ok_or_else(wrong)?;
+    let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(wrong)?;
+    if name.is_empty() || !place.contains(':') {
+        return Err(wrong());
+    }
+    let mut found = place.to_socket_addrs().map_err(|error| format!("{place}: {error}"))?;
+    let address = found.next().ok_or_else(|| format!("{place}: no address"))?;
+    // It is a word of this run like the names of the others.
+    Ok(Given { name: String::leak(name.to_owned()), address, pid })
 }
 
 fn cores(text: &str) -> Result<(usize, usize), String> {
@@ -139,10 +176,34 @@ mod tests {
         assert_eq!(chosen.peers().unwrap(), [Peer::Mailrace, Peer::Echo]);
         let ids: Vec<_> = chosen.cases().unwrap().iter().map(|case| case.id).collect();
         assert_eq!(ids, ["data-1k", "bdat-1k"]);
+        assert_eq!(options("compare --peers echo").peers().unwrap(), [Peer::Mailrace, Peer::Echo]);
         assert!(options("compare --peers sendmail").peers().is_err());
         assert!(options("compare --cases x").cases().is_err());
         assert_eq!(options("compare --quick").rounds(), 1);
         assert_eq!(options("compare --cores 2,3").cores, (2, 3));
         assert!(Options::try_parse_from(["compare", "--cores", "2"]).is_err());
+    }
+
+    #[test]
+    fn a_server_of_ones_own_is_named_with_its_place_and_process() {
+        let read = |peer: &str| {
+            let line =
+                ["compare", "--peers", "echo", "--peer", "one=127.0.0.1:25:7", "--peer", peer];
+            Options::try_parse_from(line).map_err(|error| error.to_string())
+        };
+        let options = read("two=[::1]:2525:4711").unwrap();
+        let peers = [Peer::Mailrace, Peer::Given("one"), Peer::Given("two"), Peer::Echo];
+        assert_eq!(options.peers().unwrap(), peers);
+        let [one, two] = options.given() else { panic!("{:?}", options.given()) };
+        assert_eq!((one.name, one.address, one.pid), ("one", "127.0.0.1:25".parse().unwrap(), 7));
+        assert_eq!((two.address, two.pid), ("[::1]:2525".parse().unwrap(), 4711));
+        for twice in ["one=127.0.0.1:26:8", "postfix=127.0.0.1:26:8"] {
+            assert!(read(twice).unwrap().peers().unwrap_err().contains("already"));
+        }
+        for bad in
+            ["127.0.0.1:25:7", "=127.0.0.1:25:7", "a=127.0.0.1:25", "a=127.0.0.1:25:0", "a=b"]
+        {
+            assert!(read(bad).unwrap_err().contains("NAME=HOST:PORT:PID"), "{bad}");
+        }
     }
 }

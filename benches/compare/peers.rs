@@ -26,6 +26,8 @@ pub(crate) enum Peer {
     Aiosmtpd,
     Haraka,
     SmtpServer,
+    /// One of `--peer`, by its name.
+    Given(&'static str),
     /// The limit, no server of mail.
     Echo,
     /// The limit of a connection alone: accepts, says a reply and closes; in one case only.
@@ -54,6 +56,7 @@ impl Peer {
             Self::Aiosmtpd => "aiosmtpd",
             Self::Haraka => "haraka",
             Self::SmtpServer => "smtp-server",
+            Self::Given(name) => name,
             Self::Echo => "echo",
             Self::EchoClose => "echo, accept-reply-close",
         }
@@ -70,9 +73,47 @@ impl Peer {
             Self::Aiosmtpd => "nothing: handler Sink discards",
             Self::Haraka => "nothing: a plugin of two lines accepts and discards",
             Self::SmtpServer => "nothing: the callback reads the stream and discards",
+            Self::Given(_) => "not known here: it was started by somebody else",
             Self::Echo => "nothing: no SMTP, answers fixed octets",
             Self::EchoClose => "nothing: no SMTP, says a fixed reply to each connection, closes it",
         }
+    }
+}
+
+/// A server that was started by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    /// Whose CPU time, with that of its children, is the server's.
+    pub(crate) pid: u32,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Certificate {
+    /// Has OpenSSL make one.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(crate) fn make(dir: &Path) -> io::Result<Self> {
+        let made = Self { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
+        let mut openssl = Command::new("openssl");
+        openssl
+            .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=localhost"])
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+            .arg("-keyout")
+            .arg(&made.key)
+            .arg("-out")
+            .arg(&made.cert);
+        python::run(&mut openssl)?;
+        Ok(made)
     }
 }
 
@@ -83,6 +124,10 @@ pub(crate) struct Site {
     pub(crate) scratch: PathBuf,
     /// The program of [`Peer::Before`].
     pub(crate) before: Option<PathBuf>,
+    /// Servers that run already.
+    pub(crate) given: Vec<Given>,
+    /// Of the servers, in cases with TLS; all of them have the same.
+    pub(crate) certificate: Option<Certificate>,
     /// What `--install` put there.
     pub(crate) installed: PathBuf,
     pub(crate) server_core: usize,
@@ -93,18 +138,19 @@ pub(crate) struct Site {
 #[derive(Debug)]
 pub(crate) struct Server {
     // Dropped in this order: the process before its data.
-    pub(crate) process: Running,
-    pub(crate) port: u16,
+    _process: Option<Running>,
+    _scratch: Option<Scratch>,
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
     /// Of Mailrace alone.
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) offer: Offer,
-    _scratch: Scratch,
 }
 
 /// Why a peer cannot run here; `None` if it can.
 pub(crate) fn missing(peer: Peer, site: &Site) -> Option<String> {
     match peer {
-        Peer::Mailrace | Peer::MailraceTwo | Peer::Echo | Peer::EchoClose => None,
+        Peer::Mailrace | Peer::MailraceTwo | Peer::Echo | Peer::EchoClose | Peer::Given(_) => None,
         Peer::Before => match &site.before {
             Some(_) => None,
             None => Some("--before names no other build".to_owned()),
@@ -120,11 +166,15 @@ pub(crate) fn missing(peer: Peer, site: &Site) -> Option<String> {
     }
 }
 
-/// Starts a peer with fresh data and waits for its greeting.
+/// Starts a peer with fresh data, or looks at one that runs, and waits for its greeting.
 ///
 /// # Errors
 /// Where it does not come up; a text for the user.
-pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
+pub(crate) fn start(peer: Peer, site: &Site, tls: bool) -> Result<Server, String> {
+    if let Peer::Given(name) = peer {
+        return running(name, site);
+    }
+    let certificate = site.certificate.as_ref().filter(|_| tls);
     let told = |what: &str, error: &dyn std::fmt::Display| {
         format!("{} does not start: {what}: {error}", peer.name())
     };
@@ -138,18 +188,23 @@ pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
             admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, at)));
             let before = site.before.as_deref().filter(|_| peer == Peer::Before);
             let program = before.unwrap_or(Path::new(env!("CARGO_BIN_EXE_mailrace")));
-            mailrace(program, peer, &dir, port, at)
+            mailrace(program, peer, &dir, (port, at), certificate)
         }
         Peer::SmtpSink => smtp_sink(port),
-        Peer::Postfix => postfix::command(&dir, port).map_err(|e| told("its files", &e))?,
+        Peer::Postfix => {
+            postfix::command(&dir, port, certificate).map_err(|e| told("its files", &e))?
+        }
         Peer::Aiosmtpd => python::command(&site.installed, port),
         Peer::Haraka => {
-            node::haraka(&site.installed, &dir, port).map_err(|e| told("its files", &e))?
+            let made = node::haraka(&site.installed, &dir, port, certificate);
+            made.map_err(|e| told("its files", &e))?
         }
         Peer::SmtpServer => {
             node::smtp_server(&site.installed, &dir, port).map_err(|e| told("its files", &e))?
         }
-        Peer::Echo | Peer::EchoClose => return Err("echo takes a pattern".to_owned()),
+        Peer::Echo | Peer::EchoClose | Peer::Given(_) => {
+            return Err(format!("{} is not started here", peer.name()));
+        }
     };
     let log = dir.join("stderr");
     let open = || -> io::Result<(File, File)> {
@@ -161,12 +216,25 @@ pub(crate) fn start(peer: Peer, site: &Site) -> Result<Server, String> {
     let both = [site.server_core, site.loader_core];
     let cores = if peer == Peer::MailraceTwo { &both[..] } else { &both[..1] };
     let mut process = process::start(&mut command, cores).map_err(|e| told("the program", &e))?;
-    let offer = smtp::wait_for(port, START_MAX).map_err(|error| {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let offer = smtp::wait_for(address, START_MAX).map_err(|error| {
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         let ended = if process.has_ended() { " (it has ended)" } else { "" };
         told("no greeting", &format!("{error}{ended}\n{said}"))
     })?;
-    Ok(Server { process, port, admin, offer, _scratch: scratch })
+    let pid = process.pid();
+    Ok(Server { _process: Some(process), _scratch: Some(scratch), pid, address, admin, offer })
+}
+
+fn running(name: &str, site: &Site) -> Result<Server, String> {
+    let found = site.given.iter().find(|given| given.name == name);
+    let Given { address, pid, .. } = *found.ok_or("it was not named by --peer")?;
+    if !Path::new(&format!("/proc/{pid}")).exists() {
+        return Err(format!("{name}: there is no process {pid}"));
+    }
+    let told = |error| format!("{name} does not greet at {address}: {error}");
+    let offer = smtp::wait_for(address, START_MAX).map_err(told)?;
+    Ok(Server { _process: None, _scratch: None, pid, address, admin: None, offer })
 }
 
 /// Starts the echo with a pattern.
@@ -196,15 +264,25 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-fn mailrace(program: &Path, peer: Peer, dir: &Path, port: u16, admin: u16) -> Command {
+fn mailrace(
+    program: &Path,
+    peer: Peer,
+    dir: &Path,
+    (port, admin): (u16, u16),
+    certificate: Option<&Certificate>,
+) -> Command {
     let shards = if peer == Peer::MailraceTwo { 2 } else { 1 };
-    let settings = [
+    let mut settings = vec![
         format!("server.shards={shards}"),
         format!("server.admin.listen=127.0.0.1:{admin}"),
         format!("listener.0.listen=127.0.0.1:{port}"),
         format!("log.dir={}", dir.join("log").display()),
         "log.sync=group".to_owned(),
     ];
+    if let Some(Certificate { cert, key }) = certificate {
+        settings.push(format!("server.tls.cert_file={}", cert.display()));
+        settings.push(format!("server.tls.key_file={}", key.display()));
+    }
     process::serve(program, &settings)
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn svg(report: &Report) -> String {
     out
 }
 
-fn colour(peer: Peer) -> &'static str {
+pub(crate) fn colour(peer: Peer) -> &'static str {
     match peer {
         Peer::Mailrace | Peer::MailraceTwo => "#d1495b",
         Peer::Before => "#e9a3ad",
@@ -99,7 +99,7 @@ fn colour(peer: Peer) -> &'static str {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::peers;
+use crate::peers::{self, Certificate};
 
 const DAEMONS: &str = "/usr/lib/postfix/sbin";
 
@@ -24,13 +24,17 @@ pub(crate) fn missing() -> Option<String> {
 ///
 /// # Errors
 /// Where files cannot be written, or Postfix does not like them.
-pub(crate) fn command(dir: &Path, port: u16) -> io::Result<Command> {
+pub(crate) fn command(
+    dir: &Path,
+    port: u16,
+    certificate: Option<&Certificate>,
+) -> io::Result<Command> {
     let etc = dir.join("etc");
     let (queue, data) = (dir.join("queue"), dir.join("data"));
     for made in [&etc, &queue, &data] {
         fs::create_dir_all(made)?;
     }
-    fs::write(etc.join("main.cf"), main_cf(&queue, &data))?;
+    fs::write(etc.join("main.cf"), main_cf(&queue, &data, certificate))?;
     fs::write(etc.join("master.cf"), master_cf(port))?;
     own_by_postfix(&data)?;
     let mut check = Command::new(peers::find("postfix").unwrap_or_else(|| "postfix".into()));
@@ -50,7 +54,18 @@ fn own_by_postfix(data: &Path) -> io::Result<()> {
     if status.success() { Ok(()) } else { Err(io::Error::other("there is no user postfix")) }
 }
 
-fn main_cf(queue: &Path, data: &Path) -> String {
+fn main_cf(queue: &Path, data: &Path, certificate: Option<&Certificate>) -> String {
+    let tls = match certificate {
+        // Tickets, which its defaults have; its cache of sessions would be a process of its own.
+        Some(Certificate { cert, key }) => format!(
+            "smtpd_tls_security_level = may\n\
+             smtpd_tls_cert_file = {}\n\
+             smtpd_tls_key_file = {}\n",
+            cert.display(),
+            key.display()
+        ),
+        None => "smtpd_tls_security_level = none\n".to_owned(),
+    };
     format!(
         "compatibility_level = 3.6\n\
          queue_directory = {}\n\
@@ -65,7 +80,7 @@ fn main_cf(queue: &Path, data: &Path) -> String {
          alias_maps =\n\
          local_recipient_maps =\n\
          smtpd_client_restrictions = static:HOLD\n\
-         smtpd_tls_security_level = none\n\
+         {tls}\
          default_transport = discard:\n\
          relay_transport = discard:\n\
          default_process_limit = 200\n\

@@ -1,7 +1,7 @@
 //! As much SMTP as it takes to see that a server is there and what it offers.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 pub(crate) struct Offer {
     pub(crate) pipelining: bool,
     pub(crate) chunking: bool,
+    pub(crate) starttls: bool,
 }
 
 /// Waits until the server greets, and asks what it offers.
 ///
 /// # Errors
 /// Where it does not greet in time; the last error met.
-pub(crate) fn wait_for(port: u16, longest: Duration) -> io::Result<Offer> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+pub(crate) fn wait_for(address: SocketAddr, longest: Duration) -> io::Result<Offer> {
     let began = Instant::now();
     loop {
         match ask(address) {
@@ -46,7 +46,7 @@ fn offer(reply: &str) -> Offer {
             line.split_whitespace().next().is_some_and(|first| first.eq_ignore_ascii_case(word))
         })
     };
-    Offer { pipelining: has("PIPELINING"), chunking: has("CHUNKING") }
+    Offer { pipelining: has("PIPELINING"), chunking: has("CHUNKING"), starttls: has("STARTTLS") }
 }
 
 /// Reads one reply with all its lines.
@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn keywords_are_whole_words() {
         let reply = "250-a.test CHUNKING\r\n250-pipelining\r\n250 CHUNKINGS\r\n";
-        assert_eq!(offer(reply), Offer { pipelining: true, chunking: false });
+        assert_eq!(offer(reply), Offer { pipelining: true, ..Offer::default() });
+        assert!(offer("250-a\r\n250 STARTTLS\r\n").starttls);
         assert!(offer("250-a\r\n250 CHUNKING\r\n").chunking);
     }
 }

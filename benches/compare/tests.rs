@@ -10,6 +10,7 @@ mod goals;
 mod median;
 mod node;
 mod options;
+mod page;
 mod pattern;
 mod peers;
 mod plot;
