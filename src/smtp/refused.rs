@@ -63,6 +63,8 @@ pub struct Refused {
     pub mail_from: Option<Box<str>>,
     /// The recipient that was refused.
     pub rcpt: Option<Box<str>>,
+    /// The name that was refused.
+    pub helo: Option<Box<str>>,
     /// The credentials of this user were wrong; empty where it named nobody.
     pub login: Option<Box<str>>,
 }
@@ -97,6 +99,7 @@ impl Refused {
             detail: "",
             mail_from: None,
             rcpt: None,
+            helo: None,
             login: None,
         }
     }
@@ -132,6 +135,11 @@ pub(super) fn path_of(argument: &[u8]) -> Box<str> {
 }
 
 /// A name that a client gave, cut to a sane length.
+pub(super) fn name_of(argument: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(argument.get(..TEXT_BYTES_MAX).unwrap_or(argument)).into()
+}
+
+/// As [`name_of`], of one that is kept.
 pub(super) fn cut(text: &str) -> Box<str> {
     text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0.into()
 }

@@ -22,7 +22,17 @@ impl Session {
         // Slips in the dialogue are counted; a line each would be the client's to make.
         if matches!(
             self.stage,
-            Some(Verb::Mail | Verb::Rcpt | Verb::Auth | Verb::Data | Verb::Bdat | Verb::Starttls)
+            Some(
+                Verb::Ehlo
+                    | Verb::Helo
+                    | Verb::Lhlo
+                    | Verb::Mail
+                    | Verb::Rcpt
+                    | Verb::Auth
+                    | Verb::Data
+                    | Verb::Bdat
+                    | Verb::Starttls
+            )
         ) {
             self.note(cx, reply);
         }
@@ -63,6 +73,11 @@ impl Session {
             }
             Verb::Rcpt if refused.stage == Verb::Rcpt.name() && refused.rcpt.is_none() => {
                 refused.rcpt = Some(refused::path_of(argument));
+            }
+            Verb::Ehlo | Verb::Helo | Verb::Lhlo
+                if refused.stage == verb.name() && refused.helo.is_none() =>
+            {
+                refused.helo = Some(refused::name_of(argument));
             }
             _ => {}
         }
