@@ -10,6 +10,7 @@
 //! DIR/shard-000/0000000001.idx   sparse index of one: a hint, never the truth
 //! DIR/shard-000/0000000001.ver   verdicts on the records of one, see `verdicts`
 //! DIR/shard-000/verdicts.offset  which records have one, see `verdicts`
+//! DIR/refusals/shard-000/0000000001.ref   what was not taken, see `refusals`
 //! ```
 
 use std::{

@@ -70,6 +70,7 @@ mod read_error;
 mod reader;
 mod record;
 mod recovery;
+mod refusals;
 mod retention;
 mod scrub;
 #[cfg(test)]
@@ -114,6 +115,10 @@ pub use read_error::{Operation, ReadError};
 pub use reader::{Extent, LeftOut, Log, Pending, SegmentFacts, WalkEnd};
 pub use record::{FragmentAt, Mail, RecordView, UNDER_TLS};
 pub use recovery::{End, Octets, Recovery, Walked, recover, walk};
+pub use refusals::{
+    REFUSAL_TEXT_BYTES_MAX, Refusal, RefusalAt, RefusalEntry, RefusalReader, RefusalWriter,
+    refusal_shards,
+};
 pub use retention::{
     Kept, KeptFor, Needs, Pass, Reason, Retention, Rules, read_in_progress, write_in_progress,
 };

@@ -52,7 +52,7 @@ pub(super) fn tighten(top: &Path) -> io::Result<Vec<String>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let ours = ["LOCK", "node", "node.new", "in-progress", ".probe"].contains(&name);
-        if ours || name == "groups" || name.starts_with("shard-") {
+        if ours || ["groups", "refusals"].contains(&name) || name.starts_with("shard-") {
             tighten_tree(&path, DEEP, &mut counts);
         }
     }
