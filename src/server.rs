@@ -10,6 +10,7 @@ mod notify;
 pub mod preflight;
 mod prepare;
 mod recipients;
+mod refusals;
 mod reload;
 mod retention;
 mod revision;

@@ -125,6 +125,7 @@ fn log(s: &mut Settings) -> LogConfig {
                 .unwrap_or_default(),
             hold: s.boolean("log.retention.hold"),
         },
+        refusals_size: s.size("log.refusals.size"),
         disk_low: match s.amount("log.disk.low") {
             Amount::Percent(percent) => DiskLow::Percent(u8::try_from(percent).unwrap_or(99)),
             Amount::Bytes(bytes) => DiskLow::Bytes(bytes),

@@ -77,6 +77,8 @@ pub struct LogConfig {
     pub abort_on_io_error: bool,
     /// What is deleted when.
     pub retention: Rules,
+    /// Bytes that a shard's refusals may have; `None`: they are not kept.
+    pub refusals_size: Option<u64>,
     /// Free space below which it warns and deletes what is consumed earlier.
     pub disk_low: DiskLow,
 }

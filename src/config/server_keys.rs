@@ -125,6 +125,13 @@ pub(super) const SERVER_AND_LOG: &[Key] = &[
     ),
     Key::new("log.retention.hold", Kind::Boolean, "false", "Suspend all deletion."),
     Key::new(
+        "log.refusals.size",
+        Kind::Size { least: MIB, most: u64::MAX, word: Some(""), percent: None },
+        "64MiB",
+        "Size of each shard's log of refused commands and messages; \"\": they are not kept.",
+    )
+    .restart(),
+    Key::new(
         "log.disk.low",
         Kind::Size { least: MIB, most: u64::MAX, word: None, percent: Some(99) },
         "10%",

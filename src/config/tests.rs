@@ -85,6 +85,7 @@ fn defaults() {
         }
     );
     assert_eq!(config.log.disk_low, DiskLow::Percent(10));
+    assert_eq!(config.log.refusals_size, Some(64 << 20));
     assert!(config.exports.is_empty() && config.file().is_none());
     assert!(config.settings().iter().all(|setting| setting.origin == Origin::Default));
 }
@@ -145,6 +146,7 @@ fn values_out_of_range() {
         ("log.sync=fast", "one of group, each, none"),
         ("log.retention.age=never", "not a duration"),
         ("log.retention.size=1KiB", "1MiB to"),
+        ("log.refusals.size=1KiB", "1MiB to"),
         ("log.retention.hold=yes", "true or false is needed, not \"yes\""),
         ("log.disk.low=100%", "1 to 99"),
         ("log.dir=", "a directory is needed"),

@@ -21,6 +21,7 @@ mod openmetrics;
 mod process;
 mod protobuf;
 mod published;
+mod refusals;
 mod render;
 mod stats;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use labels::{
 };
 pub use process::ProcessFacts;
 pub use published::{Published, ShardState};
+pub use refusals::RefusalMetrics;
 pub use render::render;
 pub use stats::{ListenerStats, Names, ShardStats};
 pub use verdict::VerdictMetrics;

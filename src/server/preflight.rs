@@ -153,7 +153,7 @@ pub fn threads_needed(config: &Config) -> usize {
     // A lane for each shard, and DNS.
     let verifies = config.listeners.iter().any(|listener| listener.verify.is_some());
     let verdicts = if verifies { shards + 1 } else { 0 };
-    2 * shards + config.exports.len() + verdicts + 14
+    2 * shards + config.exports.len() + verdicts + 15
 }
 
 /// Starts that many threads at a time and ends them: a runtime that cannot make one panics.

@@ -19,6 +19,7 @@ use std::{
 use super::{
     listeners::{Bound, Place, advise, limits, listener_settings, reload_certificates},
     recipients::AcceptFiles,
+    refusals::RefusalLog,
     retention::Keeper,
     room::DiskRule,
     standing::Standing,
@@ -65,6 +66,7 @@ pub(super) struct Reloader {
     /// Of each listener in force, as the configuration orders them.
     pub(super) accept: Accepts,
     pub(super) verdicts: Verdicts,
+    pub(super) refusals: RefusalLog,
     pub(super) standing: Standing,
     pub(super) ready: Arc<Readiness>,
 }
@@ -293,6 +295,7 @@ impl Reloader {
     pub(super) fn shut_down(self) -> Vec<UnixSocket> {
         // First: what it finds is exported.
         drop(self.verdicts);
+        drop(self.refusals);
         self.plane.shut_down();
         drop(self.keeper);
         let places = self.listeners.into_iter().map(|bound| bound.place);

@@ -17,6 +17,7 @@ use super::{
     notify::{Notifier, Watchdog},
     preflight,
     prepare::Prepared,
+    refusals::RefusalLog,
     reload,
     retention::{Keeper, KeeperOptions},
     revision::revision,
@@ -33,7 +34,7 @@ use crate::{
     config::{Config, plural},
     export,
     log::{self, DataDir, Fault, SyncPolicy},
-    metrics::{DiskState, ExportMetrics, Published},
+    metrics::{DiskState, ExportMetrics, Published, RefusalMetrics},
     shard::{self, SharedState, trace::Traces},
 };
 
@@ -94,7 +95,14 @@ pub(super) fn start(
 ) -> Result<Running, Box<dyn Error + Send + Sync>> {
     ready.set_not_durable(prepared.config.log.sync == SyncPolicy::None);
     let mut verdicts = verdicts_of(&prepared)?;
-    let Shards { shards, published, traces, recovered, faults } = start_shards(&mut prepared)?;
+    let refusals = RefusalLog::start(
+        &prepared.data.path,
+        prepared.config.server.shards,
+        prepared.config.log.refusals_size,
+        RefusalMetrics::new(&prepared.dns),
+    )?;
+    let Shards { shards, published, traces, recovered, faults } =
+        start_shards(&mut prepared, &refusals)?;
     verdicts.recovered(recovered);
     let Prepared { config, data, marks, dns, advisors, addresses, .. } = prepared;
     let shared: Vec<_> = shards.iter().map(|shard| shard.shared.clone()).collect();
@@ -174,6 +182,7 @@ pub(super) fn start(
         unusable: reload::Unusable::default(),
         accept: Vec::new(),
         verdicts,
+        refusals,
         standing: Standing::new(ready.clone()),
         ready: ready.clone(),
     };
@@ -218,7 +227,10 @@ struct Shards {
 }
 
 /// Recovers each shard's log, then starts the shard.
-fn start_shards(prepared: &mut Prepared) -> Result<Shards, Box<dyn Error + Send + Sync>> {
+fn start_shards(
+    prepared: &mut Prepared,
+    refusals: &RefusalLog,
+) -> Result<Shards, Box<dyn Error + Send + Sync>> {
     let mut faults = std::mem::take(&mut prepared.faults);
     for fault in &faults {
         tracing::error!("{fault}");
@@ -237,7 +249,8 @@ fn start_shards(prepared: &mut Prepared) -> Result<Shards, Box<dyn Error + Send 
         let marks = &prepared.marks;
         marks.publish(shard, recovery.next_offset.get());
         let shared = SharedState::with_marks(slot.clone(), marks.clone(), shard);
-        let shared = Arc::new(shared.traced_by(traces.clone()));
+        let shared = shared.traced_by(traces.clone()).keeps_refusals(refusals.queue(number));
+        let shared = Arc::new(shared);
         recovered.push(recovery.next_offset.get());
         let options = options_of(prepared, shard, number);
         let listeners = listeners_of(prepared, number)?;

@@ -9,6 +9,7 @@ mod answers;
 pub mod core;
 pub mod flight;
 mod io;
+mod refusals;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -31,6 +32,7 @@ pub use self::{
         inherited_socket, keep_over_exec, listen, listen_unix, probe_address, probe_rings,
         retry_in_use, spawn,
     },
+    refusals::RefusalQueue,
 };
 
 use crate::{
@@ -230,6 +232,8 @@ pub struct SharedState {
     settings_taken: AtomicU64,
     recorder: Arc<flight::Recorder>,
     traces: Arc<trace::Traces>,
+    /// `None`: refusals are not kept.
+    refusals: Option<Arc<RefusalQueue>>,
 }
 
 impl SharedState {
@@ -248,6 +252,7 @@ impl SharedState {
             shard,
             recorder: flight::Recorder::new(shard),
             traces: Arc::default(),
+            refusals: None,
             segments_from: AtomicU64::new(0),
             drain: AtomicU8::new(0),
             hand_over: AtomicBool::new(false),
@@ -266,6 +271,12 @@ impl SharedState {
     #[must_use]
     pub fn traced_by(self, traces: Arc<trace::Traces>) -> Self {
         Self { traces, ..self }
+    }
+
+    /// With a log of refusals.
+    #[must_use]
+    pub fn keeps_refusals(self, refusals: Option<Arc<RefusalQueue>>) -> Self {
+        Self { refusals, ..self }
     }
 
     /// Its last events.

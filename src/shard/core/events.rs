@@ -9,6 +9,7 @@
 use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,8 +18,10 @@ use super::{
     connection::{Connection, Dialogue, UNIX_PEER},
 };
 use crate::{
+    log::Refusal,
     metrics::{Budget, Label},
     policy::ClientAdvice,
+    shard::refusals::{self, RefusalQueue},
     smtp::{Notes, Refusals, Refused},
 };
 
@@ -65,25 +68,29 @@ impl Kind {
 }
 
 /// The budgets of a shard.
+#[derive(Default)]
 pub(super) struct Throttle {
     budgets: [Budget; Kind::ALL.len()],
     summed_up: Duration,
     /// Whether lines of their level are written at all.
     enabled: bool,
-}
-
-impl Default for Throttle {
-    fn default() -> Self {
-        let enabled = tracing::enabled!(tracing::Level::INFO);
-        Self { budgets: Default::default(), summed_up: Duration::ZERO, enabled }
-    }
+    /// Where refusals are kept, and how many.
+    kept: Option<Arc<RefusalQueue>>,
+    keeps: Budget,
 }
 
 impl Throttle {
-    /// What sessions are to keep of what they refuse: nothing that no line would come of, where
-    /// nobody follows sessions.
+    pub(super) fn new(kept: Option<Arc<RefusalQueue>>) -> Self {
+        let enabled = tracing::enabled!(tracing::Level::INFO);
+        Self { enabled, kept, ..Self::default() }
+    }
+
+    /// What sessions are to keep of what they refuse: nothing that neither a line nor an entry of the
+    /// refusal log would come of, where nobody follows sessions.
     pub(super) fn notes(&self, followed: bool) -> Notes {
-        let wants = |kind: Kind| followed || self.enabled && !self.budgets[kind as usize].spent;
+        let kept = self.kept.is_some() && !self.keeps.spent;
+        let wants =
+            |kind: Kind| followed || kept || self.enabled && !self.budgets[kind as usize].spent;
         Notes { refusals: wants(Kind::Refusal), logins: wants(Kind::Login), ..Notes::default() }
     }
 
@@ -91,12 +98,29 @@ impl Throttle {
     pub(super) fn left_out(&mut self, notes: Notes) {
         self.budgets[Kind::Refusal as usize].suppressed += notes.refusals_left_out;
         self.budgets[Kind::Login as usize].suppressed += notes.logins_left_out;
+        self.not_kept(notes.refusals_left_out + notes.logins_left_out);
     }
 
     /// With each tick: budgets grow with time.
     fn renew(&mut self, now: Duration) {
         for kind in [Kind::Refusal, Kind::Login] {
             self.budgets[kind as usize].earn(kind.rate(), now);
+        }
+        self.keeps.earn(refusals::RATE, now);
+    }
+
+    fn not_kept(&self, count: u64) {
+        if let Some(kept) = self.kept.as_ref().filter(|_| count > 0) {
+            kept.left_out(count);
+        }
+    }
+
+    /// Hands a refusal to the refusal log, where there is one and the flood is not too high.
+    fn keep(&mut self, now: Duration, refusal: impl FnOnce() -> Refusal) {
+        let Some(kept) = &self.kept else { return };
+        match self.keeps.take(refusals::RATE, now) {
+            Some(_) => kept.push(refusal()),
+            None => kept.left_out(1),
         }
     }
 
@@ -128,6 +152,28 @@ fn client(peer: SocketAddr) -> (String, Option<u16>) {
     }
     let address: IpAddr = peer.ip().to_canonical();
     (address.to_string(), Some(peer.port()))
+}
+
+/// What the refusal log has of it: no credentials, and no mail data.
+fn refusal(at: u64, listener: &str, dialogue: &Dialogue, refused: &Refused) -> Refusal {
+    let peer = dialogue.peer;
+    let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let reason = if refused.detail.is_empty() { &*refused.reason } else { refused.detail };
+    Refusal {
+        at: i64::try_from(at).unwrap_or(i64::MAX),
+        listener: listener.to_owned(),
+        client: (peer != UNIX_PEER).then_some(client),
+        helo: refused.helo.as_deref().unwrap_or(dialogue.session.helo()).to_owned(),
+        mail_from: owned(&refused.mail_from),
+        rcpt_to: owned(&refused.rcpt),
+        stage: refused.stage.to_owned(),
+        code: refused.code,
+        enhanced: refused.enhanced.clone().into_owned(),
+        text: refused.reason.clone().into_owned(),
+        reason: reason.to_owned(),
+    }
+    .bounded()
 }
 
 impl Services {
@@ -169,7 +215,10 @@ impl Services {
         for refused in &refusals.list {
             self.step_refused(dialogue, refused);
             self.tell_refused(dialogue, refused);
+            let (at, listener) = (self.at(), &self.listeners[dialogue.place()].name);
+            self.events.keep(self.now, || refusal(at, listener, dialogue, refused));
         }
+        self.events.not_kept(refusals.more);
         self.events.budgets[Kind::Refusal as usize].suppressed += refusals.more;
     }
 

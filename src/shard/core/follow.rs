@@ -41,7 +41,7 @@ fn micros(time: Duration) -> u64 {
 
 impl Services {
     /// Microseconds since 1970.
-    fn at(&self) -> u64 {
+    pub(super) fn at(&self) -> u64 {
         u64::try_from(self.commit.appender.unix_micros()).unwrap_or(0)
     }
 

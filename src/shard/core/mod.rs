@@ -148,6 +148,7 @@ impl Shard {
         let supply = Supply::new(options.segment_bytes, parts.next_segment);
         let tuning = Tuning::new(&options, &listeners);
         let tracer = Tracer::new(shared.traces.clone());
+        let events = Throttle::new(shared.refusals.clone());
         let mut services = Services {
             tracer,
             now: Duration::ZERO,
@@ -165,7 +166,7 @@ impl Shard {
             tuning,
             handshakes: Handshakes::default(),
             counters,
-            events: Throttle::default(),
+            events,
             asking: Vec::new(),
             draining: None,
         };

@@ -27,6 +27,9 @@ pub const MOVES: Moves = &[
     ("log_durable", "", &[]),
 ];
 
+pub const REFUSAL_MOVES: Moves =
+    &[("log_refusals_written_total", "", &[]), ("log_refusals_dropped_total", "", &[])];
+
 fn launch(dir: &Path) -> Launch {
     Launch::new(dir)
         .set("server.shards=1")
@@ -163,4 +166,24 @@ impl Tries for Client {
         socket.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
         self.send(&group);
     }
+}
+
+#[test]
+fn a_flood_of_refusals_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = launch(dir.path())
+        .set("limits.errors.soft=1000000")
+        .set("limits.errors.hard=1000000")
+        .start();
+    let before = Scrape::of(&server);
+    let mut client = server.client();
+    client.ehlo();
+    let group = b"MAIL FROM:<a b>\r\n".repeat(100);
+    for _ in 0..400 {
+        assert!(client.send(&group));
+        for _ in 0..100 {
+            assert!(client.reply().starts_with("501"));
+        }
+    }
+    moved(&server, &before, REFUSAL_MOVES);
 }

@@ -191,6 +191,7 @@ fn every_series_is_moved_by_a_test() {
         watched::MOVES,
         log::MOVES,
         log::TROUBLE_MOVES,
+        log::REFUSAL_MOVES,
         export::MOVES,
         export::TROUBLE_MOVES,
         export::DROPPED_MOVES,
