@@ -40,6 +40,7 @@ mod hitters;
 mod log;
 mod man;
 mod progress;
+mod refusals;
 mod reload;
 mod serve;
 mod status;
@@ -115,6 +116,9 @@ enum Command {
     Config(config::ConfigCommandArgs),
     /// Read, check and export the log
     Log(log::LogArgs),
+    /// Read what was refused: of whom, at which stage, with which reply and why
+    #[command(after_help = refusals::NOTES)]
+    Refusals(refusals::RefusalsArgs),
     /// Save the log and the state of its consumers, whether the server runs or not
     #[command(after_help = backup::BACKUP_NOTES)]
     Backup(backup::BackupArgs),
@@ -303,6 +307,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitC
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Refusals(args) => refusals::run(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore_from(&args),
         Command::Group(args) => group::run(&args),

@@ -54,6 +54,7 @@ mod webhook;
 pub use blackhole::Blackhole;
 pub use document::{
     Document, encode, encode_small, event_json, event_line, event_protobuf, percent_encode,
+    refused_line,
 };
 #[cfg(feature = "files")]
 pub use files::Files;

@@ -30,6 +30,12 @@ fn under_tls_only() {
     let (_, text) = case.server.page("/metrics");
     assert_eq!(text.matches("mailrace_smtp_auth_total{").count(), 20);
     assert!(!text.contains(USER), "nobody's name is a label");
+    // Refusals say that logins failed, and neither whose nor with which password.
+    let refused = support::refusals(&case.server, 5);
+    assert_eq!(refused.matches("\"stage\":\"auth\"").count(), 3, "{refused}");
+    for secret in ["nobody", USER, PASSWORD, &other, &plain(USER, PASSWORD)[11..]] {
+        assert!(!refused.contains(secret), "{secret}: {refused}");
+    }
 }
 
 /// G9: three a session; so many a minute from an address that it is shut out.

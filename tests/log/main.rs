@@ -12,5 +12,6 @@ mod disk;
 mod groups;
 mod lost_files;
 mod progress;
+mod refusals;
 #[path = "../support/mod.rs"]
 mod support;

@@ -72,6 +72,19 @@ pub fn log_command(dir: &Path, arguments: &[&str]) -> Vec<u8> {
     succeeded(&format!("log {arguments:?}"), done).stdout
 }
 
+/// What `mailrace refusals ls --json` prints once so many are written.
+#[track_caller]
+pub fn refusals(server: &Server, count: usize) -> String {
+    eventually("refusals are written", Duration::from_secs(20), || {
+        server.metric("mailrace_log_refusals_written_total", &[]) >= count as f64
+    });
+    let mut command = Command::new(MAILRACE);
+    command.args(["refusals", "ls", "--json", "--dir"]).arg(&server.dir);
+    let text = String::from_utf8(output_of(command).stdout).expect("JSON");
+    assert_eq!(text.lines().count(), count, "{text}");
+    text
+}
+
 pub fn log_get(dir: &Path, id: &str) -> Vec<u8> {
     log_command(dir, &["get", id])
 }

@@ -5,7 +5,7 @@ use std::{io::Write, path::Path, time::Duration};
 use crate::{
     record::{launch, zone},
     support::{
-        Client, Launch, Server, eventually, id_of, in_ci, log_command, output_of,
+        Client, Launch, Server, eventually, id_of, in_ci, log_command, output_of, refusals,
         servers::zone::{Data, Responder},
         signal, stuffed,
     },
@@ -93,6 +93,11 @@ fn forged_mail_is_refused_and_in_no_log() {
     }
     assert_eq!(count("policy_auth_unanswered_total", &[]), 0.0);
     server.says("SPF validation failed");
+    // Each leaves what was said and of whom, and nothing of the mail.
+    let kept = refusals(&server, 5);
+    assert_eq!(kept.matches("\"stage\":\"message\"").count(), 5, "{kept}");
+    assert!(kept.contains("Message rejected per DMARC policy of z.test"), "{kept}");
+    assert!(kept.contains("\"mail_from\":\"l@list.test\"") && !kept.contains("boss@"), "{kept}");
     // What was taken is in the log with its verdict, and tagged; what was refused is nowhere.
     let listed = String::from_utf8(log_command(dir.path(), &["cat", "-f", "%{id}\\n"])).unwrap();
     assert_eq!(listed.lines().collect::<Vec<_>>(), taken);

@@ -10,7 +10,7 @@ mod prune;
 mod segments;
 pub(super) mod select;
 mod tail;
-mod text;
+pub(super) mod text;
 mod verify;
 
 use std::{

@@ -5,7 +5,7 @@ const SUBJECT_CHARS_MAX: usize = 120;
 
 /// What a client chose, on one printable line: controls, separators, bidirectional marks and the
 /// backslash are escaped, so a line can neither be forged nor turned around.
-pub(super) fn escape(text: &str) -> String {
+pub(in crate::cli) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for part in text.split_inclusive(['\'', '"']) {
         let plain = part.trim_end_matches(['\'', '"']);

@@ -5,6 +5,7 @@ mod attributes;
 mod header;
 mod json;
 mod protobuf;
+mod refused;
 
 use std::fmt::Write as _;
 
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 pub use attributes::percent_encode;
 pub use header::{FIELDS_BYTES_MAX, FIELDS_MAX};
+pub use refused::{REFUSED_TYPE, refused_line};
 
 use super::{DocumentOptions, Encoding, Key, Record, way_out};
 use mailrace_log::format_time_micros;
