@@ -16,7 +16,7 @@ use rustls::{
     },
     crypto::{
         CryptoProvider,
-        aws_lc_rs::{self, cipher_suite::TLS13_AES_256_GCM_SHA384, kx_group},
+        aws_lc_rs::{self, cipher_suite::TLS13_AES_128_GCM_SHA256, kx_group},
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
     version::TLS13,
@@ -58,7 +58,7 @@ pub(crate) struct Met {
 impl Client {
     pub(crate) fn new(group: Group, resumes: bool) -> Self {
         let provider = Arc::new(CryptoProvider {
-            cipher_suites: vec![TLS13_AES_256_GCM_SHA384],
+            cipher_suites: vec![TLS13_AES_128_GCM_SHA256],
             kx_groups: vec![match group {
                 Group::X25519 => kx_group::X25519,
                 Group::X25519Mlkem768 => kx_group::X25519MLKEM768,

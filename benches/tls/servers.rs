@@ -16,7 +16,7 @@ pub(crate) const SERVER_CORE: usize = 0;
 pub(crate) const CLIENT_CORE: usize = 1;
 
 /// Of the only cipher suite that is offered.
-pub(crate) const SUITE: &str = "TLS_AES_256_GCM_SHA384";
+pub(crate) const SUITE: &str = "TLS_AES_128_GCM_SHA256";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {

@@ -15,8 +15,8 @@ use rustls::{
     },
     pki_types::{CertificateDer, ServerName, pem::PemObject},
     server::{
-        ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
-        WebPkiClientVerifier, danger::ClientCertVerifier,
+        ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets,
+        ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
@@ -25,7 +25,7 @@ use rustls::{
 use super::{
     Certificate, Error, Files, LoadError, callbacks,
     certificate::{Contents, Fingerprint},
-    server_name,
+    suites::{self, Order},
 };
 
 /// Names that a client of ours may give its protocol by; one that speaks another is turned away,
@@ -35,6 +35,8 @@ const PROTOCOLS: [&[u8]; 2] = [b"smtp", b"esmtp"];
 /// See the module's page. Both planes: sessions are made on the shards, files are read elsewhere.
 pub struct Config {
     pub(super) server: Arc<ServerConfig>,
+    /// The same for clients that put ChaCha20-Poly1305 first.
+    pub(super) server_chacha: Arc<ServerConfig>,
     provider: Arc<CryptoProvider>,
     resolver: Arc<Resolver>,
     watched: Mutex<Vec<Watched>>,
@@ -131,31 +133,16 @@ impl Config {
         let Prepared { certificates, watched } = read(files, &provider)?;
         let known_name = demands.known_name;
         let resolver = Arc::new(Resolver { certificates: RwLock::new(certificates), known_name });
-        // RFC 8996: nothing older.
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .expect("the provider has suites of both versions");
         let verifier = demands.load()?;
-        let resumes = verifier.is_none();
-        let mut server = match verifier {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
-            None => builder.with_no_client_auth(),
-        }
-        .with_cert_resolver(resolver.clone());
-        // The default is a mutex that all shards would share; tickets need no memory of ours.
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        // A ticket would carry a client past the verification of its certificate.
-        if resumes {
-            // Its keys are this listener's alone, and are changed every six hours.
-            server.ticketer = Ticketer::new().expect("the system has random numbers");
-            server.send_tls13_tickets = 1;
-        }
-        // All suites are good ones; scanners want to see an order kept.
-        server.ignore_client_order = true;
-        server.key_log = Arc::new(callbacks::Exporter);
-        server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(Self { server: Arc::new(server), provider, resolver, watched: Mutex::new(watched) })
+        // A ticket would carry a client past the verification of its certificate. Its keys are this
+        // listener's alone, and are changed every six hours.
+        let tickets =
+            verifier.is_none().then(|| Ticketer::new().expect("the system has random numbers"));
+        let parts = Parts { resolver: resolver.clone(), verifier, tickets };
+        let server = parts.server(provider.clone());
+        let server_chacha = parts.server(Arc::new(provider_of(Order::ChaCha)));
+        let watched = Mutex::new(watched);
+        Ok(Self { server, server_chacha, provider, resolver, watched })
     }
 
     /// Reads other files than before, or the same; [`Config::install`] serves them. Not for a
@@ -218,12 +205,49 @@ impl Config {
     }
 }
 
+/// What a listener's configurations have in common.
+struct Parts {
+    resolver: Arc<Resolver>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+impl Parts {
+    fn server(&self, provider: Arc<CryptoProvider>) -> Arc<ServerConfig> {
+        // RFC 8996: nothing older.
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .expect("the provider has suites of both versions");
+        let mut server = match self.verifier.clone() {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        }
+        .with_cert_resolver(self.resolver.clone());
+        // The default is a mutex that all shards would share; tickets need no memory of ours.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        if let Some(tickets) = &self.tickets {
+            server.ticketer = tickets.clone();
+            server.send_tls13_tickets = 1;
+        }
+        // All suites are good ones; scanners want to see an order kept.
+        server.ignore_client_order = true;
+        server.key_log = Arc::new(callbacks::Exporter);
+        server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        Arc::new(server)
+    }
+}
+
 /// aws-lc-rs, named wherever a provider is wanted: ring is in the program as well (rskafka brings
 /// it), so rustls would not choose. The hybrid group comes first: mail recorded today is not to be
 /// read by tomorrow's quantum computer.
 fn provider() -> CryptoProvider {
+    provider_of(Order::Aes)
+}
+
+fn provider_of(order: Order) -> CryptoProvider {
     CryptoProvider {
-        cipher_suites: server_name::cipher_suites(),
+        cipher_suites: suites::cipher_suites(order),
         kx_groups: vec![
             kx_group::X25519MLKEM768,
             kx_group::X25519,

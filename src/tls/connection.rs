@@ -1,9 +1,9 @@
 //! One connection's TLS: octets in, octets out.
 
-use std::{fmt, mem, rc::Rc};
+use std::{fmt, mem, rc::Rc, sync::Arc};
 
 use rustls::{
-    CipherSuite, HandshakeKind, ProtocolVersion,
+    CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig,
     server::UnbufferedServerConnection,
     unbuffered::{
         ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
@@ -11,7 +11,7 @@ use rustls::{
     },
 };
 
-use super::{Config, callbacks, client::Client, server_name::Hiding};
+use super::{Config, callbacks, client::Client, server_name::Hiding, suites::puts_chacha_first};
 
 /// Octets of a record's header: type, version, length.
 const HEADER_BYTES: usize = 5;
@@ -88,6 +88,8 @@ impl Facts {
 /// ```
 pub struct Tls {
     connection: UnbufferedServerConnection,
+    /// Of its listener, for clients that put ChaCha20-Poly1305 first; `None` once the hello is there.
+    chacha: Option<Arc<ServerConfig>>,
     /// What could not be taken yet; holds memory while a record is incomplete.
     kept: Vec<u8>,
     /// Invariant: `whole <= kept.len()`, at the border of a record.
@@ -113,6 +115,7 @@ impl Tls {
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(config.server.clone())?,
+            chacha: Some(config.server_chacha.clone()),
             kept: Vec::new(),
             whole: 0,
             pending: Vec::new(),
@@ -269,6 +272,11 @@ impl Tls {
     ) -> Result<usize, Error> {
         if records.is_empty() {
             return Ok(0);
+        }
+        if let Some(chacha) = self.chacha.take()
+            && puts_chacha_first(records)
+        {
+            self.connection = UnbufferedServerConnection::new(chacha)?;
         }
         let handshaking = self.connection.is_handshaking();
         let hiding = handshaking.then(|| Hiding::begin(records));

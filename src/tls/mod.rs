@@ -19,6 +19,7 @@ mod connection;
 mod provider;
 mod secret;
 mod server_name;
+mod suites;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -501,6 +501,47 @@ fn certificates_are_replaced() {
     case.pair("a.test").shake_hands().unwrap();
 }
 
+/// Whatever a client puts first, it gets AES-128-GCM with SHA-256 where it has that; one that puts
+/// ChaCha20-Poly1305 first has no instructions for AES.
+#[test]
+fn the_suite_is_the_cheapest_that_the_client_has() {
+    use aws_lc_rs::cipher_suite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256,
+        TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let of13 = [TLS13_AES_256_GCM_SHA384, TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256];
+    let of12 = [
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    for (version, [aes_256, aes_128, chacha]) in [(&TLS13, of13), (&TLS12, of12)] {
+        let mut case = Case::with(&[version]);
+        for (offered, agreed) in [
+            (vec![aes_256, chacha, aes_128], aes_128),
+            (vec![aes_256, chacha], aes_256),
+            (vec![chacha, aes_128, aes_256], chacha),
+            (vec![aes_256], aes_256),
+            (vec![chacha], chacha),
+        ] {
+            let provider =
+                CryptoProvider { cipher_suites: offered.clone(), ..aws_lc_rs::default_provider() };
+            case.client = trusting(&case.roots, Arc::new(provider), &[version]);
+            // The second resumes.
+            for resumed in [false, true] {
+                let mut pair = case.pair("a.test");
+                pair.shake_hands().unwrap();
+                let octets = pair.say(b"x");
+                pair.feed(&octets).unwrap();
+                let suite = pair.client.negotiated_cipher_suite().unwrap();
+                assert_eq!(suite.suite(), agreed.suite(), "{offered:?}");
+                assert_eq!(pair.server.facts().unwrap().resumed, resumed, "{offered:?}");
+            }
+        }
+    }
+}
+
 /// RFC 9266: what the client exports is what the server binds to.
 #[test]
 fn the_channel_binding_is_the_clients() {
