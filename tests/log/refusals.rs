@@ -266,7 +266,7 @@ fn refusals_outlive_restarts_and_damage() {
     let done = output(dir.path(), &["ls", "--json"]);
     assert_eq!(String::from_utf8_lossy(&done.stdout).lines().count(), 7);
     let word = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(word.contains("the last 17 bytes are no whole refusal"), "{word}");
+    assert!(word.contains("the last 17 bytes are not a whole refusal"), "{word}");
     let server = launch(dir.path()).start();
     let follow = Command::new(MAILRACE)
         .args(["refusals", "tail", "-f", "-n", "1", "--json", "--dir"])

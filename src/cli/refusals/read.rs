@@ -88,7 +88,7 @@ impl Merged {
                 continue;
             };
             crate::cli::complain!(
-                "mailrace: refusals/shard-{shard:03}/{:010}.ref: the last {} are no whole refusal: \
+                "mailrace: refusals/shard-{shard:03}/{:010}.ref: the last {} are not a whole refusal: \
                  it is being written, or was cut short",
                 at.file,
                 plural(bytes, "byte")
