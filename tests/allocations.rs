@@ -219,6 +219,8 @@ fn a_message_costs_no_allocation() {
         "limits.errors.hard=1000000".to_owned(),
         "server.admin.listen=".to_owned(),
         "server.shards=1".to_owned(),
+        // What it keeps of a refusal is memory of its own, and bounded by its rate.
+        "log.refusals.size=".to_owned(),
     ];
     let config = Config::from_sources([], &sets, &Machine::detect()).unwrap();
     let server =

@@ -116,7 +116,7 @@ enum Command {
     Config(config::ConfigCommandArgs),
     /// Read, check and export the log
     Log(log::LogArgs),
-    /// Read what was refused: of whom, at which stage, with which reply and why
+    /// Read what was refused: which client, at which stage, with which reply and why
     #[command(after_help = refusals::NOTES)]
     Refusals(refusals::RefusalsArgs),
     /// Save the log and the state of its consumers, whether the server runs or not
