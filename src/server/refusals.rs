@@ -21,8 +21,9 @@ use crate::{
     sys::{BACKGROUND, lower_priority},
 };
 
-/// How often it looks: nobody wakes it, so that a refusal costs a shard no system call.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it looks: nobody wakes it, so that a refusal costs a shard no system call. A queue holds
+/// what four seconds bring.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How often an error of the disk is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
