@@ -260,6 +260,12 @@ impl Collected {
         self.large.as_ref()?.filling.as_ref()
     }
 
+    /// Whether its end is a question. Where the log refused a fragment the rest was not collected: it is
+    /// refused for now, and nobody may judge a part of it.
+    pub(super) fn is_to_be_judged(&self) -> bool {
+        self.large.as_ref().is_some_and(|large| large.judged.is_some() && large.failed.is_none())
+    }
+
     /// What there is to its judging, if it is judged.
     pub(super) fn judged(&self) -> Option<&JudgedMail> {
         self.large.as_ref()?.judged.as_ref()

@@ -75,13 +75,13 @@ impl Services {
                 }
                 Event::EndOfMail => {
                     self.begin_judging(dialogue);
-                    match dialogue.mail.judged() {
-                        Some(_) => {
+                    match dialogue.mail.is_to_be_judged() {
+                        true => {
                             self.commit.keep(&mut dialogue.mail, input, &mut spans);
                             self.asking.push(key);
                             Stepped::Wait
                         }
-                        None => {
+                        false => {
                             self.end_of_mail(key, dialogue, input, &mut spans);
                             Stepped::More
                         }
