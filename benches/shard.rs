@@ -13,11 +13,12 @@
 // What is `pub` here is of use to the modules beside it.
 #![allow(unreachable_pub)]
 
+mod callgrind;
+
 use std::{
     hint::black_box,
     net::SocketAddr,
-    path::Path,
-    process::{Command, ExitCode},
+    process::ExitCode,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -166,27 +167,12 @@ impl Bench {
     }
 }
 
-/// Instructions of a run under callgrind.
+/// Instructions of a run.
 fn counted(messages: usize, depth: usize) -> Result<u64, String> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let out = dir.join(format!("callgrind.shard.{messages}.{depth}"));
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "-q", &format!("--callgrind-out-file={}", out.display())])
-        .arg(program)
-        .args(["--run", &messages.to_string(), &depth.to_string()])
-        .status()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    if !status.success() {
-        return Err(format!("valgrind: {status}"));
-    }
-    let text = std::fs::read_to_string(&out).map_err(|error| error.to_string())?;
-    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    let total = total.and_then(|total| total.trim().parse().ok());
-    total.ok_or_else(|| format!("{} has no totals", out.display()))
+    callgrind::count(&["--run", &messages.to_string(), &depth.to_string()])
 }
 
-fn callgrind() -> Result<(), String> {
+fn compare() -> Result<(), String> {
     const FEW: usize = 2_000;
     const MANY: usize = 10_000;
     let mut broken = Vec::new();
@@ -204,7 +190,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["--callgrind"] => callgrind(),
+        ["--callgrind"] => compare(),
         ["--run", messages, depth] => match (messages.parse(), depth.parse()) {
             (Ok(messages), Ok(depth)) => {
                 Bench::new().send(messages, depth);

@@ -18,6 +18,8 @@
 #![allow(unreachable_pub, reason = "the harnesses are those of other crates")]
 
 mod baseline;
+#[path = "../callgrind.rs"]
+mod callgrind;
 mod cases;
 mod log;
 mod smtp;
@@ -129,22 +131,5 @@ fn count_all() -> Result<Baseline, String> {
 
 /// Instructions of a run.
 fn count(case: &str, messages: u64) -> Result<u64, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let word = case.replace('/', "-");
-    let name = format!("mailrace-callgrind-{}-{word}-{messages}", std::process::id());
-    let out = std::env::temp_dir().join(name);
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "-q", &format!("--callgrind-out-file={}", out.display())])
-        .arg(program)
-        .args(["--run", case, &messages.to_string()])
-        .status();
-    let told = fs::read_to_string(&out);
-    let _ = fs::remove_file(&out);
-    let status = run.map_err(|error| format!("valgrind (Debian: package valgrind): {error}"))?;
-    if !status.success() {
-        return Err(format!("valgrind: {status}"));
-    }
-    let told = told.map_err(|error| format!("valgrind wrote no {}: {error}", out.display()))?;
-    let total = told.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
-    total.ok_or_else(|| format!("{} has no totals", out.display()))
+    callgrind::count(&["--run", case, &messages.to_string()])
 }

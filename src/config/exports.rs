@@ -12,7 +12,7 @@ use crate::export::{
     KafkaOptions, NatsOptions, RelayOptions, RetryOptions, SinkOptions, Start, StoreOptions,
     StorePlace, TlsOptions, WebhookOptions,
 };
-use crate::log::{self, AuthWord, Bound};
+use crate::log::{self, AuthWord};
 
 /// What exporters refer to in the rest of the configuration.
 pub(super) struct Context<'a> {
@@ -393,13 +393,12 @@ fn start(text: &str) -> Result<Start, String> {
         _ => {}
     }
     let range = text.parse::<log::Range>().ok().filter(|range| range.to.is_none());
-    match range.map(|range| range.from) {
-        Some(Bound::Time(micros)) => Ok(Start::Time(micros)),
-        Some(Bound::Ago(micros)) => Ok(Start::Time(log::unix_micros() - micros)),
-        _ => Err(format!(
+    let time = range.and_then(|range| range.from.time(log::unix_micros()));
+    time.map(Start::Time).ok_or_else(|| {
+        format!(
             "{text:?} is not one of committed, start, end or a time such as @2026-11-22 or @-1h"
-        )),
-    }
+        )
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
     let tls_client_ca = s.file(&key("tls.client_ca_file"));
     let mut auth = auth(s, &key, tls_mode, tls_client_ca.is_some());
     let submission = submission(s, &key, protocol, tls_mode, &mut auth);
+    let verify = verify(s, &key);
     ListenerConfig {
         name: s.parse(&key("name"), units::label),
         listen,
@@ -48,9 +49,9 @@ pub(super) fn listener(s: &mut Settings, index: usize) -> ListenerConfig {
             deadline: s.duration(&key("dns.deadline")).unwrap_or_default(),
             reverse: s.boolean(&key("dns.reverse")),
         },
-        verify: verify(s, &key),
+        verify,
         authserv_id: authserv_id(s, &key),
-        reject: reject(s, &key),
+        reject: reject(s, &key, verify),
         greet_delay: s.duration(&key("greet_delay")).unwrap_or_default(),
         greet_check: s.boolean(&key("greet_check")),
         low_priority: s.choice(&key("priority")) == "low",
@@ -259,7 +260,11 @@ fn authserv_id(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<String
 }
 
 /// What mail is refused for.
-fn reject(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<RejectConfig> {
+fn reject(
+    s: &mut Settings,
+    key: &impl Fn(&str) -> String,
+    verify: Option<Methods>,
+) -> Option<RejectConfig> {
     let on = s.choice(&key("verify.mode")) == "reject";
     let causes: Vec<RejectCause> = s.list(&key("verify.reject"), |text| {
         let known = RejectCause::ALL.into_iter().find(|cause| cause.name() == text);
@@ -291,15 +296,17 @@ fn reject(s: &mut Settings, key: &impl Fn(&str) -> String) -> Option<RejectConfi
         }
         return None;
     }
-    for (cause, methods) in [
-        (RejectCause::Dmarc, &["dmarc"][..]),
-        (RejectCause::Spf, &["spf"]),
-        (RejectCause::OwnDomain, &["spf", "dkim"]),
-    ] {
-        let checked = s.list(&key("verify.methods"), |text| Ok(methods.contains(&text)));
-        if config.rules.causes.contains(&cause) && !checked.contains(&true) {
-            let message =
-                format!("{} requires {} in verify.methods", cause.name(), methods.join(" or "));
+    // Without any method the mode itself is wrong already.
+    let needed = verify.into_iter().flat_map(|has| {
+        [
+            (RejectCause::Dmarc, "dmarc", has.dmarc),
+            (RejectCause::Spf, "spf", has.spf),
+            (RejectCause::OwnDomain, "spf or dkim", has.spf || has.dkim),
+        ]
+    });
+    for (cause, methods, has) in needed {
+        if config.rules.causes.contains(&cause) && !has {
+            let message = format!("{} requires {methods} in verify.methods", cause.name());
             s.blame(&key("verify.reject"), message);
         }
     }

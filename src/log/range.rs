@@ -21,6 +21,18 @@ pub enum Bound {
     Ago(i64),
 }
 
+impl Bound {
+    /// The time that it is, microseconds since 1970; `None`: it counts offsets.
+    #[must_use]
+    pub fn time(self, now: i64) -> Option<i64> {
+        match self {
+            Self::Time(time) => Some(time),
+            Self::Ago(ago) => Some(now.saturating_sub(ago)),
+            Self::At(_) | Self::AfterStart(_) | Self::BeforeEnd(_) => None,
+        }
+    }
+}
+
 /// A half-open range of records in one shard's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {

@@ -14,9 +14,6 @@ const RESULTS: [(&str, &[&str]); 5] = [
     ("iprev", &["pass", "fail", "temperror", "permerror"]),
 ];
 
-/// What mail is refused for.
-const CAUSES: [&str; 4] = ["dmarc", "own_domain", "spf", "from"];
-
 /// `policy_auth_*`, shown with `policy_dns_*`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct VerdictMetrics {
@@ -28,9 +25,9 @@ pub struct VerdictMetrics {
 }
 
 impl VerdictMetrics {
-    /// All series at 0, from now on among those of DNS.
+    /// All series at 0, from now on among those of DNS. `causes` are those of rejected mail.
     #[must_use]
-    pub fn new(dns: &DnsMetrics) -> Self {
+    pub fn new(dns: &DnsMetrics, causes: &[&str]) -> Self {
         let results = IntCounterVec::new(
             Opts::new(
                 "mailrace_policy_auth_results_total",
@@ -65,8 +62,8 @@ impl VerdictMetrics {
             &["cause"],
         )
         .expect("a constant name");
-        for cause in CAUSES {
-            rejected.with_label_values(&[cause]);
+        for cause in causes {
+            rejected.with_label_values(&[*cause]);
         }
         let unanswered = IntCounter::new(
             "mailrace_policy_auth_unanswered_total",

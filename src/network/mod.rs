@@ -16,6 +16,16 @@ impl Network {
     }
 }
 
+impl Network {
+    /// What one sender mostly has: the /24 of an IPv4 address, the /64 of an IPv6 one.
+    #[must_use]
+    pub fn around(peer: IpAddr) -> Self {
+        let peer = peer.to_canonical();
+        let bits = if peer.is_ipv4() { 24 } else { 64 };
+        Self(IpNet::new(peer, bits).map_or(IpNet::from(peer), |net| net.trunc()))
+    }
+}
+
 impl FromStr for Network {
     type Err = String;
 
@@ -34,6 +44,17 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_has_a_network_around_it() {
+        for (peer, around) in [
+            ("192.0.2.7", "192.0.2.0/24"),
+            ("::ffff:192.0.2.7", "192.0.2.0/24"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(Network::around(peer.parse().unwrap()).to_string(), around);
+        }
+    }
 
     #[test]
     fn networks_contain() {

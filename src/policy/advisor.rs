@@ -46,6 +46,13 @@ pub struct MessageQuestion {
     pub octets: Vec<u8>,
 }
 
+impl MessageQuestion {
+    /// Answers the question of this number.
+    pub fn answer(number: u64, ticket: Ticket, judgement: Judgement) {
+        ticket.answer(Answer::Message { number, judgement });
+    }
+}
+
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -85,10 +85,7 @@ impl Advisor for Advisors {
                 let messages = self.messages.read().unwrap_or_else(PoisonError::into_inner);
                 match messages.clone() {
                     Some(messages) => messages.ask(message, ticket),
-                    None => {
-                        let (number, judgement) = (message.number, Judgement::Accept);
-                        ticket.answer(Answer::Message { number, judgement });
-                    }
+                    None => MessageQuestion::answer(message.number, ticket, Judgement::Accept),
                 }
             }
             question @ Question::Password { .. } => match self.users() {

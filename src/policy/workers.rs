@@ -24,7 +24,7 @@ use sha2::Sha256;
 
 use super::{UsersError, UsersFile};
 use crate::{
-    policy::{Advisor, Answer, ClientAdvice, Judgement, Question, Ticket},
+    policy::{Advisor, Answer, ClientAdvice, Judgement, MessageQuestion, Question, Ticket},
     smtp::ScramCredential,
     sys::random,
 };
@@ -146,8 +146,7 @@ impl Advisor for Workers {
             }
             Question::Client { .. } => ticket.answer(Answer::Client(ClientAdvice::default())),
             Question::Message(message) => {
-                let (number, judgement) = (message.number, Judgement::Accept);
-                ticket.answer(Answer::Message { number, judgement });
+                MessageQuestion::answer(message.number, ticket, Judgement::Accept);
             }
         }
     }

@@ -150,9 +150,10 @@ pub fn descriptors(hard: u64, needed: u64) -> Result<(), StartFailure> {
 /// Threads that a server of this configuration starts.
 pub fn threads_needed(config: &Config) -> usize {
     let shards = config.server.shards;
-    // A lane for each shard, and DNS.
+    // A lane for each shard, DNS, and what sessions wait for.
     let verifies = config.listeners.iter().any(|listener| listener.verify.is_some());
-    let verdicts = if verifies { shards + 1 } else { 0 };
+    let judges = config.listeners.iter().any(|listener| listener.reject.is_some());
+    let verdicts = if verifies { shards + 1 + usize::from(judges) } else { 0 };
     2 * shards + config.exports.len() + verdicts + 15
 }
 

@@ -126,9 +126,10 @@ impl Reloader {
         match self.listener_settings(&self.in_force) {
             Ok((listeners, accept)) => {
                 self.unusable.remove(&WatchedFiles::Recipients);
-                self.give(listeners, &self.in_force);
+                let config = self.in_force.clone();
+                self.verify(&config, &accept);
+                self.give(listeners, &config);
                 self.accept = accept;
-                self.verify();
                 self.look_at_standing();
                 tracing::info!("files of domains and recipients changed and were loaded");
             }
@@ -228,9 +229,7 @@ impl Reloader {
             tls.install(prepared);
         }
         // Ahead of the sessions that will ask.
-        if let Err(error) = self.verdicts.set_gate(&taken, &accept, &self.advisors) {
-            tracing::error!(%error, "mail is not judged before it is accepted");
-        }
+        self.verify(&taken, &accept);
         self.give(listeners, &taken);
         self.accept_files = accept_files;
         // All of them were read, and could be.
@@ -240,7 +239,6 @@ impl Reloader {
         self.current = new;
         self.in_force = taken;
         self.accept = accept;
-        self.verify();
         self.look_at_standing();
         Ok(told)
     }
@@ -251,9 +249,9 @@ impl Reloader {
         self.look_at_standing();
     }
 
-    /// Has mail judged as the configuration in force says.
-    fn verify(&mut self) {
-        if let Err(error) = self.verdicts.set(&self.in_force, &self.accept, &self.advisors) {
+    /// Has mail judged as a configuration says.
+    fn verify(&mut self, config: &Config, accept: &Accepts) {
+        if let Err(error) = self.verdicts.set(config, accept, &self.advisors) {
             tracing::error!(%error, "mail is not judged");
         }
     }

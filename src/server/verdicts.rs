@@ -13,11 +13,11 @@ use crate::{
     dns::{Dns, DnsOptions, servers},
     log::{HighWaterMarks, Log, VerdictMarks},
     metrics::{DnsMetrics, VerdictMetrics},
-    policy::{Accept, Advisors, Answer, Judgement, MessageAdvisor, MessageQuestion, Ticket},
+    policy::{Accept, Advisors, Judgement, MessageAdvisor, MessageQuestion, Ticket},
     smtp::Rejection,
     verdict::{
         Decision, Gate, GateQuestion, GateRules, Judge, ListenerRules, OwnDomains, Plane,
-        PlaneOptions,
+        PlaneOptions, RejectCause,
     },
 };
 
@@ -142,7 +142,10 @@ impl Judging {
         let servers = servers(&config.server.dns_servers);
         let options = DnsOptions { low_priority: !sessions_wait, ..DnsOptions::new(servers) };
         let judge = Arc::new(Judge::new(Dns::start(&options, dns.clone())?)?);
-        let (metrics, receiver) = (VerdictMetrics::new(dns), config.server.hostname.clone());
+        let (metrics, receiver) = (
+            VerdictMetrics::new(dns, &RejectCause::ALL.map(RejectCause::name)),
+            config.server.hostname.clone(),
+        );
         Ok(Self { judge, metrics, receiver, gate: None })
     }
 
@@ -174,10 +177,7 @@ impl MessageAdvisor for Judged {
     fn ask(&self, question: Box<MessageQuestion>, ticket: Ticket) {
         let MessageQuestion { number, listener, client, helo, mail_from, octets } = *question;
         let question = GateQuestion { listener, client, helo, mail_from, octets };
-        let answer = move |decision| {
-            let judgement = judgement(decision);
-            ticket.answer(Answer::Message { number, judgement });
-        };
+        let answer = move |decision| MessageQuestion::answer(number, ticket, judgement(decision));
         self.0.ask(question, Box::new(answer));
     }
 }

@@ -151,20 +151,20 @@ impl Ledger {
     /// A record was seen, in the log or by the sink: its offset is this mail's for good, even where a
     /// power cut takes it before it was acknowledged.
     pub(super) fn seen(&mut self, offset: u64, data: &[u8]) -> Checked<&mut Known> {
-        let number = self.compare(offset, data)?;
+        let number = self.compare(&format!("record {offset}"), data)?;
         self.bind(offset, number)
     }
 
-    /// Which mail a record is: one that was sent, as it was sent.
-    pub(super) fn compare(&self, offset: u64, data: &[u8]) -> Checked<usize> {
+    /// Which mail these are the octets of: one that was sent, as it was sent.
+    pub(super) fn compare(&self, what: &str, data: &[u8]) -> Checked<usize> {
         let number = number_of(data).filter(|number| *number < self.mails.len());
         let Some(number) = number else {
-            return Err(format!("I3: record {offset} is no mail that was sent"));
+            return Err(format!("I3: {what} is no mail that was sent"));
         };
         if self.mails[number].data != data {
             let same = self.mails[number].data.iter().zip(data).take_while(|(a, b)| a == b).count();
             return Err(format!(
-                "I2: record {offset} is not mail {number} as it was sent: {} bytes of {}, the same \
+                "I2: {what} is not mail {number} as it was sent: {} bytes of {}, the same \
                  up to {same}",
                 data.len(),
                 self.mails[number].data.len()

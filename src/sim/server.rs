@@ -20,7 +20,7 @@ use crate::{
         append_index, shard_dir,
     },
     metrics::Published,
-    policy::{Answer, Judgement, MessageQuestion, Question, Ticket},
+    policy::{Judgement, MessageQuestion, Question, Ticket},
     shard::{
         SharedState,
         core::{AcceptError, Arrival, Completion, Shard, SocketId, Submission},
@@ -237,7 +237,7 @@ impl World {
 
     /// A message is to be judged: it is whole, and the answer takes its time. Some never come.
     fn ask(&mut self, message: Box<MessageQuestion>, ticket: Ticket) -> Checked {
-        let mail = self.ledger.compare(u64::MAX, &message.octets)?;
+        let mail = self.ledger.compare("the question", &message.octets)?;
         let micros = match self.random.below(40) {
             0 if !self.plan.calm => return Ok(()),
             1 | 2 if !self.plan.calm => self.random.between(1, 90_000_000),
@@ -268,7 +268,7 @@ impl World {
                 text: "Not this one".to_owned(),
             }),
         };
-        ticket.answer(Answer::Message { number: message.number, judgement });
+        MessageQuestion::answer(message.number, ticket, judgement);
         self.turn()
     }
 

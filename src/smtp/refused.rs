@@ -134,12 +134,12 @@ pub(super) fn path_of(argument: &[u8]) -> Box<str> {
     }
 }
 
-/// A name that a client gave, cut to a sane length.
+/// What a client sent for its name, cut to a sane length.
 pub(super) fn name_of(argument: &[u8]) -> Box<str> {
     String::from_utf8_lossy(argument.get(..TEXT_BYTES_MAX).unwrap_or(argument)).into()
 }
 
-/// As [`name_of`], of one that is kept.
+/// A name that a client gave, cut to a sane length.
 pub(super) fn cut(text: &str) -> Box<str> {
     text.split_at(text.floor_char_boundary(TEXT_BYTES_MAX)).0.into()
 }

@@ -173,15 +173,11 @@ impl Found {
     fn period(&self, range: Option<Range>) -> (i64, i64) {
         let now = unix_micros();
         let (first, last) = self.times.unwrap_or((now, now));
-        let time = |bound: Option<Bound>, otherwise: i64| match bound {
-            Some(Bound::Time(at)) => at,
-            Some(Bound::Ago(ago)) => now.saturating_sub(ago),
-            _ => otherwise,
-        };
-        let timed = |bound: Bound| matches!(bound, Bound::Time(_) | Bound::Ago(_));
-        let open = range.is_some_and(|range| range.to.is_none() && timed(range.from));
-        let begin = time(range.map(|range| range.from), first);
-        let end = time(range.and_then(|range| range.to), if open { now } else { last });
+        let time = |bound: Option<Bound>| bound.and_then(|bound| bound.time(now));
+        let asked = time(range.map(|range| range.from));
+        let open = asked.is_some() && range.is_some_and(|range| range.to.is_none());
+        let begin = asked.unwrap_or(first);
+        let end = time(range.and_then(|range| range.to)).unwrap_or(if open { now } else { last });
         (begin.div_euclid(1_000_000), end.max(begin).div_euclid(1_000_000))
     }
 }

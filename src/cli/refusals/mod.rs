@@ -1,4 +1,4 @@
-//! `mailrace refusals`: what was not taken, of whom and why, also while a server runs. `read` merges
+//! `mailrace refusals`: which clients were refused what, and why, also while a server runs. `read` merges
 //! the shards' files in the order of time; `show` prints one refusal; `stats` counts.
 
 mod read;
@@ -110,14 +110,12 @@ impl Filter {
         let now = unix_micros();
         let range = selection.range.unwrap_or(Range::ALL);
         let at = |bound: Bound| match bound {
-            Bound::Time(time) => Ok(time),
-            Bound::Ago(ago) => Ok(now.saturating_sub(ago)),
             Bound::AfterStart(0) => Ok(i64::MIN),
             Bound::BeforeEnd(0) => Ok(i64::MAX),
-            Bound::At(_) | Bound::AfterStart(_) | Bound::BeforeEnd(_) => {
+            bound => bound.time(now).ok_or_else(|| {
                 let what = "refusals have no offsets; a range of them is of times, such as @-1h";
-                Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-            }
+                io::Error::new(io::ErrorKind::InvalidInput, what)
+            }),
         };
         let (from, to) = (at(range.from)?, range.to.map_or(Ok(i64::MAX), at)?);
         if from >= to && range.to.is_some() {

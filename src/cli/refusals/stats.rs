@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, Write},
-    net::IpAddr,
+    net::SocketAddr,
 };
 
 use serde_json::json;
@@ -18,6 +18,7 @@ use crate::{
         table::{Side, Table, Tone, shows_colours},
     },
     log::{Refusal, format_time_micros},
+    network::Network,
 };
 
 /// Name in JSON, column, and what a refusal is counted as.
@@ -84,19 +85,9 @@ fn highest(counts: HashMap<String, u64>, most: usize) -> Vec<(String, u64)> {
     rows
 }
 
-/// The /24 of an IPv4 address, the /64 of an IPv6 one: what one sender has, mostly.
 fn network(refusal: &Refusal) -> String {
-    match refusal.client.map(|client| client.ip().to_canonical()) {
-        None => "unix".to_owned(),
-        Some(IpAddr::V4(ip)) => {
-            let [a, b, c, _] = ip.octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        Some(IpAddr::V6(ip)) => {
-            let [a, b, c, d, ..] = ip.segments();
-            format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-    }
+    let around = |client: SocketAddr| Network::around(client.ip()).to_string();
+    refusal.client.map_or_else(|| "unix".to_owned(), around)
 }
 
 /// The domain of the reverse-path, in lower case.

@@ -15,14 +15,16 @@ use mailrace_log::{Kind, Metadata, Section, Value, format_time};
 
 use crate::{DocumentOptions, Record};
 
+/// The attributes of an event, around its data.
 #[derive(Serialize)]
-struct Event<'a> {
+pub(super) struct Event<'a, Data> {
     specversion: &'static str,
     r#type: &'static str,
     source: &'a str,
     id: &'a str,
     time: &'a str,
-    sequence: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     partitionkey: Option<&'a str>,
     datacontenttype: &'static str,
@@ -30,7 +32,26 @@ struct Event<'a> {
     dataref: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     mailracereplay: bool,
-    data: Data<'a>,
+    data: Data,
+}
+
+impl<'a, Data> Event<'a, Data> {
+    /// Without extensions.
+    pub(super) fn new(r#type: &'static str, [source, id, time]: [&'a str; 3], data: Data) -> Self {
+        Self {
+            specversion: "1.0",
+            r#type,
+            source,
+            id,
+            time,
+            sequence: None,
+            partitionkey: None,
+            datacontenttype: "application/json",
+            dataref: None,
+            mailracereplay: false,
+            data,
+        }
+    }
 }
 
 /// `raw` follows, see [`encode`].
@@ -139,47 +160,38 @@ pub(super) fn encode(record: &Record, options: &DocumentOptions, names: &Names) 
     let metadata = record.metadata();
     let sha256 = options.sha256.then(|| super::sha256(&record.data));
     let date = header.summary.date.map(|seconds| format_time(seconds * 1_000_000));
+    let data = Data {
+        received_at: &names.time,
+        listener: &record.listener,
+        log: Place { node: names.node(), shard: record.id.shard, offset: record.id.offset.get() },
+        envelope: Envelope {
+            mail_from: &record.mail_from,
+            rcpt_to: &record.rcpt_to,
+            facts: Facts { section: Section::Envelope, metadata: &metadata },
+        },
+        client: Facts { section: Section::Client, metadata: &metadata },
+        tls: Facts::new(Section::Tls, &metadata),
+        auth: Facts::new(Section::Auth, &metadata),
+        headers: &header.fields,
+        headers_truncated: header.truncated,
+        message_id: header.summary.message_id.as_deref(),
+        subject: header.summary.subject.as_deref(),
+        flags: record.flag_names().collect(),
+        from: mailboxes(&header.summary.from),
+        to: mailboxes(&header.summary.to),
+        cc: mailboxes(&header.summary.cc),
+        date: date.as_deref(),
+        content_type: header.summary.content_type.as_deref(),
+        file_name: header.summary.file_name.as_deref(),
+        size: record.data.len(),
+        sha256: sha256.as_deref(),
+    };
     let event = Event {
-        specversion: "1.0",
-        r#type: EVENT_TYPE,
-        source: &names.source,
-        id: &names.id,
-        time: &names.time,
-        sequence: &names.sequence,
+        sequence: Some(&names.sequence),
         partitionkey: names.key.as_deref(),
-        datacontenttype: "application/json",
         dataref: names.reference.as_deref(),
         mailracereplay: record.replay,
-        data: Data {
-            received_at: &names.time,
-            listener: &record.listener,
-            log: Place {
-                node: names.node(),
-                shard: record.id.shard,
-                offset: record.id.offset.get(),
-            },
-            envelope: Envelope {
-                mail_from: &record.mail_from,
-                rcpt_to: &record.rcpt_to,
-                facts: Facts { section: Section::Envelope, metadata: &metadata },
-            },
-            client: Facts { section: Section::Client, metadata: &metadata },
-            tls: Facts::new(Section::Tls, &metadata),
-            auth: Facts::new(Section::Auth, &metadata),
-            headers: &header.fields,
-            headers_truncated: header.truncated,
-            message_id: header.summary.message_id.as_deref(),
-            subject: header.summary.subject.as_deref(),
-            flags: record.flag_names().collect(),
-            from: mailboxes(&header.summary.from),
-            to: mailboxes(&header.summary.to),
-            cc: mailboxes(&header.summary.cc),
-            date: date.as_deref(),
-            content_type: header.summary.content_type.as_deref(),
-            file_name: header.summary.file_name.as_deref(),
-            size: record.data.len(),
-            sha256: sha256.as_deref(),
-        },
+        ..Event::new(EVENT_TYPE, [&names.source, &names.id, &names.time], data)
     };
     let inline = if names.reference.is_some() { 0 } else { record.data.len().div_ceil(3) * 4 };
     let mut out = Vec::with_capacity(3_072 + inline + 32 * record.rcpt_to.len());

@@ -105,7 +105,7 @@ impl Names {
         let reference = (record.data.len() as u64 > options.inline_max)
             .then(|| format!("{}/v1/messages/{id}/raw", options.reference_url));
         Self {
-            source: format!("/mailrace/{node}/{}", record.id.shard),
+            source: source(node, record.id.shard),
             time: format_time_micros(record.received_at),
             sequence: format!("{:020}", record.id.offset.get()),
             // The partitioning extension of CloudEvents wants a non-empty one.
@@ -118,6 +118,11 @@ impl Names {
     fn node(&self) -> &str {
         self.id.get(..NODE_DIGITS).unwrap_or_default()
     }
+}
+
+/// The `source` of a shard's events.
+fn source(node: &str, shard: u16) -> String {
+    format!("/mailrace/{node}/{shard}")
 }
 
 /// Of a node's id.

@@ -2,21 +2,11 @@
 
 use serde::Serialize;
 
+use super::{json::Event, source};
 use mailrace_log::{Refusal, RefusalAt, format_time_micros, hex};
 
 /// `type` of the event.
 pub const REFUSED_TYPE: &str = "mailrace.message.refused.v1";
-
-#[derive(Serialize)]
-struct Event<'a> {
-    specversion: &'static str,
-    r#type: &'static str,
-    source: String,
-    id: String,
-    time: &'a str,
-    datacontenttype: &'static str,
-    data: Data<'a>,
-}
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -54,34 +44,28 @@ struct Reply<'a> {
 pub fn refused_line(node: [u8; 6], shard: u16, at: RefusalAt, refusal: &Refusal) -> Vec<u8> {
     let node = hex(node);
     let time = format_time_micros(refusal.at);
-    let known = |text: &'_ str| !text.is_empty();
-    let event = Event {
-        specversion: "1.0",
-        r#type: REFUSED_TYPE,
-        source: format!("/mailrace/{node}/{shard}"),
-        id: format!("{node}-{shard:03}-r{:016x}-{:x}-{:x}", refusal.at, at.file, at.position),
-        time: &time,
-        datacontenttype: "application/json",
-        data: Data {
-            refused_at: &time,
-            listener: &refusal.listener,
-            client: Client {
-                ip: refusal.client.map(|client| client.ip().to_string()),
-                port: refusal.client.map(|client| client.port()),
-                helo: &refusal.helo,
-            },
-            envelope: Envelope {
-                mail_from: refusal.mail_from.as_deref(),
-                rcpt_to: refusal.rcpt_to.as_deref(),
-            },
-            stage: &refusal.stage,
-            reply: Reply {
-                code: refusal.code,
-                enhanced: Some(&*refusal.enhanced).filter(|text| known(text)),
-                text: &refusal.text,
-            },
-            reason: &refusal.reason,
+    let source = source(&node, shard);
+    let id = format!("{node}-{shard:03}-r{:016x}-{:x}-{:x}", refusal.at, at.file, at.position);
+    let data = Data {
+        refused_at: &time,
+        listener: &refusal.listener,
+        client: Client {
+            ip: refusal.client.map(|client| client.ip().to_string()),
+            port: refusal.client.map(|client| client.port()),
+            helo: &refusal.helo,
         },
+        envelope: Envelope {
+            mail_from: refusal.mail_from.as_deref(),
+            rcpt_to: refusal.rcpt_to.as_deref(),
+        },
+        stage: &refusal.stage,
+        reply: Reply {
+            code: refusal.code,
+            enhanced: Some(&*refusal.enhanced).filter(|text| !text.is_empty()),
+            text: &refusal.text,
+        },
+        reason: &refusal.reason,
     };
+    let event = Event::new(REFUSED_TYPE, [&source, &id, &time], data);
     serde_json::to_vec(&event).expect("every key is a string")
 }

@@ -60,7 +60,7 @@ impl RefusalWriter {
         let mut lines = std::mem::take(&mut self.lines);
         for part in parts(&lines, usize::try_from(self.share()).unwrap_or(usize::MAX)) {
             let (mut file, bytes) = self.file(part.len() as u64)?;
-            // After an error the file is looked at anew.
+            // After an error the file is looked at again.
             file.write_all(part)?;
             self.open = Some((file, bytes + part.len() as u64));
         }

@@ -87,20 +87,15 @@ impl Commit {
     /// A copy of a message that is to be judged; asked for once.
     fn lend(&mut self, mail: &mut Collected, number: u64) -> Option<Vec<u8>> {
         let before = mail.memory();
-        let judged = mail.large.as_mut()?.judged.as_mut()?;
-        if judged.question.is_some() {
-            return None;
-        }
+        let large = mail.large.as_mut()?;
+        let judged = large.judged.as_mut().filter(|judged| judged.question.is_none())?;
         let mut octets = std::mem::take(&mut judged.copy);
-        octets.extend_from_slice(match mail.filling() {
+        octets.extend_from_slice(match &large.filling {
             Some(buffer) => buffer.data(),
             None => &mail.heap,
         });
-        let lent_bytes = octets.capacity() as u64;
-        if let Some(large) = &mut mail.large {
-            large.judged =
-                Some(JudgedMail { copy: Vec::new(), lent_bytes, question: Some(number) });
-        }
+        judged.lent_bytes = octets.capacity() as u64;
+        judged.question = Some(number);
         self.account(before, mail);
         Some(octets)
     }

@@ -497,7 +497,8 @@ impl Session {
         self.settle(cx.config);
     }
 
-    /// Answers `EndOfMail`: what looked into the message refuses it. The client's errors count it.
+    /// Answers `EndOfMail`: the message is refused for what was found in it. With code 550 it counts
+    /// as an error of the client, like any other content that is refused, and may end the session.
     pub fn resolve_rejected(&mut self, cx: &mut Context<'_>, rejection: &Rejection) {
         let replies = self.final_replies(cx.config);
         let State::Verdict { .. } = self.state else { return };
@@ -511,6 +512,9 @@ impl Session {
             cx.stats.count_reply(code);
             // Writing into a Vec cannot fail.
             let _ = write!(cx.replies.open(), "{code} {enhanced} {words}\r\n");
+        }
+        if matches!(self.state, State::Command) {
+            self.check_patience(cx);
         }
         self.settle(cx.config);
     }

@@ -243,7 +243,26 @@ fn a_rejection_is_one_line_for_each_recipient() {
         let line = format!("550 5.7.26 x250 2.0.0 {}", "y".repeat(400 - 11));
         assert_eq!(answers, [vec![line; replies], vec!["250 2.0.0 Ok".to_owned()]].concat());
         assert!(!peer.session.is_waiting_for_answer());
-        let refusals = peer.session.take_refusals();
-        assert!(refusals.is_none_or(|refusals| refusals.list[0].stage == "message"));
+        let refusals = peer.session.take_refusals().unwrap();
+        assert_eq!((refusals.list[0].stage, refusals.list[0].code), ("message", 550));
+    }
+}
+#[test]
+fn rejections_are_errors_and_deferrals_are_not() {
+    let hard = Config::default().limits.errors_hard as usize;
+    for (code, stays) in [(550, false), (451, true)] {
+        let mut peer = Peer::new(Config::default());
+        peer.host.verdicts = false;
+        peer.feed(b"");
+        peer.feed(b"EHLO a\r\n");
+        for number in 1..=hard {
+            peer.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 0 LAST\r\n");
+            assert!(peer.session.is_waiting_for_answer(), "{number}");
+            let rejection = Rejection { code, enhanced: "4.7.0", text: "No".to_owned() };
+            peer.with(|session, cx| session.resolve_rejected(cx, &rejection));
+            peer.feed(b"");
+        }
+        let last = peer.answers().pop().unwrap();
+        assert_eq!((!peer.closed, !last.starts_with("421 4.7.0")), (stays, stays), "{last}");
     }
 }

@@ -33,7 +33,7 @@ fn gate(dns: &Responder, deadline: Duration, tempfail: bool) -> (Gate, VerdictMe
         tempfail,
     };
     let rules = HashMap::from([("mx".to_owned(), rules)]);
-    let metrics = VerdictMetrics::new(&counted);
+    let metrics = VerdictMetrics::new(&counted, &RejectCause::ALL.map(RejectCause::name));
     let gate = Gate::start(Arc::new(judge), "mx.ours.test".to_owned(), metrics.clone(), rules);
     (gate.unwrap(), metrics)
 }

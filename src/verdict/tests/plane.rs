@@ -55,7 +55,7 @@ impl Shard {
 
     fn plane(&self, dns: &Responder, queue_max: u64) -> (Plane, VerdictMetrics) {
         let counted = DnsMetrics::new();
-        let metrics = VerdictMetrics::new(&counted);
+        let metrics = VerdictMetrics::new(&counted, &[]);
         let attempt = Duration::from_millis(300);
         let options = DnsOptions { attempt, retries: 0, ..DnsOptions::new(vec![dns.address]) };
         let rules = ListenerRules {

@@ -218,3 +218,29 @@ fn a_drain_waits_for_the_answer() {
     let said = bench.take(client);
     assert!(said.starts_with("250 2.0.0 Ok: queued as ") && said.contains("421 4.3.2"), "{said}");
 }
+
+/// Where the log refuses a fragment the rest is not collected: nobody judges a part. Found by the
+/// simulator (seed 613).
+#[test]
+fn a_part_of_a_message_is_not_asked_about() {
+    let mut bench = bench();
+    bench.withholds = true;
+    let client = bench.opened("192.0.2.1");
+    let line = format!("{:062}\r\n", 7);
+    let body = line.repeat(3 * SEGMENT as usize / line.len());
+    let bytes = body.len();
+    bench.say(client, &format!("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT {bytes} LAST\r\n"));
+    for piece in body.as_bytes().chunks(16 * 1024) {
+        bench.receive(client, piece);
+        bench.settle();
+        if bench.withheld.take().is_some() {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            bench.complete(Completion::Segment(Err(full)));
+            bench.turn();
+        }
+    }
+    let said = bench.take(client);
+    assert!(said.starts_with("451 4.3.0") || said.starts_with("452 4.3.1"), "{said:?}");
+    assert!(bench.asked.is_empty() && bench.holds_no_mail());
+    assert_eq!(bench.accepted(), 0);
+}
